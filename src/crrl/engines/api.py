@@ -1,0 +1,95 @@
+"""The protocol of an engine: token ids in; token ids, log-probs and policy versions out; weights in."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, Protocol
+
+if TYPE_CHECKING:
+    import torch
+
+FinishReason = Literal["stop", "length", "cancelled"]
+
+
+@dataclass(frozen=True)
+class Request:
+    """One generation.
+
+    Args:
+        prompt_ids: the whole context.
+        temperature: 0 is greedy (log-probs are then those at T = 1).
+        stop_ids: generation ends after (and includes) the first of these.
+        seed: 64 bits; the noise of position p (0-based, within this generation) derives from (seed, p) only, so
+            a sample does not depend on what else is in the batch or on arrival order.
+    """
+
+    id: str
+    prompt_ids: list[int]
+    max_tokens: int
+    temperature: float = 1.0
+    stop_ids: list[int] = field(default_factory=list)
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """The next tokens of a generation (one or more); equal lengths. `finish` is set on the last chunk.
+
+    `logprobs` are log softmax(logits / T) before any truncation; `versions` is the policy version per token.
+    """
+
+    ids: list[int]
+    logprobs: list[float]
+    versions: list[int]
+    finish: FinishReason | None = None
+
+
+@dataclass(frozen=True)
+class EngineInfo:
+    context: int
+    version: int
+    tokenizer_hash: str
+    vocab_size: int
+
+
+@dataclass(frozen=True)
+class Probe:
+    """The engine's log-probs of a fixed probe sequence right after a push: float32, one per token but the first."""
+
+    version: int
+    logprobs: list[float]
+
+
+class WeightSource(Protocol):
+    """Where new weights come from; names as in the Hugging Face state dict. Iterated layer by layer."""
+
+    def tensors(self) -> Iterator[tuple[str, torch.Tensor]]: ...
+
+
+class Engine(Protocol):
+    """Errors: `EngineError` (in `engines/__init__`) when the engine itself failed: the episode is lost, not scored;
+    `ContextLengthError` when prompt + 1 > context (the gateway asks first, so this is a bug of the caller)."""
+
+    def generate(self, request: Request) -> AsyncIterator[Chunk]:
+        """Closing the iterator cancels the request."""
+        ...
+
+    async def score(self, ids: list[int]) -> list[float]:
+        """log p(ids[i] | ids[:i]) at T = 1 for i >= 1; length len(ids) - 1."""
+        ...
+
+    async def cancel(self, id: str) -> None: ...
+
+    async def pause(self) -> None:
+        """Hold: running generations freeze between two decode steps, new requests queue. Nothing is refused."""
+        ...
+
+    async def resume(self) -> None: ...
+
+    async def push(self, source: WeightSource, version: int) -> Probe:
+        """Swap weights in between decode steps, drop KV and prefix caches (running requests are re-prefilled under
+        the new weights), bump the version, score the probe."""
+        ...
+
+    async def info(self) -> EngineInfo: ...

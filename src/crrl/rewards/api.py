@@ -1,0 +1,64 @@
+"""What judging gives, and the protocol of a reward."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from crrl.gateway.api import Sample
+from crrl.tasks.task import Task
+
+TestStatus = Literal["passed", "failed", "error", "skipped", "missing"]
+
+
+@dataclass(frozen=True)
+class TestResults:
+    """One judged run. Every expected id is present (`missing` where nothing was reported: counts as failed).
+
+    `applied`: the patch applied to a fresh checkout. `exploits`: names of attempted exploits. `reason` says how
+    the run ended (`complete`, `timeout`, `crashed`, `memory`, `no_marker`...).
+    """
+
+    __test__ = False
+
+    tests: dict[str, TestStatus]
+    applied: bool = True
+    reason: str = "complete"
+    exploits: list[str] = field(default_factory=list)
+    output: str = ""
+    cpu_s: float = 0.0
+    wall_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """`reward` is the combined number the policy is trained on; `components` every reward and metric by name."""
+
+    reward: float
+    components: dict[str, float] = field(default_factory=dict)
+    tests: dict[str, TestStatus] = field(default_factory=dict)
+    exploits: list[str] = field(default_factory=list)
+    harness_version: str = ""
+    solved: bool = False
+    reason: str = "complete"
+    cached: bool = False
+    cpu_s: float = 0.0
+
+
+class Reward(Protocol):
+    """One file in this room, one line in `rewards/__init__.py`. None: not applicable."""
+
+    name: str
+
+    def __call__(
+        self, task: Task, patch: str, results: TestResults | None, samples: Sequence[Sample]
+    ) -> float | None: ...
+
+
+class Judge(Protocol):
+    """Runs a task's tests on a patch, elsewhere. Raises LostError when our side failed."""
+
+    async def run(self, task: Task, patch: str) -> TestResults: ...
+
+    async def close(self) -> None: ...

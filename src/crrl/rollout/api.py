@@ -1,0 +1,57 @@
+"""Episodes and groups: what a rollout gives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from crrl.gateway.api import Sample
+from crrl.rewards.api import Verdict
+from crrl.tasks.task import Task
+
+Outcome = Literal["scored", "truncated", "lost"]
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One episode to run. `id` is stable over retries and resumes; `group` names the attempts compared together
+    (evaluation: one group per task). `temperature` 0 is greedy. `seed` is the episode's own 64-bit seed."""
+
+    id: str
+    group: str
+    task: Task
+    attempt: int
+    seed: int
+    temperature: float = 1.0
+
+
+@dataclass(frozen=True)
+class Episode:
+    """What came of an attempt. `lost` episodes have no verdict and say why; `truncated` ones are scored on what
+    they left. `timings`: wall seconds by part (start, agent, engine_wait, patch, judge)."""
+
+    id: str
+    group: str
+    task: str
+    attempt: int
+    seed: int
+    outcome: Outcome
+    samples: list[Sample] = field(default_factory=list)
+    patch: str = ""
+    verdict: Verdict | None = None
+    lost_reason: str = ""
+    exit_reason: str = ""
+    tries: int = 1
+    temperature: float = 1.0
+    timings: dict[str, float] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)  # turns, tool_calls, tool_errors, malformed, ...
+    well_formed: bool = False  # every tool call parsed and valid, an edit applied, the agent finished by itself
+
+
+@dataclass(frozen=True)
+class Group:
+    """All attempts at one task that are compared (GRPO). Complete: one episode per attempt, lost ones included."""
+
+    id: str
+    task: str
+    episodes: list[Episode]

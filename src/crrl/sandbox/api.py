@@ -1,0 +1,117 @@
+"""The protocol every sandbox back end speaks, and the types that cross it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, Protocol
+
+ExecReason = Literal["exit", "timeout", "output", "memory", "disk", "lost"]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one box may use. All of it holds for the whole process tree of the box."""
+
+    memory_bytes: int = 1 << 30
+    processes: int = 128
+    disk_bytes: int = 256 << 20  # the workspace's writable layer
+    inodes: int = 20_000
+    file_bytes: int = 128 << 20
+    tmp_bytes: int = 64 << 20
+    open_files: int = 1024
+
+
+@dataclass(frozen=True)
+class Mount:
+    """A host path shown read-only inside the box."""
+
+    source: Path
+    target: str
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """A prepared repository: shared, read-only, made once per task source and cached by content.
+
+    Args:
+        lower: the tree an episode sees (its own `.git` with one commit, no later history), the overlay's lower layer.
+        git_dir: pristine bare git dir owned by the host; never shown inside a box; patches are taken against it.
+        base: commit id in `git_dir` that equals `lower`.
+    """
+
+    lower: Path
+    git_dir: Path
+    base: str
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What to start: a box over `root` (the episode's repository), or over an empty workspace if None.
+
+    Args:
+        gateway_socket: host path of a unix socket shown inside as loopback port 8000 (third-party agents).
+    """
+
+    root: Workspace | None
+    mounts: Sequence[Mount] = ()
+    limits: Limits = field(default_factory=Limits)
+    gateway_socket: Path | None = None
+
+
+@dataclass(frozen=True)
+class ExecResult:
+    """What a command did. `code` is None unless `reason == "exit"`; `output` is stdout and stderr merged.
+
+    `reason == "lost"`: our side failed (the exec server or the box died without the agent's doing).
+    """
+
+    code: int | None
+    output: str
+    reason: ExecReason
+    wall_s: float
+    cpu_s: float
+
+
+class Box(Protocol):
+    """One running sandbox. Commands run one at a time; paths are relative to `/workspace`."""
+
+    async def exec(
+        self,
+        argv: Sequence[str],
+        *,
+        cwd: str = ".",
+        env: Mapping[str, str] | None = None,
+        timeout_s: float = 60.0,
+        output_limit: int = 65536,
+    ) -> ExecResult: ...
+
+    async def read(self, path: str, limit: int = 1 << 20) -> bytes:
+        """Raises FileNotFoundError, IsADirectoryError, PermissionError or ValueError (leaves the workspace)."""
+        ...
+
+    async def write(self, path: str, data: bytes) -> None:
+        """Same errors as `read`; OSError(ENOSPC) where the box's own disk limit is reached."""
+        ...
+
+    async def patch(self) -> str:
+        """Kill everything in the box, then the unified diff (git, binary, full index) of the workspace against
+        the base, taken with the host-owned git dir. The box runs nothing afterwards."""
+        ...
+
+    async def close(self) -> None:
+        """Idempotent. Afterwards no process and no file of the episode exists."""
+        ...
+
+
+class Sandbox(Protocol):
+    """A back end: starts boxes. One file in this room, one line in `sandbox/__init__.py`."""
+
+    async def prepare(self, source: object) -> Workspace:
+        """`tasks.task.Source` -> Workspace, cached by content under `state_dir`. Idempotent, safe concurrently."""
+        ...
+
+    async def start(self, spec: Spec) -> Box: ...
+
+    async def close(self) -> None: ...
