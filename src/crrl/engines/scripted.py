@@ -1,0 +1,93 @@
+"""An engine that plays a script: for tests of what stands on an engine (gateway, agents, episodes).
+
+Every token has log-prob -1.0 and the current version. The script is a function prompt_ids -> ids, or a list of
+answers played in the order of the requests. An answer is cut at `max_tokens` (`length`) and after the first stop id.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+
+from crrl.engines import ContextLengthError, EngineError
+from crrl.engines.api import Chunk, EngineInfo, FinishReason, Probe, Request, WeightSource
+
+Script = Callable[[list[int]], list[int]] | Sequence[list[int]]
+
+
+class ScriptedEngine:
+    """Args:
+    script: see above. A list that has run out raises `EngineError`.
+    step: tokens per chunk.
+    delay: seconds before each chunk.
+    """
+
+    def __init__(
+        self,
+        script: Script,
+        *,
+        context: int = 4096,
+        vocab_size: int = 1 << 18,
+        tokenizer_hash: str = "scripted",
+        step: int = 1,
+        delay: float = 0.0,
+    ) -> None:
+        self._answers = None if callable(script) else iter(script)
+        self._answer = script if callable(script) else None
+        self._info = (context, tokenizer_hash, vocab_size)
+        self._step, self._delay = step, delay
+        self._open = asyncio.Event()
+        self._open.set()
+        self._cancelled: set[str] = set()
+        self.version = 0
+        self.requests: list[Request] = []
+
+    async def generate(self, request: Request) -> AsyncIterator[Chunk]:
+        if len(request.prompt_ids) + 1 > self._info[0]:
+            raise ContextLengthError(len(request.prompt_ids), self._info[0])
+        self.requests.append(request)
+        ids, finish = self._play(request)
+        for start in range(0, len(ids), self._step):
+            await asyncio.sleep(self._delay)
+            await self._open.wait()
+            if request.id in self._cancelled:
+                yield Chunk([], [], [], "cancelled")
+                return
+            part = ids[start : start + self._step]
+            last = start + self._step >= len(ids)
+            yield Chunk(part, [-1.0] * len(part), [self.version] * len(part), finish if last else None)
+
+    def _play(self, request: Request) -> tuple[list[int], FinishReason]:
+        if self._answer is not None:
+            ids = self._answer(request.prompt_ids)
+        else:
+            assert self._answers is not None
+            answer = next(self._answers, None)
+            if answer is None:
+                raise EngineError(f"the script has no answer left for request {request.id}")
+            ids = list(answer)
+        stop = next((i for i, token in enumerate(ids) if token in request.stop_ids), None)
+        room = min(request.max_tokens, self._info[0] - len(request.prompt_ids))
+        if stop is not None and stop < room:
+            return ids[: stop + 1], "stop"
+        return ids[:room], "length" if len(ids) >= room else "stop"
+
+    async def score(self, ids: list[int]) -> list[float]:
+        return [-1.0] * (len(ids) - 1)
+
+    async def cancel(self, id: str) -> None:
+        self._cancelled.add(id)
+
+    async def pause(self) -> None:
+        self._open.clear()
+
+    async def resume(self) -> None:
+        self._open.set()
+
+    async def push(self, source: WeightSource, version: int) -> Probe:
+        self.version = version
+        return Probe(version, [-1.0] * 63)
+
+    async def info(self) -> EngineInfo:
+        context, tokenizer_hash, vocab_size = self._info
+        return EngineInfo(context, self.version, tokenizer_hash, vocab_size)
