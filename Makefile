@@ -1,0 +1,33 @@
+# The two commands: `make train` and `make test`. Everything lives in .venv; nothing is downloaded at run time.
+SEED ?= 0
+PYTHON ?= python3
+VENV := .venv
+WORKERS ?= 2
+
+.PHONY: help setup train test lint bench clean
+
+help:  ## what can be made
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(VENV)/.installed  ## virtual environment, pinned packages, bubblewrap
+
+$(VENV)/.installed: pyproject.toml constraints.txt scripts/setup.sh
+	PYTHON=$(PYTHON) VENV=$(VENV) sh scripts/setup.sh
+	touch $@
+
+train: setup  ## the quickstart: evaluate, train, evaluate again (SEED=n, ARGS='key=value ...')
+	$(VENV)/bin/crrl train quickstart seed=$(SEED) $(ARGS)
+
+test: setup  ## all tests, in parallel
+	OMP_NUM_THREADS=1 $(VENV)/bin/pytest -n $(WORKERS) $(ARGS)
+
+lint: setup  ## ruff and mypy
+	$(VENV)/bin/ruff check src tests
+	$(VENV)/bin/ruff format --check src tests
+	$(VENV)/bin/mypy
+
+bench: setup  ## the measured targets, peers side by side
+	$(VENV)/bin/crrl bench
+
+clean:  ## the environment and caches (run folders stay)
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build dist
