@@ -1,0 +1,321 @@
+"""`PytestJudge`: runs a task's tests on a patch, in a process that nobody believes.
+
+The host (this file) works out the patched files, leaves out whatever the patch did to tests, configuration and
+import machinery, puts the task's own tests on top, and has a warm zygote (`zygote.py`) fork one throw-away
+interpreter for them. Invariant 3 (judged elsewhere): the zygote's supervisor stands outside the judged
+namespaces; an id without a report is `missing`. Invariant 2: our own failures raise LostError, never a score.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import os
+import socket
+import struct
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from crrl.errors import CrrlError, LostError
+from crrl.rewards import exploits, harness, patching
+from crrl.rewards.api import TestResults, TestStatus
+from crrl.sandbox import seccomp
+from crrl.sandbox.api import Workspace
+from crrl.tasks.task import Source, Task
+
+BOX = """--unshare-user --uid 1000 --gid 1000 --unshare-pid --as-pid-1 --unshare-ipc --unshare-uts --unshare-net
+--unshare-cgroup-try --hostname judge --new-session --die-with-parent --cap-drop ALL --ro-bind /usr /usr
+--symlink usr/bin /bin --symlink usr/lib /lib --symlink usr/lib64 /lib64 --symlink usr/sbin /sbin
+--ro-bind-try /etc/ld.so.cache /etc/ld.so.cache --ro-bind-try /etc/alternatives /etc/alternatives
+--ro-bind-try /etc/passwd /etc/passwd --ro-bind-try /etc/group /etc/group --ro-bind-try /etc/localtime /etc/localtime
+--proc /proc --dev /dev --dir /workspace --dir /scratch --dir /tmp --dir /state""".split()
+GRACE_S = 10.0  # beyond the run's own limit: after that it is our side that hangs
+
+
+@dataclass(frozen=True)
+class JudgeLimits:
+    """What one judged run may use; `cpu_s` beside the task's own wall limit."""
+
+    memory_bytes: int = 1 << 30
+    processes: int = 64
+    disk_bytes: int = 256 << 20
+    inodes: int = 20_000
+    tmp_bytes: int = 64 << 20
+    file_bytes: int = 128 << 20
+    open_files: int = 1024
+    cpu_s: int = 600
+
+    def wire(self) -> dict[str, int]:
+        return {
+            "memory_bytes": self.memory_bytes,
+            "disk_bytes": self.disk_bytes,
+            "inodes": self.inodes,
+            "tmp_bytes": self.tmp_bytes,
+            "data": self.memory_bytes,
+            "fsize": self.file_bytes,
+            "nproc": self.processes,
+            "nofile": self.open_files,
+            "cpu": self.cpu_s,
+        }
+
+
+class PytestJudge:
+    """Judge of `parser: pytest` tasks. One event loop; runs at the same time are bounded by `concurrency`.
+
+    Args:
+        state_dir: where the harness is kept and prepared workspaces lie; readable by the dropped uid.
+        prepare: makes a Workspace of a source that is not `files` (`Sandbox.prepare`); it lies under `state_dir`.
+        concurrency: judged runs at the same time.
+    """
+
+    def __init__(
+        self,
+        state_dir: Path,
+        *,
+        prepare: Callable[[Source], Awaitable[Workspace]] | None = None,
+        concurrency: int = 2,
+        limits: JudgeLimits | None = None,
+    ) -> None:
+        self.state_dir = Path(state_dir)
+        self.limits = limits or JudgeLimits()
+        self.harness = harness.build(self.state_dir, seccomp.build())
+        self._prepare = prepare
+        self._slots = asyncio.Semaphore(concurrency)
+        self._zygote: _Zygote | None = None
+        self._starting = asyncio.Lock()
+        self._verdicts: dict[str, TestResults] = {}
+        self._running: dict[str, asyncio.Task[TestResults]] = {}
+
+    @property
+    def version(self) -> str:
+        """The harness version: verdicts compare only under the same one."""
+        return self.harness.version
+
+    async def run(self, task: Task, patch: str) -> TestResults:
+        """The results of the task's tests on `patch`. Raises LostError where our side failed.
+
+        Equal (task, patch) pairs are judged once; runs that are lost are not remembered.
+        """
+        return (await self.run_cached(task, patch))[0]
+
+    async def run_cached(self, task: Task, patch: str) -> tuple[TestResults, bool]:
+        """`run`, and whether the verdict was known already (its CPU was spent by another run)."""
+        key = self._key(task, patch)
+        if key in self._verdicts:
+            return self._verdicts[key], True
+        running = self._running.get(key)
+        known = running is not None
+        if running is None:
+            running = asyncio.create_task(self._judge(task, patch))
+            self._running[key] = running
+            running.add_done_callback(lambda done: self._remember(key, done))
+        return await asyncio.shield(running), known
+
+    async def close(self) -> None:
+        for running in list(self._running.values()):
+            running.cancel()
+        await asyncio.gather(*self._running.values(), return_exceptions=True)
+        if self._zygote is not None:
+            await self._zygote.close()
+            self._zygote = None
+
+    def _key(self, task: Task, patch: str) -> str:
+        content = msgspec.json.encode([task.source, task.test, patch, self.version], order="deterministic")
+        return hashlib.sha256(content).hexdigest()
+
+    def _remember(self, key: str, done: asyncio.Task[TestResults]) -> None:
+        self._running.pop(key, None)
+        if not done.cancelled() and done.exception() is None:
+            self._verdicts[key] = done.result()
+
+    async def _judge(self, task: Task, patch: str) -> TestResults:
+        if task.test.parser != "pytest":
+            raise CrrlError(f"Task {task.id}: this judge runs parser 'pytest', not '{task.test.parser}'.")
+        expected = list(dict.fromkeys([*task.test.fail_to_pass, *task.test.pass_to_pass]))
+        tests: dict[str, TestStatus] = dict.fromkeys(expected, "missing")
+        lower, read = await self._base(task)
+        rules = exploits.Protected(task, lambda path: read(path) is not None)
+        try:
+            changed = await asyncio.to_thread(patching.apply, patch, read, rules.covers)
+            attempts = exploits.detect(task, patch, changed, read, rules)
+        except patching.PatchError as error:
+            return TestResults(tests, applied=False, reason="patch_refused", output=str(error))
+        if fatal := [name for name in attempts if name in exploits.FATAL]:
+            return TestResults(tests, reason="tampered", exploits=attempts, output=f"refused: {fatal}")
+        async with self._slots:
+            reply = await self._ask(self._request(task, lower, changed))
+        return _results(tests, attempts, reply)
+
+    async def _base(self, task: Task) -> tuple[Path | None, patching.Reader]:
+        if task.source.files is not None:
+            return None, patching.reader(None, task.source.files)
+        if self._prepare is None:
+            raise CrrlError(f"Task {task.id}: judging a {task.source} needs a sandbox to prepare it.")
+        lower = (await self._prepare(task.source)).lower
+        return lower, patching.reader(lower, {})
+
+    def _request(
+        self, task: Task, lower: Path | None, changed: dict[str, patching.File | None]
+    ) -> dict[str, Any]:
+        """What the run needs to know: files, arguments, limits; never the solution."""
+        files: dict[str, dict[str, Any] | None] = {}
+        for path, text in (task.source.files or {}).items():
+            files[path] = {"text": text}
+        for path, file in changed.items():
+            files[path] = _entry(file)
+        files |= {path: {"text": text} for path, text in task.test.restore.items()}
+        if lower is None:
+            files = {path: entry for path, entry in files.items() if entry is not None}
+        command = task.test.command
+        return {
+            "files": files,
+            "lower": str(lower.relative_to(self.state_dir)) if lower is not None else None,
+            "patched": [f"/workspace/{path}" for path in changed],
+            "argv": ["-q", "--tb=short", "--color=no", "-p", "no:cacheprovider", *command.argv],
+            "cwd": command.cwd,
+            "env": {"PATH": "/usr/bin:/bin", "HOME": "/tmp", "LANG": "C.UTF-8", **command.env},
+            "timeout_s": task.test.timeout_s,
+            "limits": self.limits.wire(),
+        }
+
+    async def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        for last in (False, True):  # a zygote that died before this run is not this run's loss
+            zygote = await self._warm()
+            try:
+                reply = await asyncio.wait_for(zygote.run(request), request["timeout_s"] + GRACE_S)
+            except (TimeoutError, OSError, EOFError) as error:
+                await self._drop(zygote)
+                if last or isinstance(error, TimeoutError):
+                    raise LostError("judge_died", f"{type(error).__name__}: {error}") from error
+                continue
+            if "lost" in reply:
+                raise LostError("judge_died", reply["lost"])
+            return reply
+        raise AssertionError("unreachable")
+
+    async def _warm(self) -> _Zygote:
+        async with self._starting:
+            if self._zygote is None or not self._zygote.alive:
+                self._zygote = await _Zygote.start(self.harness, self.state_dir)
+            return self._zygote
+
+    async def _drop(self, zygote: _Zygote) -> None:
+        if self._zygote is zygote:
+            self._zygote = None
+        await zygote.close()
+
+
+class _Zygote:
+    """The warm process and the socket over which it is handed one socket per run."""
+
+    def __init__(self, process: asyncio.subprocess.Process, control: socket.socket) -> None:
+        self.process = process
+        self.control = control
+
+    @classmethod
+    async def start(cls, built: harness.Harness, state_dir: Path) -> _Zygote:
+        control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        control.setblocking(False)
+        mounts = ["--ro-bind", str(built.path), "/harness", "--ro-bind", str(state_dir), "/state"]
+        command = [
+            "bwrap",
+            *BOX,
+            *mounts,
+            "--remount-ro",
+            "/dev",
+            "--remount-ro",
+            "/",
+            "--chdir",
+            "/",
+            "--clearenv",
+        ]
+        command += [built.python, "-I", "-B", "/harness/zygote.py", str(theirs.fileno())]
+        dropped: dict[str, Any] = (
+            {"user": 65534, "group": 65534, "extra_groups": []} if os.getuid() == 0 else {}
+        )
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *command,
+                pass_fds=[theirs.fileno()],
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.DEVNULL,
+                stderr=asyncio.subprocess.PIPE,
+                cwd="/",
+                env={"PATH": "/usr/bin:/bin"},
+                **dropped,
+            )
+        except FileNotFoundError as error:
+            control.close()
+            raise CrrlError("The judge needs bubblewrap.", "apt-get install bubblewrap") from error
+        finally:
+            theirs.close()
+        zygote = cls(process, control)
+        ready = await asyncio.get_running_loop().sock_recv(control, 16)
+        if ready != b"ready":
+            assert process.stderr is not None
+            said = (await process.stderr.read()).decode("utf-8", "replace")
+            await zygote.close()
+            raise LostError("judge_died", f"the judge's interpreter did not start: {said[-2000:]}")
+        return zygote
+
+    @property
+    def alive(self) -> bool:
+        return self.process.returncode is None
+
+    async def run(self, request: dict[str, Any]) -> dict[str, Any]:
+        """One judged run. Cancelling it closes the socket, which kills the run."""
+        ours, theirs = socket.socketpair()
+        try:
+            ours.setblocking(False)
+            socket.send_fds(self.control, [b"run"], [theirs.fileno()])
+            theirs.close()
+            loop = asyncio.get_running_loop()
+            data = json.dumps(request).encode()
+            await loop.sock_sendall(ours, struct.pack("!I", len(data)) + data)
+            (size,) = struct.unpack("!I", await _receive(ours, 4))
+            reply: dict[str, Any] = json.loads(await _receive(ours, size))
+            return reply
+        finally:
+            theirs.close()
+            ours.close()
+
+    async def close(self) -> None:
+        self.control.close()
+        with contextlib.suppress(ProcessLookupError):
+            self.process.kill()
+        await self.process.wait()
+
+
+async def _receive(sock: socket.socket, size: int) -> bytes:
+    loop, parts = asyncio.get_running_loop(), bytearray()
+    while len(parts) < size:
+        chunk = await loop.sock_recv(sock, min(size - len(parts), 1 << 20))
+        if not chunk:
+            raise EOFError("the judge's supervisor is gone")
+        parts += chunk
+    return bytes(parts)
+
+
+def _entry(file: patching.File | None) -> dict[str, Any] | None:
+    if file is None:
+        return None
+    if file.link is not None:
+        return {"link": file.link}
+    return {"hex": file.data.hex(), "exec": file.executable}
+
+
+def _results(tests: dict[str, TestStatus], attempts: list[str], reply: dict[str, Any]) -> TestResults:
+    """A reply counts for the expected ids only, and only where the run ended with its marker."""
+    found = dict(reply.get("tests", ())) if reply["reason"] == "complete" else {}
+    statuses = {"passed", "failed", "error", "skipped"}
+    tests = {name: found[name] if found.get(name) in statuses else "missing" for name in tests}
+    results = TestResults(tests, exploits=[*attempts, *reply.get("exploits", ())])
+    return replace(
+        results, reason=reply["reason"], output=reply["output"], cpu_s=reply["cpu_s"], wall_s=reply["wall_s"]
+    )

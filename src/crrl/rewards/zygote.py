@@ -1,0 +1,367 @@
+"""The judge's warm interpreter: a zygote with trusted imports only, forked anew for every judged run.
+
+Runs inside the judge's outer sandbox as its PID 1, under the system interpreter, standard library and pytest
+only: never imports `crrl`, never sees a task. Four trusted roles, one process each, all forks of this one:
+
+    zygote      waits for runs; per run gets one socket by SCM_RIGHTS and forks
+    supervisor  outside the judged pid namespace: holds the report's key, the clock, what counts
+    init        PID 1 of fresh user, pid, mount, net, ipc and uts namespaces: mounts, files, memory watchdog
+    test        the only one that runs patched code (`inside.py`): no capabilities, seccomp, own limits
+
+Invariant 3: the namespaces exist before the workspace is loaded, the test process is not believed (its report
+counts only whole and under a key made after it was forked), and it never judges again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import hashlib
+import hmac
+import json
+import os
+import resource
+import select
+import signal
+import socket
+import struct
+import sys
+import time
+
+CLONE_NEW = (
+    0x10000000 | 0x00020000 | 0x20000000 | 0x40000000 | 0x08000000 | 0x04000000
+)  # user ns pid net ipc uts
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REC, MS_PRIVATE = 1, 2, 4, 8, 16384, 1 << 18
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 1, 4, 22, 24, 38
+REPORT_LIMIT, OUTPUT_LIMIT, DIGEST = 16 << 20, 16 << 10, 32
+
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+def check(result: int, what: str) -> None:
+    if result != 0:
+        error = ctypes.get_errno()
+        raise OSError(error, f"{what}: {os.strerror(error)}")
+
+
+def mount(source: str, target: str, kind: str | None, flags: int, data: str = "") -> None:
+    check(
+        libc.mount(
+            source.encode(), target.encode(), kind and kind.encode(), ctypes.c_ulong(flags), data.encode()
+        ),
+        f"mount {target}",
+    )
+
+
+def read_exactly(sock: socket.socket, size: int) -> bytes:
+    parts = bytearray()
+    while len(parts) < size:
+        chunk = sock.recv(min(size - len(parts), 1 << 20))
+        if not chunk:
+            raise EOFError
+        parts += chunk
+    return bytes(parts)
+
+
+def read_frame(sock: socket.socket) -> dict:
+    (size,) = struct.unpack("!I", read_exactly(sock, 4))
+    return json.loads(read_exactly(sock, size))
+
+
+def write_frame(sock: socket.socket, message: dict) -> None:
+    data = json.dumps(message).encode()
+    sock.sendall(struct.pack("!I", len(data)) + data)
+
+
+# --- zygote ---------------------------------------------------------------------------------------------------
+
+
+def serve(control: socket.socket) -> None:
+    """Fork one supervisor per socket received; end when the owner is gone (every run ends with PID 1)."""
+    gc.collect()
+    gc.freeze()  # forks then touch fewer pages
+    wake, waker = os.pipe()
+    os.set_blocking(wake, False)
+    os.set_blocking(waker, False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
+    control.send(b"ready")
+    while True:
+        ready, _, _ = select.select([control, wake], [], [])
+        if wake in ready:
+            os.read(wake, 4096)
+            with contextlib.suppress(ChildProcessError):
+                while os.waitpid(-1, os.WNOHANG)[0]:
+                    pass
+        if control not in ready:
+            continue
+        message, fds, _, _ = socket.recv_fds(control, 16, 1)
+        if not message:
+            return
+        pid = os.fork()
+        if pid == 0:
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            for fd in (control.detach(), wake, waker):
+                os.close(fd)
+            with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
+                supervise(socket.socket(fileno=fds[0]))
+            os._exit(0)
+        os.close(fds[0])
+
+
+# --- supervisor -----------------------------------------------------------------------------------------------
+
+
+def supervise(host: socket.socket) -> None:
+    request = read_frame(host)
+    started = time.monotonic()
+    try:
+        reply = run_once(host, request, started + request["timeout_s"])
+    except OSError as error:
+        reply = {"lost": f"{error}"}
+    usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    reply["cpu_s"] = sum(u.ru_utime + u.ru_stime for u in usage)
+    reply["wall_s"] = time.monotonic() - started
+    write_frame(host, reply)
+
+
+def run_once(host: socket.socket, request: dict, deadline: float) -> dict:
+    uid, gid = os.getuid(), os.getgid()
+    report, report_in = socket.socketpair()
+    output, output_in = os.pipe()
+    check(libc.unshare(CLONE_NEW), "unshare")
+    for name, text in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
+        with open(f"/proc/self/{name}", "w") as file:
+            file.write(text)
+    libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
+    init = os.fork()
+    if init == 0:
+        code = 70
+        try:
+            host.close()
+            report.close()
+            os.close(output)
+            code = run_init(request, report_in, output_in)
+        except OSError as error:
+            os.write(output_in, f"\0setup: {error}".encode())
+        finally:
+            os._exit(code)
+    report_in.close()
+    os.close(output_in)
+    key = os.urandom(
+        DIGEST
+    )  # made after the fork: no copy of it exists in the judged namespaces but the one sent
+    with contextlib.suppress(BrokenPipeError):
+        report.sendall(key)
+    reported, printed, reason = collect(host, report, output, init, deadline)
+    code = os.waitstatus_to_exitcode(os.waitpid(init, 0)[1])
+    return {"output": printed.decode("utf-8", "replace")} | judge_report(reported, key, reason, code, printed)
+
+
+def collect(
+    host: socket.socket, report: socket.socket, output: int, init: int, deadline: float
+) -> tuple[bytes, bytes, str]:
+    """Read report and output until the judged namespace is gone, killing it at the deadline."""
+    ended = os.pidfd_open(init)
+    os.set_blocking(output, False)
+    report.setblocking(False)
+    poll = select.poll()
+    for fd in (host.fileno(), report.fileno(), output, ended):
+        poll.register(fd, select.POLLIN)
+    reported, head, tail, reason, dead = bytearray(), bytearray(), bytearray(), "", False
+
+    def drain(fd: int) -> None:
+        nonlocal tail
+        while True:
+            try:
+                chunk = os.read(fd, 1 << 16)
+            except (BlockingIOError, ConnectionResetError):
+                return
+            if not chunk:
+                poll.unregister(fd)
+                return
+            if fd != output:
+                if len(reported) <= REPORT_LIMIT:
+                    reported.extend(chunk)
+            else:
+                room = max(0, OUTPUT_LIMIT // 2 - len(head))
+                head.extend(chunk[:room])
+                tail = (tail + chunk[room:])[-OUTPUT_LIMIT // 2 :]
+            if not dead:
+                return  # back to the clock: endless output must not starve it
+
+    while not dead:
+        left = deadline - time.monotonic()
+        events = poll.poll(max(0.0, left) * 1000) if left > 0 else []
+        if not events:
+            reason, dead = reason or "timeout", True
+            break
+        for fd, _ in events:
+            if fd == host.fileno():
+                reason, dead = "cancelled", True
+            elif fd == ended:
+                dead = True
+            else:
+                drain(fd)
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(init, signal.SIGKILL)
+    if not reason:
+        for fd in (report.fileno(), output):
+            with contextlib.suppress(KeyError, OSError):
+                drain(fd)
+    return bytes(reported), bytes(head + tail), reason
+
+
+def judge_report(reported: bytes, key: bytes, reason: str, code: int, printed: bytes) -> dict:
+    """What the run is worth. Only a whole report under the key counts; anything else leaves no test passed."""
+    if reason:
+        return {"reason": reason}
+    if reported.startswith(b"TAMPER "):
+        return {"reason": "tampered", "exploits": [reported[7:71].decode("ascii", "replace")]}
+    digest, body = reported[:DIGEST], reported[DIGEST:]
+    if len(digest) == DIGEST and hmac.compare_digest(
+        digest, hashlib.blake2b(body, key=key, digest_size=DIGEST).digest()
+    ):
+        return {"reason": "complete", **json.loads(body)}
+    if reported:
+        return {"reason": "no_marker", "exploits": ["forged_report"]}
+    if code == 70 and b"\0setup: " in printed:
+        return {"lost": printed.decode("utf-8", "replace")}
+    return {"reason": {71: "memory", 74: "disk"}.get(code, "no_marker")}
+
+
+# --- init: PID 1 of the judged namespaces ---------------------------------------------------------------------
+
+
+def run_init(request: dict, report: socket.socket, output: int) -> int:
+    libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    limits = request["limits"]
+    build_mounts(request, limits)
+    try:
+        for path, entry in request["files"].items():
+            write_entry(path, entry)
+    except OSError:
+        return 74  # the patch's own doing: more than fits, a file where a folder must be
+    if request.get("lower"):
+        mount("tmpfs", "/state", "tmpfs", MS_NOSUID | MS_NODEV | MS_RDONLY, "size=4k,nr_inodes=1")
+    test = os.fork()
+    if test == 0:
+        try:
+            become_untrusted(limits, output)
+            import inside
+
+            inside.judge(request, report.detach())
+        finally:
+            os._exit(72)
+    report.close()
+    os.close(output)
+    ended = select.poll()
+    ended.register(os.pidfd_open(test), select.POLLIN)
+    while not ended.poll(100):
+        if resident_bytes() > limits["memory_bytes"]:
+            return 71
+    return 0  # PID 1 ends: the kernel kills whatever the test left behind
+
+
+def build_mounts(request: dict, limits: dict) -> None:
+    mount("none", "/", None, MS_REC | MS_PRIVATE)
+    flags = MS_NOSUID | MS_NODEV
+    size = f"size={limits['disk_bytes']},nr_inodes={limits['inodes']},mode=0755"
+    if request.get("lower"):
+        mount("tmpfs", "/scratch", "tmpfs", flags, size)
+        os.mkdir("/scratch/upper")
+        os.mkdir("/scratch/work")
+        layers = f"lowerdir=/state/{request['lower']},upperdir=/scratch/upper,workdir=/scratch/work,userxattr"
+        mount("overlay", "/workspace", "overlay", flags, layers)
+        mount("tmpfs", "/scratch", "tmpfs", flags | MS_RDONLY, "size=4k,nr_inodes=1")
+    else:
+        mount("tmpfs", "/workspace", "tmpfs", flags, size)
+    small = f"size={limits['tmp_bytes']},nr_inodes={limits['inodes']}"
+    mount("tmpfs", "/tmp", "tmpfs", flags, small)
+    mount("tmpfs", "/dev/shm", "tmpfs", flags | MS_NOEXEC, small)
+    mount("proc", "/proc", "proc", flags | MS_NOEXEC)
+
+
+def write_entry(path: str, entry: dict | None) -> None:
+    """One file of the patched checkout. No symlink of the tree is followed on the way."""
+    full = os.path.join("/workspace", path)
+    parent = os.path.dirname(full)
+    above = "/workspace"
+    for part in path.split("/")[:-1]:
+        above = os.path.join(above, part)
+        if os.path.islink(above) or os.path.isfile(above):
+            os.unlink(above)
+    os.makedirs(parent, exist_ok=True)
+    if os.path.realpath(parent) != parent:
+        raise OSError(f"{path}: leaves the checkout")
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(full)
+    if entry is None:
+        return
+    if "link" in entry:
+        os.symlink(entry["link"], full)
+        return
+    data = entry["text"].encode() if "text" in entry else bytes.fromhex(entry["hex"])
+    fd = os.open(
+        full, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o755 if entry.get("exec") else 0o644
+    )
+    with open(fd, "wb", buffering=0) as file:
+        file.write(data)
+
+
+def resident_bytes() -> int:
+    total = 0
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            with contextlib.suppress(OSError), open(f"/proc/{name}/statm") as file:
+                _, resident, shared, *_ = map(int, file.read().split())
+                total += resident - shared
+    return total * resource.getpagesize()
+
+
+# --- test: what patched code gets -----------------------------------------------------------------------------
+
+
+def become_untrusted(limits: dict, output: int) -> None:
+    os.setsid()
+    null = os.open("/dev/null", os.O_RDONLY)
+    os.dup2(null, 0)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    os.close(null)
+    os.close(output)
+    for name in ("DATA", "FSIZE", "NPROC", "NOFILE", "CPU"):
+        value = limits[name.lower()]
+        resource.setrlimit(getattr(resource, "RLIMIT_" + name), (value, value))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    for capability in range(64):
+        if libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) != 0:
+            break
+    header = (ctypes.c_uint32 * 2)(0x20080522, 0)
+    check(libc.capset(header, (ctypes.c_uint32 * 6)()), "capset")
+    libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)  # /proc/self/mem is closed, to its own children too
+    check(libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
+    check(libc.prctl(PR_SET_SECCOMP, 2, ctypes.byref(SECCOMP), 0, 0), "seccomp")
+
+
+class SockFprog(ctypes.Structure):
+    _fields_ = (("len", ctypes.c_ushort), ("filter", ctypes.c_char_p))
+
+
+def load_seccomp(path: str) -> SockFprog:
+    with open(path, "rb") as file:
+        program = file.read()
+    return SockFprog(len(program) // 8, program)
+
+
+if __name__ == "__main__":
+    here = os.path.dirname(os.path.abspath(__file__))
+    sys.path[:] = [p for p in sys.path if p and p != here]
+    sys.path[:0] = [here, os.path.join(here, "site")]
+    SECCOMP = load_seccomp(os.path.join(here, "seccomp.bpf"))
+    import inside  # noqa: F401  (pytest and what it needs, imported once)
+
+    os.environ.clear()
+    serve(socket.socket(fileno=int(sys.argv[1])))
