@@ -1,0 +1,31 @@
+"""The gateway: API dialects, sessions as trees, the token ledger, budgets.
+
+    gateway = Gateway(engine, load_renderer(tokenizer, "qwen3"), SamplingPolicy(temperature=1.0))
+    await gateway.start()
+    handle = gateway.open("attempt-1", Budget(tokens=2048, turns=8), seed=attempt.seed)
+    ...                                     # any OpenAI client: base_url=handle.base_url, api_key=handle.api_key
+    record = await gateway.close("attempt-1")       # record.samples: every token, as it was sampled
+
+A request's way: `app.py` (HTTP) -> `chat.py` (dialect) -> `session.py` (budget, generation) -> `tree.py` (which
+sampled turn does this history continue?) -> `renderer.py` (ids) -> the engine; what was sampled leaves as `Sample`s.
+A new dialect is one module like `chat.py` and one path in `app.py`.
+"""
+
+from crrl.gateway.api import Budget, Sample, SessionRecord
+from crrl.gateway.app import Gateway, SessionHandle
+from crrl.gateway.ledger import ledger_hash, sample_hash
+from crrl.gateway.renderer import Renderer, load_renderer
+from crrl.gateway.session import SamplingPolicy
+
+__all__ = [
+    "Budget",
+    "Gateway",
+    "Renderer",
+    "Sample",
+    "SamplingPolicy",
+    "SessionHandle",
+    "SessionRecord",
+    "ledger_hash",
+    "load_renderer",
+    "sample_hash",
+]

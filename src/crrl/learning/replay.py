@@ -1,0 +1,81 @@
+"""Replay: every row that was trained on, rebuilt from the ledger and compared bit for bit (invariant 1)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from crrl.learning.rows import RowCounts, row_hash, rows_of
+from crrl.rollout.api import Episode
+
+
+@dataclass(frozen=True)
+class TrainedRow:
+    """What the journal keeps of a row that was trained on: which of its episode's rows, and its `row_hash`."""
+
+    episode: str
+    index: int
+    hash: str
+    advantage: float
+
+
+@dataclass
+class ReplayReport:
+    """`rebuilt` rows of `trained_rows` are equal bit for bit; `differing` says what is wrong with the others.
+    `counts` covers the episodes that were trained on, `unused` the sampled tokens of those that were not."""
+
+    episodes: int = 0
+    trained_rows: int = 0
+    rebuilt: int = 0
+    counts: RowCounts = field(default_factory=RowCounts)
+    unused: dict[str, int] = field(default_factory=dict)
+    differing: list[str] = field(default_factory=list)
+
+    @property
+    def exact(self) -> bool:
+        return not self.differing and self.rebuilt == self.trained_rows
+
+
+def replay(episodes: Iterable[Episode], trained: Iterable[TrainedRow]) -> ReplayReport:
+    """Rebuild each trained row from its episode. Episodes are streamed; only hashes are held in memory."""
+    report = ReplayReport()
+    by_episode: dict[str, list[TrainedRow]] = {}
+    for row in trained:
+        by_episode.setdefault(row.episode, []).append(row)
+        report.trained_rows += 1
+    for episode in episodes:
+        report.episodes += 1
+        stored = by_episode.pop(episode.id, [])
+        if stored:
+            _compare(episode, stored, report)
+        else:
+            reason = "lost" if episode.outcome == "lost" else "not trained on"
+            tokens = sum(len(sample.ids) for sample in episode.samples)
+            report.unused[reason] = report.unused.get(reason, 0) + tokens
+    for missing, stored in by_episode.items():
+        report.differing += [
+            f"{missing} row {row.index}: its episode is not in the journal" for row in stored
+        ]
+    return report
+
+
+def _compare(episode: Episode, stored: list[TrainedRow], report: ReplayReport) -> None:
+    """An episode may have been trained on more than once (epochs): its tokens are counted once."""
+    rebuilt: dict[float, list[str]] = {}
+    for trained in stored:
+        if trained.advantage not in rebuilt:
+            try:
+                rows, counts = rows_of(episode, trained.advantage)
+            except ValueError as error:
+                report.differing.append(f"{episode.id} row {trained.index}: {error}")
+                continue
+            if not rebuilt:
+                report.counts.add(counts)
+            rebuilt[trained.advantage] = [row_hash(row) for row in rows]
+        hashes = rebuilt[trained.advantage]
+        if trained.index >= len(hashes):
+            report.differing.append(f"{episode.id} row {trained.index}: the ledger gives {len(hashes)} rows")
+        elif hashes[trained.index] != trained.hash:
+            report.differing.append(f"{episode.id} row {trained.index}: the rebuilt row differs")
+        else:
+            report.rebuilt += 1

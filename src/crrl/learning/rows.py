@@ -1,0 +1,117 @@
+"""Which tokens are trained: the one place that says so.
+
+A row is one branch of a session's tree, root to leaf: exactly the ids the engine saw and sampled (invariant 1).
+Trained are the tokens which the policy sampled in samples that were used: kind `main`, delivered to the agent, not
+superseded by a resample. Everything else in a row is context. A sample that several rows share is trained in the
+first of them only, so each token is trained exactly once; all rows of an episode together weigh as one episode.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from array import array
+from dataclasses import dataclass, field
+
+from crrl.gateway.api import Sample
+from crrl.learning.api import Row
+from crrl.rollout.api import Episode
+
+
+@dataclass
+class RowCounts:
+    """Tokens: `trained` + sum(`left_out`) is all that was sampled; `masked` is context in the rows."""
+
+    rows: int = 0
+    trained: int = 0
+    masked: int = 0
+    left_out: dict[str, int] = field(default_factory=dict)  # sampled, not trained, by reason
+
+    def add(self, other: RowCounts) -> None:
+        self.rows += other.rows
+        self.trained += other.trained
+        self.masked += other.masked
+        for reason, tokens in other.left_out.items():
+            self.left_out[reason] = self.left_out.get(reason, 0) + tokens
+
+
+def rows_of(episode: Episode, advantage: float) -> tuple[list[Row], RowCounts]:
+    """The rows of an episode, in the order of their leaves, and what became of every sampled token.
+
+    Raises:
+        ValueError: the ledger contradicts itself (a sample does not extend its parent token for token).
+    """
+    counts = RowCounts()
+    used: list[Sample] = []
+    for sample in episode.samples:
+        reason = _left_out(sample, episode)
+        if not reason:
+            used.append(sample)
+        elif sample.ids:
+            counts.left_out[reason] = counts.left_out.get(reason, 0) + len(sample.ids)
+    by_id = {sample.id: sample for sample in episode.samples}
+    paths = {sample.id: _path(sample, by_id) for sample in used}
+    inner = {ancestor.id for path in paths.values() for ancestor in path[:-1]}
+    leaves = [sample for sample in used if sample.id not in inner]
+    trainable = {sample.id for sample in used}
+    rows = []
+    for leaf in leaves:
+        row = _row(paths[leaf.id], trainable, episode, advantage, weight=1.0 / len(leaves))
+        trained = sum(row.loss_mask)
+        counts.add(RowCounts(rows=1, trained=trained, masked=len(row.ids) - trained))
+        rows.append(row)
+    return rows, counts
+
+
+def _left_out(sample: Sample, episode: Episode) -> str:
+    """Why a sample's tokens are not trained; "" if they are."""
+    if episode.outcome == "lost":
+        return "lost"
+    if sample.kind != "main":
+        return sample.kind
+    if sample.delivery != "delivered":
+        return sample.delivery
+    return "" if sample.ids else "empty"
+
+
+def _path(leaf: Sample, by_id: dict[str, Sample]) -> list[Sample]:
+    """Root to leaf, each proved to begin with all of the one before."""
+    path = [leaf]
+    while path[-1].parent is not None:
+        child = path[-1]
+        parent = by_id.get(path[-1].parent)
+        if parent is None:
+            raise ValueError(f"sample {child.id}: its parent {child.parent} is not in the ledger")
+        seen = parent.prompt_ids + parent.ids
+        if child.prompt_ids[: len(seen)] != seen:
+            raise ValueError(f"sample {child.id} does not extend its parent {parent.id} token for token")
+        path.append(parent)
+    return path[::-1]
+
+
+def _row(path: list[Sample], trainable: set[str], episode: Episode, advantage: float, weight: float) -> Row:
+    """`trainable` loses what this row trains, so that no later row trains it again."""
+    leaf = path[-1]
+    ids = leaf.prompt_ids + leaf.ids
+    mask, logprobs, versions = [0] * len(ids), [0.0] * len(ids), [-1] * len(ids)
+    for sample in path:
+        if sample.id not in trainable:
+            continue
+        trainable.discard(sample.id)
+        if not len(sample.ids) == len(sample.logprobs) == len(sample.versions):
+            raise ValueError(f"sample {sample.id}: ids, logprobs and versions differ in length")
+        span = slice(len(sample.prompt_ids), len(sample.prompt_ids) + len(sample.ids))
+        mask[span] = [1] * len(sample.ids)
+        logprobs[span] = sample.logprobs
+        versions[span] = sample.versions
+    return Row(ids, mask, logprobs, versions, advantage, weight, episode.id, episode.group)
+
+
+def row_hash(row: Row) -> str:
+    """Content hash of a row: every field, log-probs as float32, advantage and weight as float64."""
+    h = hashlib.blake2b(digest_size=16)
+    head = f"{row.episode}\0{row.group}\0{len(row.ids)}\0".encode()
+    h.update(head + struct.pack("<dd", row.advantage, row.weight))
+    h.update(array("i", row.ids).tobytes() + array("b", row.loss_mask).tobytes())
+    h.update(array("f", row.logprobs).tobytes() + array("i", row.versions).tobytes())
+    return h.hexdigest()
