@@ -1,0 +1,151 @@
+"""The statistics of solve rates: intervals, the paired test, what a comparison could have seen.
+
+All functions take counts or outcomes of *scored* episodes: lost ones are excluded before they get here (pairwise in
+a paired comparison: invariant 2). Rates are fractions of 1; only `benchmark.Difference.points` is in points of 100.
+`difference.ci95` everywhere in this project is `newcombe_paired`: unlike the bootstrap it does not collapse to zero
+width when few tasks change.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+
+Z95 = NormalDist().inv_cdf(0.975)
+
+
+def wilson(solved: int, total: int, z: float = Z95) -> tuple[float, float]:
+    """Wilson's score interval of a proportion (Wilson 1927, JASA 22:209; no continuity correction).
+
+    (0, 1) where nothing was observed. Raises ValueError unless 0 <= solved <= total.
+    """
+    if not 0 <= solved <= total:
+        raise ValueError(f"solved must lie in 0..total, got {solved} of {total}")
+    if total == 0:
+        return 0.0, 1.0
+    rate = solved / total
+    scale = 1 + z * z / total
+    centre = (rate + z * z / (2 * total)) / scale
+    half = z / scale * math.sqrt(rate * (1 - rate) / total + z * z / (4 * total * total))
+    # At the ends the formula is exactly 0 or 1; rounding must not move it off.
+    low = 0.0 if solved == 0 else max(0.0, centre - half)
+    high = 1.0 if solved == total else min(1.0, centre + half)
+    return low, high
+
+
+@dataclass(frozen=True)
+class Paired:
+    """The 2×2 table of paired outcomes: `both` solved, `gained` (only after), `fell` (only before), `neither`."""
+
+    both: int
+    gained: int
+    fell: int
+    neither: int
+
+    @classmethod
+    def of(cls, before: Sequence[bool], after: Sequence[bool]) -> Paired:
+        """Position i of both sequences is the same task."""
+        pairs = list(zip(before, after, strict=True))
+        return cls(
+            both=sum(b and a for b, a in pairs),
+            gained=sum(a and not b for b, a in pairs),
+            fell=sum(b and not a for b, a in pairs),
+            neither=sum(not b and not a for b, a in pairs),
+        )
+
+    @property
+    def total(self) -> int:
+        return self.both + self.gained + self.fell + self.neither
+
+    @property
+    def difference(self) -> float:
+        """rate after − rate before."""
+        return (self.gained - self.fell) / self.total if self.total else 0.0
+
+
+def mcnemar_exact(table: Paired) -> float:
+    """Two-sided exact McNemar p-value (McNemar 1947, Psychometrika 12:153): under no difference the gained are
+    Binomial(gained + fell, 1/2). 1.0 where no pair is discordant."""
+    n = table.gained + table.fell
+    if n == 0:
+        return 1.0
+    tail = sum(math.comb(n, k) for k in range(min(table.gained, table.fell) + 1))
+    return min(1.0, 2 * tail / 2**n)  # whole numbers until the one division: exact
+
+
+def newcombe_paired(table: Paired, z: float = Z95) -> tuple[float, float]:
+    """Interval of (rate after − rate before) of paired proportions: Newcombe 1998, Stat. Med. 17:2635, method 10
+    (Wilson limits of both rates, squared and added, with the continuity-corrected phi for their correlation).
+
+    (−1, 1) where nothing was observed.
+    """
+    n = table.total
+    if n == 0:
+        return -1.0, 1.0
+    after, before = table.both + table.gained, table.both + table.fell
+    (low_a, high_a), (low_b, high_b) = wilson(after, n, z), wilson(before, n, z)
+    rate_a, rate_b = after / n, before / n
+    phi = _phi(table)
+    down_a, up_a, down_b, up_b = rate_a - low_a, high_a - rate_a, rate_b - low_b, high_b - rate_b
+    below = math.sqrt(max(0.0, down_a**2 - 2 * phi * down_a * up_b + up_b**2))
+    above = math.sqrt(max(0.0, up_a**2 - 2 * phi * up_a * down_b + down_b**2))
+    return max(-1.0, table.difference - below), min(1.0, table.difference + above)
+
+
+def _phi(table: Paired) -> float:
+    rows = (table.both + table.gained) * (table.fell + table.neither)
+    columns = (table.both + table.fell) * (table.gained + table.neither)
+    if rows == 0 or columns == 0:
+        return 0.0
+    cross: float = table.both * table.neither - table.gained * table.fell
+    if cross > 0:
+        cross = max(0.0, cross - table.total / 2)
+    return cross / math.sqrt(rows * columns)
+
+
+def paired_bootstrap(
+    before: Sequence[float], after: Sequence[float], *, seed: int = 0, resamples: int = 10_000
+) -> tuple[float, float]:
+    """95% percentile bootstrap interval of the mean difference, resampling tasks (Efron & Tibshirani 1993, ch. 13).
+
+    For scores that are not 0/1 (mean reward, similarity); position i of both is the same task.
+    """
+    change = np.asarray(after, dtype=np.float64) - np.asarray(before, dtype=np.float64)
+    if change.size == 0:
+        raise ValueError("nothing to resample: no task was scored on both sides")
+    rng = np.random.default_rng(seed)
+    means = np.empty(resamples)
+    block = max(1, 2_000_000 // change.size)  # bounds memory at 16 MB of indices whatever the number of tasks
+    for start in range(0, resamples, block):
+        rows = min(block, resamples - start)
+        means[start : start + rows] = change[rng.integers(0, change.size, (rows, change.size))].mean(axis=1)
+    low, high = np.quantile(means, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def detectable_difference(total: int, discordant: float, power: float = 0.8, alpha: float = 0.05) -> float:
+    """The smallest paired difference of rates that `total` pairs show with the given power (two-sided McNemar):
+    Connor 1987, Biometrics 43:207, n = (z_a·√ψ + z_b·√(ψ − d²))² / d², solved for d.
+
+    Args:
+        discordant: ψ, the share of pairs expected to change, either way. The result never exceeds it; `inf` means
+            that even all of them changing the same way would not show.
+    """
+    if total <= 0 or not 0 < discordant <= 1:
+        return math.inf
+    z_a, z_b = NormalDist().inv_cdf(1 - alpha / 2), NormalDist().inv_cdf(power)
+
+    def needed(d: float) -> float:
+        return (z_a * math.sqrt(discordant) + z_b * math.sqrt(max(0.0, discordant - d * d))) ** 2 / (d * d)
+
+    low, high = 1e-9, discordant
+    if needed(high) > total:
+        return math.inf
+    for _ in range(80):  # `needed` falls with d: bisection
+        middle = (low + high) / 2
+        low, high = (middle, high) if needed(middle) > total else (low, middle)
+    return high
