@@ -21,6 +21,9 @@ import os
 import socket
 import sys
 import types
+
+# held by name: patched code can replace what `builtins` gives, not what these functions use
+from builtins import all, frozenset, getattr, id, isinstance, len, map, range, tuple, type, vars  # noqa: UP029
 from collections.abc import Callable, Iterator
 from operator import is_
 
@@ -167,7 +170,8 @@ def guard(patched: frozenset[str], stop: Callable[[str], None]) -> None:
 
 def snapshot() -> tuple:
     """Every callable that pytest, pluggy, unittest and the builtins hold in modules and classes, by identity."""
-    taken: list[tuple] = []
+    own = {name: value for name, value in globals().items() if callable(value)}
+    taken: list[tuple] = [(globals().get, tuple(own), tuple(own.values()))]
     for name, module in tuple(sys.modules.items()):
         if name.partition(".")[0] not in TRUSTED:
             continue
@@ -186,7 +190,8 @@ def snapshot() -> tuple:
     return tuple(taken)
 
 
-def untouched(taken: tuple) -> bool:
+def untouched(taken: tuple, all: Callable = all, map: Callable = map, is_: Callable = is_) -> bool:
+    """Defaults, not globals: patched code that finds this module's globals must not switch the check off."""
     return all(all(map(is_, map(get, names), values)) for get, names, values in taken)
 
 
@@ -228,7 +233,7 @@ def status_of(reports: list[pytest.TestReport]) -> str:
 
 def run(request: dict, stop: Callable[[str], None]) -> bytes:
     """Collect and run; the result is the report's body: {"tests": {id: status}, "collected": n}."""
-    before, dumps = snapshot(), json.dumps
+    before, dumps, intact, strange = snapshot(), json.dumps, untouched, strange_hooks
     config = _pytest.config._prepareconfig(request["argv"], [Protocol()])
     known = frozenset(map(id, config.pluginmanager.get_plugins()))
     config._do_configure()
@@ -236,7 +241,7 @@ def run(request: dict, stop: Callable[[str], None]) -> bytes:
     config.hook.pytest_sessionstart(session=session)
 
     def verify() -> None:
-        if not untouched(before) or strange_hooks(config, known):
+        if not intact(before) or strange(config, known):
             stop("patched_pytest")
 
     def run_one(place: int) -> tuple[str, str]:
@@ -252,15 +257,23 @@ def run(request: dict, stop: Callable[[str], None]) -> bytes:
                 return
             yield place
 
-    broken = False
+    try:
+        broken = not collected(config, session)
+        items = tuple(session.items)
+        verify()
+        return finish(config, session, dumps, verify, () if broken else tuple(map(run_one, places())))
+    except BaseException:
+        verify()  # a run that breaks off may do so because of what was tampered with: name it
+        raise
+
+
+def collected(config: pytest.Config, session: Session) -> bool:
+    """Collect; like pytest, errors in collection mean that nothing runs."""
     try:
         config.hook.pytest_collection(session=session)
     except Session.Failed:
-        broken = True
-    items = tuple(session.items)
-    broken = broken or bool(session.testsfailed and not config.option.continue_on_collection_errors)
-    verify()
-    return finish(config, session, dumps, verify, () if broken else tuple(map(run_one, places())))
+        return False
+    return not session.testsfailed or config.option.continue_on_collection_errors
 
 
 def finish(
