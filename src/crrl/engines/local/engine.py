@@ -1,0 +1,405 @@
+"""The local engine: continuous batching of any transformers causal model on a thread of its own.
+
+One iteration of the loop is one forward pass: one new token for every decoding row, and the new tokens of rows
+whose prompt is not yet in the cache (at most `prefill_tokens` of them). Between two passes requests join, leave and
+are cancelled, weights are swapped, and the loop can be held. Rows sit in slots 0..n-1: first those that decode,
+then those that are being prefilled.
+
+After a push every row forgets its keys and values and is prefilled anew, sampled tokens included, so the next
+token comes from the new weights alone and carries their version.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from crrl.engines import ContextLengthError, EngineError, push
+from crrl.engines.api import Chunk, EngineInfo, FinishReason, Probe, Request, WeightSource
+from crrl.engines.local.attention import Segment
+from crrl.engines.local.prefix import PrefixCache, common
+from crrl.engines.local.runner import Runner
+from crrl.engines.sampling import sample, uniform
+
+T = TypeVar("T")
+
+FLUSH_S = 0.03
+"""Tokens are handed over in chunks at most this old: waking a coroutine per token would cost more than the token."""
+CASCADE_MIN = 32
+"""A common beginning shorter than this is not worth an attention call of its own."""
+
+
+class _Row:
+    """A generation in a slot. `ids` is prompt and sampled tokens; keys and values of ids[:cached] are in the slot."""
+
+    def __init__(self, request: Request, loop: asyncio.AbstractEventLoop, sink: Callable[[Any], None]) -> None:
+        self.request = request
+        self.loop = loop
+        self.sink = sink
+        self.ids = list(request.prompt_ids)
+        self.array = np.asarray(self.ids, np.int64)
+        self.cached = 0
+        self.stop = frozenset(request.stop_ids)
+        self.sampled = 0
+        self.finish: FinishReason | None = None
+        self.error: EngineError | None = None
+        self.chunk: tuple[list[int], list[float], list[int]] = ([], [], [])
+
+    def take_chunk(self) -> Chunk:
+        ids, logprobs, versions = self.chunk
+        self.chunk = ([], [], [])
+        return Chunk(ids, logprobs, versions, self.finish)
+
+
+class LocalEngine:
+    """An `Engine`. Safe to call from any thread and any event loop.
+
+    Args:
+        model: becomes the engine's own (moved, frozen, its attention replaced): hand in a copy if you train it.
+        tokenizer_hash: what the gateway compares with its own tokenizer.
+        context: most tokens of prompt and generation together.
+        max_batch: most generations at once; more wait in order of arrival.
+        kv_tokens: how many tokens' keys and values are kept for reuse after their generation ended.
+        prefill_tokens: most prompt tokens per forward pass.
+
+    Raises:
+        CrrlError: the model cannot be served; says why.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer_hash: str,
+        *,
+        context: int,
+        device: str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        max_batch: int = 64,
+        kv_tokens: int = 65536,
+        prefill_tokens: int = 2048,
+        version: int = 0,
+    ) -> None:
+        self._runner = Runner(model, torch.device(device), dtype)
+        self._prefixes = PrefixCache(kv_tokens)
+        self._tokenizer_hash = tokenizer_hash
+        self._context = context
+        self._max_batch = max_batch
+        self._prefill_tokens = prefill_tokens
+        self._version = version
+        self._rows: list[_Row] = []
+        self._decoding = 0
+        self._shared = 0
+        self._waiting: deque[_Row] = deque()
+        self._ended: list[_Row] = []
+        self._paused = False
+        self._closed = False
+        self._broken: EngineError | None = None
+        self._flushed = 0.0
+        self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self.probe_ids = push.probe_ids(self._runner.vocab_size, min(push.PROBE_LENGTH, context))
+        self.steps = 0
+        self.reused_tokens = 0
+        self.prefilled_tokens = 0
+        self._thread = threading.Thread(target=self._loop, name="crrl-engine", daemon=True)
+        self._thread.start()
+
+    # The asynchronous front ------------------------------------------------------------------------------------
+
+    async def generate(self, request: Request) -> AsyncIterator[Chunk]:
+        if len(request.prompt_ids) + 1 > self._context:
+            raise ContextLengthError(len(request.prompt_ids), self._context)
+        if not request.prompt_ids or request.max_tokens < 1:
+            raise ValueError(f"request {request.id}: an empty prompt, or max_tokens < 1")
+        if min(request.prompt_ids) < 0 or max(request.prompt_ids) >= self._runner.vocab_size:
+            raise ValueError(f"request {request.id}: a token id outside the vocabulary of {self._runner.vocab_size}")
+        chunks: asyncio.Queue[Chunk | EngineError] = asyncio.Queue()
+        row = _Row(request, asyncio.get_running_loop(), chunks.put_nowait)
+        self._submit(lambda: self._waiting.append(row))
+        ended = False
+        try:
+            while not ended:
+                chunk = await chunks.get()
+                if isinstance(chunk, EngineError):
+                    ended = True
+                    raise chunk
+                ended = chunk.finish is not None
+                yield chunk
+        finally:
+            if not ended:
+                self._commands.put(lambda: self._cancel(request.id))
+
+    async def score(self, ids: list[int]) -> list[float]:
+        if len(ids) > self._context:
+            raise ContextLengthError(len(ids), self._context)
+        return await asyncio.wrap_future(self._call(lambda: self._runner.score(ids)))
+
+    async def cancel(self, id: str) -> None:
+        self._submit(lambda: self._cancel(id))
+
+    async def pause(self) -> None:
+        await asyncio.wrap_future(self._call(lambda: self._hold(True)))
+
+    async def resume(self) -> None:
+        await asyncio.wrap_future(self._call(lambda: self._hold(False)))
+
+    async def push(self, source: WeightSource, version: int) -> Probe:
+        staged = await asyncio.to_thread(push.stage, self._runner.model, source)
+        return await asyncio.wrap_future(self._call(lambda: self._swap(staged, version)))
+
+    async def info(self) -> EngineInfo:
+        return EngineInfo(self._context, self._version, self._tokenizer_hash, self._runner.vocab_size)
+
+    def alias(self, module: nn.Module) -> None:
+        """Share the storage of the trainer's module (synchronous full fine-tuning): pushes then copy nothing.
+
+        The trainer must write only while the engine is paused or idle.
+        """
+        self._call(lambda: push.alias(self._runner.model, module)).result()
+
+    def close(self) -> None:
+        """Stop the thread; whatever is running gets an `EngineError`."""
+        if self._thread.is_alive():
+            self._commands.put(lambda: setattr(self, "_closed", True))
+            self._thread.join()
+
+    def _submit(self, command: Callable[[], None]) -> None:
+        if self._broken:
+            raise EngineError(self._broken.detail)
+        self._commands.put(command)
+
+    def _call(self, function: Callable[[], T]) -> Future[T]:
+        """Run `function` on the engine's thread, between two passes."""
+        future: Future[T] = Future()
+
+        def command() -> None:
+            if self._broken:
+                future.set_exception(EngineError(self._broken.detail))
+                return
+            try:
+                future.set_result(function())
+            except Exception as e:
+                future.set_exception(e)
+
+        self._submit(command)
+        return future
+
+    # The loop, on the engine's thread ---------------------------------------------------------------------------
+
+    @torch.inference_mode()
+    def _loop(self) -> None:
+        try:
+            while not self._closed:
+                idle = self._paused or not (self._rows or self._waiting)
+                if idle:
+                    self._flush(everything=True)
+                self._obey(wait=idle)
+                if not self._closed and not self._paused and (self._rows or self._waiting):
+                    self._step()
+                    self._flush()
+            self._broken = EngineError("the engine was closed")
+        except BaseException as e:
+            self._broken = EngineError(f"the model loop died: {type(e).__name__}: {e}")
+        self._fail_everything(self._broken)
+
+    def _obey(self, *, wait: bool) -> None:
+        try:
+            self._commands.get(block=wait)()
+            while True:
+                self._commands.get_nowait()()
+        except queue.Empty:
+            pass
+
+    def _hold(self, paused: bool) -> None:
+        self._paused = paused
+
+    def _cancel(self, id: str) -> None:
+        for row in list(self._waiting):
+            if row.request.id == id:
+                self._waiting.remove(row)
+                self._end(row, "cancelled")
+        for row in [r for r in self._rows if r.request.id == id]:
+            self._leave(row)
+            self._end(row, "cancelled")
+
+    def _swap(self, staged: list[tuple[torch.Tensor, torch.Tensor]], version: int) -> Probe:
+        push.swap(staged)
+        self._prefixes.drop()
+        self._runner.cache.drop()
+        for row in self._rows:
+            row.cached = 0
+        self._decoding = 0
+        self._shared = 0
+        self._version = version
+        return Probe(version, self._runner.score(self.probe_ids))
+
+    def _step(self) -> None:
+        """One forward pass: admit, run, sample, see who has ended."""
+        self._admit()
+        tokens = [row.ids[-1] for row in self._rows[: self._decoding]]
+        lengths = [row.cached for row in self._rows[: self._decoding]]
+        segments: list[Segment] = []
+        for slot in range(self._decoding, len(self._rows)):
+            room = self._prefill_tokens - (len(tokens) - self._decoding)
+            row = self._rows[slot]
+            new = row.ids[row.cached : row.cached + room]
+            if not new:
+                break
+            segments.append(Segment(len(tokens), len(tokens) + len(new), slot, row.cached))
+            tokens += new
+        complete = [s for s in segments if s.cached + s.end - s.start == len(self._rows[s.slot].ids)]
+        keep = [*range(self._decoding), *(s.end - 1 for s in complete)]
+        logits_MV = self._runner.forward(tokens, lengths, self._shared, segments, keep=keep)
+        self.steps += 1
+        for row in self._rows[: self._decoding]:
+            row.cached += 1
+        for s in segments:
+            self._rows[s.slot].cached += s.end - s.start
+            self.prefilled_tokens += s.end - s.start
+        # Segments are in slot order and only the last can be incomplete: who sampled is again the first slots.
+        if complete:
+            self._decoding += len(complete)
+            self._find_shared()
+        self._sample(logits_MV, self._rows[: self._decoding])
+
+    def _sample(self, logits_MV: torch.Tensor, rows: list[_Row]) -> None:
+        if not rows:
+            return
+        seeds = np.array([row.request.seed & (2**64 - 1) for row in rows], np.uint64)
+        positions = np.array([row.sampled for row in rows], np.uint64)
+        temperatures = torch.tensor([row.request.temperature for row in rows], dtype=torch.float32)
+        u_B = torch.from_numpy(uniform(seeds, positions))
+        device = logits_MV.device
+        token_B, logprob_B = sample(logits_MV, temperatures.to(device), u_B.to(device))
+        ended: list[tuple[_Row, FinishReason | None]] = []
+        for row, token, logprob in zip(rows, token_B.tolist(), logprob_B.tolist(), strict=True):
+            if logprob != logprob:
+                row.error = EngineError(
+                    f"the model gave NaN for request {row.request.id} at position {len(row.ids)} "
+                    f"(weights of version {self._version})"
+                )
+                ended.append((row, None))
+                continue
+            row.ids.append(token)
+            row.sampled += 1
+            ids, logprobs, versions = row.chunk
+            ids.append(token)
+            logprobs.append(logprob)
+            versions.append(self._version)
+            if token in row.stop:
+                ended.append((row, "stop"))
+            elif row.sampled >= row.request.max_tokens or len(row.ids) >= self._context:
+                ended.append((row, "length"))
+        for row, finish in ended:
+            self._leave(row)
+            self._end(row, finish)
+
+    def _admit(self) -> None:
+        """Waiting requests take free slots, beginning with the longest prefix that is already computed.
+
+        A request that shares more with one being prefilled right now waits a pass, and then copies.
+        """
+        held: list[_Row] = []
+        budget = self._prefill_tokens - sum(len(r.ids) - r.cached for r in self._rows[self._decoding :])
+        while self._waiting and len(self._rows) < self._max_batch and budget > 0:
+            row = self._waiting.popleft()
+            reuse = row.array[:-1]
+            kept, content = self._prefixes.find(reuse)
+            source, best = -1, kept
+            coming = 0
+            for slot, other in enumerate(self._rows):
+                have = int(common(other.array[None], reuse)[0])
+                if min(have, other.cached) > best:
+                    source, best = slot, min(have, other.cached)
+                coming = max(coming, have)
+            if coming >= best + CASCADE_MIN:
+                held.append(row)
+                continue
+            slot = len(self._rows)
+            self._runner.cache.reserve(slot + 1, len(row.ids))
+            if source >= 0:
+                self._runner.cache.copy(source, slot, best)
+            elif best:
+                self._runner.cache.write(slot, best, content)
+            row.cached = best
+            self.reused_tokens += best
+            budget -= len(row.ids) - best
+            self._rows.append(row)
+        self._waiting.extendleft(reversed(held))
+
+    def _leave(self, row: _Row) -> None:
+        """Free a row's slot; keep its keys and values for whoever continues it; close the gap."""
+        slot = self._rows.index(row)
+        cache = self._runner.cache
+        if row.error is not None:
+            cache.clear(slot)
+        elif row.cached:
+            self._prefixes.add(np.asarray(row.ids[: row.cached], np.int64), cache.read(slot, row.cached))
+        if slot < self._decoding:
+            self._decoding -= 1
+            self._move(self._decoding, slot)
+            slot = self._decoding
+            self._find_shared()
+        self._move(len(self._rows) - 1, slot)
+        self._rows.pop()
+
+    def _move(self, source: int, target: int) -> None:
+        if source != target:
+            self._runner.cache.copy(source, target, self._rows[source].cached)
+            self._rows[target] = self._rows[source]
+
+    def _find_shared(self) -> None:
+        """How many first tokens all decoding rows have in common."""
+        rows = self._rows[: self._decoding]
+        self._shared = 0
+        if len(rows) > 1:
+            first = rows[0].array
+            shared = min(int(common(row.array[None], first)[0]) for row in rows[1:])
+            self._shared = shared if shared >= CASCADE_MIN else 0
+
+    def _end(self, row: _Row, finish: FinishReason | None) -> None:
+        row.finish = finish
+        self._ended.append(row)
+
+    def _flush(self, *, everything: bool = False) -> None:
+        """Hand over the chunks of ended rows, and every FLUSH_S those of all rows: one wake-up per event loop."""
+        rows, self._ended = self._ended, []
+        now = time.monotonic()
+        if everything or now - self._flushed > FLUSH_S:
+            self._flushed = now
+            rows += [row for row in self._rows if row.chunk[0]]
+        self._deliver([(row, row.error or row.take_chunk()) for row in rows])
+
+    def _deliver(self, messages: list[tuple[_Row, Chunk | EngineError]]) -> None:
+        by_loop: dict[asyncio.AbstractEventLoop, list[tuple[Callable[[Any], None], Chunk | EngineError]]] = {}
+        for row, message in messages:
+            by_loop.setdefault(row.loop, []).append((row.sink, message))
+        for loop, batch in by_loop.items():
+            try:
+                loop.call_soon_threadsafe(_hand_over, batch)
+            except RuntimeError:  # that loop is closed: nobody waits any more
+                continue
+
+    def _fail_everything(self, error: EngineError) -> None:
+        rows = [*self._ended, *self._rows, *self._waiting]
+        self._ended, self._rows, self._waiting = [], [], deque()
+        self._deliver([(row, EngineError(error.detail)) for row in rows])
+        self._obey(wait=False)
+        rows = list(self._waiting)
+        self._waiting.clear()
+        self._deliver([(row, EngineError(error.detail)) for row in rows])
+
+
+def _hand_over(batch: list[tuple[Callable[[Any], None], Chunk | EngineError]]) -> None:
+    for sink, message in batch:
+        sink(message)

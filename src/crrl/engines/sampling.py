@@ -1,0 +1,46 @@
+"""One token per row from logits, with noise that is a function of (request seed, position) and nothing else.
+
+splitmix64 (Steele, Lea & Flood 2014, "Fast splittable pseudorandom number generators") hashes the counter
+(seed, position) to 64 bits, 52 of which make a uniform u in [0, 1). The token is the first whose cumulative
+probability, summed in float64, exceeds u (inverse CDF). So a sample does not depend on the rest of the batch or
+on arrival order, except where float rounding of the logits moves a boundary across u.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_MIX1 = np.uint64(0xBF58476D1CE4E5B9)
+_MIX2 = np.uint64(0x94D049BB133111EB)
+
+
+def _splitmix64(x: np.ndarray) -> np.ndarray:
+    x = x + _GOLDEN
+    x = (x ^ (x >> np.uint64(30))) * _MIX1
+    x = (x ^ (x >> np.uint64(27))) * _MIX2
+    return x ^ (x >> np.uint64(31))
+
+
+def uniform(seeds: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    """u in [0, 1), float64, for uint64 arrays of request seeds and positions (0-based within the generation)."""
+    with np.errstate(over="ignore"):
+        bits = _splitmix64(_splitmix64(seeds) ^ (positions * _GOLDEN))
+    return (bits >> np.uint64(12)).astype(np.float64) * 2.0**-52
+
+
+def sample(logits_BV: Tensor, temperature_B: Tensor, u_B: Tensor) -> tuple[Tensor, Tensor]:
+    """Token and its log-prob per row: log softmax(logits / T) [B]; T = 0 is greedy, log-probs those of T = 1.
+
+    A row with NaN or +inf among its logits has a NaN log-prob; the caller must look.
+    """
+    greedy_B = temperature_B == 0
+    scaled_BV = logits_BV.float() / torch.where(greedy_B, 1.0, temperature_B)[:, None]
+    logprobs_BV = torch.log_softmax(scaled_BV, dim=-1)
+    cdf_BV = logprobs_BV.double().exp_().cumsum(-1)
+    target_B1 = (u_B * cdf_BV[:, -1])[:, None]
+    drawn_B = torch.searchsorted(cdf_BV, target_B1, right=True).squeeze(1).clamp_(max=cdf_BV.shape[1] - 1)
+    token_B = torch.where(greedy_B, logprobs_BV.argmax(-1), drawn_B)
+    return token_B, logprobs_BV.gather(1, token_B[:, None]).squeeze(1)
