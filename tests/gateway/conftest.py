@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-import pytest
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from collections.abc import AsyncIterator
+from typing import Any
 
-from crrl.gateway.renderer import Renderer, load_renderer
+import pytest
+from openai import AsyncOpenAI
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from crrl.engines.scripted import ScriptedEngine
+from crrl.gateway import Gateway, Renderer, SessionHandle, load_renderer
 
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 MARKS = ["<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>", "<think>", "</think>"]
@@ -13,8 +18,6 @@ SPLIT = r"""[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|
 
 
 def make_tokenizer() -> Tokenizer:
-    from tokenizers import AddedToken
-
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -35,3 +38,60 @@ def make_tokenizer() -> Tokenizer:
 @pytest.fixture(scope="session")
 def renderer() -> Renderer:
     return load_renderer(make_tokenizer(), "qwen3")
+
+
+STOP = "<|im_end|>"
+TOOLS = [
+    {
+        "type": "function",
+        "function": {
+            "name": "shell",
+            "description": "Run a command.",
+            "parameters": {"type": "object", "properties": {"cmd": {"type": "string"}}, "required": ["cmd"]},
+        },
+    }
+]
+
+
+def call_text(cmd: str, before: str = "") -> str:
+    """A tool call with odd white space, as a policy may write it."""
+    return f'{before}<tool_call>\n{{"name": "shell",  "arguments": {{ "cmd":"{cmd}" }}}}\n</tool_call>{STOP}'
+
+
+class Bench:
+    """A gateway over a scripted engine, with `openai` clients that do not retry unless asked to."""
+
+    def __init__(self, renderer: Renderer) -> None:
+        self.renderer = renderer
+        self._clients: list[AsyncOpenAI] = []
+        self.gateway: Gateway
+
+    def ids(self, text: str) -> list[int]:
+        return self.renderer.tokenizer.encode(text)
+
+    async def start(self, *answers: str, grace_s: float = 10.0, **engine: Any) -> None:
+        self.engine = ScriptedEngine([self.ids(a) for a in answers], **engine)
+        await self.start_with(self.engine, grace_s)
+
+    async def start_with(self, engine: Any, grace_s: float = 10.0) -> None:
+        self.gateway = Gateway(engine, self.renderer, grace_s=grace_s)
+        await self.gateway.start()
+
+    def client(self, handle: SessionHandle, retries: int = 0) -> AsyncOpenAI:
+        client = AsyncOpenAI(
+            base_url=handle.base_url, api_key=handle.api_key, max_retries=retries, timeout=20
+        )
+        self._clients.append(client)
+        return client
+
+    async def stop(self) -> None:
+        for client in self._clients:
+            await client.close()
+        await self.gateway.stop()
+
+
+@pytest.fixture
+async def bench(renderer: Renderer) -> AsyncIterator[Bench]:
+    bench = Bench(renderer)
+    yield bench
+    await bench.stop()

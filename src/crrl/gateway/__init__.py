@@ -3,11 +3,12 @@
     gateway = Gateway(engine, load_renderer(tokenizer, "qwen3"), SamplingPolicy(temperature=1.0))
     await gateway.start()
     handle = gateway.open("attempt-1", Budget(tokens=2048, turns=8), seed=attempt.seed)
-    ...                                     # any OpenAI client: base_url=handle.base_url, api_key=handle.api_key
-    record = await gateway.close("attempt-1")       # record.samples: every token, as it was sampled
+    ...                                # any OpenAI client: handle.base_url, handle.api_key
+    record = await gateway.close("attempt-1")  # record.samples: every token, as it was sampled
 
-A request's way: `app.py` (HTTP) -> `chat.py` (dialect) -> `session.py` (budget, generation) -> `tree.py` (which
-sampled turn does this history continue?) -> `renderer.py` (ids) -> the engine; what was sampled leaves as `Sample`s.
+A request's way: `app.py` (HTTP) -> `chat.py` (dialect) -> `session.py` (budget, generation) -> `tree.py`
+(which sampled turn does this history continue?) -> `renderer.py` (ids) -> the engine. What was sampled leaves
+as `Sample`s.
 A new dialect is one module like `chat.py` and one path in `app.py`.
 """
 

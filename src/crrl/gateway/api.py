@@ -14,12 +14,14 @@ class Sample:
     """One generation: exactly the ids the engine saw (`prompt_ids`) and sampled (`ids`).
 
     Args:
-        parent: id of the sample whose prompt and ids `prompt_ids` extends token for token; None starts a branch.
+        parent: id of the sample whose prompt and ids `prompt_ids` extends token for token; None: a root.
         logprobs, versions: one per sampled id.
         params: sampling parameters `used`, and those the agent `asked` where they differ.
-        delivery: `delivered` reached the client; `superseded` was delivered, but the agent went on from another;
-            `dropped` never reached it.
-        branch: why this sample starts a branch: "" (extends its parent), `first`, `rewritten`, `resampled`, ...
+        delivery: `delivered` reached the client; `superseded` was delivered, but the agent went on from
+            another; `dropped` never reached it.
+        branch: why this sample starts a branch: "" (it does not: first to extend its parent), `first` (of the
+            session), `new` (another conversation), `rewritten` (the agent changed its history), `resampled`
+            (the same request after delivery), `retried` (the same after a cancelled or failed generation).
         finish: the engine's reason; tokens of a `cancelled` sample are recorded all the same.
     """
 
@@ -39,7 +41,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Budget:
-    """What one session may use; exceeded -> the API's own `context_length_exceeded` error before generation."""
+    """What one session may use; beyond it: the API's own `context_length_exceeded`, before generation."""
 
     tokens: int = 4096  # sampled, all turns together
     turns: int = 16
@@ -48,8 +50,9 @@ class Budget:
 
 @dataclass(frozen=True)
 class SessionRecord:
-    """A closed session. `exhausted` names the budget that refused a request ("" if none did); `engine_wait_s` is
-    the time the session's requests spent queued or held (not charged to an episode's wall budget)."""
+    """A closed session. `exhausted` names the budget that refused a request ("" if none did: tokens, turns or
+    context); `engine_wait_s` is the time its requests spent queued or held (not charged to an episode's wall
+    budget); `engine_failed` is why the engine failed, and makes the episode lost."""
 
     session: str
     samples: list[Sample]

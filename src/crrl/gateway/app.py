@@ -1,8 +1,8 @@
 """The gateway: what an agent takes to be the OpenAI API, with the policy behind it.
 
-One `Gateway` serves many sessions over one engine, each under its own URL with a random token in it, so that one
-sandbox cannot reach another's session. Handlers are plain ASGI behind FastAPI's routing: bodies are parsed by
-msgspec, because pydantic's validation would cost more than all the rest of a request.
+One `Gateway` serves many sessions over one engine, each under its own URL with a random token in it, so
+that one sandbox cannot reach another's session. Handlers are plain ASGI behind FastAPI's routing: bodies are
+parsed by msgspec, because pydantic's validation would cost more than all the rest of a request.
 """
 
 from __future__ import annotations
@@ -106,9 +106,16 @@ class Gateway:
                 "Choose another port, or port 0 for any free one.",
             ) from error
         config = uvicorn.Config(
-            self.app, log_config=None, access_log=False, lifespan="off", ws="none", http="httptools", backlog=2048,
-            timeout_keep_alive=75, server_header=False, date_header=False,
-        )  # fmt: skip
+            self.app,
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            ws="none",
+            http="httptools",
+            timeout_keep_alive=75,
+            server_header=False,
+            date_header=False,
+        )
         self._server = _Server(config)
         self._serving = asyncio.create_task(self._server.serve(sockets=[sock]))
         while not self._server.started:
@@ -158,7 +165,7 @@ class Gateway:
         )
 
     async def close(self, session_id: str) -> SessionRecord:
-        """End the session: running generations are cancelled, its URL is gone. Raises KeyError for unknown ids."""
+        """End the session: running generations are cancelled, its URL is gone. KeyError for unknown ids."""
         token, session = self._sessions.pop(session_id)
         del self._by_token[token]
         return await session.close()

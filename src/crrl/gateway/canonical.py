@@ -1,12 +1,14 @@
-"""The canonical form of messages: two histories are the same conversation iff their canonical forms are equal.
+"""The canonical form of messages: two histories are the same conversation iff their canonical forms are
+equal.
 
 What real agents were seen to change without meaning anything by it is covered here, and nothing else:
 - a string content equals a list of text parts; missing, null and "" are equal;
 - white space around a content is ignored;
-- tool-call arguments are compared as JSON (agents re-serialise them); text that is no JSON is compared as it is;
+- tool-call arguments are compared as JSON (agents re-serialise them); text that is no JSON is compared as it
+  is;
 - tool-call ids, `cache_control`, names and unknown fields are ignored; `developer` is `system`;
-- reasoning that an agent drops, or folds into the content as `<think>...</think>`, is no change (reasoning sent
-  back *different* is: see `tree.py`).
+- reasoning that an agent drops, or folds into the content as `<think>...</think>`, is no change (reasoning
+  sent back *different* is: see `tree.py`).
 """
 
 from __future__ import annotations

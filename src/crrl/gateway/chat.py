@@ -1,7 +1,7 @@
 """The dialect of `/v1/chat/completions`: a request body as messages, a sampled turn as bodies and events.
 
-Unknown fields are accepted. A known field that would change the answer and is not supported is an error in the
-API's own shape, never ignored. Sampling parameters are read, recorded and overridden by the recipe.
+Unknown fields are accepted. A known field that would change the answer and is not supported is an error in
+the API's own shape, never ignored. Sampling parameters are read, recorded and overridden by the recipe.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Messages to token ids and back, by the `renderers` package, behind the few calls the gateway needs.
 
 Keeps invariant 1's first half: `bridge` only ever appends to what the engine saw and sampled. What the agent
-appended is rendered on its own and put behind the sampled ids, so no sampled token is ever re-tokenised, and the
-cost of a turn is that of its new messages, not of the history.
+appended is rendered on its own and put behind the sampled ids, so no sampled token is ever re-tokenised, and
+the cost of a turn is that of its new messages, not of the history.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
-from renderers import Qwen3RendererConfig, create_renderer
-from renderers.base import ToolCallParseStatus
+from renderers import Qwen3RendererConfig, create_renderer  # type: ignore[import-untyped]
+from renderers.base import ToolCallParseStatus  # type: ignore[import-untyped]
 from tokenizers import Tokenizer
 from tokenizers.decoders import DecodeStream
 
 from crrl.errors import UsageError, nearest
 from crrl.gateway.canonical import Call, Message
 
-# "all": earlier reasoning stays in the prompt. With the package's default, Qwen3's bridge gives up at each new
-# user message. The same must hold in deployment.
+# "all": earlier reasoning stays in the prompt. With the package's default, Qwen3's bridge gives up at each
+# new user message. The same must hold in deployment.
 _CONFIGS: dict[str, Callable[[], Any]] = {
     "qwen3": lambda: Qwen3RendererConfig(enable_thinking=False, thinking_retention="all"),
 }
@@ -67,7 +67,7 @@ class Renderer:
     def __init__(self, tokenizer: Tokenizer, key: str) -> None:
         self.key = key
         self.tokenizer = _Tokenizer(tokenizer)
-        self._inner = create_renderer(self.tokenizer, _CONFIGS[key]())  # type: ignore[arg-type]
+        self._inner = create_renderer(self.tokenizer, _CONFIGS[key]())
         self.stop_ids: list[int] = list(self._inner.get_stop_token_ids())
         self.tool_start = self.tokenizer.convert_tokens_to_ids("<tool_call>")
         self._stops = frozenset(self.stop_ids)
@@ -80,7 +80,7 @@ class Renderer:
         ids = self._renders.get(key)
         if ids is None:
             rendered = [m.rendered() for m in messages]
-            ids = self._inner.render_ids(rendered, tools=tools, add_generation_prompt=True)  # type: ignore[arg-type]
+            ids = self._inner.render_ids(rendered, tools=tools, add_generation_prompt=True)
             self._renders[key] = ids
             if len(self._renders) > _CACHED_RENDERS:
                 self._renders.popitem(last=False)
@@ -89,28 +89,31 @@ class Renderer:
         return list(ids)
 
     def bridge(self, prompt_ids: list[int], ids: list[int], appended: list[Message]) -> list[int]:
-        """`prompt_ids + ids`, the turn's close where sampling was cut short, `appended`, the generation prompt.
+        """`prompt_ids + ids`, the turn's close where sampling was cut short, `appended`, the generation
+        prompt.
 
-        `appended` holds no assistant message. Equal to the package's own bridge (tested), but its cost does not
-        grow with the history, and it also bridges what that refuses: a turn which closed inside open reasoning.
+        `appended` holds no assistant message. Equal to the package's own bridge (tested), but its cost does
+        not grow with the history, and it also bridges what that refuses: a turn which closed inside open
+        reasoning.
         """
         rendered = [m.rendered() for m in appended]
         if not ids or ids[-1] not in self._stops:  # cut by a limit: let the package close what is open
-            closed = self._inner.bridge_to_next_turn(self._probe, ids, rendered)  # type: ignore[arg-type]
+            closed = self._inner.bridge_to_next_turn(self._probe, ids, rendered)
             if closed is not None:
                 return prompt_ids + closed.token_ids[len(self._probe) :]
             ids = [*ids, self.stop_ids[0]]
-        tail = self._inner.bridge_to_next_turn(self._probe, [ids[-1]], rendered)  # type: ignore[arg-type]
+        tail = self._inner.bridge_to_next_turn(self._probe, [ids[-1]], rendered)
         if tail is None:
             raise ValueError(f"renderer {self.key!r} cannot append roles {[m.role for m in appended]}")
         return prompt_ids + ids + tail.token_ids[len(self._probe) + 1 :]
 
     def assistant(self, message: Message) -> list[int]:
-        """The ids a policy could have sampled for an assistant turn that it did not sample (context, never loss)."""
+        """The ids a policy could have sampled for an assistant turn that it did not sample (context, never
+        loss)."""
         head = self.tokenizer.decode(self._probe)
         for shown in (message, Message(message.role, message.content, message.calls)):
             rendered = [_PROBE.rendered(), shown.rendered()]
-            text = self.tokenizer.decode(self._inner.render_ids(rendered))  # type: ignore[arg-type]
+            text = self.tokenizer.decode(self._inner.render_ids(rendered))
             if text.startswith(head):
                 return self._upto_stop(self.tokenizer.encode(text[len(head) :]))
         return self._upto_stop(self.tokenizer.encode(message.content))
@@ -163,8 +166,8 @@ class TextStream:
     """The text that may be shown while a turn is being sampled.
 
     What it has given is always a prefix of `Renderer.parse(ids).content`: it stops for good at the first tool
-    call or reasoning mark (the rest follows from the whole turn), and holds back white space that may turn out
-    to be the end, and characters of which bytes are missing.
+    call or reasoning mark (the rest follows from the whole turn), and holds back white space that may turn
+    out to be the end, and characters of which bytes are missing.
     """
 
     def __init__(self, renderer: Renderer) -> None:

@@ -1,12 +1,13 @@
 """One session: its tree, its budgets, its generations, and the time it waited for the engine.
 
-A generation belongs to the session and not to the connection that asked for it: when the client goes away it goes
-on for a grace period, and an identical request then gets what was sampled.
+A generation belongs to the session and not to the connection that asked for it: when the client goes away it
+goes on for a grace period, and an identical request then gets what was sampled.
 """
 
 from __future__ import annotations
 
 import asyncio
+import secrets
 import time
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
@@ -91,6 +92,7 @@ class Session:
         self.tree = Tree(self.renderer)
         self.used = 0  # sampled tokens, all turns together
         self._changed: dict[Turn, asyncio.Future[None]] = {}
+        self._nonce = secrets.token_hex(4)  # a lost attempt starts again under the same id
         self._tasks: set[asyncio.Task[None]] = set()
 
     def ask(
@@ -147,14 +149,14 @@ class Session:
             self.exhausted = self.exhausted or "context"
             raise Refused(
                 "context",
-                f"This model's maximum context length is {context} tokens. However, your messages resulted in "
-                f"{len(prompt_ids)} tokens. Please reduce the length of the messages.",
+                f"This model's maximum context length is {context} tokens. However, your messages "
+                f"resulted in {len(prompt_ids)} tokens. Please reduce the length of the messages.",
             )
         return min(left.values())
 
     async def _generate(self, turn: Turn) -> None:
         request = Request(
-            id=turn.id,
+            id=f"{turn.id}~{self._nonce}",
             prompt_ids=turn.prompt_ids,
             max_tokens=cast(int, turn.params["max_tokens"]),
             temperature=self.temperature,
@@ -178,6 +180,8 @@ class Session:
                     turn.versions += chunk.versions
                     turn.ends.append(len(turn.ids))
                     self.used += len(chunk.ids)
+                    if chunk.finish == "cancelled":  # not by us: we cancel by closing the iterator
+                        raise EngineFailed("the engine cancelled the generation")
                     if chunk.finish is not None:
                         self._finish(turn, chunk.finish)
                         return
@@ -192,7 +196,7 @@ class Session:
         except (
             Exception
         ) as error:  # whatever an engine raises is its failure: the episode is lost, not scored
-            turn.failed = self.engine_failed = f"{type(error).__name__}: {error}"
+            turn.failed = self.engine_failed = str(error) or type(error).__name__
         finally:
             if waiting:
                 self.clock.leave()

@@ -1,8 +1,8 @@
 """A session is a tree of turns: the history an agent sends is matched to the turns that were sampled.
 
-Keeps invariant 1: a turn that comes back canonically unchanged is never re-rendered. The deepest sampled turn of
-the history is found by its digest, and what follows is appended to its tokens. Assistant turns which the agent
-changed or wrote itself become context (`rewritten`), behind the sampled tokens before them.
+Keeps invariant 1: a turn that comes back canonically unchanged is never re-rendered. The deepest sampled
+turn of the history is found by its digest, and what follows is appended to its tokens. Assistant turns which
+the agent changed or wrote itself become context (`rewritten`), behind the sampled tokens before them.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from crrl.gateway.renderer import Parsed, Renderer
 
 @dataclass(eq=False)
 class Turn:
-    """One generation, from the request on. `request` and `after` are the digests of the conversation before and
-    after it; `clients` counts who is listening."""
+    """One generation, from the request on. `request` and `after` are the digests of the conversation before
+    and after it; `clients` counts who is listening."""
 
     id: str
     request: bytes

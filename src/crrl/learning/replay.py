@@ -11,7 +11,8 @@ from crrl.rollout.api import Episode
 
 @dataclass(frozen=True)
 class TrainedRow:
-    """What the journal keeps of a row that was trained on: which of its episode's rows, and its `row_hash`."""
+    """What the journal keeps of a row that was trained on: which of its episode's rows, and its
+    `row_hash`."""
 
     episode: str
     index: int

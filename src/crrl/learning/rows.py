@@ -1,9 +1,10 @@
 """Which tokens are trained: the one place that says so.
 
-A row is one branch of a session's tree, root to leaf: exactly the ids the engine saw and sampled (invariant 1).
-Trained are the tokens which the policy sampled in samples that were used: kind `main`, delivered to the agent, not
-superseded by a resample. Everything else in a row is context. A sample that several rows share is trained in the
-first of them only, so each token is trained exactly once; all rows of an episode together weigh as one episode.
+A row is one branch of a session's tree, root to leaf: exactly the ids the engine saw and sampled (invariant
+1). Trained are the tokens which the policy sampled in samples that were used: kind `main`, delivered to the
+agent, not superseded by a resample. Everything else in a row is context. A sample that several rows share is
+trained in the first of them only, so each token is trained exactly once; all rows of an episode together
+weigh as one episode.
 """
 
 from __future__ import annotations
