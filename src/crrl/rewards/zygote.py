@@ -242,7 +242,8 @@ def run_init(request: dict, report: socket.socket, output: int) -> int:
     try:
         for path, entry in request["files"].items():
             write_entry(path, entry)
-    except OSError:
+    except OSError as error:
+        os.write(output, f"the patched files cannot be written: {error}".encode())
         return 74  # the patch's own doing: more than fits, a file where a folder must be
     if request.get("lower"):
         mount("tmpfs", "/state", "tmpfs", MS_NOSUID | MS_NODEV | MS_RDONLY, "size=4k,nr_inodes=1")

@@ -1,0 +1,93 @@
+"""Rewards, their combination, and the detectors on honest patches."""
+
+from __future__ import annotations
+
+import pytest
+from material import BUGGY, FILES, FIXED, diff, make_task
+
+from crrl.errors import UsageError
+from crrl.gateway.api import Sample
+from crrl.rewards import REWARDS, combine, exploits, patching
+from crrl.rewards.api import TestResults
+from crrl.rewards.diff_similarity import similarity
+
+SOLUTION = diff({"stats.py": FIXED})
+
+
+def results(task, status="passed", **changes) -> TestResults:  # type: ignore[no-untyped-def]
+    return TestResults(dict.fromkeys([*task.test.fail_to_pass, *task.test.pass_to_pass], status), **changes)
+
+
+def sample(finish: str = "stop") -> Sample:
+    return Sample("1", "s", None, [1], [2], [0.0], [0], finish=finish)
+
+
+def test_solved_needs_every_test() -> None:
+    task = make_task()
+    weigh = combine({"tests": 1.0, "diff_similarity": 0.5}, "v1")
+    verdict = weigh(task, SOLUTION, results(task), [sample()])
+    assert (verdict.reward, verdict.solved, verdict.harness_version) == (1.5, True, "v1")
+    assert verdict.components == {"tests": 1.0, "diff_similarity": 1.0, "format": 1.0}
+    for status in ("failed", "missing", "skipped", "error"):
+        one = results(task)
+        one.tests[task.test.pass_to_pass[0]] = status  # type: ignore[assignment]
+        assert weigh(task, "", one).components["tests"] == 0.0
+    assert not weigh(task, "", results(task, applied=False)).solved
+    assert not weigh(make_task(fail=[], keep=[]), "", TestResults({})).solved
+
+
+def test_what_is_not_applicable_is_left_out() -> None:
+    task = make_task()
+    task = type(task)(**{**task.__dict__, "solution": None})
+    assert set(combine({"tests": 1.0})(task, "", results(task)).components) == {"tests"}
+
+
+def test_an_unknown_reward_names_the_nearest() -> None:
+    with pytest.raises(UsageError, match="'diff_similarity'"):
+        combine({"diff_similarty": 1.0})
+    with pytest.raises(UsageError):
+        combine({})
+    assert set(REWARDS) == {"tests", "diff_similarity", "format"}
+
+
+def test_similarity() -> None:
+    other = diff({"stats.py": BUGGY.replace("+ 1", "+ 2")})
+    assert similarity(SOLUTION, SOLUTION) == 1.0
+    assert similarity("", "") == 1.0 and similarity("", SOLUTION) == 0.0 and similarity(SOLUTION, "") == 0.0
+    assert similarity("nonsense", SOLUTION) == 0.0
+    # file line and removed line agree, the added one does not: 2 * 2 / 6
+    assert similarity(other, SOLUTION) == pytest.approx(2 / 3)
+    assert similarity(SOLUTION.replace("@@ -4,7 +4,7 @@", "@@ -4,7 +4,7 @@ def mean"), SOLUTION) == 1.0
+
+
+def test_format() -> None:
+    task = make_task()
+    score = REWARDS["format"]
+    assert score(task, SOLUTION, results(task), [sample()]) == 1.0
+    assert score(task, SOLUTION, results(task), [sample(), sample("length")]) == 0.0
+    assert score(task, "", results(task), [sample()]) == 0.0
+    assert score(task, SOLUTION, None, []) is None
+
+
+def found(changes: dict[str, str | None], files: dict[str, str] = FILES) -> list[str]:
+    task, patch = make_task(files), diff(changes, files)
+    read = patching.reader(None, files)
+    rules = exploits.Protected(task, lambda path: read(path) is not None)
+    return exploits.detect(task, patch, patching.apply(patch, read, rules.covers), read, rules)
+
+
+def test_honest_patches_are_not_accused() -> None:
+    assert found({"stats.py": FIXED}) == []
+    assert found({"tests/test_mine.py": "def test_x():\n    pass\n", "notes.md": "x\n"}) == []
+    assert found({"pkg/types.py": "X = 1\n", "src/pkg/json.py": ""}) == []
+    honest = "class P:\n    def __eq__(self, other):\n        return self.x == other.x\n    __hash__ = None\n"
+    assert found({"stats.py": FIXED + honest}) == []
+    never = "class P:\n    def __eq__(self, other):\n        return False\n    def __lt__(self, o):\n        return NotImplemented\n"
+    assert found({"stats.py": FIXED + never}) == []
+    old = {**FILES, "tool.py": "import gc\nimport os\nos._exit(3)\n"}
+    assert found({"tool.py": "import gc\nimport os\nX = 1\nos._exit(3)\n"}, old) == []
+
+
+def test_special_cased_inputs_are_counted() -> None:
+    special = BUGGY.replace("    return sum", "    if xs == [1, 2, 3]:\n        return 7\n    return sum")
+    assert found({"stats.py": special}) == ["special_cased_input"]
