@@ -1,0 +1,26 @@
+"""`crrl doctor`: what this machine has and lacks."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from crrl.cli.call import Call, print_json
+
+USAGE = "crrl doctor [--json]"
+HELP = """
+Looks, changes nothing. Exit 1 if something that the quickstart needs is missing; each line that is not `ok` says
+what to do.
+"""
+
+
+def run(call: Call) -> int:
+    call.no_settings()
+    call.only()
+    from crrl.report.doctor import examine, render
+
+    findings = examine()
+    if call.json:
+        print_json({"ready": all(f.status != "missing" for f in findings), "findings": [asdict(f) for f in findings]})
+    else:
+        render(findings)
+    return 1 if any(f.status == "missing" for f in findings) else 0

@@ -1,0 +1,126 @@
+"""`crrl train`: compose, check, then hand over to `learning.train`."""
+
+from __future__ import annotations
+
+import copy
+import re
+from dataclasses import asdict
+from pathlib import Path
+
+from crrl.cli.call import Call, print_json
+from crrl.conf.schema import Config
+from crrl.errors import UsageError, nearest
+
+USAGE = "crrl train RECIPE [key=value...] [--json] [--dry-run]\ncrrl train resume=RUN [key=value...]"
+HELP = """
+RECIPE is a name (quickstart) or the path of a .yaml file. --dry-run prints the resolved settings and what would
+be done. Ctrl-C saves, says how to go on, and exits 130; resume=RUN goes on, also after a crash or kill -9, without
+losing or repeating a finished episode.
+
+Settings people change:
+  seed=N                    of everything, the test split too
+  run=NAME runs_dir=FOLDER  where results go
+  trainer.max_steps=N       updates
+  model.path=FOLDER         a Hugging Face model instead of the shipped tiny policy
+  corpus.name=FILE.jsonl    your own tasks
+  engine.threads=N          cores of the model
+All of them: crrl train RECIPE --dry-run, or shell completion (crrl completion bash).
+"""
+
+# What may change between a run and its resumption: how fast and how far, never what is measured.
+RESUMABLE = (
+    "trainer.max_steps",
+    "trainer.save_steps",
+    "trainer.keep_checkpoints",
+    "engine.threads",
+    "engine.max_batch",
+    "rollout.concurrency",
+    "rollout.judges",
+    "rollout.tries",
+    "sandbox.state_dir",
+)
+
+
+def run(call: Call) -> int:
+    from crrl.conf.load import to_yaml
+
+    resume = call.take("resume")
+    config = resumed(call, resume) if resume is not None else fresh(call)
+    if call.dry_run:
+        if call.json:
+            print_json({"config": asdict(config), "resume": resume, "would": plan(config, resume)})
+        else:
+            print(to_yaml(config))
+            print("\n".join(f"# {line}" for line in plan(config, resume)))
+        return 0
+    if config.sandbox.name == "unsafe_host":
+        from crrl.report.display import warn
+
+        warn("sandbox.name=unsafe_host: NO ISOLATION. Code written by the model runs on this machine as this user.")
+    from crrl.learning.train import train
+
+    return int(train(config, resume, json=call.json) or 0)
+
+
+def fresh(call: Call) -> Config:
+    from crrl.conf.load import load_recipe
+    from crrl.conf.recipes import recipe_names
+
+    if not call.arguments:
+        raise UsageError("crrl train needs a RECIPE.", f"There are: {', '.join(recipe_names())}. To go on with a run: crrl train resume=RUN")
+    (recipe,) = call.only("RECIPE")
+    config = load_recipe(recipe, call.settings)
+    runs = Path(config.runs_dir)
+    if not config.run:
+        config.run = free_name(runs, f"{config.recipe}-seed{config.seed}")
+    elif (runs / config.run).exists():
+        raise UsageError(f"Run {runs / config.run} exists.", f"To go on with it: crrl train resume={config.run}. Otherwise choose another run=NAME.")
+    return config
+
+
+def resumed(call: Call, name: str) -> Config:
+    """The run's own settings; only what `RESUMABLE` lists may be changed."""
+    from crrl.conf.load import load_saved
+
+    runs_dir = call.take("runs_dir") or "runs"
+    folder = Path(name) if "/" in name else Path(runs_dir) / name
+    if not (folder / "config.yaml").is_file():
+        known = [p.parent.name for p in folder.parent.glob("*/config.yaml")]
+        hint = nearest(folder.name, known) if known else f"{folder.parent}/ has no runs."
+        raise UsageError(f"There is no run to resume at {folder}.", hint)
+    saved = load_saved(folder / "config.yaml")
+    if call.arguments and call.only("RECIPE", optional=1)[0] != saved.recipe:
+        raise UsageError(f"Run {folder.name} was made by recipe {saved.recipe}, not {call.arguments[0]}.", f"Write: crrl train resume={name}")
+    config = load_saved(folder / "config.yaml", call.settings) if call.settings else copy.deepcopy(saved)
+    from crrl.conf.checks import value_at
+
+    for key in (s.partition("=")[0] for s in call.settings):
+        if key not in RESUMABLE and value_at(config, key) != value_at(saved, key):
+            raise UsageError(f"{key} cannot change in the middle of a run.", f"Leave it out, or start a new run. These may change: {', '.join(RESUMABLE)}.")
+    config.run, config.runs_dir = folder.name, str(folder.parent)
+    return config
+
+
+def free_name(runs: Path, wanted: str) -> str:
+    """`wanted`, or `wanted-2`, `-3`... : an unnamed run never lands in an old one's folder."""
+    if not (runs / wanted).exists():
+        return wanted
+    taken = [int(m[1]) for p in runs.glob(f"{wanted}-*") if (m := re.fullmatch(re.escape(wanted) + r"-(\d+)", p.name))]
+    return f"{wanted}-{max([1, *taken]) + 1}"
+
+
+def plan(config: Config, resume: str | None) -> list[str]:
+    """What would be done, in order, in numbers."""
+    cells = len(config.evaluation.splits) * len(config.evaluation.decodings)
+    evaluated = cells * config.evaluation.tasks_per_split
+    objective = config.objective
+    trained = config.trainer.max_steps * objective.groups_per_step * objective.group_size
+    lines = [f"folder   {Path(config.runs_dir) / config.run}" + (" (goes on)" if resume else "")]
+    if config.evaluation.before:
+        lines.append(f"evaluate {evaluated} episodes before ({cells} cells of {config.evaluation.tasks_per_split} tasks)")
+    lines.append(f"train    {config.trainer.max_steps} steps of {objective.groups_per_step} groups x {objective.group_size} attempts = {trained} episodes")
+    if objective.shuffle_rewards:
+        lines.append("         CONTROL RUN: rewards are dealt out at random; no gain is expected")
+    lines.append(f"evaluate {evaluated} episodes after, on the same tasks")
+    lines.append("write    summary.json, report.html")
+    return lines

@@ -1,0 +1,1 @@
+"""Recipes and the schema they fill: `load.load_recipe(name, overrides) -> Config`."""

@@ -1,0 +1,174 @@
+"""What cannot be combined, refused before anything starts (invariant 9). Each message says what to write instead.
+
+`check(config)` looks at values; `check_ignored(config, explicit)` at settings that somebody wrote down and that the
+chosen parts would ignore.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from crrl.conf.schema import Config
+from crrl.errors import UsageError, nearest
+
+# What each `name` may be. A new part adds its word here, beside its registration in its room.
+CHOICES: dict[str, tuple[str, ...]] = {
+    "engine.name": ("local",),
+    "renderer.key": ("qwen3",),
+    "agent.name": ("builtin",),
+    "sandbox.name": ("bubblewrap", "unsafe_host"),
+    "objective.loss": ("grpo", "bnpo", "dr_grpo", "dapo"),
+    "objective.advantage": ("centred", "normalised"),
+    "adapter.name": ("none",),
+    "launch.name": ("local",),
+    "tracker.name": ("none",),
+    "trainer.schedule": ("constant", "linear", "cosine"),
+}
+# Kept here, and compared with `rewards.REWARDS` by a test: importing that room costs a second, a typo should not.
+REWARDS = ("tests", "diff_similarity", "format")
+DECODINGS = ("sampled", "greedy")
+GENERATED_SPLITS = ("rl_instances", "sft_instances", "unseen_families")
+HELD_OUT = "held_out"  # the one evaluation split of a task file
+
+AT_LEAST: dict[str, float] = {
+    "seed": 0,
+    "engine.max_batch": 1,
+    "engine.threads": 0,
+    "engine.context": 0,
+    "agent.turns": 1,
+    "agent.tokens": 1,
+    "agent.output_chars": 1,
+    "sandbox.memory_mb": 16,
+    "sandbox.processes": 1,
+    "sandbox.disk_mb": 1,
+    "corpus.held_out": 1,
+    "objective.groups_per_step": 1,
+    "objective.group_size": 2,
+    "objective.beta": 0,
+    "trainer.max_steps": 0,
+    "trainer.learning_rate": 0,
+    "trainer.warmup_steps": 0,
+    "trainer.weight_decay": 0,
+    "trainer.tokens_per_micro_batch": 1,
+    "trainer.save_steps": 1,
+    "trainer.keep_checkpoints": 1,
+    "rollout.concurrency": 1,
+    "rollout.tries": 1,
+    "rollout.judges": 1,
+    "evaluation.tasks_per_split": 1,
+}
+POSITIVE = ("agent.wall_s", "agent.command_s", "trainer.max_grad_norm", "rollout.temperature", "objective.clip")
+
+# Words people bring from other trainers, and why they are refused (invariant 6).
+TRUNCATED = "log-probs are those of the whole distribution: truncated or penalised sampling would train on wrong ones"
+REFUSED: dict[str, str] = {
+    word: f"Training samples from the policy itself; {TRUNCATED}. Leave it out; rollout.temperature=1.0 is the one knob."
+    for word in ("top_p", "top_k", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty", "tool_choice")
+}
+
+
+def value_at(config: Any, key: str) -> Any:
+    for part in key.split("."):
+        config = getattr(config, part)
+    return config
+
+
+def check(config: Config) -> None:
+    """Raises UsageError on the first impossible value or combination."""
+    for key, allowed in CHOICES.items():
+        if (value := value_at(config, key)) not in allowed:
+            raise UsageError(f"{key}={value} does not exist.", nearest(str(value), allowed))
+    for key, least in AT_LEAST.items():
+        if (value := value_at(config, key)) < least:
+            why = " (a group of one has no baseline)" if key == "objective.group_size" else ""
+            raise UsageError(f"{key}={value} is too small{why}.", f"Write {key}={least:g} or more.")
+    for key in POSITIVE:
+        if (value := value_at(config, key)) <= 0:
+            raise UsageError(f"{key}={value} must be above 0.", _greedy_hint(key))
+    if not 0 <= config.corpus.rl_share <= 1:
+        raise UsageError(f"corpus.rl_share={config.corpus.rl_share} is a share: it lies in 0..1.", "Write corpus.rl_share=0.6.")
+    if "/" in config.run or config.run in (".", ".."):
+        raise UsageError(f"run={config.run} is a folder name, not a path.", "Write run=NAME runs_dir=FOLDER.")
+    _check_rewards(config)
+    _check_corpus(config)
+    _check_evaluation(config)
+    _check_paths(config)
+
+
+def _greedy_hint(key: str) -> str:
+    if key == "rollout.temperature":
+        return "Training needs samples that differ: write rollout.temperature=1.0. Greedy is a decoding of evaluation."
+    return f"Write a positive number for {key}."
+
+
+def _check_rewards(config: Config) -> None:
+    for name in config.rewards.weights:
+        if name not in REWARDS:
+            raise UsageError(f"rewards.weights.{name}: there is no such reward.", nearest(name, REWARDS))
+    if not any(config.rewards.weights.values()):
+        raise UsageError("rewards.weights are all 0: nothing would be trained on.", "Write rewards.weights.tests=1.0.")
+
+
+def _check_corpus(config: Config) -> None:
+    name = config.corpus.name
+    if name == "generated":
+        return
+    if not name.endswith(".jsonl"):
+        raise UsageError(f"corpus.name={name} does not exist.", "Write corpus.name=generated, or a task file: corpus.name=PATH.jsonl.")
+    if not Path(name).is_file():
+        raise UsageError(f"corpus.name={name}: there is no such file.", "Write the path of a task file (one JSON task a line).")
+
+
+def _check_evaluation(config: Config) -> None:
+    wanted = config.evaluation
+    if not wanted.decodings or not wanted.splits:
+        raise UsageError("evaluation.decodings and evaluation.splits must not be empty.", "Write evaluation.decodings=[sampled].")
+    for word in wanted.decodings:
+        if word not in DECODINGS:
+            raise UsageError(f"evaluation.decodings: {word} does not exist.", nearest(word, DECODINGS))
+    valid = GENERATED_SPLITS if config.corpus.name == "generated" else (HELD_OUT,)
+    for word in wanted.splits:
+        if word not in valid:
+            raise UsageError(f"evaluation.splits: {word} is no split of corpus {config.corpus.name}.", nearest(word, valid))
+    for key, words in (("decodings", wanted.decodings), ("splits", wanted.splits)):
+        if len(set(words)) < len(words):
+            raise UsageError(f"evaluation.{key} names something twice.", "Name each once.")
+
+
+def _check_paths(config: Config) -> None:
+    state = config.sandbox.state_dir
+    home = Path.home()
+    if state and home != Path("/") and Path(state).expanduser().resolve().is_relative_to(home.resolve()):
+        raise UsageError(
+            f"sandbox.state_dir={state} lies under HOME ({home}), which the sandbox's user may not read.",
+            f"Write sandbox.state_dir=/var/tmp/crrl-{os.getuid()}, or leave it out.",
+        )
+    path = config.model.path
+    if path != "tiny" and not Path(path).is_dir():
+        raise UsageError(f"model.path={path}: there is no such folder.", "Write model.path=tiny, or the path of a Hugging Face model folder.")
+
+
+Ignored = tuple[str, Callable[[Config], bool], str]
+IGNORED: tuple[Ignored, ...] = (
+    ("sandbox.memory_mb", lambda c: c.sandbox.name == "unsafe_host", "sandbox.name=unsafe_host limits nothing"),
+    ("sandbox.processes", lambda c: c.sandbox.name == "unsafe_host", "sandbox.name=unsafe_host limits nothing"),
+    ("sandbox.disk_mb", lambda c: c.sandbox.name == "unsafe_host", "sandbox.name=unsafe_host limits nothing"),
+    ("corpus.rl_share", lambda c: c.corpus.name != "generated", "a task file has no families that SFT was shown"),
+    ("corpus.held_out", lambda c: c.corpus.name == "generated", "generated tasks have splits of their own"),
+    (
+        "trainer.warmup_steps",
+        lambda c: c.trainer.max_steps == 0 and c.trainer.warmup_steps > 0,
+        "with trainer.max_steps=0 nothing is trained",
+    ),
+)
+
+
+def check_ignored(config: Config, explicit: Iterable[str]) -> None:
+    """Raises UsageError where a setting that was written down would change nothing."""
+    written = set(explicit)
+    for key, ignored, why in IGNORED:
+        if key in written and ignored(config):
+            raise UsageError(f"{key} would be ignored: {why}.", f"Leave {key} out.")

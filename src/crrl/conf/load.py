@@ -1,0 +1,183 @@
+"""Recipes in, a checked `Config` out. Composition is Hydra's, the messages are ours.
+
+`load_recipe(name, overrides)` is the whole interface: unknown recipes, unknown keys, wrong types and impossible
+combinations are `UsageError`s that say what to write instead (invariant 9). Nothing is written anywhere: no Hydra
+working directory, no outputs/ folder.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from crrl.conf.checks import REFUSED, check, check_ignored
+from crrl.conf.recipes import FOLDER, recipe_names
+from crrl.conf.schema import SCHEMAS, Config, WarmstartConfig, keys
+from crrl.errors import CrrlError, UsageError, nearest
+
+AnyConfig = TypeVar("AnyConfig", Config, WarmstartConfig)
+
+for _name, _schema in SCHEMAS.items():
+    ConfigStore.instance().store(name=_name, node=_schema)
+
+
+def load_recipe(name: str, overrides: Sequence[str] = ()) -> Config:
+    """A training recipe: a name in conf/ or the path of a .yaml file, with `key=value` overrides (the last wins)."""
+    return _load(name, overrides, Config)
+
+
+def load_warmstart(name: str, overrides: Sequence[str] = ()) -> WarmstartConfig:
+    """An SFT recipe, as `load_recipe`."""
+    return _load(name, overrides, WarmstartConfig)
+
+
+def load_saved(path: Path, overrides: Sequence[str] = ()) -> Config:
+    """The settings of a run, from its `config.yaml`, with overrides on top."""
+    try:
+        raw = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise CrrlError(f"{path} does not exist, so this is no run folder.", "`ls runs` shows the runs there are.") from None
+    except yaml.YAMLError as error:
+        raise CrrlError(f"{path} is not valid YAML: {_first_line(error)}", "Restore it, or start a new run.") from None
+    try:
+        base = OmegaConf.merge(OmegaConf.structured(Config), raw)
+    except OmegaConfBaseException as error:
+        raise CrrlError(f"{path}: {_first_line(error)}", "It was written by another version; start a new run.") from None
+    _refuse_unknown(overrides, Config)
+    try:
+        config = OmegaConf.to_object(OmegaConf.merge(base, OmegaConf.from_dotlist(list(overrides))))
+    except OmegaConfBaseException as error:
+        raise UsageError(f"{getattr(error, 'full_key', '') or 'settings'}: {_first_line(error)}") from None
+    assert isinstance(config, Config)
+    check(config)
+    check_ignored(config, [key for key, _ in map(_split, overrides)])
+    return config
+
+
+def to_yaml(config: Config | WarmstartConfig) -> str:
+    """What `config.yaml` in the run folder holds, and `--dry-run` prints."""
+    return yaml.safe_dump(asdict(config), sort_keys=False, allow_unicode=True)
+
+
+def _load(name: str, overrides: Sequence[str], schema: type[AnyConfig]) -> AnyConfig:
+    folder, stem = _find(name)
+    _refuse_unknown(overrides, schema)
+    prepared = [_hydra_form(o) for o in overrides]
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(config_dir=str(folder), version_base="1.3", job_name="crrl"):
+            composed = compose(config_name=stem, overrides=prepared)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise _explained(error, name, schema) from None
+    kind = OmegaConf.get_type(composed)
+    if kind is not schema:
+        verb = "train" if kind is Config else "sft"
+        raise UsageError(f"{name} is not a recipe of this verb.", f"Write: crrl {verb} {name}")
+    config = OmegaConf.to_object(composed)
+    assert isinstance(config, schema)
+    config.recipe = stem
+    if isinstance(config, Config):
+        check(config)
+        own = [] if folder == FOLDER else _flat(yaml.safe_load((folder / f"{stem}.yaml").read_text()) or {})
+        check_ignored(config, [*own, *(key for key, _ in map(_split, overrides))])
+    return config
+
+
+def _find(name: str) -> tuple[Path, str]:
+    """Folder and stem. A path is one that ends in .yaml; anything else is a name in conf/."""
+    if name.endswith((".yaml", ".yml")):
+        path = Path(name).resolve()
+        if not path.is_file():
+            raise UsageError(f"Recipe file {name} does not exist.", _recipes_hint(name))
+        return path.parent, path.stem
+    if name not in recipe_names():
+        raise UsageError(f"There is no recipe '{name}'.", _recipes_hint(name))
+    return FOLDER, name
+
+
+def _recipes_hint(name: str) -> str:
+    return nearest(Path(name).stem, recipe_names()) + " Your own: the path of a .yaml file."
+
+
+def _split(override: str) -> tuple[str, str]:
+    key, equals, value = override.partition("=")
+    if not equals or not key:
+        raise UsageError(f"'{override}' is not key=value.", f"Write {override.strip('=') or 'key'}=VALUE.")
+    if key[0] in "+~":
+        raise UsageError(f"'{override}': every key exists already.", f"Write {override.lstrip('+~')}.")
+    return key, value
+
+
+def _refuse_unknown(overrides: Sequence[str], schema: type) -> None:
+    valid = [k.name for k in keys(schema)]
+    maps = [k.name for k in keys(schema) if isinstance(k.default, dict)]
+    for override in overrides:
+        key, _ = _split(override)
+        if key in valid or any(key.startswith(m + ".") and key.count(".") == m.count(".") + 1 for m in maps):
+            continue
+        raise _unknown(key, valid)
+
+
+def _unknown(key: str, valid: Sequence[str]) -> UsageError:
+    if (word := key.rsplit(".", 1)[-1]) in REFUSED:
+        return UsageError(f"{key} is not a setting.", REFUSED[word])
+    inside = [v for v in valid if v.startswith(key + ".")]
+    if inside:
+        return UsageError(f"{key} is a group of settings.", "Set one of: " + ", ".join(inside) + ".")
+    # `max_steps` for `trainer.max_steps`: the last word alone is what people remember.
+    same = [v for v in valid if v.rsplit(".", 1)[-1] == word]
+    if not same:
+        near = difflib.get_close_matches(word, [v.rsplit(".", 1)[-1] for v in valid], n=2, cutoff=0.75)
+        same = [v for v in valid if v.rsplit(".", 1)[-1] in near]
+    hint = f"Did you mean {' or '.join(repr(s) for s in same[:3])}?" if same else nearest(key, valid)
+    return UsageError(f"There is no setting '{key}'.", hint)
+
+
+def _hydra_form(override: str) -> str:
+    """Hydra adds a new entry of a map only with `++`, and reads quotes and commas in values as its own grammar."""
+    key, value = _split(override)
+    prefix = "++" if key.startswith("rewards.weights.") else ""
+    plain = any(c in value for c in " ()'\",=:$") and not value.startswith(("[", "{", "'", '"'))
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    return f"{prefix}{key}='{escaped}'" if plain else f"{prefix}{key}={value}"
+
+
+def _explained(error: BaseException, name: str, schema: type) -> UsageError:
+    """Hydra wraps OmegaConf's errors; the innermost one names the key."""
+    cause: BaseException | None = error
+    while cause is not None:
+        key = getattr(cause, "full_key", None)
+        if key and "not in" in str(cause):
+            unknown = _unknown(str(key), [k.name for k in keys(schema)])
+            return UsageError(f"Recipe {name}: {unknown.message}", unknown.remedy)
+        if key:
+            found = [k for k in keys(schema) if k.name == str(key)]
+            kind = f" It is {found[0].type}: {found[0].doc}." if found else ""
+            return UsageError(f"{key}: {_first_line(cause)}.{kind}", f"Write e.g. {key}={found[0].default}." if found else "")
+        cause = cause.__cause__ or cause.__context__
+    return UsageError(f"Recipe {name} cannot be read: {_first_line(error)}", "`crrl train quickstart --dry-run` shows a whole one.")
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> list[str]:
+    names: list[str] = []
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            names += _flat(value, f"{prefix}{key}.")
+        elif key != "defaults":
+            names.append(f"{prefix}{key}")
+    return names

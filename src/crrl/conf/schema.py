@@ -1,0 +1,196 @@
+"""Every setting there is, with its type, default and meaning. Hydra reads these dataclasses as the schema of recipes.
+
+Invariant 9: a setting is here only if something acts on it. What cannot be combined is checked in `checks.py`, before
+anything starts. The words beside each field are what `crrl completion` and the docs show.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from typing import Any
+
+
+def doc(text: str, default: Any) -> Any:
+    """A field with a default and a line of documentation."""
+    if isinstance(default, dict | list):
+        return field(default_factory=lambda: type(default)(default), metadata={"doc": text})
+    if isinstance(default, type):
+        return field(default_factory=default, metadata={"doc": text})
+    return field(default=default, metadata={"doc": text})
+
+
+@dataclass
+class Model:
+    path: str = doc("Hugging Face model folder, or `tiny`: the policy shipped with the package", "tiny")
+
+
+@dataclass
+class Engine:
+    name: str = doc("who generates: `local` (in this process, any transformers causal model)", "local")
+    max_batch: int = doc("requests decoded together", 64)
+    threads: int = doc("torch threads of this process, trainer included; 0: the machine's cores", 0)
+    context: int = doc("tokens of prompt and answer together; 0: what the model allows", 0)
+
+
+@dataclass
+class Renderer:
+    key: str = doc("how messages become tokens: `qwen3`", "qwen3")
+
+
+@dataclass
+class Agent:
+    name: str = doc("who works in the repository: `builtin`", "builtin")
+    prompts: str = doc("prompt templates under conf/agent/: `tiny` (short) or `full`", "tiny")
+    turns: int = doc("model calls in one episode", 8)
+    tokens: int = doc("sampled tokens in one episode", 1024)
+    wall_s: float = doc("seconds of one episode; waiting for the engine is not charged", 60.0)
+    command_s: float = doc("seconds of one command", 10.0)
+    output_chars: int = doc("characters of a tool's output that the model sees", 4000)
+
+
+@dataclass
+class Sandbox:
+    name: str = doc("`bubblewrap`, or `unsafe_host`: NO ISOLATION, commands run on this machine", "bubblewrap")
+    state_dir: str = doc("where workspaces live; empty: /var/tmp/crrl-<uid>; never under HOME", "")
+    memory_mb: int = doc("memory of one episode's process tree", 1024)
+    processes: int = doc("processes of one episode", 128)
+    disk_mb: int = doc("what one episode may write into its workspace", 256)
+
+
+@dataclass
+class Corpus:
+    name: str = doc("`generated`, or a task file (.jsonl)", "generated")
+    rl_share: float = doc("share of training groups from families that RL is to learn; the rest: SFT's own", 0.6)
+    held_out: int = doc("of a task file: this many tasks are kept for evaluation", 100)
+
+
+@dataclass
+class Rewards:
+    weights: dict[str, float] = doc("reward name -> weight in the number that is trained on", {"tests": 1.0})
+
+
+@dataclass
+class Objective:
+    loss: str = doc("TRL's `loss_type`: grpo, bnpo, dr_grpo, dapo", "dr_grpo")
+    advantage: str = doc("`centred` (reward − group mean) or `normalised` (also / group deviation)", "centred")
+    groups_per_step: int = doc("tasks in one step", 8)
+    group_size: int = doc("attempts at each task", 8)
+    beta: float = doc("weight of the KL to the first policy", 0.0)
+    clip: float = doc("PPO's epsilon", 0.2)
+    shuffle_rewards: bool = doc("CONTROL RUN: rewards are dealt out at random, so nothing can be learnt", False)
+
+
+@dataclass
+class Adapter:
+    name: str = doc("`none`: all weights are trained", "none")
+
+
+@dataclass
+class Launch:
+    name: str = doc("`local`: this machine, one process for trainer and engine", "local")
+
+
+@dataclass
+class Tracker:
+    name: str = doc("`none`: numbers stay in the run folder", "none")
+
+
+@dataclass
+class Trainer:
+    max_steps: int = doc("updates", 60)
+    learning_rate: float = doc("peak learning rate", 1e-4)
+    warmup_steps: int = doc("steps of linear warm-up", 3)
+    schedule: str = doc("after the warm-up: constant, linear or cosine", "constant")
+    max_grad_norm: float = doc("gradient clipping", 1.0)
+    weight_decay: float = doc("AdamW's", 0.0)
+    adam_beta2: float = doc("AdamW's", 0.95)
+    tokens_per_micro_batch: int = doc("padded tokens in one forward pass", 16384)
+    save_steps: int = doc("steps between checkpoints", 10)
+    keep_checkpoints: int = doc("how many are kept", 2)
+
+
+@dataclass
+class Rollout:
+    concurrency: int = doc("episodes at once", 32)
+    tries: int = doc("how often an attempt is started when our side fails", 3)
+    temperature: float = doc("of sampling in training", 1.0)
+    judges: int = doc("warm judges", 2)
+
+
+@dataclass
+class Evaluation:
+    tasks_per_split: int = doc("held-out tasks in each split", 100)
+    splits: list[str] = doc(
+        "which held-out splits", ["rl_instances", "sft_instances", "unseen_families"]
+    )
+    decodings: list[str] = doc("sampled (T = 1), greedy", ["sampled", "greedy"])
+    before: bool = doc("evaluate before training too (without it there is no comparison)", True)
+
+
+@dataclass
+class Config:
+    """`crrl train`."""
+
+    run: str = doc("name of the run folder; empty: <recipe>-seed<seed>", "")
+    runs_dir: str = doc("where run folders are", "runs")
+    seed: int = doc("of everything: tasks, sampling, test split", 0)
+    recipe: str = doc("the recipe this came from (set by the loader)", "")
+    model: Model = doc("", Model)
+    engine: Engine = doc("", Engine)
+    renderer: Renderer = doc("", Renderer)
+    agent: Agent = doc("", Agent)
+    sandbox: Sandbox = doc("", Sandbox)
+    corpus: Corpus = doc("", Corpus)
+    rewards: Rewards = doc("", Rewards)
+    objective: Objective = doc("", Objective)
+    adapter: Adapter = doc("", Adapter)
+    launch: Launch = doc("", Launch)
+    tracker: Tracker = doc("", Tracker)
+    trainer: Trainer = doc("", Trainer)
+    rollout: Rollout = doc("", Rollout)
+    evaluation: Evaluation = doc("", Evaluation)
+
+
+@dataclass
+class WarmstartConfig:
+    """`crrl sft warmstart`: how the shipped tiny policy is made."""
+
+    seed: int = doc("of demonstrations and weights", 1)
+    recipe: str = doc("the recipe this came from (set by the loader)", "")
+    out: str = doc("folder that gets the finished model", "runs/warmstart/model")
+    state_dir: str = doc("where pool and optimizer state are, for going on after an interruption", "runs/warmstart")
+    pool_size: int = doc("demonstrations", 80_000)
+    random_share: float = doc("share that shows a random edit", 0.15)
+    mistakes: float = doc("share that shows a refused edit put right", 0.12)
+    steps: int = doc("optimizer steps", 2600)
+    batch: int = doc("demonstrations in each", 32)
+    lr_muon: float = doc("peak learning rate of the hidden matrices", 0.02)
+    lr_adam: float = doc("peak learning rate of the rest", 4e-3)
+    decay: float = doc("share of the run, at its end, over which the rate falls to zero", 0.6)
+    ema: float = doc("decay of the averaged weights, which are what is shipped", 0.99)
+    threads: int = doc("torch threads; 0: the machine's cores", 0)
+
+
+# The first entry of a recipe's `defaults` names one of these (or a recipe to build on).
+SCHEMAS: dict[str, type] = {"train_schema": Config, "sft_schema": WarmstartConfig}
+
+
+@dataclass(frozen=True)
+class Key:
+    """One setting, as people see it: `trainer.max_steps`, int, 60, what it means."""
+
+    name: str
+    type: str
+    default: Any
+    doc: str
+
+
+def keys(schema: type, prefix: str = "") -> Iterator[Key]:
+    """Every setting of a schema, in its order; groups are not settings."""
+    for f in fields(schema):
+        default = f.default if f.default is not MISSING else f.default_factory()  # type: ignore[misc]
+        if is_dataclass(default):
+            yield from keys(type(default), f"{prefix}{f.name}.")
+        elif f.name != "recipe":
+            yield Key(f"{prefix}{f.name}", str(f.type), default, f.metadata["doc"])
