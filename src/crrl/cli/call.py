@@ -39,7 +39,11 @@ class Call:
             elif word.startswith("--"):
                 name, _, value = word.lstrip("-").partition("=")
                 key = name.replace("-", "_")
-                remedy = f"Settings have no dashes: {key}={value or 'VALUE'}. " if value or word not in FLAGS else ""
+                remedy = (
+                    f"Settings have no dashes: {key}={value or 'VALUE'}. "
+                    if value or word not in FLAGS
+                    else ""
+                )
                 raise UsageError(f"crrl {verb} has no flag {word}.", remedy + nearest(word, FLAGS))
             elif "=" in word:
                 call.settings.append(word)
@@ -57,15 +61,23 @@ class Call:
         """The verb's arguments, `names` in order, the last `optional` of which may be missing. Raises UsageError."""
         least = len(names) - optional
         if len(self.arguments) < least:
-            raise UsageError(f"crrl {self.verb} needs {names[len(self.arguments)]}.", f"See: crrl {self.verb} --help")
+            raise UsageError(
+                f"crrl {self.verb} needs {names[len(self.arguments)]}.", f"See: crrl {self.verb} --help"
+            )
         if len(self.arguments) > len(names):
             extra = self.arguments[len(names)]
-            raise UsageError(f"crrl {self.verb} does not know what to do with '{extra}'.", f"Settings are written key=value. See: crrl {self.verb} --help")
+            raise UsageError(
+                f"crrl {self.verb} does not know what to do with '{extra}'.",
+                f"Settings are written key=value. See: crrl {self.verb} --help",
+            )
         return self.arguments
 
     def no_settings(self) -> None:
         if self.settings:
-            raise UsageError(f"crrl {self.verb} takes no settings, got '{self.settings[0]}'.", f"See: crrl {self.verb} --help")
+            raise UsageError(
+                f"crrl {self.verb} takes no settings, got '{self.settings[0]}'.",
+                f"See: crrl {self.verb} --help",
+            )
 
 
 def print_json(value: dict[str, Any]) -> None:

@@ -51,7 +51,10 @@ def resolve(target: str, settings: list[str]) -> tuple[Config, str]:
             f"{target} is neither a run nor a model folder (no config.yaml, no config.json).",
             "Write tiny, a run's name, runs/NAME/checkpoints/step-N, or the path of a Hugging Face model folder.",
         )
-    owner = next((p for p in path.resolve().parents if (p / "config.yaml").is_file() and (p / "checkpoints").is_dir()), None)
+    owner = next(
+        (p for p in path.resolve().parents if (p / "config.yaml").is_file() and (p / "checkpoints").is_dir()),
+        None,
+    )
     if owner is not None:
         return load_saved(owner / "config.yaml", settings), str(path)
     return load_recipe("quickstart", [*settings, f"model.path={path}"]), str(path)
@@ -60,5 +63,8 @@ def resolve(target: str, settings: list[str]) -> tuple[Config, str]:
 def last_checkpoint(run_folder: Path) -> Path:
     found = [p for p in (run_folder / "checkpoints").glob("step-*") if p.name[5:].isdigit()]
     if not found:
-        raise UsageError(f"{run_folder} has no checkpoint yet.", f"Go on with it first: crrl train resume={run_folder.name}")
+        raise UsageError(
+            f"{run_folder} has no checkpoint yet.",
+            f"Go on with it first: crrl train resume={run_folder.name}",
+        )
     return max(found, key=lambda p: int(p.name[5:]))

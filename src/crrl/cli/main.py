@@ -105,9 +105,15 @@ def _explained(error: OSError) -> CrrlError | None:
 
     where = error.filename or "the disk"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return CrrlError(f"No space left while writing {where}.", "Free some, or write runs_dir=FOLDER on another disk. A training run goes on with resume=RUN.")
+        return CrrlError(
+            f"No space left while writing {where}.",
+            "Free some, or write runs_dir=FOLDER on another disk. A training run goes on with resume=RUN.",
+        )
     if error.errno in (errno.EACCES, errno.EROFS) and error.filename:
-        return CrrlError(f"{where} may not be written or read by this user.", "Change its permissions, or choose another folder.")
+        return CrrlError(
+            f"{where} may not be written or read by this user.",
+            "Change its permissions, or choose another folder.",
+        )
     return None
 
 
@@ -115,7 +121,9 @@ def _print_error(error: CrrlError, as_json: bool) -> None:
     if as_json:
         print_json({"error": error.message, "remedy": error.remedy, "exit_code": error.exit_code})
         return
-    bold, plain = ("\x1b[1;31m", "\x1b[0m") if sys.stderr.isatty() and "NO_COLOR" not in os.environ else ("", "")
+    bold, plain = (
+        ("\x1b[1;31m", "\x1b[0m") if sys.stderr.isatty() and "NO_COLOR" not in os.environ else ("", "")
+    )
     print(f"{bold}error:{plain} {error.message}", file=sys.stderr)
     if error.remedy:
         print(error.remedy, file=sys.stderr)

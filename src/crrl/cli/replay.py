@@ -36,4 +36,7 @@ def run_folder(name: str) -> Path:
     for folder in (Path(name), Path("runs") / name):
         if (folder / "journal.sqlite").is_file():
             return folder
-    raise UsageError(f"{name} is no run (no journal.sqlite there, nor in runs/{name}).", "`ls runs` shows the runs there are.")
+    raise UsageError(
+        f"{name} is no run (no journal.sqlite there, nor in runs/{name}).",
+        "`ls runs` shows the runs there are.",
+    )

@@ -56,7 +56,9 @@ def run(call: Call) -> int:
     if config.sandbox.name == "unsafe_host":
         from crrl.report.display import warn
 
-        warn("sandbox.name=unsafe_host: NO ISOLATION. Code written by the model runs on this machine as this user.")
+        warn(
+            "sandbox.name=unsafe_host: NO ISOLATION. Code written by the model runs on this machine as this user."
+        )
     from crrl.learning.train import train
 
     return int(train(config, resume, json=call.json) or 0)
@@ -67,14 +69,20 @@ def fresh(call: Call) -> Config:
     from crrl.conf.recipes import recipe_names
 
     if not call.arguments:
-        raise UsageError("crrl train needs a RECIPE.", f"There are: {', '.join(recipe_names())}. To go on with a run: crrl train resume=RUN")
+        raise UsageError(
+            "crrl train needs a RECIPE.",
+            f"There are: {', '.join(recipe_names())}. To go on with a run: crrl train resume=RUN",
+        )
     (recipe,) = call.only("RECIPE")
     config = load_recipe(recipe, call.settings)
     runs = Path(config.runs_dir)
     if not config.run:
         config.run = free_name(runs, f"{config.recipe}-seed{config.seed}")
     elif (runs / config.run).exists():
-        raise UsageError(f"Run {runs / config.run} exists.", f"To go on with it: crrl train resume={config.run}. Otherwise choose another run=NAME.")
+        raise UsageError(
+            f"Run {runs / config.run} exists.",
+            f"To go on with it: crrl train resume={config.run}. Otherwise choose another run=NAME.",
+        )
     return config
 
 
@@ -90,13 +98,19 @@ def resumed(call: Call, name: str) -> Config:
         raise UsageError(f"There is no run to resume at {folder}.", hint)
     saved = load_saved(folder / "config.yaml")
     if call.arguments and call.only("RECIPE", optional=1)[0] != saved.recipe:
-        raise UsageError(f"Run {folder.name} was made by recipe {saved.recipe}, not {call.arguments[0]}.", f"Write: crrl train resume={name}")
+        raise UsageError(
+            f"Run {folder.name} was made by recipe {saved.recipe}, not {call.arguments[0]}.",
+            f"Write: crrl train resume={name}",
+        )
     config = load_saved(folder / "config.yaml", call.settings) if call.settings else copy.deepcopy(saved)
     from crrl.conf.checks import value_at
 
     for key in (s.partition("=")[0] for s in call.settings):
         if key not in RESUMABLE and value_at(config, key) != value_at(saved, key):
-            raise UsageError(f"{key} cannot change in the middle of a run.", f"Leave it out, or start a new run. These may change: {', '.join(RESUMABLE)}.")
+            raise UsageError(
+                f"{key} cannot change in the middle of a run.",
+                f"Leave it out, or start a new run. These may change: {', '.join(RESUMABLE)}.",
+            )
     config.run, config.runs_dir = folder.name, str(folder.parent)
     return config
 
@@ -105,7 +119,11 @@ def free_name(runs: Path, wanted: str) -> str:
     """`wanted`, or `wanted-2`, `-3`... : an unnamed run never lands in an old one's folder."""
     if not (runs / wanted).exists():
         return wanted
-    taken = [int(m[1]) for p in runs.glob(f"{wanted}-*") if (m := re.fullmatch(re.escape(wanted) + r"-(\d+)", p.name))]
+    taken = [
+        int(m[1])
+        for p in runs.glob(f"{wanted}-*")
+        if (m := re.fullmatch(re.escape(wanted) + r"-(\d+)", p.name))
+    ]
     return f"{wanted}-{max([1, *taken]) + 1}"
 
 
@@ -117,8 +135,12 @@ def plan(config: Config, resume: str | None) -> list[str]:
     trained = config.trainer.max_steps * objective.groups_per_step * objective.group_size
     lines = [f"folder   {Path(config.runs_dir) / config.run}" + (" (goes on)" if resume else "")]
     if config.evaluation.before:
-        lines.append(f"evaluate {evaluated} episodes before ({cells} cells of {config.evaluation.tasks_per_split} tasks)")
-    lines.append(f"train    {config.trainer.max_steps} steps of {objective.groups_per_step} groups x {objective.group_size} attempts = {trained} episodes")
+        lines.append(
+            f"evaluate {evaluated} episodes before ({cells} cells of {config.evaluation.tasks_per_split} tasks)"
+        )
+    lines.append(
+        f"train    {config.trainer.max_steps} steps of {objective.groups_per_step} groups x {objective.group_size} attempts = {trained} episodes"
+    )
     if objective.shuffle_rewards:
         lines.append("         CONTROL RUN: rewards are dealt out at random; no gain is expected")
     lines.append(f"evaluate {evaluated} episodes after, on the same tasks")

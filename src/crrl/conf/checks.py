@@ -60,13 +60,29 @@ AT_LEAST: dict[str, float] = {
     "rollout.judges": 1,
     "evaluation.tasks_per_split": 1,
 }
-POSITIVE = ("agent.wall_s", "agent.command_s", "trainer.max_grad_norm", "rollout.temperature", "objective.clip")
+POSITIVE = (
+    "agent.wall_s",
+    "agent.command_s",
+    "trainer.max_grad_norm",
+    "rollout.temperature",
+    "objective.clip",
+)
 
 # Words people bring from other trainers, and why they are refused (invariant 6).
-TRUNCATED = "log-probs are those of the whole distribution: truncated or penalised sampling would train on wrong ones"
+TRUNCATED = (
+    "log-probs are those of the whole distribution: truncated or penalised sampling would train on wrong ones"
+)
 REFUSED: dict[str, str] = {
     word: f"Training samples from the policy itself; {TRUNCATED}. Leave it out; rollout.temperature=1.0 is the one knob."
-    for word in ("top_p", "top_k", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty", "tool_choice")
+    for word in (
+        "top_p",
+        "top_k",
+        "min_p",
+        "repetition_penalty",
+        "presence_penalty",
+        "frequency_penalty",
+        "tool_choice",
+    )
 }
 
 
@@ -89,7 +105,10 @@ def check(config: Config) -> None:
         if (value := value_at(config, key)) <= 0:
             raise UsageError(f"{key}={value} must be above 0.", _greedy_hint(key))
     if not 0 <= config.corpus.rl_share <= 1:
-        raise UsageError(f"corpus.rl_share={config.corpus.rl_share} is a share: it lies in 0..1.", "Write corpus.rl_share=0.6.")
+        raise UsageError(
+            f"corpus.rl_share={config.corpus.rl_share} is a share: it lies in 0..1.",
+            "Write corpus.rl_share=0.6.",
+        )
     if "/" in config.run or config.run in (".", ".."):
         raise UsageError(f"run={config.run} is a folder name, not a path.", "Write run=NAME runs_dir=FOLDER.")
     _check_rewards(config)
@@ -109,7 +128,9 @@ def _check_rewards(config: Config) -> None:
         if name not in REWARDS:
             raise UsageError(f"rewards.weights.{name}: there is no such reward.", nearest(name, REWARDS))
     if not any(config.rewards.weights.values()):
-        raise UsageError("rewards.weights are all 0: nothing would be trained on.", "Write rewards.weights.tests=1.0.")
+        raise UsageError(
+            "rewards.weights are all 0: nothing would be trained on.", "Write rewards.weights.tests=1.0."
+        )
 
 
 def _check_corpus(config: Config) -> None:
@@ -117,22 +138,33 @@ def _check_corpus(config: Config) -> None:
     if name == "generated":
         return
     if not name.endswith(".jsonl"):
-        raise UsageError(f"corpus.name={name} does not exist.", "Write corpus.name=generated, or a task file: corpus.name=PATH.jsonl.")
+        raise UsageError(
+            f"corpus.name={name} does not exist.",
+            "Write corpus.name=generated, or a task file: corpus.name=PATH.jsonl.",
+        )
     if not Path(name).is_file():
-        raise UsageError(f"corpus.name={name}: there is no such file.", "Write the path of a task file (one JSON task a line).")
+        raise UsageError(
+            f"corpus.name={name}: there is no such file.",
+            "Write the path of a task file (one JSON task a line).",
+        )
 
 
 def _check_evaluation(config: Config) -> None:
     wanted = config.evaluation
     if not wanted.decodings or not wanted.splits:
-        raise UsageError("evaluation.decodings and evaluation.splits must not be empty.", "Write evaluation.decodings=[sampled].")
+        raise UsageError(
+            "evaluation.decodings and evaluation.splits must not be empty.",
+            "Write evaluation.decodings=[sampled].",
+        )
     for word in wanted.decodings:
         if word not in DECODINGS:
             raise UsageError(f"evaluation.decodings: {word} does not exist.", nearest(word, DECODINGS))
     valid = GENERATED_SPLITS if config.corpus.name == "generated" else (HELD_OUT,)
     for word in wanted.splits:
         if word not in valid:
-            raise UsageError(f"evaluation.splits: {word} is no split of corpus {config.corpus.name}.", nearest(word, valid))
+            raise UsageError(
+                f"evaluation.splits: {word} is no split of corpus {config.corpus.name}.", nearest(word, valid)
+            )
     for key, words in (("decodings", wanted.decodings), ("splits", wanted.splits)):
         if len(set(words)) < len(words):
             raise UsageError(f"evaluation.{key} names something twice.", "Name each once.")
@@ -148,15 +180,30 @@ def _check_paths(config: Config) -> None:
         )
     path = config.model.path
     if path != "tiny" and not Path(path).is_dir():
-        raise UsageError(f"model.path={path}: there is no such folder.", "Write model.path=tiny, or the path of a Hugging Face model folder.")
+        raise UsageError(
+            f"model.path={path}: there is no such folder.",
+            "Write model.path=tiny, or the path of a Hugging Face model folder.",
+        )
 
 
 Ignored = tuple[str, Callable[[Config], bool], str]
 IGNORED: tuple[Ignored, ...] = (
-    ("sandbox.memory_mb", lambda c: c.sandbox.name == "unsafe_host", "sandbox.name=unsafe_host limits nothing"),
-    ("sandbox.processes", lambda c: c.sandbox.name == "unsafe_host", "sandbox.name=unsafe_host limits nothing"),
+    (
+        "sandbox.memory_mb",
+        lambda c: c.sandbox.name == "unsafe_host",
+        "sandbox.name=unsafe_host limits nothing",
+    ),
+    (
+        "sandbox.processes",
+        lambda c: c.sandbox.name == "unsafe_host",
+        "sandbox.name=unsafe_host limits nothing",
+    ),
     ("sandbox.disk_mb", lambda c: c.sandbox.name == "unsafe_host", "sandbox.name=unsafe_host limits nothing"),
-    ("corpus.rl_share", lambda c: c.corpus.name != "generated", "a task file has no families that SFT was shown"),
+    (
+        "corpus.rl_share",
+        lambda c: c.corpus.name != "generated",
+        "a task file has no families that SFT was shown",
+    ),
     ("corpus.held_out", lambda c: c.corpus.name == "generated", "generated tasks have splits of their own"),
     (
         "trainer.warmup_steps",

@@ -47,13 +47,19 @@ def load_saved(path: Path, overrides: Sequence[str] = ()) -> Config:
     try:
         raw = yaml.safe_load(path.read_text())
     except FileNotFoundError:
-        raise CrrlError(f"{path} does not exist, so this is no run folder.", "`ls runs` shows the runs there are.") from None
+        raise CrrlError(
+            f"{path} does not exist, so this is no run folder.", "`ls runs` shows the runs there are."
+        ) from None
     except yaml.YAMLError as error:
-        raise CrrlError(f"{path} is not valid YAML: {_first_line(error)}", "Restore it, or start a new run.") from None
+        raise CrrlError(
+            f"{path} is not valid YAML: {_first_line(error)}", "Restore it, or start a new run."
+        ) from None
     try:
         base = OmegaConf.merge(OmegaConf.structured(Config), raw)
     except OmegaConfBaseException as error:
-        raise CrrlError(f"{path}: {_first_line(error)}", "It was written by another version; start a new run.") from None
+        raise CrrlError(
+            f"{path}: {_first_line(error)}", "It was written by another version; start a new run."
+        ) from None
     _refuse_unknown(overrides, Config)
     try:
         config = OmegaConf.to_object(OmegaConf.merge(base, OmegaConf.from_dotlist(list(overrides))))
@@ -164,9 +170,15 @@ def _explained(error: BaseException, name: str, schema: type) -> UsageError:
         if key:
             found = [k for k in keys(schema) if k.name == str(key)]
             kind = f" It is {found[0].type}: {found[0].doc}." if found else ""
-            return UsageError(f"{key}: {_first_line(cause)}.{kind}", f"Write e.g. {key}={found[0].default}." if found else "")
+            return UsageError(
+                f"{key}: {_first_line(cause)}.{kind}",
+                f"Write e.g. {key}={found[0].default}." if found else "",
+            )
         cause = cause.__cause__ or cause.__context__
-    return UsageError(f"Recipe {name} cannot be read: {_first_line(error)}", "`crrl train quickstart --dry-run` shows a whole one.")
+    return UsageError(
+        f"Recipe {name} cannot be read: {_first_line(error)}",
+        "`crrl train quickstart --dry-run` shows a whole one.",
+    )
 
 
 def _first_line(error: BaseException) -> str:

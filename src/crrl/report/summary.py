@@ -1,0 +1,243 @@
+"""`summary.json`, and the closing table that says what it means.
+
+The JSON is the contract of DESIGN: `splits.<split>.<decoding>.before|after|difference`. Written atomically: a reader sees
+the old file or the new one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from crrl.report.plain import seconds
+from crrl.report.time_breakdown import Spent
+
+SCHEMA = 1
+TITLES = {
+    "rl_instances": "held-out instances, families RL learns",
+    "sft_instances": "held-out instances, families of the warm start",
+    "unseen_families": "held-out families, never seen",
+    "held_out": "held-out tasks",
+}
+PACKAGES = ("coderepair-rl", "torch", "transformers", "trl", "renderers", "numpy")
+
+
+@dataclass
+class Summary:
+    """Everything `summary.json` says.
+
+    Args:
+        splits: of `evaluation.benchmark.assemble`.
+        random_floor: split -> {solved, total, rate, ci95} of a policy that edits at random.
+        episodes: {scored, truncated, lost} of the whole run, evaluation included.
+        seconds: wall by phase, `total` included. cpu_seconds: by part.
+        control: rewards were shuffled (`objective.shuffle_rewards`).
+    """
+
+    run: str
+    seed: int
+    splits: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
+    random_floor: dict[str, dict[str, Any]] = field(default_factory=dict)
+    episodes: dict[str, int] = field(default_factory=dict)
+    exploits: int = 0
+    seconds: dict[str, float] = field(default_factory=dict)
+    cpu_seconds: dict[str, float] = field(default_factory=dict)
+    episodes_per_second: float = 0.0
+    peak_memory_bytes: int = 0
+    steps: int = 0
+    training: dict[str, float] = field(default_factory=dict)
+    control: bool = False
+    recipe: str = ""
+    versions: dict[str, str] = field(default_factory=dict)
+    machine: str = ""
+    schema: int = SCHEMA
+
+    def write(self, folder: Path) -> Path:
+        """`folder/summary.json`, atomically."""
+        path = folder / "summary.json"
+        self.versions = self.versions or versions()
+        self.machine = self.machine or machine()
+        values = asdict(self)
+        ordered = {"schema": values.pop("schema"), **values}
+        write_atomically(path, json.dumps(ordered, indent=2) + "\n")
+        return path
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Durable before it is visible; a failure leaves the old file and no half-written one."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        with partial.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def machine() -> str:
+    """`AMD EPYC ..., 2 cores, Linux 6.1`: what a measured number has to be read with."""
+    model = platform.machine()
+    try:
+        with open("/proc/cpuinfo") as file:
+            model = next(
+                (line.split(":", 1)[1].strip() for line in file if line.startswith("model name")), model
+            )
+    except OSError:
+        pass
+    return f"{model}, {len(os.sched_getaffinity(0))} cores, {platform.system()} {platform.release().split('-')[0]}"
+
+
+def percent(rate: float) -> str:
+    return f"{100 * rate:.0f}%"
+
+
+def interval(ci95: list[float] | tuple[float, float], form: str = "{:.0f}", scale: float = 100.0) -> str:
+    return f"{form.format(scale * ci95[0])}–{form.format(scale * ci95[1])}"
+
+
+def p_value(p: float) -> str:
+    return "p < 0.0001" if p < 1e-4 else f"p = {p:.2g}" if p < 0.1 else f"p = {p:.2f}"
+
+
+def change(difference: Mapping[str, Any]) -> str:
+    """`+38 [+27, +48]`, in points."""
+    low, high = difference["ci95"]
+    return f"{difference['points']:+.0f} [{low:+.0f}, {high:+.0f}]"
+
+
+def rows(summary: Summary) -> list[list[str]]:
+    """The closing table: one row per split and decoding. Columns: `COLUMNS`."""
+    table = []
+    for split, decodings in summary.splits.items():
+        floor = summary.random_floor.get(split)
+        for decoding, cell in decodings.items():
+            before, after, difference = cell.get("before"), cell.get("after"), cell.get("difference")
+            last = after or before or {}
+            table.append(
+                [
+                    TITLES.get(split, split),
+                    decoding,
+                    _rate(before),
+                    _rate(after),
+                    change(difference) if difference else "–",
+                    p_value(difference["p"]) if difference else "–",
+                    percent(last["well_formed"]) if "well_formed" in last else "–",
+                    percent(floor["rate"]) if floor else "–",
+                ]
+            )
+    return table
+
+
+COLUMNS = (
+    "tasks",
+    "decoding",
+    "before",
+    "after",
+    "points [95%]",
+    "paired test",
+    "well-formed",
+    "random edits",
+)
+
+
+def _rate(result: Mapping[str, Any] | None) -> str:
+    return f"{percent(result['rate'])} ({interval(result['ci95'])})" if result else "–"
+
+
+def where_time_went(
+    spent: Mapping[str, Spent] | Mapping[str, float], total: float
+) -> list[tuple[str, float, float]]:
+    """(part, wall seconds, share of `total`), largest first."""
+    walls = {
+        name: value.wall_s if isinstance(value, Spent) else float(value)
+        for name, value in spent.items()
+        if name != "total"
+    }
+    return [(n, s, s / total if total else 0.0) for n, s in sorted(walls.items(), key=lambda item: -item[1])]
+
+
+def next_steps(run: str, runs_dir: str = "runs", finished: bool = True) -> list[tuple[str, str]]:
+    """(command, what it does)."""
+    where = "" if runs_dir == "runs" else f" runs_dir={runs_dir}"
+    more = f"crrl train resume={run}{where}" + (" trainer.max_steps=200" if finished else "")
+    return [
+        (more, "train on from here" if finished else "go on where it stopped"),
+        (
+            f"{Path(runs_dir) / run / 'report.html'}",
+            "the curve, the table, whole episodes to read: open it in a browser",
+        ),
+        (
+            f"crrl replay {Path(runs_dir) / run if where else run}",
+            "rebuild every training row from the ledger",
+        ),
+        (
+            "crrl train quickstart corpus.name=YOUR.jsonl",
+            "train on tasks of your own (one JSON task a line; `crrl tasks check YOUR.jsonl`)",
+        ),
+    ]
+
+
+def print_closing(summary: Summary, runs_dir: str = "runs", console: Console | None = None) -> None:
+    """What the run came to, and what to type next."""
+    out = console or Console(highlight=False)
+    title = f"Run {summary.run}" + (" · CONTROL RUN, rewards shuffled" if summary.control else "")
+    table = Table(
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        box=None,
+        padding=(0, 2, 0, 0),
+        header_style="dim",
+    )
+    last_title = ""
+    for column in COLUMNS:
+        table.add_column(
+            column, justify="left" if column in ("tasks", "decoding") else "right", no_wrap=column != "tasks"
+        )
+    for row in rows(summary):
+        table.add_row("" if row[0] == last_title else row[0], *row[1:])
+        last_title = row[0]
+    out.print()
+    out.print(table)
+    out.print(
+        "Rates with 95% Wilson intervals; points with Newcombe's paired interval; exact McNemar test.",
+        style="dim",
+    )
+    counts = summary.episodes
+    total = summary.seconds.get("total", sum(summary.seconds.values()))
+    out.print(
+        f"\n{sum(counts.values())} episodes: {counts.get('scored', 0)} scored, {counts.get('truncated', 0)} truncated, "
+        f"{counts.get('lost', 0)} lost · {summary.episodes_per_second:.1f} episodes/s · {seconds(total)} · "
+        f"peak memory {summary.peak_memory_bytes / 2**30:.1f} GB · seed {summary.seed}"
+    )
+    spent = where_time_went(summary.seconds, total)
+    out.print(
+        "Where the time went: " + " · ".join(f"{n} {seconds(s)} ({share:.0%})" for n, s, share in spent[:7])
+    )
+    out.print("\nNext:", style="bold")
+    steps = next_steps(summary.run, runs_dir)
+    width = max(len(command) for command, _ in steps)
+    for command, says in steps:
+        out.print(f"  {command:<{width}}  ", says, style=None, soft_wrap=True, markup=False)
