@@ -1,0 +1,178 @@
+"""`report.html`: one self-contained file that says what a run did. No script, no network, no outside font.
+
+Everything that a model, an agent or a task wrote is untrusted: Jinja escapes every value (autoescape on, undefined
+names forbidden), only the SVG that `curve.py` drew passes as markup, and the page's own policy forbids scripts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import jinja2
+from markupsafe import Markup
+
+from crrl.report.curve import STYLE, Mark, Series, curve_svg
+from crrl.report.plain import clean, seconds
+from crrl.report.summary import (
+    COLUMNS,
+    TITLES,
+    Summary,
+    interval,
+    next_steps,
+    percent,
+    rows,
+    where_time_went,
+    write_atomically,
+)
+
+TEMPLATES = Path(__file__).parent / "templates"
+MAX_TRANSCRIPTS = 24
+MAX_TEXT = 20_000  # characters of one turn: a page stays readable whatever a model printed
+
+
+@dataclass(frozen=True)
+class Step:
+    """One training step's metrics: reward, solve, entropy, lost, exploits, no_spread, ..."""
+
+    step: int
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Turn:
+    """`who`: system, user, assistant or tool."""
+
+    who: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """One episode to read. `where`: `before`, `step 12`, `after`."""
+
+    episode: str
+    task: str
+    family: str
+    where: str
+    outcome: str
+    solved: bool
+    reward: float
+    turns: Sequence[Turn]
+    patch: str = ""
+    exploits: Sequence[str] = field(default_factory=list)
+    lost_reason: str = ""
+
+
+def write_report(
+    folder: Path,
+    summary: Summary,
+    steps: Sequence[Step] = (),
+    transcripts: Sequence[Transcript] = (),
+    config_yaml: str = "",
+    *,
+    notice: str = "",
+) -> Path:
+    """`folder/report.html`, atomically. `notice` is a line at the top (e.g. that the data are synthetic)."""
+    path = folder / "report.html"
+    write_atomically(path, render(summary, steps, transcripts, config_yaml, notice=notice, runs_dir=str(folder.parent)))
+    return path
+
+
+def render(
+    summary: Summary,
+    steps: Sequence[Step] = (),
+    transcripts: Sequence[Transcript] = (),
+    config_yaml: str = "",
+    *,
+    notice: str = "",
+    runs_dir: str = "runs",
+) -> str:
+    """The page."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(clean=_cut, seconds=seconds, percent=percent)
+    total = summary.seconds.get("total", sum(summary.seconds.values()))
+    return environment.get_template("report.html.jinja").render(
+        s=summary,
+        notice=notice,
+        columns=COLUMNS,
+        rows=rows(summary),
+        curve=Markup(solve_curve(summary, steps)) if steps else "",  # noqa: S704 - our own drawing, labels escaped
+        small=[(name, Markup(svg)) for name, svg in small_curves(steps)],  # noqa: S704
+        style=Markup(STYLE),  # noqa: S704
+        spent=where_time_went(summary.seconds, total),
+        total=seconds(total),
+        headline=headline(summary),
+        transcripts=list(transcripts)[:MAX_TRANSCRIPTS],
+        config=config_yaml,
+        next=next_steps(summary.run, runs_dir),
+        machine=summary.machine,
+    )
+
+
+def _cut(text: str) -> str:
+    shown = clean(text)
+    left = len(shown) - MAX_TEXT
+    return shown if left <= 0 else f"{shown[:MAX_TEXT]}\n[{left} more characters]"
+
+
+def headline(summary: Summary) -> list[dict[str, str]]:
+    """The first number of each split: sampled before and after."""
+    cards = []
+    for split, decodings in summary.splits.items():
+        decoding = "sampled" if "sampled" in decodings else next(iter(decodings))
+        cell = decodings[decoding]
+        last = cell.get("after") or cell.get("before")
+        if last is None:
+            continue
+        cards.append(
+            {
+                "title": TITLES.get(split, split),
+                "before": percent(cell["before"]["rate"]) if "after" in cell and "before" in cell else "",
+                "rate": percent(last["rate"]),
+                "interval": f"{interval(last['ci95'])}, n = {last['total']}, {decoding}",
+            }
+        )
+    return cards
+
+
+def solve_curve(summary: Summary, steps: Sequence[Step]) -> str:
+    """Solve rate in training, with the evaluations at both ends."""
+    series = [Series("training episodes", _points(steps, "solve"))]
+    marks: list[Mark] = []
+    last = max((s.step for s in steps), default=0)
+    for index, (split, decodings) in enumerate(summary.splits.items(), start=1):
+        name = TITLES.get(split, split)
+        cell = decodings.get("sampled") or next(iter(decodings.values()))
+        series.append(Series(name, []))
+        for key, step in (("before", 0), ("after", last)):
+            if key in cell:
+                low, high = cell[key]["ci95"]
+                label = f"{name}, {key}: {percent(cell[key]['rate'])} ({interval((low, high))})"
+                marks.append(Mark(step, cell[key]["rate"], (low, high), index, label))
+    return curve_svg(series, marks, title="solve rate by training step")
+
+
+def small_curves(steps: Sequence[Step]) -> list[tuple[str, str]]:
+    """Everything else that was measured by step, each on its own scale."""
+    names = dict.fromkeys(name for s in steps for name in s.metrics if name != "solve")
+    drawn = []
+    for name in names:
+        points = _points(steps, name)
+        top = max((y for _, y in points), default=0.0)
+        if points:
+            drawn.append((name, curve_svg([Series(name, points)], top=top * 1.1 or 1.0, percent=False, title=name)))
+    return drawn
+
+
+def _points(steps: Sequence[Step], name: str) -> list[tuple[float, float]]:
+    return [(float(s.step), float(s.metrics[name])) for s in steps if name in s.metrics]
+
+
