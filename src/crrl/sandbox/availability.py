@@ -1,0 +1,139 @@
+"""What bubblewrap boxes need of the host, and what to do where it is missing (`crrl doctor`, and every start)."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from crrl.errors import CrrlError, UsageError
+
+PYTHON = "/usr/bin/python3"
+NOBODY = 65534
+UNSAFE = "or, giving up isolation, set sandbox=unsafe_host"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that keeps boxes from working here. `remedy` is what to type or change."""
+
+    problem: str
+    remedy: str
+
+
+def dropped_uid(uid: int | None) -> int:
+    """Whom boxes run as: never root."""
+    if uid == 0:
+        raise UsageError(
+            "sandbox.uid is 0: boxes never run as root.", "Leave it out, or name an unprivileged uid."
+        )
+    mine = os.getuid()
+    if mine != 0 and uid not in (None, mine):
+        raise UsageError(f"sandbox.uid is {uid}, but only root can change its uid.", "Leave it out.")
+    return mine if mine != 0 else (uid or NOBODY)
+
+
+def state_dirs(state_dir: Path) -> None:
+    """Make `state_dir` and the (always empty) folder that boxes mount over. Raises CrrlError."""
+    try:
+        for path in (state_dir, state_dir / "mnt", state_dir / "workspaces"):
+            if not path.is_dir():
+                path.mkdir(parents=True, exist_ok=True)
+                path.chmod(0o755)
+    except OSError as error:
+        raise CrrlError(
+            f"sandbox.state_dir cannot be made: {error}", "Set sandbox.state_dir to a writable folder."
+        ) from error
+
+
+def require(state_dir: Path, uid: int) -> None:
+    """Raises CrrlError for what costs nothing to find out; the rest shows when the first box starts."""
+    findings = [*_programs(), *_readable(state_dir, uid)]
+    if findings:
+        raise CrrlError(findings[0].problem, findings[0].remedy)
+
+
+def check(state_dir: Path, uid: int | None = None) -> list[Finding]:
+    """Everything that is wrong, by trying each step in turn; empty where boxes work."""
+    uid = dropped_uid(uid)
+    try:
+        state_dirs(state_dir)
+    except CrrlError as error:
+        return [Finding(error.message, error.remedy)]
+    return [*_programs(), *_readable(state_dir, uid)] or _namespaces(uid)
+
+
+def _programs() -> list[Finding]:
+    found = []
+    for name, path in (("bubblewrap", shutil.which("bwrap")), ("git", shutil.which("git", path="/usr/bin"))):
+        if path is None:
+            remedy = f"Install it: sudo apt-get install {name} (dnf, pacman, zypper: the same name)"
+            found.append(
+                Finding(
+                    f"{name} is not installed.", f"{remedy}; {UNSAFE}." if name != "git" else remedy + "."
+                )
+            )
+    if not os.access(PYTHON, os.X_OK):
+        found.append(Finding(f"Boxes need {PYTHON}.", "Install it: sudo apt-get install python3"))
+    return found
+
+
+def _readable(state_dir: Path, uid: int) -> list[Finding]:
+    if os.getuid() != 0:
+        return []
+    for path in (state_dir, *state_dir.resolve().parents):
+        info = path.stat()
+        bit = stat.S_IXUSR if info.st_uid == uid else stat.S_IXGRP if info.st_gid == uid else stat.S_IXOTH
+        if not info.st_mode & bit:
+            problem = f"sandbox.state_dir {state_dir}: uid {uid}, which boxes run as, cannot enter {path}."
+            return [
+                Finding(
+                    problem, f"Set sandbox.state_dir outside it, e.g. /var/tmp/crrl, or: chmod o+x {path}"
+                )
+            ]
+    return []
+
+
+def _namespaces(uid: int) -> list[Finding]:
+    drop = ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups"] if os.getuid() == 0 else []
+    if _works([*drop, "unshare", "-Urm", "true"]):
+        overlay = "mount -t tmpfs t /mnt && cd /mnt && mkdir l u w m && mount -t overlay o m -o lowerdir=l,upperdir=u,workdir=w,userxattr"
+        if not _works([*drop, "unshare", "-Urm", "sh", "-c", overlay]):
+            problem = "This kernel does not allow overlay mounts in a user namespace."
+            return [Finding(problem, "Use Linux 5.11 or newer with overlayfs (modprobe overlay).")]
+        box = "bwrap --unshare-all --disable-userns --ro-bind / / --proc /proc --dev /dev true"
+        if not _works([*drop, "unshare", "-Urm", *box.split()]):
+            problem = "bubblewrap cannot start a nested box here (inside a container: /proc may be masked)."
+            return [
+                Finding(
+                    problem,
+                    f"bubblewrap 0.8 or newer is needed; in a container allow nested /proc; {UNSAFE}.",
+                )
+            ]
+        return []
+    for key, bad, value in (
+        ("kernel/apparmor_restrict_unprivileged_userns", "1", "0"),
+        ("kernel/unprivileged_userns_clone", "0", "1"),
+        ("user/max_user_namespaces", "0", "15000"),
+    ):
+        file = Path("/proc/sys") / key
+        if file.exists() and file.read_text().strip() == bad:
+            setting = f"{key.replace('/', '.')}={value}"
+            why = " by AppArmor (Ubuntu 24.04's default)" if "apparmor" in key else ""
+            remedy = f"sudo sysctl -w {setting} (for good: in /etc/sysctl.d/60-crrl.conf); {UNSAFE}."
+            return [Finding(f"User namespaces are forbidden to unprivileged users{why}.", remedy)]
+    return [
+        Finding(
+            "User namespaces cannot be made here.", f"Allow them (seccomp or container policy); {UNSAFE}."
+        )
+    ]
+
+
+def _works(argv: list[str]) -> bool:
+    try:
+        return subprocess.run(argv, capture_output=True, timeout=20, check=False, cwd="/").returncode == 0
+    except (OSError, subprocess.TimeoutExpired):
+        return False

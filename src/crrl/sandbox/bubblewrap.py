@@ -1,0 +1,400 @@
+"""The default back end: bubblewrap boxes, forked by one launcher process, seen from the worker's event loop.
+
+No thread per box: the loop watches three descriptors of each (`keeper.py`, `pid1.py`, the output pipe). Invariant 2:
+a box that dies without having been told to is `lost`; an agent cannot bring that about, because nothing inside can
+signal or trace PID 1, and whatever it kills besides is an exit code.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import marshal
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import cast
+
+from crrl.errors import CrrlError, LostError
+from crrl.sandbox import seccomp, workspace
+from crrl.sandbox.api import ExecReason, ExecResult, Spec, Workspace
+from crrl.sandbox.availability import PYTHON, dropped_uid, require, state_dirs
+from crrl.sandbox.output import Sink
+from crrl.tasks.task import Source
+
+ENV = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/home/agent", "LANG": "C.UTF-8", "TERM": "dumb"}
+CHUNK = 1 << 16
+START_S, GRACE_S, PATCH_S = 60.0, 20.0, 120.0
+ERRORS = {e.__name__: e for e in (FileNotFoundError, IsADirectoryError, PermissionError, NotADirectoryError)}
+
+
+class BubblewrapSandbox:
+    """Boxes on this host. Raises CrrlError with the remedy where bubblewrap cannot be used.
+
+    Args:
+        state_dir: prepared workspaces; on a disk, readable by `uid`, never under HOME.
+        uid: whom boxes run as. As root: an unprivileged one (65534); else always the caller's own.
+    """
+
+    def __init__(self, *, state_dir: Path, uid: int | None = None) -> None:
+        self.state_dir = Path(state_dir).absolute()
+        self.uid = dropped_uid(uid)
+        state_dirs(self.state_dir)
+        require(self.state_dir, self.uid)
+        self._pid1 = _compile_pid1(self.state_dir)
+        self._seccomp = seccomp.build()
+        self._boxes: set[BubblewrapBox] = set()
+        self._launcher, self._orders = self._start_launcher()
+
+    @property
+    def launcher_pid(self) -> int:
+        return self._launcher.pid
+
+    def _start_launcher(self) -> tuple[subprocess.Popen[bytes], socket.socket]:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        source = str(Path(__file__).resolve().parents[2])
+        code = f"import sys; sys.path.insert(0, {source!r}); from crrl.sandbox.launcher import main; main()"
+        with theirs:
+            process = subprocess.Popen(
+                [sys.executable, "-ISEc", code, str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                env={"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"},
+                cwd="/",
+            )
+        ours.setblocking(False)
+        return process, ours
+
+    async def prepare(self, source: object) -> Workspace:
+        """Blocking work in a thread; the same source asked for twice at once is made once."""
+        if not isinstance(source, Source):
+            raise TypeError(f"a tasks.task.Source, not {type(source).__name__}")
+        return await asyncio.to_thread(workspace.prepare, source, self.state_dir, self.uid)
+
+    async def start(self, spec: Spec) -> BubblewrapBox:
+        """A box that answers. Raises LostError (`sandbox_start`), CrrlError (a setting this back end lacks)."""
+        if spec.gateway_socket is not None:
+            raise CrrlError(
+                "The bubblewrap sandbox does not yet show a gateway inside a box.",
+                "Use the built-in agent, which acts from outside the box.",
+            )
+        if self._launcher.poll() is not None:
+            self._orders.close()
+            self._launcher, self._orders = self._start_launcher()
+        channel, keeper = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        control, inner = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        output, output_w = os.pipe()
+        box = BubblewrapBox(self, channel, control, output, has_root=spec.root is not None)
+        self._boxes.add(box)
+        try:
+            try:
+                order = marshal.dumps(self._order(spec))
+                await self._send_order(order, [keeper.fileno(), inner.fileno(), output_w])
+            finally:
+                keeper.close()
+                inner.close()
+                os.close(output_w)
+            await box.ready()
+        except BaseException:
+            await box.close()
+            raise
+        return box
+
+    async def _send_order(self, order: bytes, fds: list[int]) -> None:
+        deadline = time.monotonic() + START_S
+        while True:
+            try:
+                socket.send_fds(self._orders, [order], fds)
+                return
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise LostError("sandbox_start", "the launcher hangs") from None
+                await asyncio.sleep(0.005)
+            except OSError as error:
+                raise LostError("sandbox_start", f"the launcher is gone: {error}") from error
+
+    def _order(self, spec: Spec) -> dict[str, object]:
+        limits = spec.limits
+        return {
+            "uid": self.uid,
+            "mount_point": str(self.state_dir / "mnt"),
+            "lower": str(spec.root.lower) if spec.root else "",
+            "git_dir": str(spec.root.git_dir) if spec.root else "",
+            "mounts": [(str(mount.source), mount.target) for mount in spec.mounts],
+            "bwrap": shutil.which("bwrap"),
+            "pid1": self._pid1,
+            "seccomp": self._seccomp,
+            "disk": limits.disk_bytes,
+            "tmp": limits.tmp_bytes,
+            "inodes": limits.inodes,
+            "memory": limits.memory_bytes,
+            "processes": limits.processes,
+            "file": limits.file_bytes,
+            "open_files": limits.open_files,
+        }
+
+    async def close(self) -> None:
+        await asyncio.gather(*(box.close() for box in list(self._boxes)))
+        self._orders.close()
+        try:
+            await asyncio.to_thread(self._launcher.wait, 10)
+        except subprocess.TimeoutExpired:
+            self._launcher.send_signal(signal.SIGKILL)
+            self._launcher.wait()
+
+
+class BubblewrapBox:
+    """One box. Commands, reads and writes run one at a time; a second caller waits."""
+
+    def __init__(
+        self,
+        owner: BubblewrapSandbox,
+        channel: socket.socket,
+        control: socket.socket,
+        output: int,
+        *,
+        has_root: bool,
+    ) -> None:
+        self._owner = owner
+        self._has_root = has_root
+        self._loop = asyncio.get_running_loop()
+        self._channel, self._control, self._output = channel, control, output
+        self._turn = asyncio.Lock()
+        self._closed = False
+        self._why = ""
+        self._reply: asyncio.Future[list[str]] | None = None
+        self._sink: Sink | None = None
+        control.setblocking(False)
+        channel.setblocking(False)
+        os.set_blocking(output, False)
+        self._loop.add_reader(control, self._on_reply)
+        self._loop.add_reader(output, self._on_output)
+
+    async def ready(self) -> None:
+        fields = await self._answer(START_S)
+        if fields != ["ready"]:
+            raise LostError("sandbox_start", await self._post_mortem())
+
+    async def exec(
+        self,
+        argv: Sequence[str],
+        *,
+        cwd: str = ".",
+        env: Mapping[str, str] | None = None,
+        timeout_s: float = 60.0,
+        output_limit: int = 65536,
+    ) -> ExecResult:
+        pairs = [f"{k}={v}" for k, v in {**ENV, **(env or {})}.items()]
+        request = _message("exec", timeout_s, cwd, len(argv), *argv, *pairs)
+        async with self._turn:
+            start = time.monotonic()
+            self._sink = sink = Sink(output_limit)
+            try:
+                fields = await self._ask(request, timeout_s + GRACE_S)
+            finally:
+                self._drain()
+                self._sink = None
+            wall = time.monotonic() - start
+            if len(fields) != 4:
+                return ExecResult(None, sink.text(), "lost", wall, 0.0)
+            reason, code, inner_wall, cpu = fields
+            return ExecResult(
+                int(code) if code else None,
+                sink.text(),
+                cast(ExecReason, reason),
+                float(inner_wall),
+                float(cpu),
+            )
+
+    async def read(self, path: str, limit: int = 1 << 20) -> bytes:
+        """The first `limit` bytes of a file."""
+        async with self._turn:
+            self._sink = sink = Sink(2 * limit, hard=False)
+            try:
+                _raise(await self._ask(_message("read", path, limit), GRACE_S), path)
+            finally:
+                self._drain()
+                self._sink = None
+            return bytes(sink.head)
+
+    async def write(self, path: str, data: bytes) -> None:
+        async with self._turn:
+            messages = [data[i : i + CHUNK] for i in range(0, len(data), CHUNK)]
+            _raise(await self._ask(_message("write", path, len(data)), GRACE_S, messages), path)
+
+    async def patch(self) -> str:
+        """See `Box.patch`; content beyond the limits in `patch.py` is left out. Raises LostError, ValueError (no root)."""
+        if not self._has_root:
+            raise ValueError("a box without a repository has no patch")
+        async with self._turn:
+            if self._closed or self._why:
+                raise LostError("sandbox_died", self._why or "the box is closed")
+            self._loop.remove_reader(self._control)
+            self._loop.remove_reader(self._output)
+            try:
+                async with asyncio.timeout(PATCH_S):
+                    await self._loop.sock_sendall(self._channel, b"patch")
+                    while True:
+                        text, fds = await self._receive_channel()
+                        if not text.startswith(b"exited"):
+                            break
+            except (OSError, TimeoutError) as error:
+                raise LostError("sandbox_died", f"no patch: {error}") from error
+            if text != b"ok":
+                raise LostError("patch_failed", text.decode("utf-8", "replace"))
+            with open(fds[0], "rb") as file:
+                file.seek(0)
+                return file.read().decode("utf-8")
+
+    async def close(self) -> None:
+        """Returns when no process of the box is left; its files are the keeper's tmpfs and go with it."""
+        if self._closed:
+            return
+        self._closed = True
+        for fd in (self._control, self._output):
+            self._loop.remove_reader(fd)
+        try:
+            async with asyncio.timeout(GRACE_S):
+                await self._loop.sock_sendall(self._channel, b"close")
+                while await self._loop.sock_recv(self._channel, 4096):
+                    pass
+        except (OSError, TimeoutError):
+            pass  # the keeper is gone already, and its box with it
+        finally:
+            self._channel.close()
+            self._control.close()
+            os.close(self._output)
+            self._owner._boxes.discard(self)
+            if self._reply is not None and not self._reply.done():
+                self._reply.set_result([])
+
+    async def _ask(self, request: bytes, within: float, more: Sequence[bytes] = ()) -> list[str]:
+        """PID 1's answer; [] where the box is gone or does not answer (it is closed then: nothing may come late)."""
+        if self._closed or self._why:
+            return []
+        try:
+            self._reply = self._loop.create_future()
+            for message in (request, *more):
+                await self._loop.sock_sendall(self._control, message)
+        except OSError:
+            return []
+        try:
+            return await self._answer(within)
+        except asyncio.CancelledError:
+            self._why = "cancelled in the middle of a command"
+            raise
+
+    async def _answer(self, within: float) -> list[str]:
+        if self._reply is None:
+            self._reply = self._loop.create_future()
+        try:
+            return await asyncio.wait_for(self._reply, within)
+        except TimeoutError:
+            self._why = "the exec server hangs"
+            return []
+        finally:
+            self._reply = None
+
+    def _on_reply(self) -> None:
+        try:
+            message = self._control.recv(1 << 16)
+        except BlockingIOError:
+            return
+        except OSError:
+            message = b""
+        if not message:
+            self._why = self._why or "the box ended by itself"
+            self._loop.remove_reader(self._control)
+        if self._reply is not None and not self._reply.done():
+            self._reply.set_result([os.fsdecode(f) for f in message.split(b"\0")] if message else [])
+
+    def _on_output(self) -> None:
+        try:
+            data = os.read(self._output, CHUNK)
+        except BlockingIOError:
+            return
+        if not data:
+            self._loop.remove_reader(self._output)
+        elif self._sink is not None and self._sink.add(data):
+            with contextlib.suppress(OSError):
+                self._control.send(b"abort")
+
+    def _drain(self) -> None:
+        """What the pipe still holds when the command has ended; its writers are all dead."""
+        while not self._closed:
+            try:
+                data = os.read(self._output, CHUNK)
+            except BlockingIOError:
+                return
+            if not data:
+                return
+            if self._sink is not None:
+                self._sink.add(data)
+
+    async def _receive_channel(self) -> tuple[bytes, list[int]]:
+        while True:
+            try:
+                text, fds, _, _ = socket.recv_fds(self._channel, 4096, 1)
+            except BlockingIOError:
+                readable = self._loop.create_future()
+                self._loop.add_reader(self._channel, lambda f=readable: f.done() or f.set_result(None))
+                try:
+                    await readable
+                finally:
+                    self._loop.remove_reader(self._channel)
+                continue
+            if not text:
+                raise OSError(errno.EPIPE, "the keeper is gone")
+            return text, fds
+
+    async def _post_mortem(self) -> str:
+        try:
+            async with asyncio.timeout(2):
+                text, _ = await self._receive_channel()
+                return text.decode("utf-8", "replace")
+        except (OSError, TimeoutError):
+            return self._why or "no word from it"
+
+
+def _message(*fields: object) -> bytes:
+    parts = [os.fsencode(str(f)) for f in fields]
+    if any(b"\0" in p for p in parts):
+        raise ValueError("a NUL byte in a command or path")
+    message = b"\0".join(parts)
+    if len(message) > 1 << 17:
+        raise ValueError("the command is longer than 128 KiB")
+    return message
+
+
+def _raise(fields: list[str], path: str) -> None:
+    if not fields:
+        raise LostError("sandbox_died", f"while at {path}")
+    if fields[0] == "ok":
+        return
+    name, number, text = fields
+    if name == "ValueError":
+        raise ValueError(f"{path}: {text}")
+    if name in ERRORS:
+        raise ERRORS[name](int(number), text, path)
+    raise OSError(int(number), text, path)
+
+
+def _compile_pid1(state_dir: Path) -> str:
+    """pid1.py as bytecode of the box's interpreter: compiling at each start would cost as much as the start."""
+    source = Path(__file__).with_name("pid1.py")
+    info = source.stat()
+    made = state_dir / f"pid1-{info.st_mtime_ns:x}-{Path(PYTHON).stat().st_mtime_ns:x}.pyc"
+    if not made.exists():
+        code = "import sys, py_compile; py_compile.compile(*sys.argv[1:], dfile='pid1.py', doraise=True)"
+        part = made.with_suffix(f".{os.getpid()}")
+        subprocess.run([PYTHON, "-ISEc", code, str(source), str(part)], check=True, cwd="/")
+        os.chmod(part, 0o644)
+        os.replace(part, made)
+    return str(made)

@@ -1,0 +1,28 @@
+"""What is kept of a command's output: the first and the last half, and how much there was between."""
+
+from __future__ import annotations
+
+HARD_OUTPUT = 16 << 20  # bytes after which a command is ended, however little of its output is kept
+
+
+class Sink:
+    """The first and the last half of what came, and how much there was. `add` says once that it is too much."""
+
+    def __init__(self, limit: int, hard: bool = True) -> None:
+        self.half = max(1, limit // 2)
+        self.most = max(HARD_OUTPUT, 4 * limit) if hard else None
+        self.head, self.tail, self.total = bytearray(), bytearray(), 0
+
+    def add(self, data: bytes) -> bool:
+        before = self.total
+        self.total += len(data)
+        room = self.half - len(self.head)
+        if room > 0:
+            self.head += data[:room]
+        self.tail = (self.tail + data[max(0, room) :])[-self.half :]
+        return self.most is not None and before <= self.most < self.total
+
+    def text(self) -> str:
+        omitted = self.total - len(self.head) - len(self.tail)
+        middle = b"\n[... %d bytes omitted ...]\n" % omitted if omitted else b""
+        return (self.head + middle + self.tail).decode("utf-8", "replace")

@@ -1,0 +1,265 @@
+"""The exec server: PID 1 of a box, under the system interpreter, built-in modules only (a start costs ~8 ms of CPU).
+
+Nothing in its pid namespace can kill, stop or trace it (init drops signals without a handler; not dumpable), it
+reaps what is orphaned, and its kill(-1, SIGKILL) removes every other process of the box: after each command, so that
+nothing of the agent's runs between commands (invariant 4).
+
+Speaks with `bubblewrap.py` over a SOCK_SEQPACKET descriptor; fields of a message are separated by NUL:
+    exec timeout cwd n argv... k=v...   -> reason code wall cpu
+    abort                               -> (ends the command, reason `output`)
+    read path limit                     -> ok | error class, message      (the bytes come through the output pipe)
+    write path size, then data messages -> ok | error class, message
+Usage: pid1.pyc CONTROL_FD OUTPUT_FD memory processes file open_files
+"""
+
+import _ctypes
+import _signal
+import os
+import resource
+import select
+import sys
+import time
+
+ROOT = "/workspace"
+MESSAGE = 1 << 17
+PR_SET_DUMPABLE = 4
+SAMPLE_S = 0.05
+CONTROL, OUTPUT, MEMORY, PROCESSES, FILE, OPEN_FILES = (int(a) for a in sys.argv[1:7])
+PAGE = resource.getpagesize()
+
+
+def main() -> None:
+    prctl = _ctypes.dlsym(_ctypes.dlopen(None, 0), "prctl")
+    _ctypes.call_function(prctl, (PR_SET_DUMPABLE, 0, 0, 0, 0))
+    for fd in (CONTROL, OUTPUT):
+        os.set_inheritable(fd, False)
+    for limit, value in (
+        (resource.RLIMIT_NPROC, PROCESSES),  # here, inside the user namespace, it counts this box only
+        (resource.RLIMIT_DATA, MEMORY),
+        (resource.RLIMIT_FSIZE, FILE),
+        (resource.RLIMIT_NOFILE, OPEN_FILES),
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_MEMLOCK, 1 << 20),
+        (resource.RLIMIT_MSGQUEUE, 0),
+    ):
+        hard = resource.getrlimit(limit)[1]
+        value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        resource.setrlimit(limit, (value, value))
+    wake_r, wake_w = os.pipe()
+    for fd in (wake_r, wake_w):
+        os.set_blocking(fd, False)
+    _signal.set_wakeup_fd(wake_w)
+    _signal.signal(_signal.SIGCHLD, lambda *_: None)
+    os.environ.clear()
+    reply("ready")
+    while True:
+        message = os.read(CONTROL, MESSAGE)
+        if not message:
+            return
+        op, *fields = [os.fsdecode(f) for f in message.split(b"\0")]
+        if op == "exec":
+            reply(*run(float(fields[0]), fields[1], fields[3:], int(fields[2]), wake_r))
+        elif op == "read":
+            reply(*attempt(read, fields[0], int(fields[1])))
+        elif op == "write":
+            data = receive(int(fields[1]))
+            reply(*attempt(write, fields[0], data))
+
+
+def reply(*fields: object) -> None:
+    os.write(CONTROL, b"\0".join(os.fsencode(str(f)) for f in fields))
+
+
+def run(timeout, cwd, rest, argc, wake):  # type: ignore[no-untyped-def]
+    argv, env = rest[:argc], dict(pair.split("=", 1) for pair in rest[argc:])
+    start = time.monotonic()
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    pid = os.fork()
+    if pid == 0:
+        child(argv, cwd, env)
+    reason, code = "exit", ""
+    sample_at = start + 2 * SAMPLE_S
+    deadline = start + timeout
+    ended = False
+    while not ended:
+        now = time.monotonic()
+        if now >= deadline:
+            reason = "timeout"
+            break
+        ready, _, _ = select.select([wake, CONTROL], [], [], max(0.0, min(deadline, sample_at) - now))
+        if CONTROL in ready:
+            message = os.read(CONTROL, MESSAGE)
+            if not message:
+                os._exit(0)
+            if message == b"abort":
+                reason = "output"
+                break
+        if wake in ready:
+            os.read(wake, 4096)
+        for done, status in reap():
+            if done == pid:
+                ended, code = True, os.waitstatus_to_exitcode(status)
+                code = code if code >= 0 else 128 - code
+        now = time.monotonic()
+        if not ended and now >= sample_at:
+            if over_memory():
+                reason = "memory"
+                break
+            sample_at = time.monotonic() + SAMPLE_S + 10 * (time.monotonic() - now)
+    kill_all()
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    if reason == "exit" and code != 0 and disk_full():
+        reason = "disk"
+    return reason, code if reason == "exit" else "", time.monotonic() - start, cpu
+
+
+def child(argv, cwd, env):  # type: ignore[no-untyped-def]
+    try:
+        os.setsid()
+        _signal.set_wakeup_fd(-1)
+        for number in (_signal.SIGCHLD, _signal.SIGPIPE, _signal.SIGXFSZ, _signal.SIGINT):
+            _signal.signal(number, _signal.SIG_DFL)
+        null = os.open("/dev/null", os.O_RDONLY)
+        os.dup2(null, 0)
+        os.dup2(OUTPUT, 1)
+        os.dup2(OUTPUT, 2)
+        os.close(null)
+        os.chdir(os.path.join(ROOT, cwd))
+        os.execvpe(argv[0], argv, env)
+    except FileNotFoundError as error:
+        os.write(2, os.fsencode(f"{argv[0]}: not found\n"))
+        os._exit(127)
+    except BaseException as error:
+        os.write(2, os.fsencode(f"{argv[0]}: {error}\n"))
+        os._exit(126)
+
+
+def reap():  # type: ignore[no-untyped-def]
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if pid == 0:
+            return
+        yield pid, status
+
+
+def kill_all() -> None:
+    while True:
+        try:
+            os.kill(-1, _signal.SIGKILL)
+        except ProcessLookupError:
+            return
+        for _ in reap():
+            pass
+        time.sleep(0.001)
+
+
+def over_memory() -> bool:
+    """Resident memory of all processes and System V segments. Shared pages count once per process in `statm`:
+    past the limit the exact, dearer proportional size decides."""
+    pids = [p for p in os.listdir("/proc") if p.isdigit() and p != "1"]
+    segments = 0
+    for line in text("/proc/sysvipc/shm").splitlines()[1:]:
+        segments += int(line.split()[-2])
+    resident = [int((text(f"/proc/{p}/statm") or "0 0").split()[1]) * PAGE for p in pids]
+    if sum(resident) + segments <= MEMORY:
+        return False
+    total = segments
+    for pid, rss in zip(pids, resident):
+        pss = [
+            line.split()[1] for line in text(f"/proc/{pid}/smaps_rollup").splitlines() if line[:4] == "Pss:"
+        ]
+        total += int(pss[0]) * 1024 if pss else rss  # not dumpable: what it hides counts in full
+    return total > MEMORY
+
+
+def text(path: str) -> str:
+    try:
+        fd = os.open(path, os.O_RDONLY)
+    except OSError:
+        return ""
+    try:
+        return os.read(fd, 1 << 16).decode("ascii", "replace")
+    except OSError:
+        return ""
+    finally:
+        os.close(fd)
+
+
+def disk_full() -> bool:
+    for path in (ROOT, "/tmp"):
+        space = os.statvfs(path)
+        if space.f_bavail * space.f_frsize < 1 << 16 or space.f_favail == 0:
+            return True
+    return False
+
+
+def attempt(operation, path, argument):  # type: ignore[no-untyped-def]
+    try:
+        full = os.path.realpath(os.path.join(ROOT, path))
+        if full != ROOT and not full.startswith(ROOT + "/"):
+            raise ValueError("leaves the workspace")
+        operation(full, argument)
+    except (OSError, ValueError) as error:
+        return (
+            type(error).__name__,
+            getattr(error, "errno", 0) or 0,
+            getattr(error, "strerror", "") or str(error),
+        )
+    return ("ok",)
+
+
+def read(path: str, limit: int) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+    try:
+        while limit > 0:
+            data = os.read(fd, min(limit, 1 << 16))
+            if not data:
+                return
+            limit -= len(data)
+            while data:
+                data = data[os.write(OUTPUT, data) :]
+    finally:
+        os.close(fd)
+
+
+def receive(size: int) -> bytes:
+    parts = []
+    while size > 0:
+        part = os.read(CONTROL, MESSAGE)
+        if not part:
+            os._exit(0)
+        parts.append(part)
+        size -= len(part)
+    return b"".join(parts)
+
+
+def write(path: str, data: bytes) -> None:
+    """Whole or not at all as far as the disk limit goes: an earlier version stays when space runs out."""
+    if os.path.isdir(path):
+        raise IsADirectoryError(21, "Is a directory")
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    mode = os.stat(path).st_mode & 0o777 if os.path.exists(path) else 0o644
+    part = os.path.join(os.path.dirname(path), ".crrl-write~")
+    try:
+        fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+        try:
+            view = memoryview(data)
+            while view:
+                view = view[os.write(fd, view) :]
+            os.fchmod(fd, mode)
+        finally:
+            os.close(fd)
+        os.replace(part, path)
+    except OSError:
+        try:
+            os.unlink(part)
+        except OSError:
+            pass
+        raise
+
+
+main()
