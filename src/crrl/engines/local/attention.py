@@ -165,7 +165,13 @@ def attend(
 
 
 def _decode(
-    p: Pass, q_HBD: Tensor, keys: Tensor, values: Tensor, scale: float, window: int | None, softcap: float | None
+    p: Pass,
+    q_HBD: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    scale: float,
+    window: int | None,
+    softcap: float | None,
 ) -> Tensor:
     """[B, query heads, dim] for one new token in each of the slots 0..B-1."""
     heads, rows, dim = q_HBD.shape
@@ -197,7 +203,14 @@ def _decode(
 
 
 def _prefill(
-    p: Pass, s: Segment, q_HND: Tensor, k_HTD: Tensor, v_HTD: Tensor, scale: float, window: int | None, softcap: float | None
+    p: Pass,
+    s: Segment,
+    q_HND: Tensor,
+    k_HTD: Tensor,
+    v_HTD: Tensor,
+    scale: float,
+    window: int | None,
+    softcap: float | None,
 ) -> Tensor:
     """[N, query heads, dim] for the N new tokens of one row, over its T = cached + N positions."""
     new, total = q_HND.shape[1], k_HTD.shape[1]
@@ -212,7 +225,13 @@ def _prefill(
     causal = s.cached == 0 and window is None
     mask = None if causal or (new == 1 and window is None) else p.prefill_mask(s.cached, new, window, q_HND)
     out = F.scaled_dot_product_attention(
-        q_HND[None], k_HTD[None], v_HTD[None], attn_mask=mask, is_causal=causal, scale=scale, enable_gqa=grouped
+        q_HND[None],
+        k_HTD[None],
+        v_HTD[None],
+        attn_mask=mask,
+        is_causal=causal,
+        scale=scale,
+        enable_gqa=grouped,
     )
     return out[0].transpose(0, 1)
 

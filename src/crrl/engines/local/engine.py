@@ -43,7 +43,9 @@ CASCADE_MIN = 32
 class _Row:
     """A generation in a slot. `ids` is prompt and sampled tokens; keys and values of ids[:cached] are in the slot."""
 
-    def __init__(self, request: Request, loop: asyncio.AbstractEventLoop, sink: Callable[[Any], None]) -> None:
+    def __init__(
+        self, request: Request, loop: asyncio.AbstractEventLoop, sink: Callable[[Any], None]
+    ) -> None:
         self.request = request
         self.loop = loop
         self.sink = sink
@@ -100,6 +102,7 @@ class LocalEngine:
         self._rows: list[_Row] = []
         self._decoding = 0
         self._shared = 0
+        self._prompts = np.full((max_batch, 256), -1, np.int64)
         self._waiting: deque[_Row] = deque()
         self._ended: list[_Row] = []
         self._paused = False
@@ -122,7 +125,9 @@ class LocalEngine:
         if not request.prompt_ids or request.max_tokens < 1:
             raise ValueError(f"request {request.id}: an empty prompt, or max_tokens < 1")
         if min(request.prompt_ids) < 0 or max(request.prompt_ids) >= self._runner.vocab_size:
-            raise ValueError(f"request {request.id}: a token id outside the vocabulary of {self._runner.vocab_size}")
+            raise ValueError(
+                f"request {request.id}: a token id outside the vocabulary of {self._runner.vocab_size}"
+            )
         chunks: asyncio.Queue[Chunk | EngineError] = asyncio.Queue()
         row = _Row(request, asyncio.get_running_loop(), chunks.put_nowait)
         self._submit(lambda: self._waiting.append(row))
@@ -235,17 +240,19 @@ class LocalEngine:
     def _swap(self, staged: list[tuple[torch.Tensor, torch.Tensor]], version: int) -> Probe:
         push.swap(staged)
         self._prefixes.drop()
-        self._runner.cache.drop()
-        for row in self._rows:
+        for row in self._rows:  # back to the front of the queue, sampled tokens now part of what is prefilled
             row.cached = 0
+            row.array = np.asarray(row.ids, np.int64)
+        self._waiting.extendleft(reversed(self._rows))
+        self._rows = []
         self._decoding = 0
-        self._shared = 0
         self._version = version
         return Probe(version, self._runner.score(self.probe_ids))
 
     def _step(self) -> None:
         """One forward pass: admit, run, sample, see who has ended."""
         self._admit()
+        self._find_shared()
         tokens = [row.ids[-1] for row in self._rows[: self._decoding]]
         lengths = [row.cached for row in self._rows[: self._decoding]]
         segments: list[Segment] = []
@@ -267,9 +274,7 @@ class LocalEngine:
             self._rows[s.slot].cached += s.end - s.start
             self.prefilled_tokens += s.end - s.start
         # Segments are in slot order and only the last can be incomplete: who sampled is again the first slots.
-        if complete:
-            self._decoding += len(complete)
-            self._find_shared()
+        self._decoding += len(complete)
         self._sample(logits_MV, self._rows[: self._decoding])
 
     def _sample(self, logits_MV: torch.Tensor, rows: list[_Row]) -> None:
@@ -309,24 +314,20 @@ class LocalEngine:
 
         A request that shares more with one being prefilled right now waits a pass, and then copies.
         """
-        held: list[_Row] = []
         budget = self._prefill_tokens - sum(len(r.ids) - r.cached for r in self._rows[self._decoding :])
-        while self._waiting and len(self._rows) < self._max_batch and budget > 0:
-            row = self._waiting.popleft()
+        for row in list(self._waiting):
+            if len(self._rows) >= self._max_batch or budget <= 0:
+                break
             reuse = row.array[:-1]
             kept, content = self._prefixes.find(reuse)
-            source, best = -1, kept
-            coming = 0
-            for slot, other in enumerate(self._rows):
-                have = int(common(other.array[None], reuse)[0])
-                if min(have, other.cached) > best:
-                    source, best = slot, min(have, other.cached)
-                coming = max(coming, have)
+            source, best, coming = self._running_prefix(reuse)
+            if best <= kept:
+                source, best = -1, kept
             if coming >= best + CASCADE_MIN:
-                held.append(row)
                 continue
             slot = len(self._rows)
             self._runner.cache.reserve(slot + 1, len(row.ids))
+            self._note_prompt(slot, row.array)
             if source >= 0:
                 self._runner.cache.copy(source, slot, best)
             elif best:
@@ -335,7 +336,23 @@ class LocalEngine:
             self.reused_tokens += best
             budget -= len(row.ids) - best
             self._rows.append(row)
-        self._waiting.extendleft(reversed(held))
+            self._waiting.remove(row)
+
+    def _running_prefix(self, ids: np.ndarray) -> tuple[int, int, int]:
+        """The slot with the longest computed beginning of `ids`, its length, and the longest computed or coming."""
+        if not self._rows:
+            return -1, 0, 0
+        have = common(self._prompts[: len(self._rows)], ids)
+        computed = np.minimum(have, [row.cached for row in self._rows])
+        slot = int(computed.argmax())
+        return slot, int(computed[slot]), int(have.max())
+
+    def _note_prompt(self, slot: int, ids: np.ndarray) -> None:
+        slots, width = self._prompts.shape
+        if len(ids) > width:
+            self._prompts = np.pad(self._prompts, ((0, 0), (0, len(ids))), constant_values=-1)
+        self._prompts[slot] = -1
+        self._prompts[slot, : len(ids)] = ids
 
     def _leave(self, row: _Row) -> None:
         """Free a row's slot; keep its keys and values for whoever continues it; close the gap."""
@@ -349,7 +366,6 @@ class LocalEngine:
             self._decoding -= 1
             self._move(self._decoding, slot)
             slot = self._decoding
-            self._find_shared()
         self._move(len(self._rows) - 1, slot)
         self._rows.pop()
 
@@ -357,14 +373,13 @@ class LocalEngine:
         if source != target:
             self._runner.cache.copy(source, target, self._rows[source].cached)
             self._rows[target] = self._rows[source]
+            self._prompts[target] = self._prompts[source]
 
     def _find_shared(self) -> None:
         """How many first tokens all decoding rows have in common."""
-        rows = self._rows[: self._decoding]
         self._shared = 0
-        if len(rows) > 1:
-            first = rows[0].array
-            shared = min(int(common(row.array[None], first)[0]) for row in rows[1:])
+        if self._decoding > 1:
+            shared = int(common(self._prompts[1 : self._decoding], self._rows[0].array).min())
             self._shared = shared if shared >= CASCADE_MIN else 0
 
     def _end(self, row: _Row, finish: FinishReason | None) -> None:

@@ -14,6 +14,8 @@ from torch import Tensor
 def common(matrix_ET: np.ndarray, ids_T: np.ndarray) -> np.ndarray:
     """For each row, how many of its first ids equal those of `ids` (rows are padded with -1)."""
     width = min(matrix_ET.shape[1], len(ids_T))
+    if not width:
+        return np.zeros(len(matrix_ET), np.int64)
     differs = matrix_ET[:, :width] != ids_T[:width]
     return np.where(differs.any(1), differs.argmax(1), width)
 

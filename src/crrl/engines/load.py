@@ -1,0 +1,130 @@
+"""A model folder on disk -> model and tokenizer, or an error that says what is wrong with the folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from crrl.engines.local import LocalEngine
+from crrl.errors import CrrlError
+
+
+def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Of the vocabulary, merges, special tokens and chat template: equal hashes tokenise and render equally."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    body = backend.to_str() if backend is not None else json.dumps(tokenizer.get_vocab(), sort_keys=True)
+    return hashlib.sha256(f"{body}\0{tokenizer.chat_template}".encode()).hexdigest()[:16]
+
+
+def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
+    """Raises: CrrlError: there is no folder, no tokenizer or no chat template in it."""
+    folder = _folder(path)
+    if not any(
+        (folder / name).exists() for name in ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")
+    ):
+        raise CrrlError(
+            f"The model folder {folder} has no tokenizer (tokenizer.json).",
+            "Copy the model's tokenizer files into it, or save it with tokenizer.save_pretrained(folder).",
+        )
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+    except Exception as e:
+        raise CrrlError(
+            f"The tokenizer in {folder} cannot be read: {_first_line(e)}",
+            "Copy the model's tokenizer files again.",
+        ) from e
+    if not tokenizer.chat_template:
+        raise CrrlError(
+            f"The tokenizer in {folder} has no chat template.",
+            "Put the model's chat_template.jinja into the folder (base models have none: take that of the instruct "
+            "model of the same family, or train one with `crrl sft`).",
+        )
+    return tokenizer
+
+
+def load_model(path: str | Path, *, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+    """Raises: CrrlError: no folder, no config, an unknown architecture, damaged or foreign weights."""
+    folder = _folder(path)
+    config = folder / "config.json"
+    if not config.exists():
+        raise CrrlError(
+            f"{folder} is not a Hugging Face model folder: it has no config.json.",
+            "Give the folder that save_pretrained wrote (for a trainer's checkpoint: the folder with config.json).",
+        )
+    weights = sorted(folder.glob("*.safetensors"))
+    if not weights:
+        raise CrrlError(
+            f"{folder} has no weights (*.safetensors).",
+            "Save the model with save_pretrained; pickled .bin weights are not read, because loading them runs code.",
+        )
+    for file in weights:
+        try:
+            with safe_open(str(file), "pt") as f:
+                f.keys()
+        except (SafetensorError, OSError) as e:
+            raise CrrlError(
+                f"{file} is damaged: {_first_line(e)}",
+                "Copy or download it again, or resume from an earlier checkpoint.",
+            ) from e
+    try:
+        model, report = AutoModelForCausalLM.from_pretrained(
+            str(folder),
+            dtype=dtype,
+            local_files_only=True,
+            output_loading_info=True,
+            attn_implementation="eager",
+        )
+    except Exception as e:
+        raise CrrlError(
+            f"{folder} cannot be loaded as a causal language model: {_first_line(e)}",
+            "Check config.json: architecture and sizes must be those of the weights.",
+        ) from e
+    foreign = [
+        f"{kind.split('_')[0]} {name}"
+        for kind in ("missing_keys", "unexpected_keys")
+        for name in report[kind]
+    ]
+    foreign += [f"wrong shape {entry[0]}" for entry in report["mismatched_keys"]]
+    if foreign:
+        raise CrrlError(
+            f"The weights in {folder} are not those of its config.json: " + ", ".join(sorted(foreign)[:6]),
+            "Put weights and config.json of one and the same model there (adapters: merge them first).",
+        )
+    return model
+
+
+def load_local(
+    path: str | Path, *, context: int | None = None, dtype: torch.dtype = torch.float32, **options: Any
+) -> LocalEngine:
+    """The local engine on a model folder. `context` defaults to the model's own; `options` as of `LocalEngine`."""
+    tokenizer = load_tokenizer(path)
+    model = load_model(path, dtype=dtype)
+    longest = int(getattr(model.config.get_text_config(), "max_position_embeddings", 0) or 0)
+    if context is not None and longest and context > longest:
+        raise CrrlError(
+            f"engine.context={context}, but the model in {path} was made for {longest} positions.",
+            f"Use engine.context={longest} or less.",
+        )
+    if not (context or longest):
+        raise CrrlError(f"The model in {path} does not say its context length.", "Set engine.context.")
+    return LocalEngine(model, tokenizer_hash(tokenizer), context=context or longest, dtype=dtype, **options)
+
+
+def _folder(path: str | Path) -> Path:
+    folder = Path(path)
+    if not folder.is_dir():
+        raise CrrlError(
+            f"There is no model folder {folder}.",
+            "Nothing is downloaded at run time: give the path of a folder with config.json, weights and tokenizer.",
+        )
+    return folder
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
