@@ -71,6 +71,9 @@ def _run(words: list[str]) -> int:
     if verb not in VERBS:
         raise UsageError(f"crrl has no verb '{verb}'.", nearest(verb, VERBS) + " See: crrl --help")
     module = _module(verb)
+    if words[:2] == ["completion", "words"]:
+        print("\n".join(module.candidates(words[2:])))  # asked by the shell; its words are not ours to judge
+        return 0
     call = Call.of(verb, words[1:])
     if call.help:
         return _verb_help(verb, module)

@@ -20,7 +20,7 @@ ACTIONS = ("check", "list")
 
 
 def run(call: Call) -> int:
-    action, corpus = (call.only("ACTION", "CORPUS", optional=1) + ["generated"])[:2]
+    action, corpus = [*call.only("ACTION", "CORPUS", optional=1), "generated"][:2]
     if action not in ACTIONS:
         raise UsageError(f"crrl tasks cannot '{action}'.", nearest(action, ACTIONS))
     count, seed = (_number(call, key, default) for key, default in (("count", 10), ("seed", 0)))

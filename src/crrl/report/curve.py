@@ -59,33 +59,35 @@ def curve_svg(
     percent: bool = True,
     standalone: bool = False,
     title: str = "",
+    size: tuple[int, int] = (WIDTH, HEIGHT),
 ) -> str:
     """An `<svg>` element. `standalone` carries its own colours and background (for a README)."""
+    width, height = size
     last = max([1.0, *(x for s in series for x, _ in s.points), *(m.step for m in marks)])
 
     def x_of(step: float) -> float:
-        return LEFT + (WIDTH - LEFT - RIGHT) * step / last
+        return LEFT + (width - LEFT - RIGHT) * step / last
 
     def y_of(value: float) -> float:
-        return TOP + (HEIGHT - TOP - BOTTOM) * (1 - min(max(value / top, 0.0), 1.0))
+        return TOP + (height - TOP - BOTTOM) * (1 - min(max(value / top, 0.0), 1.0))
 
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img" '
         f'aria-label="{escape(title or "learning curve")}">'
     ]
     if standalone:
         parts.append(f"<style>{STYLE}</style>")
-        parts.append(f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#ffffff"/>')
+        parts.append(f'<rect width="{width}" height="{height}" fill="#ffffff"/>')
     for i in range(5):
         value = top * i / 4
         text = f"{100 * value:.0f}%" if percent else f"{value:.2g}"
         y = y_of(value)
-        parts.append(f'<line class="axis" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        parts.append(f'<line class="axis" x1="{LEFT}" x2="{width - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
         parts.append(f'<text class="label" x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{text}</text>')
-    for step in _ticks(last):
+    for step in _ticks(last, 8 if width > 500 else 4):
         anchor = "middle" if step < last else "end"
         parts.append(
-            f'<text class="label" x="{x_of(step):.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="{anchor}">'
+            f'<text class="label" x="{x_of(step):.1f}" y="{height - BOTTOM + 16}" text-anchor="{anchor}">'
             f"{step:g}</text>"
         )
     for index, one in enumerate(series):
@@ -101,28 +103,30 @@ def curve_svg(
         x, low, high = x_of(mark.step), y_of(mark.ci95[0]), y_of(mark.ci95[1])
         colour = mark.colour % 4
         parts.append(f"<g><title>{escape(mark.label)}</title>")
-        parts.append(f'<line class="bar s{colour}" x1="{x:.1f}" x2="{x:.1f}" y1="{low:.1f}" y2="{high:.1f}"/>')
+        parts.append(
+            f'<line class="bar s{colour}" x1="{x:.1f}" x2="{x:.1f}" y1="{low:.1f}" y2="{high:.1f}"/>'
+        )
         parts.append(f'<circle class="f{colour}" cx="{x:.1f}" cy="{y_of(mark.rate):.1f}" r="4.5"/></g>')
-    parts.append(_legend([s.name for s in series]))
+    parts.append(_legend([s.name for s in series], width, height))
     parts.append("</svg>")
     return "".join(parts)
 
 
-def _ticks(last: float) -> list[float]:
+def _ticks(last: float, most: int) -> list[float]:
     for size in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000):
-        if last / size <= 8:
+        if last / size <= most:
             return [float(i * size) for i in range(int(last // size) + 1)]
     return [0.0, last]
 
 
-def _legend(names: Sequence[str]) -> str:
+def _legend(names: Sequence[str], width: int, height: int) -> str:
     parts, x = [], float(LEFT)
     for index, name in enumerate(names):
-        y = HEIGHT - 8
+        y = height - 8
         parts.append(f'<circle class="f{index % 4}" cx="{x + 4:.0f}" cy="{y - 4}" r="4"/>')
         parts.append(f'<text class="label" x="{x + 13:.0f}" y="{y}">{escape(name)}</text>')
         x += 32 + 6.2 * len(name)
-    parts.append(f'<text class="label" x="{WIDTH - RIGHT}" y="{HEIGHT - 8}" text-anchor="end">step</text>')
+    parts.append(f'<text class="label" x="{width - RIGHT}" y="{height - 8}" text-anchor="end">step</text>')
     return "".join(parts)
 
 

@@ -28,6 +28,12 @@ from crrl.report.summary import (
 )
 
 TEMPLATES = Path(__file__).parent / "templates"
+SMALL = (300, 170)
+SHORT = {
+    "rl_instances": "RL's families",
+    "sft_instances": "warm start's families",
+    "unseen_families": "unseen families",
+}
 MAX_TRANSCRIPTS = 24
 MAX_TEXT = 20_000  # characters of one turn: a page stays readable whatever a model printed
 
@@ -76,7 +82,9 @@ def write_report(
 ) -> Path:
     """`folder/report.html`, atomically. `notice` is a line at the top (e.g. that the data are synthetic)."""
     path = folder / "report.html"
-    write_atomically(path, render(summary, steps, transcripts, config_yaml, notice=notice, runs_dir=str(folder.parent)))
+    write_atomically(
+        path, render(summary, steps, transcripts, config_yaml, notice=notice, runs_dir=str(folder.parent))
+    )
     return path
 
 
@@ -99,7 +107,9 @@ def render(
     )
     environment.filters.update(clean=_cut, seconds=seconds, percent=percent)
     total = summary.seconds.get("total", sum(summary.seconds.values()))
-    return environment.get_template("report.html.jinja").render(
+    return environment.get_template(
+        "report.html.jinja"
+    ).render(
         s=summary,
         notice=notice,
         columns=COLUMNS,
@@ -151,7 +161,7 @@ def solve_curve(summary: Summary, steps: Sequence[Step]) -> str:
     for index, (split, decodings) in enumerate(summary.splits.items(), start=1):
         name = TITLES.get(split, split)
         cell = decodings.get("sampled") or next(iter(decodings.values()))
-        series.append(Series(name, []))
+        series.append(Series(SHORT.get(split, split), []))
         for key, step in (("before", 0), ("after", last)):
             if key in cell:
                 low, high = cell[key]["ci95"]
@@ -168,11 +178,16 @@ def small_curves(steps: Sequence[Step]) -> list[tuple[str, str]]:
         points = _points(steps, name)
         top = max((y for _, y in points), default=0.0)
         if points:
-            drawn.append((name, curve_svg([Series(name, points)], top=top * 1.1 or 1.0, percent=False, title=name)))
+            drawn.append(
+                (
+                    name,
+                    curve_svg(
+                        [Series(name, points)], top=top * 1.1 or 1.0, percent=False, title=name, size=SMALL
+                    ),
+                )
+            )
     return drawn
 
 
 def _points(steps: Sequence[Step], name: str) -> list[tuple[float, float]]:
     return [(float(s.step), float(s.metrics[name])) for s in steps if name in s.metrics]
-
-

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.table import Table
@@ -118,7 +118,7 @@ def interval(ci95: list[float] | tuple[float, float], form: str = "{:.0f}", scal
 
 
 def p_value(p: float) -> str:
-    return "p < 0.0001" if p < 1e-4 else f"p = {p:.2g}" if p < 0.1 else f"p = {p:.2f}"
+    return "< 0.0001" if p < 1e-4 else f"{p:.2g}" if p < 0.1 else f"{p:.2f}"
 
 
 def change(difference: Mapping[str, Any]) -> str:
@@ -150,16 +150,8 @@ def rows(summary: Summary) -> list[list[str]]:
     return table
 
 
-COLUMNS = (
-    "tasks",
-    "decoding",
-    "before",
-    "after",
-    "points [95%]",
-    "paired test",
-    "well-formed",
-    "random edits",
-)
+COLUMNS = ("tasks", "decoding", "before", "after", "points [95%]", "p", "well-formed", "floor")
+WIDTHS = (8, 12, 12, 15, 9, 11, 5)  # of all but the first, which stands above its block: fits 80 characters
 
 
 def _rate(result: Mapping[str, Any] | None) -> str:
@@ -199,30 +191,34 @@ def next_steps(run: str, runs_dir: str = "runs", finished: bool = True) -> list[
     ]
 
 
+def _block() -> Table:
+    table = Table(box=None, padding=(0, 1, 0, 0), header_style="dim")
+    for column, width in zip(COLUMNS[1:], WIDTHS, strict=True):
+        side: Literal["left", "right"] = "left" if column == "decoding" else "right"
+        table.add_column(column, justify=side, no_wrap=True, min_width=width)
+    return table
+
+
 def print_closing(summary: Summary, runs_dir: str = "runs", console: Console | None = None) -> None:
     """What the run came to, and what to type next."""
     out = console or Console(highlight=False)
     title = f"Run {summary.run}" + (" · CONTROL RUN, rewards shuffled" if summary.control else "")
-    table = Table(
-        title=title,
-        title_justify="left",
-        title_style="bold",
-        box=None,
-        padding=(0, 2, 0, 0),
-        header_style="dim",
-    )
-    last_title = ""
-    for column in COLUMNS:
-        table.add_column(
-            column, justify="left" if column in ("tasks", "decoding") else "right", no_wrap=column != "tasks"
-        )
-    for row in rows(summary):
-        table.add_row("" if row[0] == last_title else row[0], *row[1:])
-        last_title = row[0]
     out.print()
-    out.print(table)
+    out.print(title, style="bold", markup=False)
+    last_tasks, block = "", _block()
+    for tasks, *cells in rows(summary):
+        if tasks != last_tasks:
+            if last_tasks:
+                out.print(block)
+            out.print(f"\n{tasks[0].upper()}{tasks[1:]}", style="cyan", markup=False)
+            block, last_tasks = _block(), tasks
+        block.add_row(*cells)
+    if last_tasks:
+        out.print(block)
+    out.print()
     out.print(
-        "Rates with 95% Wilson intervals; points with Newcombe's paired interval; exact McNemar test.",
+        "95% intervals: Wilson for rates, Newcombe's paired one for points.\n"
+        "p: exact McNemar test. floor: a policy that edits at random.",
         style="dim",
     )
     counts = summary.episodes

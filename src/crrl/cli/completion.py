@@ -1,0 +1,74 @@
+"""`crrl completion`: verbs, recipes, keys and the values a key may have.
+
+The shell scripts only ask back: `crrl completion words WORD...` prints what may stand last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from crrl.cli.call import FLAGS, Call
+from crrl.errors import UsageError, nearest
+
+USAGE = "crrl completion bash|zsh|fish"
+HELP = """
+  bash   crrl completion bash > ~/.local/share/bash-completion/completions/crrl
+  zsh    crrl completion zsh > "${fpath[1]}/_crrl"
+  fish   crrl completion fish > ~/.config/fish/completions/crrl.fish
+"""
+
+SCRIPTS = {
+    "bash": """_crrl() {
+  local line="${COMP_LINE:0:COMP_POINT}" IFS=$'\\n'
+  local words; IFS=' ' read -r -a words <<< "$line"
+  [[ "$line" == *' ' ]] && words+=("")
+  local last="${words[-1]}" found
+  found=$(crrl completion words "${words[@]:1}" 2>/dev/null) || return
+  COMPREPLY=($(compgen -W "$found" -- "$last"))
+  # bash splits at `=`: what stands before it is on the line already
+  [[ "$last" == *=* ]] && COMPREPLY=("${COMPREPLY[@]#*=}")
+  [[ "${COMPREPLY[0]}" == *= ]] && compopt -o nospace
+}
+complete -F _crrl crrl
+""",
+    "zsh": """#compdef crrl
+local -a found
+found=(${(f)"$(crrl completion words ${words[2,CURRENT]} 2>/dev/null)"})
+compadd -S '' -- $found
+""",
+    "fish": """complete -c crrl -f -a '(crrl completion words (commandline -opc)[2..-1] (commandline -ct) 2>/dev/null)'
+""",
+}
+
+
+def run(call: Call) -> int:
+    (shell,) = call.only("SHELL")
+    if shell not in SCRIPTS:
+        raise UsageError(f"No completion for '{shell}'.", nearest(shell, SCRIPTS))
+    print(SCRIPTS[shell], end="")
+    return 0
+
+
+def candidates(words: Sequence[str]) -> list[str]:
+    """What may stand in place of the last of `words` (the command line after `crrl`; the last may be empty)."""
+    from crrl.cli.main import VERBS
+    from crrl.conf.checks import CHOICES
+    from crrl.conf.recipes import recipe_names
+    from crrl.conf.schema import Config, WarmstartConfig, keys
+
+    last = words[-1] if words else ""
+    if len(words) <= 1:
+        return [v for v in VERBS if v.startswith(last)]
+    verb = words[0]
+    found: list[str] = list(FLAGS)
+    if verb in ("train", "eval", "sft"):
+        key = last.partition("=")[0]
+        if "=" in last:
+            return [f"{key}={v}" for v in CHOICES.get(key, ()) if f"{key}={v}".startswith(last)]
+        found += [f"{k.name}=" for k in keys(WarmstartConfig if verb == "sft" else Config)]
+    if len(words) == 2:
+        own = {"train": [r for r in recipe_names() if r != "warmstart"] + ["resume="], "sft": ["warmstart"]}
+        own |= {"bench": ["all", "engine", "episodes", "judge"], "tasks": ["check", "list"]}
+        own |= {"completion": list(SCRIPTS), "eval": ["tiny"]}
+        found = own.get(verb, []) + found
+    return [w for w in found if w.startswith(last)]

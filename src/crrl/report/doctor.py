@@ -1,0 +1,230 @@
+"""`crrl doctor`: what this machine has and lacks. Looks, changes nothing; every finding that is not `ok` has a remedy."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Literal
+
+from rich.console import Console
+from rich.table import Table
+
+Status = Literal["ok", "note", "missing"]
+MEMORY_GB = 4
+DISK_GB = 2
+
+
+@dataclass(frozen=True)
+class Finding:
+    """`missing`: the quickstart cannot run without it; `note`: it runs, but read the remedy."""
+
+    name: str
+    status: Status
+    found: str
+    remedy: str = ""
+
+
+def examine() -> list[Finding]:
+    """All checks, in the order in which one would put things right. None of them raises."""
+    return [check() for check in CHECKS]
+
+
+def render(findings: list[Finding]) -> None:
+    table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
+    marks = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "missing": "[bold red]missing[/]"}
+    for f in findings:
+        table.add_row(marks[f.status], f.name, f.found + (f"\n[bold]→ {f.remedy}[/]" if f.remedy else ""))
+    console = Console(highlight=False)
+    console.print(table)
+    missing = sum(f.status == "missing" for f in findings)
+    console.print(f"\n{missing} missing." if missing else "\nReady: crrl train quickstart")
+
+
+def _system() -> Finding:
+    if platform.system() != "Linux":
+        return Finding(
+            "system", "missing", platform.system(), "The sandbox needs Linux; use a Linux machine or VM."
+        )
+    return Finding("system", "ok", f"Linux {platform.release()}, {platform.machine()}")
+
+
+def _python() -> Finding:
+    found = platform.python_version()
+    if sys.version_info < (3, 11):
+        return Finding(
+            "python", "missing", found, "Install Python 3.11 or newer: apt-get install python3.11-venv"
+        )
+    return Finding("python", "ok", found)
+
+
+def _cores() -> Finding:
+    cores = len(os.sched_getaffinity(0))
+    remedy = "" if cores >= 2 else "With one core the quickstart takes about twice as long."
+    return Finding("cores", "ok" if cores >= 2 else "note", str(cores), remedy)
+
+
+def _memory() -> Finding:
+    values = {}
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        name, _, rest = line.partition(":")
+        values[name] = int(rest.split()[0]) / 2**20
+    free, total = values.get("MemAvailable", 0.0), values.get("MemTotal", 0.0)
+    remedy = "" if free >= MEMORY_GB else f"The quickstart may use {MEMORY_GB} GB: close something first."
+    return Finding("memory", "note" if remedy else "ok", f"{free:.1f} of {total:.1f} GB free", remedy)
+
+
+def _disk() -> Finding:
+    free = shutil.disk_usage(".").free / 2**30
+    remedy = "" if free >= DISK_GB else f"Free {DISK_GB} GB, or write runs_dir=FOLDER on another disk."
+    return Finding("disk", "note" if remedy else "ok", f"{free:.1f} GB free here", remedy)
+
+
+def _git() -> Finding:
+    return _tool("git", ["git", "--version"], "apt-get install git")
+
+
+def _bubblewrap() -> Finding:
+    """Not only whether it is there: whether it makes namespaces here."""
+    found = _tool("bubblewrap", ["bwrap", "--version"], "apt-get install bubblewrap")
+    if found.status != "ok":
+        return found
+    command = ["bwrap", "--unshare-all", "--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev", "true"]
+    tried = _call(command)
+    if tried is None or tried.returncode != 0:
+        said = (tried.stderr.strip().splitlines() or ["no output"])[-1] if tried else "it did not end"
+        return Finding(
+            "bubblewrap", "missing", f"{found.found}, but it cannot start a sandbox: {said}", _userns_remedy()
+        )
+    return Finding("bubblewrap", "ok", f"{found.found}, starts a sandbox")
+
+
+def _namespaces() -> Finding:
+    tried = _call(["unshare", "--user", "--map-root-user", "--mount", "true"])
+    if tried is not None and tried.returncode == 0:
+        return Finding("user namespaces", "ok", "allowed")
+    return Finding("user namespaces", "missing", "refused", _userns_remedy())
+
+
+def _userns_remedy() -> str:
+    if _sysctl("kernel/apparmor_restrict_unprivileged_userns") == "1":
+        return (
+            "As root: sysctl -w kernel.apparmor_restrict_unprivileged_userns=0 (Ubuntu 24.04 restricts them)"
+        )
+    if _sysctl("kernel/unprivileged_userns_clone") == "0":
+        return "As root: sysctl -w kernel.unprivileged_userns_clone=1"
+    if _sysctl("user/max_user_namespaces") == "0":
+        return "As root: sysctl -w user.max_user_namespaces=15000"
+    return (
+        "In a container, start it with --security-opt seccomp=unconfined --security-opt apparmor=unconfined."
+    )
+
+
+def _sysctl(name: str) -> str:
+    try:
+        return Path("/proc/sys", name).read_text().strip()
+    except OSError:
+        return ""
+
+
+def _state_dir() -> Finding:
+    path = Path("/var/tmp") / f"crrl-{os.getuid()}"
+    parent = path if path.exists() else path.parent
+    if not os.access(parent, os.W_OK | os.X_OK):
+        return Finding(
+            "state_dir",
+            "missing",
+            f"{parent} is not writable",
+            "Write sandbox.state_dir=FOLDER, outside HOME.",
+        )
+    free = shutil.disk_usage(parent).free / 2**30
+    return Finding("state_dir", "ok", f"{path}, {free:.1f} GB free")
+
+
+def _sockets() -> Finding:
+    """The gateway listens on loopback, the processes talk over unix sockets."""
+    try:
+        with socket.socket() as tcp:
+            tcp.bind(("127.0.0.1", 0))
+        with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as unix:
+            unix.bind(f"{folder}/s")
+    except OSError as error:
+        return Finding("sockets", "missing", str(error), "Allow loopback and unix sockets for this user.")
+    return Finding("sockets", "ok", "loopback and unix")
+
+
+def _torch() -> Finding:
+    """Asked in a process of its own: importing torch costs seconds and can crash."""
+    if importlib.util.find_spec("torch") is None:
+        return Finding(
+            "torch",
+            "missing",
+            "not installed",
+            "pip install -c constraints.txt coderepair-rl, or: make setup",
+        )
+    code = "import torch; c=torch.cuda; print(torch.__version__, '|', c.get_device_name(0) if c.is_available() else 'CPU')"
+    tried = _call([sys.executable, "-c", code], timeout=120)
+    if tried is None or tried.returncode != 0:
+        said = (tried.stderr.strip().splitlines() or ["no output"])[-1] if tried else "import did not end"
+        return Finding("torch", "missing", said, "pip install --force-reinstall torch==2.13.0")
+    return Finding("torch", "ok", tried.stdout.strip().replace(" | ", ", "))
+
+
+def _packages() -> Finding:
+    found, lacking = [], []
+    for name in ("transformers", "trl", "renderers", "hydra-core", "fastapi", "openai", "msgspec"):
+        try:
+            found.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            lacking.append(name)
+    if lacking:
+        return Finding(
+            "packages",
+            "missing",
+            "not installed: " + ", ".join(lacking),
+            "make setup, or: pip install " + " ".join(lacking),
+        )
+    return Finding("packages", "ok", ", ".join(found))
+
+
+def _tool(name: str, command: list[str], install: str) -> Finding:
+    if shutil.which(command[0]) is None:
+        return Finding(name, "missing", "not installed", ("" if os.geteuid() == 0 else "sudo ") + install)
+    tried = _call(command)
+    if tried is None or tried.returncode != 0:
+        return Finding(
+            name, "missing", f"{command[0]} does not run", ("" if os.geteuid() == 0 else "sudo ") + install
+        )
+    return Finding(name, "ok", tried.stdout.strip().splitlines()[0])
+
+
+def _call(command: list[str], timeout: float = 20) -> subprocess.CompletedProcess[str] | None:
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+
+
+CHECKS: tuple[Callable[[], Finding], ...] = (
+    _system,
+    _python,
+    _cores,
+    _memory,
+    _disk,
+    _git,
+    _bubblewrap,
+    _namespaces,
+    _state_dir,
+    _sockets,
+    _torch,
+    _packages,
+)
