@@ -1,5 +1,6 @@
 """Cheating patches: each scores zero, is counted by name, and leaves the judge fit for an honest run."""
 
+# ruff: noqa: E501 (programs in strings)
 from __future__ import annotations
 
 import asyncio

@@ -1,5 +1,6 @@
 """The judge's life: caching, joining, time limits, its own death, its owner's."""
 
+# ruff: noqa: ASYNC110, ASYNC220 (looks at processes from outside)
 from __future__ import annotations
 
 import asyncio

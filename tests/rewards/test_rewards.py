@@ -1,5 +1,6 @@
 """Rewards, their combination, and the detectors on honest patches."""
 
+# ruff: noqa: E501 (programs in strings)
 from __future__ import annotations
 
 import pytest

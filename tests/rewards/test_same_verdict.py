@@ -1,5 +1,6 @@
 """The judge says what plain `python -m pytest` says."""
 
+# ruff: noqa: E501 (programs in strings)
 from __future__ import annotations
 
 import re

@@ -1,7 +1,7 @@
 """Rewards: how a patch is judged, and the number the policy is trained on.
 
-`judge.PytestJudge` runs a task's tests on a patch (`TestResults`); rewards turn that into numbers; `combine` weighs
-them into a `Verdict`. A reward is `Reward` (`rewards/api.py`): a name and
+`judge.PytestJudge` runs a task's tests on a patch (`TestResults`); rewards turn that into numbers; `combine`
+weighs them into a `Verdict`. A reward is `Reward` (`rewards/api.py`): a name and
 
     __call__(task, patch, results, samples) -> float | None        # None: not applicable
 

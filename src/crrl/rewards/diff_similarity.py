@@ -1,14 +1,14 @@
 """Metric `diff_similarity`: how near a patch is to the developer's, in [0, 1].
 
-For every file of either patch, its changed lines in order (`-` and `+` lines, their sign kept, trailing white space
-dropped, blank ones left out), files in name order under their names; then
+For every file of either patch, its changed lines in order (`-` and `+` lines, their sign kept, trailing white
+space dropped, blank ones left out), files in name order under their names; then
 
     similarity = difflib.SequenceMatcher(None, patch_lines, solution_lines, autojunk=False).ratio()
                = 2 * matching lines / (lines of the patch + lines of the solution)
 
-The measure of SWE-RL (Wei et al. 2025, arXiv:2502.18449, section 2.2: `difflib.SequenceMatcher` ratio between
-predicted and oracle patch), over normalised changed lines rather than over characters, so that hunk headers, index
-lines and context count for nothing. Two empty patches are equal (1.0); an empty and a non-empty one share
+The measure of SWE-RL (Wei et al. 2025, arXiv:2502.18449: `difflib.SequenceMatcher` ratio between predicted
+and oracle patch), over normalised changed lines rather than characters, so that hunk headers, index lines and
+context count for nothing. Two empty patches are equal (1.0); an empty and a non-empty one share
 nothing (0.0). Not applicable (None) where the task has no known solution.
 """
 

@@ -1,7 +1,7 @@
 """Reward `format`: 1.0 for an episode that ended by itself with a patch that applies, else 0.0.
 
-From what a reward sees: every sample on the main line ended with `stop` (none was cut or cancelled), and the patch
-is not empty and applied. Whether each tool call parsed is the agent's to say: `Episode.well_formed`.
+From what a reward sees: every sample on the main line ended with `stop` (none was cut or cancelled), and the
+patch is not empty and applied. Whether each tool call parsed is the agent's to say: `Episode.well_formed`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The judge's own read-only folder: pytest and what it needs, the zygote, the seccomp program.
 
-Content-addressed under `state_dir/harness/<hash>/`, made once, readable by the dropped uid (a virtual environment
-under a home of mode 0700 is not). The hash is the harness version: a verdict is comparable with another only
-under the same one.
+Content-addressed under `state_dir/harness/<hash>/`, made once, readable by the dropped uid (a virtual
+environment under a home of mode 0700 is not). The hash is the harness version: a verdict is comparable with
+another only under the same one.
 """
 
 from __future__ import annotations

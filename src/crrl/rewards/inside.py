@@ -1,13 +1,13 @@
-"""What the judged test process runs: pytest, driven by hand, with its report kept out of patched code's reach.
+"""What the judged test process runs: pytest, driven by hand, its report kept out of patched code's reach.
 
-Imported once by the zygote (standard library and pytest only), run in a fork. Patched code shares this process,
-so nothing here is a wall; the walls are the namespaces around it and the supervisor outside. What this file does
-is make a forged report hard and leave a trace:
+Imported once by the zygote (standard library and pytest only), run in a fork. Patched code shares this
+process, so nothing here is a wall; the walls are the namespaces around it and the supervisor outside. What
+this file does is make a forged report hard and leave a trace:
 
-- the report's key and the statuses live on the interpreter's evaluation stack only (`deliver(mac(...), run(...))`,
-  `tuple(map(...))`): no variable, closure, plugin or gc-tracked container leads to them;
-- an audit hook, which Python code cannot remove, ends the run where patched code reaches for frames, the garbage
-  collector, ctypes, /proc memory, its supervisor, or code that claims a trusted file name;
+- the report's key and the statuses live on the interpreter's evaluation stack only
+  (`deliver(mac(...), run(...))`, `tuple(map(...))`): no variable, closure, plugin or container leads to them;
+- an audit hook, which Python code cannot remove, ends the run where patched code reaches for frames, the
+  garbage collector, ctypes, /proc memory, its supervisor, or code that claims a trusted file name;
 - pytest's, pluggy's, unittest's and the builtins' own callables, and every registered hook, are compared with
   what they were before the workspace was imported: after each test and at the end.
 """
@@ -18,29 +18,33 @@ import hashlib
 import importlib
 import json
 import os
+import pathlib
 import socket
 import sys
 import types
 
 # held by name: patched code can replace what `builtins` gives, not what these functions use
-from builtins import all, frozenset, getattr, id, isinstance, len, map, range, tuple, type, vars  # noqa: UP029
+from builtins import all, any, frozenset, getattr, id, isinstance, len, map, range, tuple, type, vars  # noqa: UP029
 from collections.abc import Callable, Iterator
 from operator import is_
+from typing import Any
 
 import _pytest.config
 import pluggy
 import pytest
+from _pytest.fixtures import FixtureFunctionDefinition, FixtureManager
 from _pytest.main import Session
 from _pytest.runner import runtestprotocol
 
-for _name in (*_pytest.config.default_plugins, "pytester_assertions"):
-    importlib.import_module(f"_pytest.{_name}")
-for _name in (
-    "_pytest._py.path _pytest._code.source _pytest._io.saferepr _pytest.assertion.rewrite _pytest.unittest unittest"
-    " unittest.mock doctest pdb bdb json logging random math statistics itertools functools collections dataclasses"
-    " typing enum string re datetime decimal fractions heapq bisect copy textwrap operator asyncio tomllib"
-    " configparser shutil tempfile threading queue subprocess csv io"
-).split():
+PREPARED = ("-p", "no:cacheprovider")  # the judge's own arguments, known before any run
+# what pytest, its plugins and common tests import late; already imported, a fork need not
+WARM_IMPORTS = """
+_pytest._argcomplete _pytest.pytester_assertions readline faulthandler asyncio bisect configparser copy csv
+dataclasses datetime decimal doctest enum fractions functools heapq io itertools logging math multiprocessing
+operator pdb queue random re shutil statistics string subprocess tempfile textwrap threading tomllib typing
+unittest.mock
+"""
+for _name in WARM_IMPORTS.split():
     importlib.import_module(_name)
 
 TRUSTED = ("_pytest", "pytest", "pluggy", "iniconfig", "unittest", "builtins", "operator", "_operator")
@@ -168,14 +172,45 @@ def guard(patched: frozenset[str], stop: Callable[[str], None]) -> None:
     sys.addaudithook(hook)
 
 
+def skip_plugins_without_fixtures() -> None:
+    """Spare each run the search for fixtures in pytest's own plugins that hold none."""
+    search, bare = FixtureManager.parsefactories, {}
+
+    def holds_none(holder: object) -> bool:
+        kind = holder if isinstance(holder, type | types.ModuleType) else type(holder)
+        if kind not in bare:
+            trusted = getattr(kind, "__module__", None) or kind.__name__
+            spaces = map(vars, kind.__mro__) if isinstance(kind, type) else [vars(kind)]
+            bare[kind] = str(trusted).startswith("_pytest.") and not any(
+                isinstance(value, FixtureFunctionDefinition) for space in spaces for value in space.values()
+            )
+        return bare[kind]
+
+    def parsefactories(self: FixtureManager, *args: Any, **kwargs: Any) -> None:
+        if "holder" not in kwargs or not holds_none(kwargs["holder"]):  # positional: a node, to be searched
+            search(self, *args, **kwargs)
+
+    FixtureManager.parsefactories = parsefactories  # type: ignore[method-assign]
+
+
+def prepare(argv: list[str], plugins: list[object], warm: pytest.Config) -> pytest.Config:
+    """pytest's `_prepareconfig`, on a configuration made before the fork unless plugins are switched off."""
+    if any(word.startswith(("no:", "-pno:")) for word in argv if word not in PREPARED):
+        return _pytest.config._prepareconfig(argv, plugins)
+    warm.invocation_params = warm.InvocationParams(args=argv, plugins=plugins, dir=pathlib.Path.cwd())
+    for plugin in plugins:
+        warm.pluginmanager.register(plugin)
+    return warm.pluginmanager.hook.pytest_cmdline_parse(pluginmanager=warm.pluginmanager, args=argv)
+
+
 def snapshot() -> tuple:
-    """Every callable that pytest, pluggy, unittest and the builtins hold in modules and classes, by identity."""
+    """Every callable that pytest, pluggy, unittest and the builtins hold, by identity."""
     own = {name: value for name, value in globals().items() if callable(value)}
     taken: list[tuple] = [(globals().get, tuple(own), tuple(own.values()))]
     for name, module in tuple(sys.modules.items()):
         if name.partition(".")[0] not in TRUSTED:
             continue
-        spaces = [vars(module)]
+        spaces: list = [vars(module)]
         spaces += [
             vars(v)
             for v in vars(module).values()
@@ -222,7 +257,7 @@ class Protocol:
 
 
 def status_of(reports: list[pytest.TestReport]) -> str:
-    """pytest's own words: a failing set-up or tear-down is an error, an expected failure counts as skipped."""
+    """pytest's own words: a failing set-up or tear-down is an error, an expected failure is skipped."""
     by_phase = {report.when: report.outcome for report in reports}
     if by_phase.get("setup") == "failed" or by_phase.get("teardown") == "failed":
         return "error" if by_phase.get("call") != "failed" else "failed"
@@ -233,8 +268,8 @@ def status_of(reports: list[pytest.TestReport]) -> str:
 
 def run(request: dict, stop: Callable[[str], None]) -> bytes:
     """Collect and run; the result is the report's body: {"tests": {id: status}, "collected": n}."""
-    before, dumps, intact, strange = snapshot(), json.dumps, untouched, strange_hooks
-    config = _pytest.config._prepareconfig(request["argv"], [Protocol()])
+    before, dumps, intact, strange = BEFORE, json.dumps, untouched, strange_hooks
+    config = prepare(request["argv"], [Protocol()], WARM)
     known = frozenset(map(id, config.pluginmanager.get_plugins()))
     config._do_configure()
     session = Session.from_config(config)
@@ -289,3 +324,8 @@ def finish(
     sys.stdout.flush()
     verify()
     return body
+
+
+skip_plugins_without_fixtures()
+WARM = _pytest.config.get_config(PREPARED)
+BEFORE = snapshot()

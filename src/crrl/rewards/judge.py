@@ -1,9 +1,9 @@
 """`PytestJudge`: runs a task's tests on a patch, in a process that nobody believes.
 
-The host (this file) works out the patched files, leaves out whatever the patch did to tests, configuration and
-import machinery, puts the task's own tests on top, and has a warm zygote (`zygote.py`) fork one throw-away
-interpreter for them. Invariant 3 (judged elsewhere): the zygote's supervisor stands outside the judged
-namespaces; an id without a report is `missing`. Invariant 2: our own failures raise LostError, never a score.
+The host (this file) works out the patched files, leaves out whatever the patch did to tests, configuration
+and import machinery, puts the task's own tests on top, and has a warm zygote (`zygote.py`) fork one
+throw-away interpreter for them. Invariant 3 (judged elsewhere): the zygote's supervisor stands outside the
+judged namespaces; an id without a report is `missing`. Invariant 2: our own failures raise LostError, never a score.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import contextlib
 import hashlib
 import json
 import os
+import shlex
 import socket
 import struct
 from collections.abc import Awaitable, Callable
@@ -29,12 +30,15 @@ from crrl.sandbox import seccomp
 from crrl.sandbox.api import Workspace
 from crrl.tasks.task import Source, Task
 
-BOX = """--unshare-user --uid 1000 --gid 1000 --unshare-pid --as-pid-1 --unshare-ipc --unshare-uts --unshare-net
+BOX = shlex.split("""
+--unshare-user --uid 1000 --gid 1000 --unshare-pid --as-pid-1 --unshare-ipc --unshare-uts --unshare-net
 --unshare-cgroup-try --hostname judge --new-session --die-with-parent --cap-drop ALL --ro-bind /usr /usr
 --symlink usr/bin /bin --symlink usr/lib /lib --symlink usr/lib64 /lib64 --symlink usr/sbin /sbin
 --ro-bind-try /etc/ld.so.cache /etc/ld.so.cache --ro-bind-try /etc/alternatives /etc/alternatives
---ro-bind-try /etc/passwd /etc/passwd --ro-bind-try /etc/group /etc/group --ro-bind-try /etc/localtime /etc/localtime
---proc /proc --dev /dev --dir /workspace --dir /scratch --dir /tmp --dir /state""".split()
+--ro-bind-try /etc/passwd /etc/passwd --ro-bind-try /etc/group /etc/group
+--ro-bind-try /etc/localtime /etc/localtime --proc /proc --dev /dev
+--dir /workspace --dir /scratch --dir /tmp --dir /state
+""")
 GRACE_S = 10.0  # beyond the run's own limit: after that it is our side that hangs
 
 
@@ -70,7 +74,7 @@ class PytestJudge:
 
     Args:
         state_dir: where the harness is kept and prepared workspaces lie; readable by the dropped uid.
-        prepare: makes a Workspace of a source that is not `files` (`Sandbox.prepare`); it lies under `state_dir`.
+        prepare: makes a Workspace of a source that is not `files` (`Sandbox.prepare`), under `state_dir`.
         concurrency: judged runs at the same time.
     """
 

@@ -74,7 +74,7 @@ def write_frame(sock: socket.socket, message: dict) -> None:
     sock.sendall(struct.pack("!I", len(data)) + data)
 
 
-# --- zygote ---------------------------------------------------------------------------------------------------
+# --- zygote ---------------------------------------------------------------------------------------
 
 
 def serve(control: socket.socket) -> None:
@@ -88,13 +88,13 @@ def serve(control: socket.socket) -> None:
     signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
     control.send(b"ready")
     while True:
-        ready, _, _ = select.select([control, wake], [], [])
+        ready, _, _ = select.select([control.fileno(), wake], [], [])
         if wake in ready:
             os.read(wake, 4096)
             with contextlib.suppress(ChildProcessError):
                 while os.waitpid(-1, os.WNOHANG)[0]:
                     pass
-        if control not in ready:
+        if control.fileno() not in ready:
             continue
         message, fds, _, _ = socket.recv_fds(control, 16, 1)
         if not message:
@@ -111,7 +111,7 @@ def serve(control: socket.socket) -> None:
         os.close(fds[0])
 
 
-# --- supervisor -----------------------------------------------------------------------------------------------
+# --- supervisor -----------------------------------------------------------------------------------
 
 
 def supervise(host: socket.socket) -> None:
@@ -215,7 +215,7 @@ def collect(
 
 
 def judge_report(reported: bytes, key: bytes, reason: str, code: int, printed: bytes) -> dict:
-    """What the run is worth. Only a whole report under the key counts; anything else leaves no test passed."""
+    """What the run is worth. Only a whole report under the key counts; else no test has passed."""
     if reason:
         return {"reason": reason}
     if reported.startswith(b"TAMPER "):
@@ -232,7 +232,7 @@ def judge_report(reported: bytes, key: bytes, reason: str, code: int, printed: b
     return {"reason": {71: "memory", 74: "disk"}.get(code, "no_marker")}
 
 
-# --- init: PID 1 of the judged namespaces ---------------------------------------------------------------------
+# --- init: PID 1 of the judged namespaces ---------------------------------------------------------
 
 
 def run_init(request: dict, report: socket.socket, output: int) -> int:
@@ -251,7 +251,7 @@ def run_init(request: dict, report: socket.socket, output: int) -> int:
     if test == 0:
         try:
             become_untrusted(limits, output)
-            import inside
+            import inside  # type: ignore[import-not-found]
 
             inside.judge(request, report.detach())
         finally:
@@ -322,7 +322,7 @@ def resident_bytes() -> int:
     return total * resource.getpagesize()
 
 
-# --- test: what patched code gets -----------------------------------------------------------------------------
+# --- test: what patched code gets -----------------------------------------------------------------
 
 
 def become_untrusted(limits: dict, output: int) -> None:
