@@ -1,6 +1,6 @@
 """Sandboxes: where an agent's commands run, and the patch taken from what they left.
 
-    sandbox = make("bubblewrap", state_dir=Path("/var/tmp/crrl-0"), uid=None)   # raises CrrlError with the remedy
+    sandbox = make("bubblewrap", state_dir=Path("/var/tmp/crrl-0"), uid=None)  # CrrlError with the remedy
     workspace = await sandbox.prepare(task.source)     # Workspace(lower, git_dir, base): cached by content
     box = await sandbox.start(Spec(root=workspace))    # raises LostError("sandbox_start", ...)
     result = await box.exec(["bash", "-c", "ls"], timeout_s=10, output_limit=4000)
@@ -8,15 +8,18 @@
     patch = await box.patch()      # kills everything first; afterwards only close()
     await box.close(); await sandbox.close()
 
-- `exec` never raises for what a command did. `result.reason`: exit | timeout | output | memory | disk | lost; `code`
-  is None unless `exit` (a command killed by signal N, by itself or by `kill -9 -1`, exits with 128+N; one not found with 127).
-  Whatever a command left running in the background is killed when it ends. `lost` means that the box is gone.
+- `exec` never raises for what a command did. `result.reason`: exit | timeout | output | memory | disk |
+  lost; `code` is None unless `exit` (a command killed by signal N, by itself or by `kill -9 -1`, exits with
+  128+N; one not found with 127). Whatever a command left running in the background is killed when it ends.
+  `lost` means that the box is gone.
 - `read`, `write`, `patch` raise LostError("sandbox_died") where the box is gone.
-- Between commands nothing of the agent's runs. /workspace is the repository, HOME is /home/agent, /tmp is writable.
+- Between commands nothing of the agent's runs. /workspace is the repository, HOME is /home/agent, /tmp is
+  writable.
 - `seccomp.build() -> bytes` is the system call filter (also used by the judge).
 - `availability.check(state_dir, uid) -> list[Finding]` says what is missing, for `crrl doctor`.
 
-To add a back end: a class with `prepare`, `start` and `close` (`api.Sandbox`) in a file of this room, and one line below.
+To add a back end: a class with `prepare`, `start` and `close` (`api.Sandbox`) in a file of this room, and
+one line below.
 """
 
 from __future__ import annotations
@@ -42,7 +45,8 @@ def default_state_dir() -> Path:
 
 
 def make(name: str = "bubblewrap", *, state_dir: Path | None = None, uid: int | None = None) -> Sandbox:
-    """The back end called `name`. Raises UsageError (unknown) or CrrlError (unusable here, with the remedy)."""
+    """The back end called `name`. Raises UsageError (unknown) or CrrlError (unusable here, with the
+    remedy)."""
     if name not in BACKENDS:
         raise UsageError(f"Unknown sandbox '{name}'.", nearest(name, BACKENDS))
     module, cls = BACKENDS[name].split(":")

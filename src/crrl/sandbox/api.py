@@ -36,8 +36,10 @@ class Workspace:
     """A prepared repository: shared, read-only, made once per task source and cached by content.
 
     Args:
-        lower: the tree an episode sees (its own `.git` with one commit, no later history), the overlay's lower layer.
-        git_dir: pristine bare git dir owned by the host; never shown inside a box; patches are taken against it.
+        lower: the tree an episode sees (its own `.git` with one commit, no later history), the overlay's
+            lower layer.
+        git_dir: pristine bare git dir owned by the host; never shown inside a box; patches are taken
+            against it.
         base: commit id in `git_dir` that equals `lower`.
     """
 
@@ -88,7 +90,8 @@ class Box(Protocol):
     ) -> ExecResult: ...
 
     async def read(self, path: str, limit: int = 1 << 20) -> bytes:
-        """Raises FileNotFoundError, IsADirectoryError, PermissionError or ValueError (leaves the workspace)."""
+        """Raises FileNotFoundError, IsADirectoryError, PermissionError or ValueError (leaves the
+        workspace)."""
         ...
 
     async def write(self, path: str, data: bytes) -> None:
@@ -96,8 +99,8 @@ class Box(Protocol):
         ...
 
     async def patch(self) -> str:
-        """Kill everything in the box, then the unified diff (git, binary, full index) of the workspace against
-        the base, taken with the host-owned git dir. The box runs nothing afterwards."""
+        """Kill everything in the box, then the unified diff (git, binary, full index) of the workspace
+        against the base, taken with the host-owned git dir. The box runs nothing afterwards."""
         ...
 
     async def close(self) -> None:
@@ -109,7 +112,8 @@ class Sandbox(Protocol):
     """A back end: starts boxes. One file in this room, one line in `sandbox/__init__.py`."""
 
     async def prepare(self, source: object) -> Workspace:
-        """`tasks.task.Source` -> Workspace, cached by content under `state_dir`. Idempotent, safe concurrently."""
+        """`tasks.task.Source` -> Workspace, cached by content under `state_dir`. Idempotent, safe
+        concurrently."""
         ...
 
     async def start(self, spec: Spec) -> Box: ...

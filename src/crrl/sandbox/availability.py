@@ -1,4 +1,5 @@
-"""What bubblewrap boxes need of the host, and what to do where it is missing (`crrl doctor`, and every start)."""
+"""What bubblewrap boxes need of the host, and what to do where it is missing (`crrl doctor`, and every
+start)."""
 
 from __future__ import annotations
 
@@ -100,7 +101,8 @@ def _readable(state_dir: Path, uid: int) -> list[Finding]:
 def _namespaces(uid: int) -> list[Finding]:
     drop = ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups"] if os.getuid() == 0 else []
     if _works([*drop, "unshare", "-Urm", "true"]):
-        overlay = "mount -t tmpfs t /mnt && cd /mnt && mkdir l u w m && mount -t overlay o m -o lowerdir=l,upperdir=u,workdir=w,userxattr"
+        overlay = "mount -t tmpfs t /mnt && cd /mnt && mkdir l u w m && "
+        overlay += "mount -t overlay o m -o lowerdir=l,upperdir=u,workdir=w,userxattr"
         if not _works([*drop, "unshare", "-Urm", "sh", "-c", overlay]):
             problem = "This kernel does not allow overlay mounts in a user namespace."
             return [Finding(problem, "Use Linux 5.11 or newer with overlayfs (modprobe overlay).")]

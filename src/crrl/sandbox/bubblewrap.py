@@ -1,8 +1,8 @@
 """The default back end: bubblewrap boxes, forked by one launcher process, seen from the worker's event loop.
 
-No thread per box: the loop watches three descriptors of each (`keeper.py`, `pid1.py`, the output pipe). Invariant 2:
-a box that dies without having been told to is `lost`; an agent cannot bring that about, because nothing inside can
-signal or trace PID 1, and whatever it kills besides is an exit code.
+No thread per box: the loop watches three descriptors of each (`keeper.py`, `pid1.py`, the output pipe).
+Invariant 2: a box that dies without having been told to is `lost`; an agent cannot bring that about,
+because nothing inside can signal or trace PID 1, and whatever it kills besides is an exit code.
 """
 
 from __future__ import annotations
@@ -79,7 +79,8 @@ class BubblewrapSandbox:
         return await asyncio.to_thread(workspace.prepare, source, self.state_dir, self.uid)
 
     async def start(self, spec: Spec) -> BubblewrapBox:
-        """A box that answers. Raises LostError (`sandbox_start`), CrrlError (a setting this back end lacks)."""
+        """A box that answers. Raises LostError (`sandbox_start`), CrrlError (a setting this back end
+        lacks)."""
         if spec.gateway_socket is not None:
             raise CrrlError(
                 "The bubblewrap sandbox does not yet show a gateway inside a box.",
@@ -168,7 +169,9 @@ class BubblewrapBox:
         self._channel, self._control, self._output = channel, control, output
         self._turn = asyncio.Lock()
         self._closed = False
-        self._why = ""
+        self._why = ""  # why no further command can run
+        self._dead = False  # ended by itself
+        self._stale = 0  # answers of cancelled commands, still to come
         self._reply: asyncio.Future[list[str]] | None = None
         self._sink: Sink | None = None
         control.setblocking(False)
@@ -230,28 +233,31 @@ class BubblewrapBox:
             _raise(await self._ask(_message("write", path, len(data)), GRACE_S, messages), path)
 
     async def patch(self) -> str:
-        """See `Box.patch`; content beyond the limits in `patch.py` is left out. Raises LostError, ValueError (no root)."""
+        """See `Box.patch`; content beyond the limits in `patch.py` is left out. Raises LostError,
+        ValueError (no root)."""
         if not self._has_root:
             raise ValueError("a box without a repository has no patch")
         async with self._turn:
-            if self._closed or self._why:
+            if self._closed or self._dead:
                 raise LostError("sandbox_died", self._why or "the box is closed")
+            self._why = "its patch was taken"
             self._loop.remove_reader(self._control)
             self._loop.remove_reader(self._output)
             try:
                 async with asyncio.timeout(PATCH_S):
                     await self._loop.sock_sendall(self._channel, b"patch")
-                    while True:
-                        text, fds = await self._receive_channel()
-                        if not text.startswith(b"exited"):
-                            break
+                    text, fds = await self._receive_channel()
             except (OSError, TimeoutError) as error:
                 raise LostError("sandbox_died", f"no patch: {error}") from error
+            if text.startswith(b"exited"):
+                raise LostError("sandbox_died", text.decode("utf-8", "replace"))
             if text != b"ok":
                 raise LostError("patch_failed", text.decode("utf-8", "replace"))
-            with open(fds[0], "rb") as file:
-                file.seek(0)
-                return file.read().decode("utf-8")
+            size = os.fstat(fds[0]).st_size
+            try:
+                return os.pread(fds[0], size, 0).decode("utf-8")
+            finally:
+                os.close(fds[0])
 
     async def close(self) -> None:
         """Returns when no process of the box is left; its files are the keeper's tmpfs and go with it."""
@@ -276,7 +282,8 @@ class BubblewrapBox:
                 self._reply.set_result([])
 
     async def _ask(self, request: bytes, within: float, more: Sequence[bytes] = ()) -> list[str]:
-        """PID 1's answer; [] where the box is gone or does not answer (it is closed then: nothing may come late)."""
+        """PID 1's answer; [] where the box is gone or does not answer (it is closed then: nothing may come
+        late)."""
         if self._closed or self._why:
             return []
         try:
@@ -285,10 +292,15 @@ class BubblewrapBox:
                 await self._loop.sock_sendall(self._control, message)
         except OSError:
             return []
+        except asyncio.CancelledError:
+            self._why = "cancelled in the middle of a request"
+            raise
         try:
             return await self._answer(within)
-        except asyncio.CancelledError:
-            self._why = "cancelled in the middle of a command"
+        except asyncio.CancelledError:  # the agent's time is up: end the command, the box stays usable
+            self._stale += 1
+            with contextlib.suppress(OSError):
+                self._control.send(b"abort")
             raise
 
     async def _answer(self, within: float) -> list[str]:
@@ -310,8 +322,14 @@ class BubblewrapBox:
         except OSError:
             message = b""
         if not message:
-            self._why = self._why or "the box ended by itself"
+            self._why, self._dead = self._why or "the box ended by itself", True
             self._loop.remove_reader(self._control)
+        elif self._stale > 0:
+            self._stale -= 1
+            self._drain()
+            if self._sink is not None:
+                self._sink.clear()
+            return
         if self._reply is not None and not self._reply.done():
             self._reply.set_result([os.fsdecode(f) for f in message.split(b"\0")] if message else [])
 
@@ -343,8 +361,8 @@ class BubblewrapBox:
             try:
                 text, fds, _, _ = socket.recv_fds(self._channel, 4096, 1)
             except BlockingIOError:
-                readable = self._loop.create_future()
-                self._loop.add_reader(self._channel, lambda f=readable: f.done() or f.set_result(None))
+                readable: asyncio.Future[None] = self._loop.create_future()
+                self._loop.add_reader(self._channel, _wake, readable)
                 try:
                     await readable
                 finally:
@@ -361,6 +379,11 @@ class BubblewrapBox:
                 return text.decode("utf-8", "replace")
         except (OSError, TimeoutError):
             return self._why or "no word from it"
+
+
+def _wake(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 def _message(*fields: object) -> bytes:
@@ -387,7 +410,8 @@ def _raise(fields: list[str], path: str) -> None:
 
 
 def _compile_pid1(state_dir: Path) -> str:
-    """pid1.py as bytecode of the box's interpreter: compiling at each start would cost as much as the start."""
+    """pid1.py as bytecode of the box's interpreter: compiling at each start would cost as much as the
+    start."""
     source = Path(__file__).with_name("pid1.py")
     info = source.stat()
     made = state_dir / f"pid1-{info.st_mtime_ns:x}-{Path(PYTHON).stat().st_mtime_ns:x}.pyc"

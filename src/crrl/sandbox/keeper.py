@@ -1,8 +1,10 @@
-"""The keeper of one box: a fork of the launcher that owns the box's mounts and outlives its processes by one patch.
+"""The keeper of one box: a fork of the launcher that owns the box's mounts and outlives its processes by
+one patch.
 
-As the unprivileged uid, in its own user and mount namespaces: two size- and inode-limited tmpfs (the workspace's
-writable layer; /tmp, HOME and /dev/shm), the overlay, then bubblewrap on top with everything unshared. No file of an
-episode is on a disk: when the keeper ends, however it ends, its namespaces and their tmpfs are gone (invariant 4).
+As the unprivileged uid, in its own user and mount namespaces: two size- and inode-limited tmpfs (the
+workspace's writable layer; /tmp, HOME and /dev/shm), the overlay, then bubblewrap on top with everything
+unshared. No file of an episode is on a disk: when the keeper ends, however it ends, its namespaces and
+their tmpfs are gone (invariant 4).
 
 Speaks with `bubblewrap.py` over a SOCK_SEQPACKET descriptor:
     patch -> `ok` with a memory file that holds the patch | `error` text        (kills the box first)
@@ -27,11 +29,14 @@ libc = ctypes.CDLL(None, use_errno=True)
 MS_NOSUID, MS_NODEV, MS_REC, MS_PRIVATE = 2, 4, 16384, 1 << 18
 CLONE_NEWNS, CLONE_NEWUSER = 0x00020000, 0x10000000
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 1, 4, 36, 38
-BOX = """--unshare-user --disable-userns --unshare-pid --as-pid-1 --unshare-ipc --unshare-uts --unshare-cgroup-try
+BOX = """
+--unshare-user --disable-userns --unshare-pid --as-pid-1 --unshare-ipc --unshare-uts --unshare-cgroup-try
 --unshare-net --uid 1000 --gid 1000 --hostname box --new-session --die-with-parent --cap-drop ALL
---ro-bind /usr /usr --symlink usr/bin /bin --symlink usr/lib /lib --symlink usr/lib64 /lib64 --symlink usr/sbin /sbin
---ro-bind-try /etc/ld.so.cache /etc/ld.so.cache --ro-bind-try /etc/alternatives /etc/alternatives
---ro-bind-try /etc/ssl /etc/ssl --ro-bind-try /etc/localtime /etc/localtime --proc /proc --dev /dev""".split()
+--ro-bind /usr /usr --symlink usr/bin /bin --symlink usr/sbin /sbin --symlink usr/lib /lib
+--symlink usr/lib64 /lib64 --ro-bind-try /etc/ld.so.cache /etc/ld.so.cache --ro-bind-try /etc/ssl /etc/ssl
+--ro-bind-try /etc/alternatives /etc/alternatives --ro-bind-try /etc/localtime /etc/localtime
+--proc /proc --dev /dev
+"""
 PASSWD = b"agent:x:1000:1000:agent:/home/agent:/bin/bash\nnobody:x:65534:65534:nobody:/:/usr/sbin/nologin\n"
 
 
@@ -62,7 +67,8 @@ def check(result: int, what: str) -> None:
 
 
 def confine(launcher: int, uid: int) -> None:
-    """Never any of this as host root: a mapped uid 1000 with no capabilities still read /etc/shadow through it."""
+    """Never any of this as host root: a mapped uid 1000 with no capabilities still read /etc/shadow through
+    it."""
     if os.getuid() == 0:
         os.setgroups([])
         os.setresgid(uid, uid, uid)
@@ -140,7 +146,7 @@ def start_box(control: int, output: int, order: dict[str, Any]) -> tuple[int, in
             for fd in (control, output, seccomp):
                 os.set_inheritable(fd, True)
             limits = [str(order[name]) for name in ("memory", "processes", "file", "open_files")]
-            argv = ["bwrap", *BOX, "--seccomp", str(seccomp), *(x for bind in binds for x in bind)]
+            argv = ["bwrap", *BOX.split(), "--seccomp", str(seccomp), *(x for bind in binds for x in bind)]
             argv += ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/workspace", "--clearenv"]
             argv += ["/usr/bin/python3", "-ISE", "/.crrl/pid1.pyc", str(control), str(output), *limits]
             os.chdir("/")
@@ -164,10 +170,10 @@ def serve(channel: socket.socket, box: int, stderr: int, order: dict[str, Any]) 
             os.lseek(stderr, 0, os.SEEK_SET)
             channel.send(b"exited " + os.read(stderr, 4000).strip())
             told = True
-        ready, _, _ = select.select([channel, ended_r], [], [])
+        ready, _, _ = select.select([channel.fileno(), ended_r], [], [])
         if ended_r in ready:
             os.read(ended_r, 4096)
-        if channel not in ready:
+        if channel.fileno() not in ready:
             continue
         message = channel.recv(64)
         if message != b"patch":
@@ -178,7 +184,8 @@ def serve(channel: socket.socket, box: int, stderr: int, order: dict[str, Any]) 
 
 
 def kill_box() -> None:
-    """Until no process of the box is left. Its PID 1 dies with bubblewrap and is ours to wait for (subreaper)."""
+    """Until no process of the box is left. Its PID 1 dies with bubblewrap and is ours to wait for
+    (subreaper)."""
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline:
         with open(f"/proc/self/task/{os.getpid()}/children") as file:

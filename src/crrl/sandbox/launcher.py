@@ -1,9 +1,10 @@
 """The launcher: one small, single-threaded process from which every box is forked.
 
-Small, because a fork of the worker would copy its page tables; single-threaded, because `--die-with-parent` follows
-the creating thread. Boxes die with their keeper, keepers with the launcher, the launcher with its owner's socket: a
-SIGKILL anywhere in that chain leaves no process, mount or file (tested). A message on its socket is a marshalled
-order with three descriptors: the keeper's channel, PID 1's control socket, the output pipe.
+Small, because a fork of the worker would copy its page tables; single-threaded, because `--die-with-parent`
+follows the creating thread. Boxes die with their keeper, keepers with the launcher, the launcher with its
+owner's socket: a SIGKILL anywhere in that chain leaves no process, mount or file (tested). A message on its
+socket is a marshalled order with three descriptors: the keeper's channel, PID 1's control socket, the
+output pipe.
 """
 
 from __future__ import annotations
@@ -33,11 +34,11 @@ def main() -> None:
     gc.freeze()
     me = os.getpid()
     while True:
-        ready, _, _ = select.select([inbox, wake_r], [], [])
+        ready, _, _ = select.select([inbox.fileno(), wake_r], [], [])
         if wake_r in ready:
             os.read(wake_r, 4096)
             reap()
-        if inbox not in ready:
+        if inbox.fileno() not in ready:
             continue
         message, fds, _, _ = socket.recv_fds(inbox, MESSAGE, 3)
         if not message:

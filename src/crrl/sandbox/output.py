@@ -6,11 +6,15 @@ HARD_OUTPUT = 16 << 20  # bytes after which a command is ended, however little o
 
 
 class Sink:
-    """The first and the last half of what came, and how much there was. `add` says once that it is too much."""
+    """The first and the last half of what came, and how much there was. `add` says once that it is too
+    much."""
 
     def __init__(self, limit: int, hard: bool = True) -> None:
         self.half = max(1, limit // 2)
         self.most = max(HARD_OUTPUT, 4 * limit) if hard else None
+        self.clear()
+
+    def clear(self) -> None:
         self.head, self.tail, self.total = bytearray(), bytearray(), 0
 
     def add(self, data: bytes) -> bool:

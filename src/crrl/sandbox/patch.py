@@ -1,13 +1,13 @@
 """The patch of a workspace: one `git diff-tree` over two small trees that we write ourselves (invariant 3).
 
-The overlay's upper layer names every path that an episode touched, so nothing is asked of the agent's `.git`, index,
-attributes, ignore files or hooks, and the cost does not grow with the repository. The changed files become objects
-in a throw-away directory; two trees hold only the changed paths, before and after; git compares these two.
-Runs in the box's keeper: as the unprivileged uid, in a mount namespace that ends with the box.
+The overlay's upper layer names every path that an episode touched, so nothing is asked of the agent's `.git`,
+index, attributes, ignore files or hooks, and the cost does not grow with the repository. The changed files become
+objects in a throw-away directory; two trees hold only the changed paths, before and after; git compares
+these two. Runs in the box's keeper: as the unprivileged uid, in a mount namespace that ends with the box.
 
-Left out: paths with a `.git` component, `__pycache__`, `.pytest_cache`, `*.pyc` unless they are part of the base,
-devices, pipes and sockets; new content beyond `FILE_BYTES` a file and `TOTAL_BYTES` in all (in path order); paths
-longer than `PATH_BYTES`.
+Left out: paths with a `.git` component, `__pycache__`, `.pytest_cache`, `*.pyc` unless they are part of the
+base, devices, pipes and sockets; new content beyond `FILE_BYTES` a file and `TOTAL_BYTES` in all (in path
+order); paths longer than `PATH_BYTES`.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ def write_listing(git_dir: str, base: Mapping[bytes, Entry]) -> None:
 
 
 def overlay_patch(git_dir: str, upper: str, scratch: str) -> bytes:
-    """The patch from the base in `git_dir` to the overlay whose upper layer is `upper`. Raises PatchFailed."""
+    """The patch from the base in `git_dir` to the overlay whose upper layer is `upper`. Raises
+    PatchFailed."""
     touched, hidden = _walk_upper(upper)
     if not touched and not hidden:
         return b""
@@ -96,7 +97,8 @@ def _patch(
 
 
 def _walk_upper(upper: str) -> tuple[dict[bytes, os.stat_result], set[bytes]]:
-    """(files in the layer with their stat, paths whose lower version is hidden: whiteouts, opaque directories)."""
+    """(files in the layer with their stat, paths whose lower version is hidden: whiteouts, opaque
+    directories)."""
     files: dict[bytes, os.stat_result] = {}
     hidden: set[bytes] = set()
     stack = [b""]
@@ -153,7 +155,8 @@ def _entry(path: bytes, info: os.stat_result, store: ObjectStore) -> Entry | Non
 
 
 class ObjectStore:
-    """Loose git objects written with hashlib and zlib: no process, and exactly these bytes, whatever git is set to."""
+    """Loose git objects written with hashlib and zlib: no process, and exactly these bytes, whatever git is
+    set to."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -200,9 +203,8 @@ def _diff(git_dir: str, objects: str, old: str, new: str, scratch: str) -> bytes
 def _git_diff(git_dir: str, objects: str, old: str, new: str, scratch: str, extra: list[str]) -> bytes:
     settings = ["core.quotePath=false", "core.attributesFile=/dev/null", f"attr.tree={EMPTY_TREE}", *extra]
     argv = ["/usr/bin/git", f"--git-dir={git_dir}", *(x for s in settings for x in ("-c", s))]
-    argv += (
-        "diff-tree -r -p --binary --full-index --no-renames --no-ext-diff --no-textconv --no-color".split()
-    )
+    argv += ["diff-tree", "-r", "-p", "--binary", "--full-index", "--no-renames", "--no-ext-diff"]
+    argv += ["--no-textconv", "--no-color"]
     env = {
         "PATH": "/usr/bin:/bin",
         "HOME": "/nonexistent",

@@ -1,19 +1,20 @@
-"""The exec server: PID 1 of a box, under the system interpreter, built-in modules only (a start costs ~8 ms of CPU).
+"""The exec server: PID 1 of a box, under the system interpreter, built-in modules only (a start costs ~8 ms
+of CPU).
 
-Nothing in its pid namespace can kill, stop or trace it (init drops signals without a handler; not dumpable), it
-reaps what is orphaned, and its kill(-1, SIGKILL) removes every other process of the box: after each command, so that
-nothing of the agent's runs between commands (invariant 4).
+Nothing in its pid namespace can kill, stop or trace it (init drops signals without a handler; not
+dumpable), it reaps what is orphaned, and its kill(-1, SIGKILL) removes every other process of the box:
+after each command, so that nothing of the agent's runs between commands (invariant 4).
 
 Speaks with `bubblewrap.py` over a SOCK_SEQPACKET descriptor; fields of a message are separated by NUL:
     exec timeout cwd n argv... k=v...   -> reason code wall cpu
     abort                               -> (ends the command, reason `output`)
-    read path limit                     -> ok | error class, message      (the bytes come through the output pipe)
+    read path limit                     -> ok | error class, message  (the bytes come through the output pipe)
     write path size, then data messages -> ok | error class, message
 Usage: pid1.pyc CONTROL_FD OUTPUT_FD memory processes file open_files
 """
 
 import _ctypes
-import _signal
+import _signal  # type: ignore[import-not-found]
 import os
 import resource
 import select
@@ -29,7 +30,8 @@ PAGE = resource.getpagesize()
 
 
 def main() -> None:
-    prctl = _ctypes.dlsym(_ctypes.dlopen(None, 0), "prctl")
+    libc = _ctypes.dlopen(None, 0)  # type: ignore[arg-type]
+    prctl = _ctypes.dlsym(libc, "prctl")
     _ctypes.call_function(prctl, (PR_SET_DUMPABLE, 0, 0, 0, 0))
     for fd in (CONTROL, OUTPUT):
         os.set_inheritable(fd, False)
@@ -58,7 +60,7 @@ def main() -> None:
             return
         op, *fields = [os.fsdecode(f) for f in message.split(b"\0")]
         if op == "exec":
-            reply(*run(float(fields[0]), fields[1], fields[3:], int(fields[2]), wake_r))
+            reply(*command(float(fields[0]), fields[1], fields[3:], int(fields[2]), wake_r))
         elif op == "read":
             reply(*attempt(read, fields[0], int(fields[1])))
         elif op == "write":
@@ -70,6 +72,15 @@ def reply(*fields: object) -> None:
     os.write(CONTROL, b"\0".join(os.fsencode(str(f)) for f in fields))
 
 
+def command(*arguments):  # type: ignore[no-untyped-def]
+    try:
+        return run(*arguments)
+    except Exception as error:  # nothing that a command brings about may end PID 1: that would count as lost
+        kill_all()
+        os.write(OUTPUT, os.fsencode(f"{error}\n"))
+        return "exit", 126, 0.0, 0.0
+
+
 def run(timeout, cwd, rest, argc, wake):  # type: ignore[no-untyped-def]
     argv, env = rest[:argc], dict(pair.split("=", 1) for pair in rest[argc:])
     start = time.monotonic()
@@ -77,7 +88,7 @@ def run(timeout, cwd, rest, argc, wake):  # type: ignore[no-untyped-def]
     pid = os.fork()
     if pid == 0:
         child(argv, cwd, env)
-    reason, code = "exit", ""
+    reason, code = "exit", 0
     sample_at = start + 2 * SAMPLE_S
     deadline = start + timeout
     ended = False
@@ -127,7 +138,7 @@ def child(argv, cwd, env):  # type: ignore[no-untyped-def]
         os.close(null)
         os.chdir(os.path.join(ROOT, cwd))
         os.execvpe(argv[0], argv, env)
-    except FileNotFoundError as error:
+    except FileNotFoundError:
         os.write(2, os.fsencode(f"{argv[0]}: not found\n"))
         os._exit(127)
     except BaseException as error:
@@ -168,7 +179,7 @@ def over_memory() -> bool:
     if sum(resident) + segments <= MEMORY:
         return False
     total = segments
-    for pid, rss in zip(pids, resident):
+    for pid, rss in zip(pids, resident, strict=True):
         pss = [
             line.split()[1] for line in text(f"/proc/{pid}/smaps_rollup").splitlines() if line[:4] == "Pss:"
         ]
@@ -203,7 +214,7 @@ def attempt(operation, path, argument):  # type: ignore[no-untyped-def]
         if full != ROOT and not full.startswith(ROOT + "/"):
             raise ValueError("leaves the workspace")
         operation(full, argument)
-    except (OSError, ValueError) as error:
+    except Exception as error:
         return (
             type(error).__name__,
             getattr(error, "errno", 0) or 0,
@@ -244,8 +255,10 @@ def write(path: str, data: bytes) -> None:
     os.makedirs(os.path.dirname(path), exist_ok=True)
     mode = os.stat(path).st_mode & 0o777 if os.path.exists(path) else 0o644
     part = os.path.join(os.path.dirname(path), ".crrl-write~")
+    if os.path.lexists(part):  # a pipe of that name would hang the open
+        os.unlink(part)
     try:
-        fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+        fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:
             view = memoryview(data)
             while view:
@@ -255,10 +268,8 @@ def write(path: str, data: bytes) -> None:
             os.close(fd)
         os.replace(part, path)
     except OSError:
-        try:
+        if os.path.lexists(part):
             os.unlink(part)
-        except OSError:
-            pass
         raise
 
 

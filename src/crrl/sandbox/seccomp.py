@@ -1,9 +1,10 @@
-"""The system calls no box needs, as a classic-BPF program for `bwrap --seccomp` (x86_64, aarch64; no libseccomp).
+"""The system calls no box needs, as a classic-BPF program for `bwrap --seccomp` (x86_64, aarch64; no
+libseccomp).
 
 A deny list: the namespaces do the confining, this takes away the kernel's larger attack surface (mounts, new
-namespaces, io_uring, bpf, keyrings...) and what no limit can count: `memfd_create` and `memfd_secret` are memory that
-shows in no process's resident size. `clone3` answers ENOSYS so that the C library falls back to `clone`, whose
-flags can be looked at.
+namespaces, io_uring, bpf, keyrings...) and what no limit can count: `memfd_create` and `memfd_secret` are
+memory that shows in no process's resident size. `clone3` answers ENOSYS so that the C library falls back to
+`clone`, whose flags can be looked at.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""`unsafe_host`: no isolation at all. Commands run as you, on this host, in a temporary copy of the repository.
+"""`unsafe_host`: no isolation at all. Commands run as you, on this host, in a temporary copy of the
+repository.
 
-Only where bubblewrap cannot work and the agent's commands are trusted. Invariant 4 does NOT hold here, nor do the
-limits on memory, disk and processes; the patch is taken as for every other back end.
+Only where bubblewrap cannot work and the agent's commands are trusted. Invariant 4 does NOT hold here, nor
+do the limits on memory, disk and processes; the patch is taken as for every other back end.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ from crrl.sandbox.output import Sink
 from crrl.tasks.task import Source
 
 WARNING = """
-*** sandbox=unsafe_host: NO ISOLATION. Whatever the model writes runs as you, on this machine, with your files,
-*** your network and your secrets. Use it only with commands you would run yourself.
+*** sandbox=unsafe_host: NO ISOLATION. Whatever the model writes runs as you, on this machine, with
+*** your files, your network and your secrets. Use it only with commands you would run yourself.
 """
 
 

@@ -1,9 +1,10 @@
 """`prepare`: a task's source as a `Workspace`, made once and cached by content under `state_dir`.
 
-The tree has its own `.git` with exactly one commit (invariant 5: no later commit, reflog or packed object of the
-real repository), and beside it a bare git dir of the host's that no box sees. Both are written here with hashlib and
-zlib: blobs, trees, one commit and an index are quickly made, and for thousands of tiny repositories each git process
-saved counts (~3 ms of CPU each). Made in a temporary folder and renamed: never half-written, safe concurrently.
+The tree has its own `.git` with exactly one commit (invariant 5: no later commit, reflog or packed object
+of the real repository), and beside it a bare git dir of the host's that no box sees. Both are written here
+with hashlib and zlib: blobs, trees, one commit and an index are quickly made, and for thousands of tiny
+repositories each git process saved counts (~3 ms of CPU each). Made in a temporary folder and renamed:
+never half-written, safe concurrently.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ def prepare(source: Source, state_dir: Path, uid: int) -> Workspace:
             _make(blobs, made, uid)
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                remedy = f"Free space there (its `workspaces` folder is a cache) or set sandbox.state_dir. ({state_dir})"
+                remedy = "Free space there (its `workspaces` folder is a cache), or set sandbox.state_dir."
                 raise CrrlError(f"The disk of sandbox.state_dir is full: {state_dir}", remedy) from error
             raise
     return Workspace(made / "lower", made / "git", (made / "base").read_text())
@@ -104,7 +105,8 @@ def _read_dir(root: Path) -> Iterator[Blob]:
 
 
 def _read_commit(repo: str, commit: str, state_dir: Path) -> Iterator[Blob]:
-    """The files of one commit, as git stores them: no attribute, filter or hook of the repository takes part."""
+    """The files of one commit, as git stores them: no attribute, filter or hook of the repository takes
+    part."""
     if repo.startswith("-") or not commit or commit.startswith("-"):
         raise CrrlError(f"Not a repository and commit: {repo!r} {commit!r}", "Check the task's source.")
     state_dir.mkdir(parents=True, exist_ok=True)
@@ -152,10 +154,10 @@ def _make(blobs: Iterable[Blob], made: Path, uid: int) -> None:
         store = ObjectStore(f"{git_dir}/objects")
         entries: dict[bytes, Entry] = {}
         sizes: dict[bytes, int] = {}
-        for path, mode, data in blobs:
-            _write(os.path.join(os.fsencode(lower), path), mode, data)
-            entries[path] = mode, store.add(b"blob", data)
-            sizes[path] = len(data)
+        for name, mode, data in blobs:
+            _write(os.path.join(os.fsencode(lower), name), mode, data)
+            entries[name] = mode, store.add(b"blob", data)
+            sizes[name] = len(data)
         tree = store.tree(entries)
         commit = store.add(b"commit", f"tree {tree}\nauthor {AUTHOR}\ncommitter {AUTHOR}\n\nbase\n".encode())
         write_listing(git_dir, entries)
@@ -206,7 +208,8 @@ def _index(entries: dict[bytes, Entry], sizes: dict[bytes, int]) -> bytes:
 
 
 def _hand_over(folder: Path, uid: int) -> None:
-    """Readable by the uid that boxes run as, and its own, so that an agent may change every file (in its layer)."""
+    """Readable by the uid that boxes run as, and its own, so that an agent may change every file (in its
+    layer)."""
     os.chmod(folder, 0o755)
     if os.getuid() != 0:
         return
