@@ -16,8 +16,8 @@ TestStatus = Literal["passed", "failed", "error", "skipped", "missing"]
 class TestResults:
     """One judged run. Every expected id is present (`missing` where nothing was reported: counts as failed).
 
-    `applied`: the patch applied to a fresh checkout. `exploits`: names of attempted exploits. `reason` says how
-    the run ended (`complete`, `timeout`, `crashed`, `memory`, `no_marker`...).
+    `applied`: the patch applied to a fresh checkout. `exploits`: names of attempted exploits. `reason` says
+    how the run ended: `complete`, `timeout`, `memory`, `disk`, `no_marker`, `tampered`, `patch_refused`.
     """
 
     __test__ = False
@@ -33,7 +33,7 @@ class TestResults:
 
 @dataclass(frozen=True)
 class Verdict:
-    """`reward` is the combined number the policy is trained on; `components` every reward and metric by name."""
+    """`reward` is the number the policy is trained on; `components` every reward and metric by name."""
 
     reward: float
     components: dict[str, float] = field(default_factory=dict)

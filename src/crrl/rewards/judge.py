@@ -1,9 +1,10 @@
 """`PytestJudge`: runs a task's tests on a patch, in a process that nobody believes.
 
 The host (this file) works out the patched files, leaves out whatever the patch did to tests, configuration
-and import machinery, puts the task's own tests on top, and has a warm zygote (`zygote.py`) fork one
-throw-away interpreter for them. Invariant 3 (judged elsewhere): the zygote's supervisor stands outside the
-judged namespaces; an id without a report is `missing`. Invariant 2: our own failures raise LostError, never a score.
+and import machinery, puts the task's own tests on top, and has a warm zygote (`zygote.py`) fork one throw-
+away interpreter for them. Invariant 3 (judged elsewhere): the zygote's supervisor stands outside the judged
+namespaces; an id without a report is `missing`. Invariant 2: our own failures raise LostError, never a
+score.
 """
 
 from __future__ import annotations

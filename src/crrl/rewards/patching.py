@@ -1,8 +1,8 @@
 """A patch onto a checkout, on the host's side: which files come out how. No symlink is followed.
 
-`apply` is strict: every context line must be where the hunk says it is. git's own offset search, and all that
-is not a plain change of text files, is left to `git apply`, in an empty folder that holds only the touched files.
-Both ways give the same result where both apply (tested).
+`apply` is strict: every context line must be where the hunk says it is. git's own offset search, and all
+that is not a plain change of text files, is left to `git apply`, in an empty folder that holds only the
+touched files. Both ways give the same result where both apply (tested).
 """
 
 from __future__ import annotations
