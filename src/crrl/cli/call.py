@@ -58,7 +58,8 @@ class Call:
         return values[-1] if values else None
 
     def only(self, *names: str, optional: int = 0) -> list[str]:
-        """The verb's arguments, `names` in order, the last `optional` of which may be missing. Raises UsageError."""
+        """The verb's arguments, `names` in order, the last `optional` of which may be missing. Raises
+        UsageError."""
         least = len(names) - optional
         if len(self.arguments) < least:
             raise UsageError(

@@ -50,7 +50,8 @@ def run(call: Call) -> int:
 
 
 def candidates(words: Sequence[str]) -> list[str]:
-    """What may stand in place of the last of `words` (the command line after `crrl`; the last may be empty)."""
+    """What may stand in place of the last of `words` (the command line after `crrl`; the last may be
+    empty)."""
     from crrl.cli.main import VERBS
     from crrl.conf.checks import CHOICES
     from crrl.conf.recipes import recipe_names

@@ -1,7 +1,7 @@
 """The command line: finds the verb, runs it, turns what happened into an exit code.
 
-0 done, 1 failed, 2 usage, 130 interrupted. What the user can put right (`CrrlError`) is printed on one screen, message
-and remedy; a traceback is a bug of ours.
+0 done, 1 failed, 2 usage, 130 interrupted. What the user can put right (`CrrlError`) is printed on one
+screen, message and remedy; a traceback is a bug of ours.
 """
 
 from __future__ import annotations

@@ -11,8 +11,8 @@ from crrl.errors import UsageError
 
 USAGE = "crrl replay RUN [--json]"
 HELP = """
-RUN is a run's name or folder. Rebuilds every training row bit for bit from the ledger, and counts the tokens trained,
-masked and left out, and why. Exit 1 if any row differs.
+RUN is a run's name or folder. Rebuilds every training row bit for bit from the ledger, and counts the
+tokens trained, masked and left out, and why. Exit 1 if any row differs.
 """
 
 
@@ -28,7 +28,7 @@ def run(call: Call) -> int:
         print_json(values)
     else:
         print("\n".join(f"{key:<24}{value}" for key, value in values.items()))
-    return 1 if values.get("differing") or values.get("mismatched") else 0
+    return 1 if not result.exact else 0
 
 
 def run_folder(name: str) -> Path:

@@ -8,8 +8,8 @@ from crrl.cli.call import Call, print_json
 
 USAGE = "crrl sft RECIPE [key=value...] [--json] [--dry-run]"
 HELP = """
-RECIPE: warmstart, which makes the shipped tiny policy from nothing: demonstrations, tokenizer, SFT; under an hour on
-two cores. Interrupted, the same command goes on where it was.
+RECIPE: warmstart, which makes the shipped tiny policy from nothing: demonstrations, tokenizer, SFT; under
+an hour on two cores. Interrupted, the same command goes on where it was.
 
   out=FOLDER    where the finished model goes
   seed=N        another set of demonstrations and weights

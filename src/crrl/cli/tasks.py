@@ -9,8 +9,9 @@ USAGE = "crrl tasks check|list [CORPUS] [key=value...] [--json]"
 HELP = """
 CORPUS is `generated` (default) or a task file (.jsonl).
 
-check   runs every task's tests three times buggy and three times fixed; a task is admitted if they fail buggy and
-        pass fixed each time. JSON: {id, status: admitted|flaky|broken|unavailable, empty, fixed, reasons, seconds}
+check   runs every task's tests three times buggy and three times fixed; a task is admitted if they fail
+        buggy and pass fixed each time. JSON: {id, status: admitted|flaky|broken|unavailable, empty, fixed,
+        reasons, seconds}
 list    ids, families and splits
 
   count=N   of the generated corpus, this many per split (10)

@@ -13,9 +13,9 @@ from crrl.errors import UsageError, nearest
 
 USAGE = "crrl train RECIPE [key=value...] [--json] [--dry-run]\ncrrl train resume=RUN [key=value...]"
 HELP = """
-RECIPE is a name (quickstart) or the path of a .yaml file. --dry-run prints the resolved settings and what would
-be done. Ctrl-C saves, says how to go on, and exits 130; resume=RUN goes on, also after a crash or kill -9, without
-losing or repeating a finished episode.
+RECIPE is a name (quickstart) or the path of a .yaml file. --dry-run prints the resolved settings and what
+would be done. Ctrl-C saves, says how to go on, and exits 130; resume=RUN goes on, also after a crash or
+kill -9, without losing or repeating a finished episode.
 
 Settings people change:
   seed=N                    of everything, the test split too

@@ -1,7 +1,8 @@
-"""What cannot be combined, refused before anything starts (invariant 9). Each message says what to write instead.
+"""What cannot be combined, refused before anything starts (invariant 9). Each message says what to write
+instead.
 
-`check(config)` looks at values; `check_ignored(config, explicit)` at settings that somebody wrote down and that the
-chosen parts would ignore.
+`check(config)` looks at values; `check_ignored(config, explicit)` at settings that somebody wrote down and
+that the chosen parts would ignore.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "tracker.name": ("none",),
     "trainer.schedule": ("constant", "linear", "cosine"),
 }
-# Kept here, and compared with `rewards.REWARDS` by a test: importing that room costs a second, a typo should not.
+# Kept here, and compared with `rewards.REWARDS` by a test: importing that room costs a second, a typo
+# should not.
 REWARDS = ("tests", "diff_similarity", "format")
 DECODINGS = ("sampled", "greedy")
 GENERATED_SPLITS = ("rl_instances", "sft_instances", "unseen_families")

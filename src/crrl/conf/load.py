@@ -1,8 +1,8 @@
 """Recipes in, a checked `Config` out. Composition is Hydra's, the messages are ours.
 
-`load_recipe(name, overrides)` is the whole interface: unknown recipes, unknown keys, wrong types and impossible
-combinations are `UsageError`s that say what to write instead (invariant 9). Nothing is written anywhere: no Hydra
-working directory, no outputs/ folder.
+`load_recipe(name, overrides)` is the whole interface: unknown recipes, unknown keys, wrong types and
+impossible combinations are `UsageError`s that say what to write instead (invariant 9). Nothing is written
+anywhere: no Hydra working directory, no outputs/ folder.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ for _name, _schema in SCHEMAS.items():
 
 
 def load_recipe(name: str, overrides: Sequence[str] = ()) -> Config:
-    """A training recipe: a name in conf/ or the path of a .yaml file, with `key=value` overrides (the last wins)."""
+    """A training recipe: a name in conf/ or the path of a .yaml file, with `key=value` overrides (the last
+    wins)."""
     return _load(name, overrides, Config)
 
 
@@ -84,7 +85,7 @@ def _load(name: str, overrides: Sequence[str], schema: type[AnyConfig]) -> AnyCo
     try:
         with initialize_config_dir(config_dir=str(folder), version_base="1.3", job_name="crrl"):
             composed = compose(config_name=stem, overrides=prepared)
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
         raise _explained(error, name, schema) from None
     kind = OmegaConf.get_type(composed)
     if kind is not schema:
@@ -151,7 +152,8 @@ def _unknown(key: str, valid: Sequence[str]) -> UsageError:
 
 
 def _hydra_form(override: str) -> str:
-    """Hydra adds a new entry of a map only with `++`, and reads quotes and commas in values as its own grammar."""
+    """Hydra adds a new entry of a map only with `++`, and reads quotes and commas in values as its own
+    grammar."""
     key, value = _split(override)
     prefix = "++" if key.startswith("rewards.weights.") else ""
     plain = any(c in value for c in " ()'\",=:$") and not value.startswith(("[", "{", "'", '"'))

@@ -1,9 +1,11 @@
-"""Every setting there is, with its type, default and meaning. Hydra reads these dataclasses as the schema of recipes.
+"""Every setting there is, with its type, default and meaning. Hydra reads these dataclasses as the schema
+of recipes.
 
-Invariant 9: a setting is here only if something acts on it. What cannot be combined is checked in `checks.py`, before
-anything starts. The words beside each field are what `crrl completion` and the docs show.
+Invariant 9: a setting is here only if something acts on it. What cannot be combined is checked in
+`checks.py`, before anything starts. The words beside each field are what `crrl completion` and the docs show.
 """
 
+# ruff: noqa: RUF009 - `doc` is `dataclasses.field` with its words
 from __future__ import annotations
 
 from collections.abc import Iterator

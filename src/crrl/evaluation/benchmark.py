@@ -1,8 +1,8 @@
 """Benchmarks: the attempts that make one, and what their episodes amount to.
 
-Keeps invariant 2: a lost episode enters no rate, and a task that was lost on either side leaves the comparison of
-both. A truncated episode counts as what it was scored. The JSON is DESIGN's: `splits.<split>.<decoding>.before|after`
-and `difference`, with fields added, none renamed.
+Keeps invariant 2: a lost episode enters no rate, and a task that was lost on either side leaves the
+comparison of both. A truncated episode counts as what it was scored. The JSON is DESIGN's:
+`splits.<split>.<decoding>.before|after` and `difference`, with fields added, none renamed.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ TEMPERATURES: dict[Decoding, float] = {"sampled": 1.0, "greedy": 0.0}
 def evaluation_attempts(
     tasks: Iterable[Task], split: str, decoding: Decoding, seed: int, phase: Phase
 ) -> list[Attempt]:
-    """One attempt per task. Ids are stable, so that a resumed run finds what it has; the episode's seed does not
-    depend on `phase`: before and after draw from the same noise, which is what makes them pairs."""
+    """One attempt per task. Ids are stable, so that a resumed run finds what it has; the episode's seed
+    does not depend on `phase`: before and after draw from the same noise, which is what makes them pairs."""
     return [
         Attempt(
             id=f"eval/{phase}/{split}/{decoding}/{task.id}",
@@ -58,8 +58,9 @@ class SplitResult:
     Args:
         solved, total: of the episodes that were scored (truncated ones included, lost ones not).
         ci95: Wilson.
-        well_formed: share of `total` in which every tool call was valid, an edit applied and the agent finished.
-        lost, truncated: numbers of episodes. `exploits`: episodes with an attempted exploit. `reward`: mean.
+        well_formed: share of `total` in which every tool call was valid, an edit applied and the agent
+        finished. lost, truncated: numbers of episodes. `exploits`: episodes with an attempted exploit.
+        `reward`: mean.
     """
 
     solved: int

@@ -1,9 +1,9 @@
 """The statistics of solve rates: intervals, the paired test, what a comparison could have seen.
 
-All functions take counts or outcomes of *scored* episodes: lost ones are excluded before they get here (pairwise in
-a paired comparison: invariant 2). Rates are fractions of 1; only `benchmark.Difference.points` is in points of 100.
-`difference.ci95` everywhere in this project is `newcombe_paired`: unlike the bootstrap it does not collapse to zero
-width when few tasks change.
+All functions take counts or outcomes of *scored* episodes: lost ones are excluded before they get here
+(pairwise in a paired comparison: invariant 2). Rates are fractions of 1; only `benchmark.Difference.points`
+is in points of 100. `difference.ci95` everywhere in this project is `newcombe_paired`: unlike the bootstrap
+it does not collapse to zero width when few tasks change.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ def wilson(solved: int, total: int, z: float = Z95) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class Paired:
-    """The 2×2 table of paired outcomes: `both` solved, `gained` (only after), `fell` (only before), `neither`."""
+    """The 2×2 table of paired outcomes: `both` solved, `gained` (only after), `fell` (only before),
+    `neither`."""
 
     both: int
     gained: int
@@ -68,8 +69,8 @@ class Paired:
 
 
 def mcnemar_exact(table: Paired) -> float:
-    """Two-sided exact McNemar p-value (McNemar 1947, Psychometrika 12:153): under no difference the gained are
-    Binomial(gained + fell, 1/2). 1.0 where no pair is discordant."""
+    """Two-sided exact McNemar p-value (McNemar 1947, Psychometrika 12:153): under no difference the gained
+    are Binomial(gained + fell, 1/2). 1.0 where no pair is discordant."""
     n = table.gained + table.fell
     if n == 0:
         return 1.0
@@ -78,8 +79,9 @@ def mcnemar_exact(table: Paired) -> float:
 
 
 def newcombe_paired(table: Paired, z: float = Z95) -> tuple[float, float]:
-    """Interval of (rate after − rate before) of paired proportions: Newcombe 1998, Stat. Med. 17:2635, method 10
-    (Wilson limits of both rates, squared and added, with the continuity-corrected phi for their correlation).
+    """Interval of (rate after − rate before) of paired proportions: Newcombe 1998, Stat. Med. 17:2635,
+    method 10 (Wilson limits of both rates, squared and added, with the continuity-corrected phi for their
+    correlation).
 
     (−1, 1) where nothing was observed.
     """
@@ -110,7 +112,8 @@ def _phi(table: Paired) -> float:
 def paired_bootstrap(
     before: Sequence[float], after: Sequence[float], *, seed: int = 0, resamples: int = 10_000
 ) -> tuple[float, float]:
-    """95% percentile bootstrap interval of the mean difference, resampling tasks (Efron & Tibshirani 1993, ch. 13).
+    """95% percentile bootstrap interval of the mean difference, resampling tasks (Efron & Tibshirani 1993,
+    ch. 13).
 
     For scores that are not 0/1 (mean reward, similarity); position i of both is the same task.
     """
@@ -128,12 +131,12 @@ def paired_bootstrap(
 
 
 def detectable_difference(total: int, discordant: float, power: float = 0.8, alpha: float = 0.05) -> float:
-    """The smallest paired difference of rates that `total` pairs show with the given power (two-sided McNemar):
-    Connor 1987, Biometrics 43:207, n = (z_a·√ψ + z_b·√(ψ − d²))² / d², solved for d.
+    """The smallest paired difference of rates that `total` pairs show with the given power (two-sided
+    McNemar): Connor 1987, Biometrics 43:207, n = (z_a·√ψ + z_b·√(ψ − d²))² / d², solved for d.
 
     Args:
-        discordant: ψ, the share of pairs expected to change, either way. The result never exceeds it; `inf` means
-            that even all of them changing the same way would not show.
+        discordant: ψ, the share of pairs expected to change, either way. The result never exceeds it; `inf`
+            means that even all of them changing the same way would not show.
     """
     if total <= 0 or not 0 < discordant <= 1:
         return math.inf

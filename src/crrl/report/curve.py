@@ -1,7 +1,7 @@
 """The learning curve as SVG, drawn here: no plotting library, no script, readable in light and dark.
 
-Each step's value is a faint dot, a centred moving mean the line; evaluations before and after stand at the ends as
-marks with their 95% intervals.
+Each step's value is a faint dot, a centred moving mean the line; evaluations before and after stand at the
+ends as marks with their 95% intervals.
 """
 
 from __future__ import annotations

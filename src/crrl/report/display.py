@@ -1,11 +1,12 @@
 """Where the run is, live: one line of progress with the numbers that matter.
 
-On a terminal a rich Live region; otherwise plain lines, at most one every `PLAIN_EVERY_S` seconds. It never raises
-into the run and draws on stderr, so that stdout is the result's alone (`--json`).
+On a terminal a rich Live region; otherwise plain lines, at most one every `PLAIN_EVERY_S` seconds. It never
+raises into the run and draws on stderr, so that stdout is the result's alone (`--json`).
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import threading
@@ -142,10 +143,8 @@ class Display:
         )
 
     def _say(self, text: str) -> None:
-        try:
+        with contextlib.suppress(OSError, ValueError):  # a closed pipe or stream must not end a training run
             print(f"[{seconds(time.monotonic() - self._started):>9}] {text}", file=self.stream, flush=True)
-        except (OSError, ValueError):  # a closed pipe or stream must not end a training run
-            pass
 
     def _render(self) -> Group:
         with self._lock:

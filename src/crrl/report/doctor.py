@@ -1,4 +1,5 @@
-"""`crrl doctor`: what this machine has and lacks. Looks, changes nothing; every finding that is not `ok` has a remedy."""
+"""`crrl doctor`: what this machine has and lacks. Looks, changes nothing; every finding that is not `ok`
+has a remedy."""
 
 from __future__ import annotations
 
@@ -60,10 +61,6 @@ def _system() -> Finding:
 
 def _python() -> Finding:
     found = platform.python_version()
-    if sys.version_info < (3, 11):
-        return Finding(
-            "python", "missing", found, "Install Python 3.11 or newer: apt-get install python3.11-venv"
-        )
     return Finding("python", "ok", found)
 
 
@@ -94,46 +91,17 @@ def _git() -> Finding:
 
 
 def _bubblewrap() -> Finding:
-    """Not only whether it is there: whether it makes namespaces here."""
-    found = _tool("bubblewrap", ["bwrap", "--version"], "apt-get install bubblewrap")
-    if found.status != "ok":
-        return found
-    command = ["bwrap", "--unshare-all", "--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev", "true"]
-    tried = _call(command)
-    if tried is None or tried.returncode != 0:
-        said = (tried.stderr.strip().splitlines() or ["no output"])[-1] if tried else "it did not end"
-        return Finding(
-            "bubblewrap", "missing", f"{found.found}, but it cannot start a sandbox: {said}", _userns_remedy()
-        )
-    return Finding("bubblewrap", "ok", f"{found.found}, starts a sandbox")
+    return _tool("bubblewrap", ["bwrap", "--version"], "apt-get install bubblewrap")
 
 
-def _namespaces() -> Finding:
-    tried = _call(["unshare", "--user", "--map-root-user", "--mount", "true"])
-    if tried is not None and tried.returncode == 0:
-        return Finding("user namespaces", "ok", "allowed")
-    return Finding("user namespaces", "missing", "refused", _userns_remedy())
+def _boxes() -> Finding:
+    """The sandbox's own trial of every step that a box takes (as the uid that boxes run as)."""
+    from crrl.sandbox.availability import check
 
-
-def _userns_remedy() -> str:
-    if _sysctl("kernel/apparmor_restrict_unprivileged_userns") == "1":
-        return (
-            "As root: sysctl -w kernel.apparmor_restrict_unprivileged_userns=0 (Ubuntu 24.04 restricts them)"
-        )
-    if _sysctl("kernel/unprivileged_userns_clone") == "0":
-        return "As root: sysctl -w kernel.unprivileged_userns_clone=1"
-    if _sysctl("user/max_user_namespaces") == "0":
-        return "As root: sysctl -w user.max_user_namespaces=15000"
-    return (
-        "In a container, start it with --security-opt seccomp=unconfined --security-opt apparmor=unconfined."
-    )
-
-
-def _sysctl(name: str) -> str:
-    try:
-        return Path("/proc/sys", name).read_text().strip()
-    except OSError:
-        return ""
+    problems = check(Path("/var/tmp") / f"crrl-{os.getuid()}")
+    if problems:
+        return Finding("sandbox", "missing", problems[0].problem, problems[0].remedy)
+    return Finding("sandbox", "ok", "boxes start: namespaces, overlay, limits")
 
 
 def _state_dir() -> Finding:
@@ -222,8 +190,8 @@ CHECKS: tuple[Callable[[], Finding], ...] = (
     _disk,
     _git,
     _bubblewrap,
-    _namespaces,
     _state_dir,
+    _boxes,
     _sockets,
     _torch,
     _packages,

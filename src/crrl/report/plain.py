@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-# C0 but tab and newline, DEL, C1 (some terminals obey 0x9b as CSI), and the bidi overrides that reorder a line.
+# C0 but tab and newline, DEL, C1 (some terminals obey 0x9b as CSI), and the bidi overrides that reorder a
+# line.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 

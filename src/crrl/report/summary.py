@@ -1,7 +1,7 @@
 """`summary.json`, and the closing table that says what it means.
 
-The JSON is the contract of DESIGN: `splits.<split>.<decoding>.before|after|difference`. Written atomically: a reader sees
-the old file or the new one.
+The JSON is the contract of DESIGN: `splits.<split>.<decoding>.before|after|difference`. Written atomically:
+a reader sees the old file or the new one.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Where the time went: wall and CPU seconds by part, accumulated by whoever does the part.
 
-Parts of one breakdown may overlap in wall time (two processes, two threads); CPU seconds of the main thread's parts
-do not. Thread-safe.
+Parts of one breakdown may overlap in wall time (two processes, two threads); CPU seconds of the main
+thread's parts do not. Thread-safe.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ class Spent:
 
 
 class TimeBreakdown:
-    """`with breakdown("push"): ...`, or `breakdown.add("judge", wall_s, cpu_s)` for what was measured elsewhere."""
+    """`with breakdown("push"): ...`, or `breakdown.add("judge", wall_s, cpu_s)` for what was measured
+    elsewhere."""
 
     def __init__(self) -> None:
         self.started = time.monotonic()

@@ -1,0 +1,111 @@
+"""Invariant 9: no inert setting; every refusal says what to write instead."""
+
+from pathlib import Path
+
+import pytest
+
+from crrl.conf.checks import REWARDS
+from crrl.conf.load import load_recipe, load_saved, load_warmstart, to_yaml
+from crrl.conf.recipes import recipe_names
+from crrl.conf.schema import Config, keys
+from crrl.errors import UsageError
+
+
+def test_quickstart_and_its_overrides() -> None:
+    config = load_recipe(
+        "quickstart", ["seed=7", "trainer.max_steps=5", "trainer.learning_rate=3e-4", "run=a b,c"]
+    )
+    assert (config.seed, config.trainer.max_steps, config.trainer.learning_rate) == (7, 5, 3e-4)
+    assert (config.recipe, config.run, config.objective.group_size) == ("quickstart", "a b,c", 8)
+    assert load_recipe("quickstart", ["seed=1", "seed=2"]).seed == 2
+
+
+def test_every_packaged_recipe_loads() -> None:
+    for name in recipe_names():
+        (load_warmstart if name == "warmstart" else load_recipe)(name)
+
+
+def test_every_setting_is_documented() -> None:
+    assert [k.name for k in keys(Config) if not k.doc] == []
+
+
+def test_the_words_for_rewards_are_the_registered_ones() -> None:
+    from crrl.rewards import REWARDS as registered
+
+    assert set(REWARDS) == set(registered)
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("max_steps=3", "trainer.max_steps"),
+        ("trainer.max_step=3", "trainer.max_steps"),
+        ("trainr.max_steps=3", "trainer.max_steps"),
+        ("trainer=3", "Set one of: trainer.max_steps"),
+        ("rollout.top_p=0.9", "rollout.temperature"),
+        ("top_k=5", "rollout.temperature"),
+        ("trainer.max_steps=abc", "It is int"),
+        ("trainer.max_steps=[1", "cannot be read"),
+        ("+seed=1", "Write seed=1"),
+        ("~seed=1", "Write seed=1"),
+        ("seed", "key=value"),
+        ("engine.name=vlm", "Valid: local"),
+        ("sandbox.name=bublewrap", "bubblewrap"),
+        ("rewards.weights.test=1", "'tests'"),
+        ("rewards.weights.tests=0", "all 0"),
+        ("objective.group_size=1", "2 or more"),
+        ("rollout.temperature=0", "Greedy is a decoding of evaluation"),
+        ("corpus.name=none.jsonl", "no such file"),
+        ("corpus.name=generatd", "generated"),
+        ("corpus.rl_share=1.5", "0..1"),
+        ("evaluation.decodings=[gredy]", "'greedy'"),
+        ("evaluation.splits=[held_out]", "no split"),
+        ("evaluation.decodings=[greedy,greedy]", "twice"),
+        ("model.path=/nowhere", "no such folder"),
+        ("corpus.held_out=5", "would be ignored"),
+        ("run=a/b", "runs_dir"),
+        (f"sandbox.state_dir={Path.home()}/x", "under HOME"),
+    ],
+)
+def test_refusals(override: str, says: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        load_recipe("quickstart", [override])
+    assert says in str(caught.value)
+    assert len(str(caught.value).splitlines()) < 12
+
+
+def test_limits_that_the_chosen_sandbox_ignores() -> None:
+    assert load_recipe("quickstart", ["sandbox.name=unsafe_host"]).sandbox.name == "unsafe_host"
+    with pytest.raises(UsageError, match="would be ignored"):
+        load_recipe("quickstart", ["sandbox.name=unsafe_host", "sandbox.memory_mb=99"])
+
+
+def test_unknown_recipes_and_recipes_of_another_verb() -> None:
+    with pytest.raises(UsageError, match="Did you mean 'quickstart'"):
+        load_recipe("quikstart")
+    with pytest.raises(UsageError, match="crrl sft warmstart"):
+        load_recipe("warmstart")
+
+
+def test_a_recipe_of_ones_own(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("defaults: [train_schema, _self_]\ntrainer: {max_steps: 7}\n")
+    assert load_recipe(str(mine)).trainer.max_steps == 7
+    mine.write_text("defaults: [train_schema, _self_]\ntrainer: {max_step: 7}\n")
+    with pytest.raises(UsageError, match=r"(?s)max_step.*'trainer.max_steps'"):
+        load_recipe(str(mine))
+    mine.write_text("defaults: [train_schema, _self_]\ncorpus: {held_out: 7}\n")
+    with pytest.raises(UsageError, match="would be ignored"):
+        load_recipe(str(mine))
+    mine.write_text("trainer: [}")
+    with pytest.raises(UsageError, match="mine"):
+        load_recipe(str(mine))
+
+
+def test_saved_settings_come_back_the_same(tmp_path: Path) -> None:
+    config = load_recipe("quickstart", ["seed=4", "rewards.weights.diff_similarity=0.25", "run=x"])
+    (tmp_path / "config.yaml").write_text(to_yaml(config))
+    assert load_saved(tmp_path / "config.yaml") == config
+    assert load_saved(tmp_path / "config.yaml", ["trainer.max_steps=9"]).trainer.max_steps == 9
+    with pytest.raises(UsageError, match=r"trainer\.max_steps"):
+        load_saved(tmp_path / "config.yaml", ["max_steps=9"])

@@ -1,0 +1,190 @@
+"""What people look at: the page escapes what models write; numbers are those of the summary."""
+
+import io
+import json
+import threading
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from crrl.report.curve import Mark, Series, curve_svg, smooth
+from crrl.report.display import Display
+from crrl.report.html import Step, Transcript, Turn, render, write_report
+from crrl.report.plain import clean, seconds
+from crrl.report.summary import Summary, print_closing, write_atomically
+from crrl.report.time_breakdown import TimeBreakdown, peak_memory_bytes
+
+HOSTILE = "</pre></script><script>alert(1)</script><img src=x onerror=alert(2)>\"'&\x1b[2J\u202e{{ 7*7 }}"
+
+
+def summary(name: str = "r", split: str = "rl_instances") -> Summary:
+    before = {"solved": 18, "total": 100, "rate": 0.18, "ci95": [0.12, 0.27], "well_formed": 0.97}
+    after = {"solved": 70, "total": 100, "rate": 0.70, "ci95": [0.60, 0.78], "well_formed": 0.96}
+    difference = {"points": 52.0, "ci95": [40.0, 62.0], "p": 1e-9}
+    return Summary(
+        run=name,
+        seed=3,
+        splits={split: {"sampled": {"before": before, "after": after, "difference": difference}}},
+        random_floor={split: {"rate": 0.03, "solved": 3, "total": 100, "ci95": [0.01, 0.08]}},
+        episodes={"scored": 200, "truncated": 3, "lost": 2},
+        seconds={"train": 60.0, "total": 100.0},
+    )
+
+
+class Tags(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[tuple[str, dict[str, str | None]]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append((tag, dict(attrs)))
+
+
+def test_hostile_text_never_becomes_markup() -> None:
+    transcript = Transcript(
+        HOSTILE,
+        HOSTILE,
+        HOSTILE,
+        HOSTILE,
+        "scored",
+        True,
+        1.0,
+        [Turn(HOSTILE, HOSTILE)],
+        HOSTILE,
+        [HOSTILE],
+        HOSTILE,
+    )
+    page = render(
+        summary(HOSTILE, HOSTILE),
+        [Step(1, {"solve": 0.5, HOSTILE: 1.0})],
+        [transcript],
+        HOSTILE,
+        notice=HOSTILE,
+    )
+    tags = Tags()
+    tags.feed(page)
+    names = {name for name, _ in tags.seen}
+    assert not names & {"script", "img", "iframe", "object", "link"}
+    assert not [a for _, attributes in tags.seen for a in attributes if a.startswith("on")]
+    assert "alert(1)" in page and "{{ 7*7 }}" in page  # shown, as text, not evaluated
+    pre = page.split("<pre>")[1].split("</pre>")[0]
+    assert "\x1b" not in pre and "\u202e" not in pre and "\\x1b[2J" in pre
+
+
+def test_the_page_loads_nothing_and_is_written_whole(tmp_path: Path) -> None:
+    path = write_report(tmp_path, summary(), [Step(i, {"solve": i / 9, "entropy": 1.0}) for i in range(9)])
+    page = path.read_text()
+    tags = Tags()
+    tags.feed(page)
+    assert not [a for _, attributes in tags.seen for a in attributes if a in ("src", "href")]
+    for shown in ("18% (12–27)", "70% (60–78)", "+52 [+40, +62]", "&lt; 0.0001", "97", "entropy"):
+        assert shown in page
+    assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_an_endless_turn_is_cut() -> None:
+    turn = Turn("assistant", "x" * 1_000_000)
+    page = render(summary(), [], [Transcript("e", "t", "f", "after", "scored", False, 0.0, [turn])])
+    assert len(page) < 60_000 and "980000 more characters" in page
+
+
+def test_a_run_without_results_has_a_page_too() -> None:
+    assert "Nothing was evaluated yet" in render(Summary(run="r", seed=0))
+
+
+def test_summary_json_and_the_closing_table(tmp_path: Path) -> None:
+    one = summary()
+    value = json.loads(one.write(tmp_path).read_text())
+    assert value["schema"] == 1 and value["versions"]["python"] and value["machine"]
+    assert value["splits"]["rl_instances"]["sampled"]["difference"]["p"] == 1e-9
+    out = io.StringIO()
+    print_closing(one, console=Console(file=out, width=80, highlight=False))
+    text = out.getvalue()
+    for shown in (
+        "18% (12–27)",
+        "70% (60–78)",
+        "+52 [+40, +62]",
+        "< 0.0001",
+        "96%",
+        "3%",
+        "2 lost",
+        "resume=r",
+    ):
+        assert shown in text
+    assert max(len(line) for line in text.split("Next:")[0].splitlines()) <= 80
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_half(tmp_path: Path) -> None:
+    path = tmp_path / "summary.json"
+    write_atomically(path, "old")
+    with pytest.raises(UnicodeEncodeError):
+        write_atomically(path, "new \ud800")
+    assert path.read_text() == "old" and [p.name for p in tmp_path.iterdir()] == ["summary.json"]
+
+
+def test_display_in_plain_lines() -> None:
+    stream = io.StringIO()
+    with Display(stream=stream) as display:
+        display.phase("evaluate before", 2)
+        display.advance(1, solve=0.5)
+        display.advance(1, solve=0.25)
+        display.note("worker restarted \x1b[2J")
+        display.phase("train", 0)
+        display.close()
+    text = stream.getvalue()
+    assert "evaluate before 2/2  solved 25%" in text and "\x1b" not in text and "\\x1b[2J" in text
+
+
+def test_display_outlives_its_stream_and_takes_many_threads() -> None:
+    stream = io.StringIO()
+    display = Display(stream=stream)
+    display.phase("train", 800)
+    threads = [threading.Thread(target=lambda: [display.advance() for _ in range(100)]) for _ in range(8)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert "800/800" in stream.getvalue()
+    stream.close()
+    display.note("still running")
+    display.close()
+
+
+def test_display_live() -> None:
+    stream = io.StringIO()
+    display = Display(live=True, stream=stream)
+    display.phase("evaluate before", 4)
+    display.advance(4, solve=0.5)
+    display.phase("train", 10)
+    display.advance(5, reward=0.4)
+    display.close()
+    display.close()
+    assert "evaluate before" in stream.getvalue() and "reward 0.40" in stream.getvalue()
+
+
+def test_curve() -> None:
+    assert smooth([0, 3, 0], 3) == [1.5, 1.0, 1.5]
+    svg = curve_svg(
+        [Series("a", [(0, 0.0), (10, 1.0)])], [Mark(10, 0.5, (0.4, 0.6), 0, "<x>")], standalone=True
+    )
+    assert "<polyline" in svg and "&lt;x&gt;" in svg and "<x>" not in svg
+    assert "<svg" in curve_svg([])
+
+
+def test_time_breakdown_adds_up() -> None:
+    breakdown = TimeBreakdown()
+    with breakdown("work"):
+        sum(range(200_000))
+    breakdown.add("work", 1.0, 0.5)
+    breakdown.add_timings({"judge": 0.25})
+    parts = breakdown.parts()
+    assert parts["work"].times == 2 and 1.0 < parts["work"].wall_s < 3 and parts["work"].cpu_s > 0.5
+    assert parts["episode judge"].wall_s == 0.25
+    assert peak_memory_bytes((999_999_999,)) > 10 << 20
+
+
+def test_words_for_seconds_and_control_characters() -> None:
+    assert [seconds(s) for s in (0.5, 48, 571, 7500)] == ["0.5 s", "48 s", "9 m 31 s", "2 h 05 m"]
+    assert clean("a\tb\nc\x00\x9b\u202e") == "a\tb\nc\\x00\\x9b\\u202e"
