@@ -118,7 +118,7 @@ async def test_a_group_computes_its_prompt_once(make) -> None:
     engine = make()
     await collect_all(engine, [Request(str(i), prompt(1, 200), 5, seed=i) for i in range(8)])
     assert engine.prefilled_tokens == 200 + 7
-    await collect_all(engine, [Request("later", prompt(1, 200) + [5, 6], 5)])
+    await collect_all(engine, [Request("later", [*prompt(1, 200), 5, 6], 5)])
     assert engine.prefilled_tokens <= 207 + 3
 
 

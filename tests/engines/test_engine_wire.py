@@ -12,7 +12,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from engine_kit import Answer, collect, collect_all, prompt
+from engine_kit import Answer, collect, collect_all, prompt, until
 
 from crrl.engines import ContextLengthError, EngineError, Request
 from crrl.engines.scripted import ScriptedEngine
@@ -102,8 +102,7 @@ async def test_killing_the_engine_process_fails_what_is_in_flight(tmp_path: Path
     remote = RemoteEngine(tmp_path / "s")
     answers = [Answer(Request(str(i), [1], 4000)) for i in range(3)]
     tasks = [asyncio.create_task(collect(remote, a.request, a)) for a in answers]
-    while not all(a.ids for a in answers):
-        await asyncio.sleep(0.01)
+    await until(lambda: all(a.ids for a in answers))
     os.kill(child.pid, signal.SIGKILL)
     for task in tasks:
         with pytest.raises(EngineError, match="lost"):
@@ -132,9 +131,7 @@ async def test_killing_the_client_process_cancels_its_requests(make, tmp_path: P
     await asyncio.to_thread(child.stdout.readline)
     assert len(engine._rows) == 1
     os.kill(child.pid, signal.SIGKILL)
-    async with asyncio.timeout(5):
-        while engine._rows:
-            await asyncio.sleep(0.01)
+    await until(lambda: not engine._rows)
     child.wait()
     child.stdout.close()
     server.close()

@@ -16,7 +16,8 @@ from crrl.errors import CrrlError
 
 
 def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Of the vocabulary, merges, special tokens and chat template: equal hashes tokenise and render equally."""
+    """Of the vocabulary, merges, special tokens and chat template: equal hashes tokenise and render
+    equally."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     body = backend.to_str() if backend is not None else json.dumps(tokenizer.get_vocab(), sort_keys=True)
     return hashlib.sha256(f"{body}\0{tokenizer.chat_template}".encode()).hexdigest()[:16]
@@ -42,7 +43,8 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
     if not tokenizer.chat_template:
         raise CrrlError(
             f"The tokenizer in {folder} has no chat template.",
-            "Put the model's chat_template.jinja into the folder (base models have none: take that of the instruct "
+            "Put the model's chat_template.jinja into the folder (base models have none: take that of the "
+            "instruct "
             "model of the same family, or train one with `crrl sft`).",
         )
     return tokenizer
@@ -55,13 +57,15 @@ def load_model(path: str | Path, *, dtype: torch.dtype = torch.float32) -> PreTr
     if not config.exists():
         raise CrrlError(
             f"{folder} is not a Hugging Face model folder: it has no config.json.",
-            "Give the folder that save_pretrained wrote (for a trainer's checkpoint: the folder with config.json).",
+            "Give the folder that save_pretrained wrote (for a trainer's checkpoint: the folder with "
+            "config.json).",
         )
     weights = sorted(folder.glob("*.safetensors"))
     if not weights:
         raise CrrlError(
             f"{folder} has no weights (*.safetensors).",
-            "Save the model with save_pretrained; pickled .bin weights are not read, because loading them runs code.",
+            "Save the model with save_pretrained; pickled .bin weights are not read, because loading them "
+            "runs code.",
         )
     for file in weights:
         try:
@@ -73,7 +77,7 @@ def load_model(path: str | Path, *, dtype: torch.dtype = torch.float32) -> PreTr
                 "Copy or download it again, or resume from an earlier checkpoint.",
             ) from e
     try:
-        model, report = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             str(folder),
             dtype=dtype,
             local_files_only=True,
@@ -85,6 +89,7 @@ def load_model(path: str | Path, *, dtype: torch.dtype = torch.float32) -> PreTr
             f"{folder} cannot be loaded as a causal language model: {_first_line(e)}",
             "Check config.json: architecture and sizes must be those of the weights.",
         ) from e
+    model, report = loaded
     foreign = [
         f"{kind.split('_')[0]} {name}"
         for kind in ("missing_keys", "unexpected_keys")
@@ -102,7 +107,8 @@ def load_model(path: str | Path, *, dtype: torch.dtype = torch.float32) -> PreTr
 def load_local(
     path: str | Path, *, context: int | None = None, dtype: torch.dtype = torch.float32, **options: Any
 ) -> LocalEngine:
-    """The local engine on a model folder. `context` defaults to the model's own; `options` as of `LocalEngine`."""
+    """The local engine on a model folder. `context` defaults to the model's own; `options` as of
+    `LocalEngine`."""
     tokenizer = load_tokenizer(path)
     model = load_model(path, dtype=dtype)
     longest = int(getattr(model.config.get_text_config(), "max_position_embeddings", 0) or 0)
@@ -121,7 +127,8 @@ def _folder(path: str | Path) -> Path:
     if not folder.is_dir():
         raise CrrlError(
             f"There is no model folder {folder}.",
-            "Nothing is downloaded at run time: give the path of a folder with config.json, weights and tokenizer.",
+            "Nothing is downloaded at run time: give the path of a folder with config.json, weights and "
+            "tokenizer.",
         )
     return folder
 

@@ -1,7 +1,9 @@
 """Ragged attention over our own KV cache, for any model that goes through transformers' attention interface.
 
-A forward pass is one packed row of tokens [1, N]: first one token for each decoding row, then the new tokens of
-every row that is being prefilled. Embeddings, projections and MLPs see N tokens and no padding. Only this function
+A forward pass is one packed row of tokens [1, N]: first one token for each decoding row, then the new
+tokens of
+every row that is being prefilled. Embeddings, projections and MLPs see N tokens and no padding. Only this
+function
 knows which token belongs to which row: it writes keys and values into the rows' slots and attends.
 
 Decoding rows whose ids share their first P tokens read those P keys and values once for all of them (cascade
@@ -23,7 +25,8 @@ _ACTIVE = threading.local()
 
 
 class KVCache:
-    """Keys and values [slot, kv_head, position, dim] per layer; grows by doubling; made when a layer first writes.
+    """Keys and values [slot, kv_head, position, dim] per layer; grows by doubling; made when a layer first
+    writes.
 
     Memory beyond a row's length is zero or an old row's finite numbers, never uninitialised: masked positions
     have weight 0, and 0 * NaN would be NaN.
@@ -111,7 +114,6 @@ class Pass:
     segments: list[Segment]
     slots_N: Tensor
     positions_N: Tensor
-    layers: set[int] = field(default_factory=set)
     _masks: dict[tuple, Tensor] = field(default_factory=dict)
 
     def __enter__(self) -> Pass:
@@ -122,7 +124,8 @@ class Pass:
         _ACTIVE.current = None
 
     def decode_mask(self, first: int, window: int | None, like: Tensor) -> Tensor:
-        """[B, 1, 1, longest - first], additive: a row sees positions up to its own, and no further back than the window."""
+        """[B, 1, 1, longest - first], additive: a row sees positions up to its own, and no further back
+        than the window."""
         key = ("decode", first, window)
         if key not in self._masks:
             positions_T = torch.arange(first, self.longest, device=like.device)
@@ -223,12 +226,12 @@ def _prefill(
         mask = p.prefill_mask(s.cached, new, window, q_HND)
         return attend(q_HND[None], k[None], v[None], mask, scale, softcap)[0][0].transpose(0, 1)
     causal = s.cached == 0 and window is None
-    mask = None if causal or (new == 1 and window is None) else p.prefill_mask(s.cached, new, window, q_HND)
+    unmasked = causal or (new == 1 and window is None)
     out = F.scaled_dot_product_attention(
         q_HND[None],
         k_HTD[None],
         v_HTD[None],
-        attn_mask=mask,
+        attn_mask=None if unmasked else p.prefill_mask(s.cached, new, window, q_HND),
         is_causal=causal,
         scale=scale,
         enable_gqa=grouped,
@@ -253,9 +256,8 @@ def attention(
     if s_aux is not None:
         raise NotImplementedError("attention sinks")
     layer: int = module.layer_idx  # type: ignore[assignment]
-    p.layers.add(layer)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    parts = []
+    parts: list[Tensor] = []
     rows = p.lengths_B.shape[0]
     if p.cache is not None:
         keys, values = p.cache.layer(layer, key, value)
@@ -270,7 +272,8 @@ def attention(
         else:
             k, v = key[0, :, s.start : s.end], value[0, :, s.start : s.end]
         parts.append(_prefill(p, s, query[0, :, s.start : s.end], k, v, scale, sliding_window, softcap))
-    return (parts[0] if len(parts) == 1 else torch.cat(parts))[None], None
+    packed: Tensor = parts[0] if len(parts) == 1 else torch.cat(parts)
+    return packed[None], None
 
 
 ALL_ATTENTION_FUNCTIONS.register(IMPLEMENTATION, attention)

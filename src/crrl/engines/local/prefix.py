@@ -1,7 +1,9 @@
 """Which finished sequences' keys and values are kept, and which of them begins like a new prompt.
 
-Token-exact: ids are compared with ids, all kept sequences at once as rows of one matrix (a few hundred rows of a
-few thousand ids: tens of microseconds). A kept sequence that a newer one continues is dropped; beyond the token
+Token-exact: ids are compared with ids, all kept sequences at once as rows of one matrix (a few hundred
+rows of a
+few thousand ids: tens of microseconds). A kept sequence that a newer one continues is dropped; beyond the
+token
 budget the least recently used goes. A weight push drops everything.
 """
 
@@ -71,9 +73,12 @@ class PrefixCache:
         self.tokens -= self._lengths[i]
         last = len(self) - 1
         self._ids[i] = self._ids[last]
-        for column in (self._content, self._lengths, self._used):
-            column[i] = column[last]  # type: ignore[index]
-            column.pop()  # type: ignore[attr-defined]
+        self._content[i], self._lengths[i], self._used[i] = (
+            self._content[last],
+            self._lengths[last],
+            self._used[last],
+        )
+        del self._content[last], self._lengths[last], self._used[last]
 
     def drop(self) -> None:
         self.__init__(self.max_tokens)  # type: ignore[misc]

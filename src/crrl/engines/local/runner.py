@@ -1,13 +1,17 @@
-"""The engine's own module, run through our attention; and the proof, at start, that this gives the model's logits.
+"""The engine's own module, run through our attention; and the proof, at start, that this gives the model's
+logits.
 
-Any causal model whose layers call transformers' attention interface once each works. What does not (state-space
-and linear-attention layers, layers that share or skip keys and values, chunked attention, sinks) is refused with the
+Any causal model whose layers call transformers' attention interface once each works. What does not
+(state-space
+and linear-attention layers, layers that share or skip keys and values, chunked attention, sinks) is
+refused with the
 reason: by its configuration where that says so, else by comparing with the model's own plain forward pass.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,7 +32,8 @@ class Runner:
     """
 
     def __init__(self, model: PreTrainedModel, device: torch.device, dtype: torch.dtype) -> None:
-        self.model = model.to(device=device, dtype=dtype).eval().requires_grad_(False)  # type: ignore[arg-type]
+        module: Any = model  # transformers wraps `to` in a way mypy cannot follow
+        self.model: PreTrainedModel = module.to(device=device, dtype=dtype).eval().requires_grad_(False)
         self.device = device
         self.cache = KVCache()
         self.vocab_size = int(model.config.get_text_config().vocab_size)
@@ -89,13 +94,15 @@ class Runner:
         return torch.from_numpy(array).to(self.device)
 
     def _prove(self) -> None:
-        """Compare a prefill in two parts and a cascade decode of two rows with the model's own forward pass."""
+        """Compare a prefill in two parts and a cascade decode of two rows with the model's own forward
+        pass."""
         name = type(self.model).__name__
         config = self.model.config.get_text_config()
         kinds = set(getattr(config, "layer_types", None) or ()) - _SERVED_LAYERS
         reason = ""
         if kinds:
-            reason = f"it has layers of kind {', '.join(sorted(kinds))}, which keep another state than keys and values"
+            names = ", ".join(sorted(kinds))
+            reason = f"it has layers of kind {names}, which keep another state than keys and values"
         elif getattr(config, "attention_chunk_size", None):
             reason = "its attention is chunked"
         elif getattr(config, "num_kv_shared_layers", 0):
@@ -105,7 +112,8 @@ class Runner:
         if reason:
             raise CrrlError(
                 f"The local engine cannot serve {name}: {reason}.",
-                "Serve this model with vLLM (engine=vllm), or choose a decoder with plain or sliding-window attention.",
+                "Serve this model with vLLM (engine=vllm), or choose a decoder with plain or sliding-window "
+                "attention.",
             )
 
     @torch.inference_mode()
@@ -118,7 +126,8 @@ class Runner:
             self.forward(ids[:10], [], 0, [Segment(0, 10, 0, 0)], keep=[9])
             second = self.forward(ids[10:23], [], 0, [Segment(0, 13, 0, 10)], keep=[12])
             if set(self.cache.keys) != set(range(layers)):
-                return f"only {len(self.cache.keys)} of its {layers} layers use transformers' attention interface"
+                used = len(self.cache.keys)
+                return f"only {used} of its {layers} layers use transformers' attention interface"
             self.cache.copy(0, 1, 23)
             last = self.forward([ids[23]] * 2, [23, 23], 16, [], keep=[0, 1])
         except (RuntimeError, NotImplementedError, TypeError, AttributeError) as e:
@@ -127,7 +136,8 @@ class Runner:
             self.cache.drop()
         ours = torch.cat([second.float(), last.float()])
         difference = (ours - plain_TV[[22, 23, 23]]).abs().max().item()
-        # Half-precision models differ by rounding; a wrong cache differs by the size of the logits themselves.
+        # Half-precision models differ by rounding; a wrong cache differs by the size of the logits
+        # themselves.
         scale = plain_TV.abs().max().item()
         bound = (1e-3 if plain_TV.dtype == self.model.dtype else 0.1) * max(1.0, scale)
         if not difference <= bound:
