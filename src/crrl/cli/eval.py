@@ -49,7 +49,7 @@ def resolve(target: str, settings: list[str]) -> tuple[Config, str]:
     if not (path / "config.json").is_file():
         raise UsageError(
             f"{target} is neither a run nor a model folder (no config.yaml, no config.json).",
-            "Write tiny, a run's name, runs/NAME/checkpoints/step-N, or the path of a Hugging Face model folder.",
+            "Write tiny, a run's name, runs/NAME/checkpoints/step-N, or a Hugging Face model folder.",
         )
     owner = next(
         (p for p in path.resolve().parents if (p / "config.yaml").is_file() and (p / "checkpoints").is_dir()),

@@ -56,9 +56,7 @@ def run(call: Call) -> int:
     if config.sandbox.name == "unsafe_host":
         from crrl.report.display import warn
 
-        warn(
-            "sandbox.name=unsafe_host: NO ISOLATION. Code written by the model runs on this machine as this user."
-        )
+        warn("sandbox.name=unsafe_host: NO ISOLATION. What the model writes runs here, as this user.")
     from crrl.learning.train import train
 
     return int(train(config, resume, json=call.json) or 0)

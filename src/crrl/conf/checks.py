@@ -75,7 +75,8 @@ TRUNCATED = (
     "log-probs are those of the whole distribution: truncated or penalised sampling would train on wrong ones"
 )
 REFUSED: dict[str, str] = {
-    word: f"Training samples from the policy itself; {TRUNCATED}. Leave it out; rollout.temperature=1.0 is the one knob."
+    word: f"Training samples from the policy itself; {TRUNCATED}. "
+    "Leave it out; rollout.temperature=1.0 is the one knob."
     for word in (
         "top_p",
         "top_k",
@@ -121,7 +122,7 @@ def check(config: Config) -> None:
 
 def _greedy_hint(key: str) -> str:
     if key == "rollout.temperature":
-        return "Training needs samples that differ: write rollout.temperature=1.0. Greedy is a decoding of evaluation."
+        return "Write rollout.temperature=1.0: samples must differ. Greedy is a decoding of evaluation."
     return f"Write a positive number for {key}."
 
 

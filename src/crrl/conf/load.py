@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
+import yaml  # type: ignore[import-untyped]
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
@@ -96,7 +96,9 @@ def _load(name: str, overrides: Sequence[str], schema: type[AnyConfig]) -> AnyCo
     config.recipe = stem
     if isinstance(config, Config):
         check(config)
-        own = [] if folder == FOLDER else _flat(yaml.safe_load((folder / f"{stem}.yaml").read_text()) or {})
+        own: list[str] = (
+            [] if folder == FOLDER else _flat(yaml.safe_load((folder / f"{stem}.yaml").read_text()) or {})
+        )
         check_ignored(config, [*own, *(key for key, _ in map(_split, overrides))])
     return config
 

@@ -199,7 +199,8 @@ class Key:
 def keys(schema: type, prefix: str = "") -> Iterator[Key]:
     """Every setting of a schema, in its order; groups are not settings."""
     for f in fields(schema):
-        default = f.default if f.default is not MISSING else f.default_factory()  # type: ignore[misc]
+        factory = f.default_factory
+        default = f.default if factory is MISSING else factory()
         if is_dataclass(default):
             yield from keys(type(default), f"{prefix}{f.name}.")
         elif f.name != "recipe":
