@@ -58,13 +58,9 @@ async def test_three_turns_of_tool_use_splice_every_sampled_token(bench: Bench, 
             assert (content, finish, calls) == ("Done.", "stop", [])
             break
         assert finish == "tool_calls" and len(calls) == 1 and calls[0][1] == "shell"
-        messages.append(
-            {
-                "role": "assistant",
-                "content": content,
-                "tool_calls": [{"id": i, "type": "function", "function": {"name": n, "arguments": a}} for i, n, a in calls],
-            }
-        )  # fmt: skip
+        (call_id, name, arguments), shape = calls[0], {"type": "function"}
+        shape |= {"id": call_id, "function": {"name": name, "arguments": arguments}}
+        messages.append({"role": "assistant", "content": content, "tool_calls": [shape]})
         messages.append({"role": "tool", "tool_call_id": calls[0][0], "content": f"output {turn}\n"})
     record = await bench.gateway.close("a")
     assert [s.ids for s in record.samples] == [bench.ids(t) for t in texts]
@@ -95,7 +91,7 @@ async def test_the_stream_is_incremental_and_ends_with_usage(bench: Bench) -> No
 
 
 async def test_tokens_arrive_while_the_engine_is_still_at_work(bench: Bench) -> None:
-    await bench.start(f"one two three{STOP}", step=4)
+    await bench.start(f"one two three{STOP}", step=4, delay=0.1)
     client = bench.client(bench.gateway.open("a"))
     stream = await client.chat.completions.create(model="m", messages=[USER], stream=True)
     bench.engine.requests.clear()

@@ -71,6 +71,8 @@ class Renderer:
         self.stop_ids: list[int] = list(self._inner.get_stop_token_ids())
         self.tool_start = self.tokenizer.convert_tokens_to_ids("<tool_call>")
         self._stops = frozenset(self.stop_ids)
+        opener = self.tokenizer.convert_tokens_to_ids("<|im_start|>")  # the parser skips a repeated header
+        self.marks = self._stops | {self.tool_start, opener}
         self._renders: OrderedDict[bytes, list[int]] = OrderedDict()
         self._probe = self.prompt([_PROBE], None)
 
@@ -181,7 +183,7 @@ class TextStream:
         if self._closed:
             return ""
         for token in ids:
-            if token == self._renderer.tool_start or token in self._renderer._stops:
+            if token in self._renderer.marks:
                 self._closed = True
                 return ""
             self._held += self._decoder.step(self._renderer.tokenizer.backend, token) or ""

@@ -1,0 +1,106 @@
+"""Canonical form, and the renderer against the package it wraps."""
+
+from __future__ import annotations
+
+import pytest
+from conftest import STOP, TOOLS, call_text, make_tokenizer
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from crrl.errors import UsageError
+from crrl.gateway.canonical import Call, Message, canonical
+from crrl.gateway.renderer import Renderer, load_renderer
+
+RENDERER = load_renderer(make_tokenizer(), "qwen3")
+PROMPT = [Message("system", "You repair."), Message("user", "Go.")]
+PIECES = [
+    "a b",
+    "\n\n",
+    " ",
+    "<think>",
+    "</think>",
+    "<tool_call>",
+    "</tool_call>",
+    '{"name": "f", ',
+    "é你",
+    STOP,
+]
+PIECES += ['"arguments": {}}', "<|endoftext|>", "<|im_start|>assistant\n"]
+TEXTS = st.lists(st.sampled_from(PIECES), max_size=8).map("".join)
+
+
+def upto_stop(ids: list[int]) -> list[int]:
+    stop = next((i for i, t in enumerate(ids) if t in RENDERER.stop_ids), len(ids))
+    return ids[: stop + 1]
+
+
+@pytest.mark.parametrize(
+    "ids_text", [f"Done.{STOP}", "cut sho", call_text("ls"), "<think>cut", "x<|endoftext|>"]
+)
+@pytest.mark.parametrize(
+    "roles", [["tool"], ["tool", "tool"], ["user"], ["tool", "user"], ["system", "user"]]
+)
+def test_the_bridge_is_the_packages_own(ids_text: str, roles: list[str]) -> None:
+    prompt, ids = RENDERER.prompt(PROMPT, TOOLS), RENDERER.tokenizer.encode(ids_text)
+    appended = [Message(role, f" output {i}\n") for i, role in enumerate(roles)]
+    theirs = RENDERER._inner.bridge_to_next_turn(prompt, ids, [m.rendered() for m in appended], tools=TOOLS)
+    assert RENDERER.bridge(prompt, ids, appended) == theirs.token_ids
+
+
+@given(TEXTS)
+@settings(max_examples=150, deadline=None)
+def test_whatever_was_sampled_bridges_and_stays(text: str) -> None:
+    prompt, ids = RENDERER.prompt(PROMPT, None), upto_stop(RENDERER.tokenizer.encode(text))
+    bridged = RENDERER.bridge(prompt, ids, [Message("user", "next")])
+    assert bridged[: len(prompt) + len(ids)] == prompt + ids
+    assert RENDERER.tokenizer.decode(bridged).endswith(
+        "<|im_start|>user\nnext<|im_end|>\n" + generation_prompt()
+    )
+
+
+def generation_prompt() -> str:
+    return "<|im_start|>assistant\n<think>\n\n</think>\n\n"
+
+
+@given(TEXTS)
+@settings(max_examples=300, deadline=None)
+def test_what_is_streamed_is_a_prefix_of_what_is_parsed(text: str) -> None:
+    ids = upto_stop(RENDERER.tokenizer.encode(text))
+    stream = RENDERER.stream()
+    shown = "".join(stream.feed([t]) for t in ids)
+    assert RENDERER.parse(ids).content.startswith(shown)
+    assert "<tool_call>" not in shown and not shown.startswith("<think>")
+
+
+def test_a_turn_the_policy_did_not_sample_is_rendered_as_if_it_had(renderer: Renderer) -> None:
+    ids = renderer.assistant(Message("assistant", "Hm.", [Call("shell", '{"cmd":"ls"}')], "secret"))
+    text = 'Hm.\n<tool_call>\n{"name": "shell", "arguments": {"cmd":"ls"}}\n</tool_call><|im_end|>'
+    assert renderer.tokenizer.decode(ids) == text
+
+
+def test_unknown_renderers_and_foreign_tokenizers_are_refused() -> None:
+    with pytest.raises(UsageError, match="qwen3"):
+        load_renderer(make_tokenizer(), "qwen")
+    from tokenizers import Tokenizer, models
+
+    with pytest.raises(UsageError, match="im_start"):
+        load_renderer(Tokenizer(models.BPE()), "qwen3")
+
+
+def test_canonical_form() -> None:
+    call = Call("shell", '{"a": 1,  "b": "x"}', id="1")
+    same = [
+        Message("assistant", "Hi", [call]),
+        Message("assistant", " Hi\n", [Call("shell", '{"b":"x","a":1}', id="2")]),
+        Message("assistant", "<think>\nhm\n</think>\nHi", [call]),
+        Message("assistant", "Hi", [call], reasoning="hm"),
+    ]
+    other = [
+        Message("user", "Hi", [call]),
+        Message("assistant", "Hi"),
+        Message("assistant", "Hi", [Call("shell", '{"a": 2, "b": "x"}')]),
+        Message("assistant", "Hi", [Call("shell", '{"a": 1, "b": "x"')]),
+        Message("assistant", "Hi", [call, call]),
+    ]
+    assert len({canonical(m) for m in same}) == 1
+    assert len({canonical(m) for m in [same[0], *other]}) == 1 + len(other)
