@@ -106,7 +106,7 @@ def _namespaces(uid: int) -> list[Finding]:
         if not _works([*drop, "unshare", "-Urm", "sh", "-c", overlay]):
             problem = "This kernel does not allow overlay mounts in a user namespace."
             return [Finding(problem, "Use Linux 5.11 or newer with overlayfs (modprobe overlay).")]
-        box = "bwrap --unshare-all --disable-userns --ro-bind / / --proc /proc --dev /dev true"
+        box = "bwrap --unshare-user --unshare-all --disable-userns --ro-bind / / --proc /proc --dev /dev true"
         if not _works([*drop, "unshare", "-Urm", *box.split()]):
             problem = "bubblewrap cannot start a nested box here (inside a container: /proc may be masked)."
             return [

@@ -1,9 +1,9 @@
 """The patch of a workspace: one `git diff-tree` over two small trees that we write ourselves (invariant 3).
 
 The overlay's upper layer names every path that an episode touched, so nothing is asked of the agent's `.git`,
-index, attributes, ignore files or hooks, and the cost does not grow with the repository. The changed files become
-objects in a throw-away directory; two trees hold only the changed paths, before and after; git compares
-these two. Runs in the box's keeper: as the unprivileged uid, in a mount namespace that ends with the box.
+index, attributes, ignore files or hooks, and the cost does not grow with the repository. The changed files
+become objects in a throw-away directory; two trees hold only the changed paths, before and after; git
+compares these two. Runs in the box's keeper: as the unprivileged uid, in a mount namespace that ends with the box.
 
 Left out: paths with a `.git` component, `__pycache__`, `.pytest_cache`, `*.pyc` unless they are part of the
 base, devices, pipes and sockets; new content beyond `FILE_BYTES` a file and `TOTAL_BYTES` in all (in path
@@ -190,18 +190,20 @@ class ObjectStore:
 
 def _diff(git_dir: str, objects: str, old: str, new: str, scratch: str) -> bytes:
     try:
-        text = _git_diff(git_dir, objects, old, new, scratch, [])
+        text = _git_diff(git_dir, objects, old, new, scratch, as_binary=False)
         text.decode("utf-8")
         return text
     except (UnicodeDecodeError, subprocess.TimeoutExpired):
         # Text in another encoding, or too hard to compare line by line: as binary differences, in ASCII.
-        return _git_diff(
-            git_dir, objects, old, new, scratch, ["core.bigFileThreshold=1", "core.quotePath=true"]
-        )
+        return _git_diff(git_dir, objects, old, new, scratch, as_binary=True)
 
 
-def _git_diff(git_dir: str, objects: str, old: str, new: str, scratch: str, extra: list[str]) -> bytes:
-    settings = ["core.quotePath=false", "core.attributesFile=/dev/null", f"attr.tree={EMPTY_TREE}", *extra]
+def _git_diff(git_dir: str, objects: str, old: str, new: str, scratch: str, *, as_binary: bool) -> bytes:
+    attributes = os.path.join(scratch, "attributes")
+    with open(attributes, "w") as file:
+        file.write("* -diff\n" if as_binary else "")
+    settings = [f"core.attributesFile={attributes}", f"attr.tree={EMPTY_TREE}"]
+    settings += [f"core.quotePath={'true' if as_binary else 'false'}"]
     argv = ["/usr/bin/git", f"--git-dir={git_dir}", *(x for s in settings for x in ("-c", s))]
     argv += ["diff-tree", "-r", "-p", "--binary", "--full-index", "--no-renames", "--no-ext-diff"]
     argv += ["--no-textconv", "--no-color"]

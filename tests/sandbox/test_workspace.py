@@ -1,0 +1,187 @@
+"""Invariant 5: what `prepare` makes of each kind of source; its cache; what it refuses."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from crrl.errors import CrrlError, UsageError
+from crrl.sandbox import availability, make, workspace
+from crrl.sandbox.api import Spec
+from crrl.tasks.task import Source
+
+
+def git(where: Path, *args: str) -> str:
+    env = {"PATH": "/usr/bin:/bin", "HOME": "/nonexistent", "GIT_CONFIG_GLOBAL": "/dev/null"}
+    env |= {f"GIT_{who}_{what}": "x@y" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+    argv = ["git", "-c", "safe.directory=*", *args]
+    return subprocess.run(argv, cwd=where, env=env, capture_output=True, text=True, check=True).stdout.strip()
+
+
+@pytest.fixture
+def repo(tmp_path: Path) -> Path:
+    """Three commits: the middle one is the base; the last is the fix that nobody may see."""
+    root = tmp_path / "repo"
+    (root / "pkg").mkdir(parents=True)
+    git(root, "init", "-q", "-b", "main")
+    (root / "pkg/m.py").write_text("old\n")
+    git(root, "add", "-A")
+    git(root, "commit", "-qm", "first")
+    (root / "pkg/m.py").write_text("buggy\n")
+    (root / "run.sh").write_text("#!/bin/sh\n")
+    (root / "run.sh").chmod(0o755)
+    (root / "link").symlink_to("pkg/m.py")
+    (root / ".gitattributes").write_text("secret.txt export-ignore\n*.py text eol=crlf\n")
+    (root / "secret.txt").write_text("kept\n")
+    (root / "latin").write_bytes(b"\xe9\x00\xff")
+    git(root, "add", "-A")
+    git(root, "commit", "-qm", "base")
+    git(root, "tag", "base")
+    (root / "pkg/m.py").write_text("THE-FIX\n")
+    git(root, "commit", "-qam", "fix")
+    return root
+
+
+def check_tree(lower: Path) -> None:
+    assert (lower / "pkg/m.py").read_bytes() == b"buggy\n" and (lower / "secret.txt").exists()
+    assert os.access(lower / "run.sh", os.X_OK) and os.readlink(lower / "link") == "pkg/m.py"
+    assert (lower / "latin").read_bytes() == b"\xe9\x00\xff"
+    assert git(lower, "status", "--porcelain") == "" and git(lower, "rev-list", "--all", "--count") == "1"
+    assert git(lower, "fsck", "--strict", "--full") == "" and git(lower, "reflog") == ""
+
+
+@pytest.mark.parametrize("url", [False, True])
+async def test_a_commit_of_a_repository(sandbox, repo, url):
+    source = Source(repo=f"file://{repo}" if url else str(repo), base_commit=git(repo, "rev-parse", "base"))
+    made = await sandbox.prepare(source)
+    check_tree(made.lower)
+    assert git(made.git_dir, "rev-parse", "main") == made.base == git(made.lower, "rev-parse", "HEAD")
+    assert git(made.lower, "rev-parse", "HEAD^{tree}") == git(repo, "rev-parse", "base^{tree}")
+    box = await sandbox.start(Spec(root=made))
+    found = await box.exec(
+        [
+            "bash",
+            "-c",
+            "git cat-file --batch-all-objects --batch | grep -c THE-FIX; grep -r THE-FIX . | wc -l",
+        ]
+    )
+    assert found.output == "0\n0\n"
+    await box.write("pkg/m.py", b"mine\n")
+    assert "-buggy\n+mine\n" in await box.patch()
+    await box.close()
+
+
+async def test_a_directory(sandbox, repo):
+    git(repo, "checkout", "-q", "base")
+    (repo / "pkg/m.py").write_bytes(b"buggy\n")  # git checked it out with the line ends of .gitattributes
+    made = await sandbox.prepare(Source(dir=str(repo)))
+    check_tree(made.lower)
+    assert await sandbox.prepare(Source(dir=str(repo))) == made
+    (repo / "pkg/m.py").write_text("other\n")
+    assert await sandbox.prepare(Source(dir=str(repo))) != made
+
+
+async def test_equal_content_is_made_once_also_at_once(sandbox, state_dir):
+    source = Source(files={"b/c.py": "2\n", "a.py": f"{time.time()}\n"})
+    same = Source(files=dict(reversed(list((source.files or {}).items()))))
+    made = await asyncio.gather(*(sandbox.prepare(s) for s in (source, same) * 8))
+    assert len({m.lower for m in made}) == 1
+    with ThreadPoolExecutor(4) as pool:
+        fresh = Source(files={"a.py": f"{time.time()}\n"})
+        paths = {w.lower for w in pool.map(lambda _: workspace.prepare(fresh, state_dir, 65534), range(8))}
+    assert len(paths) == 1 and not list((state_dir / "workspaces").glob("*/new-*"))
+    assert git(made[0].lower, "fsck", "--strict") == "" and git(made[0].lower, "status", "--porcelain") == ""
+
+
+async def test_what_an_episode_leaves_the_next_does_not_see(sandbox, workspace):
+    for _ in range(2):
+        box = await sandbox.start(Spec(root=workspace))
+        assert (
+            await box.exec(["bash", "-c", "ls -A /workspace /tmp /home/agent | sort | tr '\\n' ' '"])
+        ).output.count("mark") == 0
+        await box.exec(
+            ["bash", "-c", "touch mark /tmp/mark ~/mark; rm stats.py; git gc -q; rm -rf .git/objects"]
+        )
+        await box.close()
+    assert git(workspace.lower, "fsck") == ""
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        Source(),
+        Source(files={"a": ""}, dir="/x"),
+        Source(repo="/x"),
+        Source(files={"../a": ""}),
+        Source(files={"/a": ""}),
+        Source(files={"a/.GIT/config": ""}),
+        Source(files={"a": "", "a/b": ""}),
+        Source(dir="/nowhere/at/all"),
+        Source(repo="/nowhere/at/all", base_commit="0" * 40),
+        Source(repo="--upload-pack=touch /tmp/pwned", base_commit="x"),
+        Source(repo="ext::sh -c touch% /tmp/pwned", base_commit="0" * 40),
+    ],
+)
+async def test_bad_sources_are_clear_errors(sandbox, state_dir, source):
+    with pytest.raises(CrrlError) as caught:
+        await sandbox.prepare(source)
+    assert caught.value.remedy and not os.path.exists("/tmp/pwned")
+    assert not list(state_dir.glob("clone-*")) and not list((state_dir / "workspaces").glob("*/new-*"))
+
+
+async def test_preparing_a_small_repository_is_cheap(state_dir):
+    files = {"m.py": "x\n", "tests/test_m.py": "y\n", "README.md": "z\n", "tests/conftest.py": ""}
+    start = time.process_time()
+    for n in range(20):
+        workspace.prepare(Source(files={**files, "n": f"{n} {start}"}), state_dir, 65534)
+    assert (
+        time.process_time() - start
+    ) / 20 < 0.030  # 6 ms measured; twice the 15 ms budget on a busy machine
+
+
+def test_this_host_is_found_usable_and_problems_are_named(state_dir, monkeypatch, tmp_path):
+    assert availability.check(state_dir) == []
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(CrrlError, match="bubblewrap is not installed") as caught:
+        make("bubblewrap", state_dir=state_dir)
+    assert "apt-get install bubblewrap" in caught.value.remedy
+
+
+def test_a_closed_state_folder_is_named(tmp_path):
+    if os.getuid() != 0:
+        pytest.skip("only root drops its uid")
+    tmp_path.chmod(0o700)
+    with pytest.raises(CrrlError, match="cannot enter") as caught:
+        make("bubblewrap", state_dir=tmp_path / "state")
+    assert "chmod o+x" in caught.value.remedy
+
+
+def test_unknown_names_and_root_are_refused(state_dir):
+    with pytest.raises(UsageError, match="Did you mean 'bubblewrap'"):
+        make("bublewrap", state_dir=state_dir)
+    with pytest.raises(UsageError, match="never run as root"):
+        make("bubblewrap", state_dir=state_dir, uid=0)
+
+
+async def test_unsafe_host_is_loud_and_speaks_the_protocol(state_dir, capfd):
+    sandbox = make("unsafe_host", state_dir=state_dir)
+    assert "NO ISOLATION" in capfd.readouterr().err
+    root = await sandbox.prepare(Source(files={"stats.py": "1\n", "gone.py": "x\n"}))
+    box = await sandbox.start(Spec(root=root))
+    result = await box.exec(["bash", "-c", "rm gone.py; echo hi; exit 4"])
+    assert (result.code, result.output, result.reason) == (4, "hi\n", "exit")
+    assert (await box.exec(["bash", "-c", "echo a; sleep 9"], timeout_s=0.3)).reason == "timeout"
+    assert (await box.exec(["nothing-like-it"])).code == 127
+    await box.write("stats.py", b"2\n")
+    with pytest.raises(ValueError, match="leaves"):
+        await box.read("../../etc/passwd")
+    patch = await box.patch()
+    assert "-1\n+2\n" in patch and patch.count("diff --git") == 2
+    await box.close()
+    await sandbox.close()
