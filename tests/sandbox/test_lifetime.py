@@ -1,5 +1,6 @@
 """Nothing outlives its owner; what dies under us is `lost`, and only that."""
 
+# ruff: noqa: ASYNC221 (blocking calls are fine in tests)
 from __future__ import annotations
 
 import asyncio
@@ -29,8 +30,8 @@ async def main():
     root = await sandbox.prepare(Source(files={"a": "b"}))
     boxes = [await sandbox.start(Spec(root=root)) for _ in range(3)]
     print(sandbox.launcher_pid, flush=True)
-    await asyncio.gather(*(b.exec(["bash", "-c", f"echo > f; setsid sleep {sys.argv[2]} & sleep {sys.argv[2]}"], timeout_s=100)
-                           for b in boxes))
+    command = f"echo > f; setsid sleep {sys.argv[2]} & sleep {sys.argv[2]}"
+    await asyncio.gather(*(b.exec(["bash", "-c", command], timeout_s=100) for b in boxes))
 asyncio.run(main())
 """
 

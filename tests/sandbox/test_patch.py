@@ -1,5 +1,6 @@
-"""Invariant 3: the patch is what the workspace holds, whatever the agent did to git; applied afresh it gives the same."""
+"""Invariant 3: the patch is what the workspace holds, whatever the agent did to git."""
 
+# ruff: noqa: ASYNC240 (blocking calls are fine in tests)
 from __future__ import annotations
 
 import os
@@ -16,9 +17,11 @@ printf '#!/bin/sh\\ntouch /workspace/RAN /tmp/RAN; env > /workspace/RAN' > evil;
 git config core.fsmonitor /workspace/evil
 git config core.hooksPath /workspace; cp evil post-index-change; cp evil pre-commit; cp evil .git/hooks-x
 git config filter.x.clean /workspace/evil; git config filter.x.smudge /workspace/evil
-git config diff.x.command /workspace/evil; git config diff.x.textconv /workspace/evil; git config diff.external /workspace/evil
+git config diff.x.command /workspace/evil; git config diff.x.textconv /workspace/evil
+git config diff.external /workspace/evil
 git config core.worktree /etc; git config core.attributesFile /workspace/.gitattributes
-git config core.excludesFile /workspace/.gitignore; git config core.autocrlf true; git config core.pager /workspace/evil
+git config core.excludesFile /workspace/.gitignore; git config core.autocrlf true
+git config core.pager /workspace/evil
 printf '* filter=x diff=x text eol=crlf -diff ident working-tree-encoding=UTF-16\\n' > .gitattributes
 cp .gitattributes .git/info-attributes; mkdir -p .git/info; cp .gitattributes .git/info/attributes
 printf '*\\n' > .gitignore; cp .gitignore .git/info/exclude
@@ -38,7 +41,8 @@ async def test_no_change_is_an_empty_patch(box):
 async def test_edit_add_delete_rename_mode_symlink_and_type_changes(box, apply):
     await sh(
         box,
-        "echo more >> README.md; chmod +x stats.py; mkdir -p a/b; echo new > a/b/c.txt; rm -r tests; echo file > tests;"
+        "echo more >> README.md; chmod +x stats.py; mkdir -p a/b; echo new > a/b/c.txt; rm -r "
+        "tests; echo file > tests;"
         "ln -s /etc/passwd link; printf 'no newline' > n; printf '' > empty; mv README.md moved.md",
     )
     tree = apply(await box.patch())
@@ -62,7 +66,8 @@ async def test_binary_other_encodings_and_strange_names(box, apply):
     await sh(box, "head -c 5000 /dev/urandom > bin; sha256sum < bin > sum; printf 'caf\\xe9\\n' > latin1.txt")
     await sh(
         box,
-        "echo x > 'sp ace'; echo y > $'tab\\there'; echo z > 'naïve'; printf 'a\\r\\nb\\r\\n' > crlf; echo q > 'q\"uote'",
+        "echo x > 'sp ace'; echo y > $'tab\\there'; echo z > 'naïve'; printf 'a\\r\\nb\\r\\n' > "
+        "crlf; echo q > 'q\"uote'",
     )
     tree = apply(await box.patch())
     assert (tree / "latin1.txt").read_bytes() == b"caf\xe9\n" and (
@@ -99,7 +104,8 @@ async def test_hostile_git_settings_run_nothing_and_hide_nothing(box, apply):
         "rm -f .git/index .git/HEAD; echo junk > .git/config",
         "git add -A; git commit -qm hidden; git update-index --assume-unchanged stats.py",
         "git update-index --skip-worktree stats.py; git checkout -qb other; git commit -q --allow-empty -m x",
-        "echo '/*' > .git/info-sparse; git config core.sparseCheckout true; git replace HEAD HEAD 2>/dev/null; true",
+        "echo '/*' > .git/info-sparse; git config core.sparseCheckout true; git replace HEAD HEAD "
+        "2>/dev/null; true",
         "rm -rf .git; git init -q; git add -A; git -c user.name=a -c user.email=b commit -qm all",
     ],
 )
@@ -112,7 +118,8 @@ async def test_damaged_or_rewritten_history_changes_nothing(box, damage):
 async def test_nested_repositories_are_plain_files_without_their_git(box):
     await sh(
         box,
-        "mkdir sub; cd sub; git init -q; echo inner > f; git add f; git commit -qm x; mkdir .GIT; echo e > .GIT/h",
+        "mkdir sub; cd sub; git init -q; echo inner > f; git add f; git commit -qm x; mkdir .GIT; "
+        "echo e > .GIT/h",
     )
     patch = await box.patch()
     assert "+inner" in patch and patch.count("diff --git") == 1 and "Subproject" not in patch
@@ -121,7 +128,8 @@ async def test_nested_repositories_are_plain_files_without_their_git(box):
 async def test_caches_are_left_out_unless_tracked(sandbox, box):
     await sh(
         box,
-        "mkdir -p a/__pycache__ .pytest_cache; touch a/__pycache__/x; echo x > m.pyc; echo x > .pytest_cache/y",
+        "mkdir -p a/__pycache__ .pytest_cache; touch a/__pycache__/x; echo x > m.pyc; echo x > "
+        ".pytest_cache/y",
     )
     assert await box.patch() == ""
     workspace = await sandbox.prepare(Source(files={"data/__pycache__/t": "a\n"}))
@@ -144,7 +152,8 @@ async def test_large_files_are_left_out_in_bounded_time(sandbox, workspace):
     box = await sandbox.start(Spec(root=workspace, limits=Limits(disk_bytes=200 << 20)))
     await sh(
         box,
-        "head -c 100M /dev/urandom > huge; echo small > z; for i in 1 2 3 4 5 6; do head -c 7M /dev/zero > m$i; done",
+        "head -c 100M /dev/urandom > huge; echo small > z; for i in 1 2 3 4 5 6; do head -c 7M "
+        "/dev/zero > m$i; done",
     )
     start = time.monotonic()
     patch = await box.patch()

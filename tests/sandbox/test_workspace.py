@@ -1,5 +1,6 @@
 """Invariant 5: what `prepare` makes of each kind of source; its cache; what it refuses."""
 
+# ruff: noqa: ASYNC240 (blocking calls are fine in tests)
 from __future__ import annotations
 
 import asyncio

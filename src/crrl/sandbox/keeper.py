@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import resource
 import select
 import signal
 import socket
@@ -132,29 +133,19 @@ def start_box(control: int, output: int, order: dict[str, Any]) -> tuple[int, in
     binds += [("--bind", f"{at}/home", "/home/agent"), ("--bind", f"{at}/workspace", "/workspace")]
     binds += [("--ro-bind", f"{at}/passwd", "/etc/passwd"), ("--ro-bind", order["pid1"], "/.crrl/pid1.pyc")]
     binds += [("--ro-bind", source, target) for source, target in order["mounts"]]
-    stderr = os.memfd_create("stderr")
-    pid = os.fork()
-    if pid == 0:
-        try:
-            seccomp = os.memfd_create("seccomp", 0)
-            os.write(seccomp, order["seccomp"])
-            os.lseek(seccomp, 0, os.SEEK_SET)
-            null = os.open("/dev/null", os.O_RDWR)
-            os.dup2(null, 0)
-            os.dup2(null, 1)
-            os.dup2(stderr, 2)
-            for fd in (control, output, seccomp):
-                os.set_inheritable(fd, True)
-            limits = [str(order[name]) for name in ("memory", "processes", "file", "open_files")]
-            argv = ["bwrap", *BOX.split(), "--seccomp", str(seccomp), *(x for bind in binds for x in bind)]
-            argv += ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/workspace", "--clearenv"]
-            argv += ["/usr/bin/python3", "-ISE", "/.crrl/pid1.pyc", str(control), str(output), *limits]
-            os.chdir("/")
-            os.execve(order["bwrap"], argv, {"PATH": "/usr/bin:/bin"})
-        except BaseException as error:
-            os.write(2, f"{error}\n".encode())
-        finally:
-            os._exit(127)
+    stderr, seccomp = os.memfd_create("stderr"), os.memfd_create("seccomp")
+    os.write(seccomp, order["seccomp"])
+    os.lseek(seccomp, 0, os.SEEK_SET)
+    for fd in (control, output, seccomp):
+        os.set_inheritable(fd, True)
+    limits = [str(order[name]) for name in ("memory", "processes", "file", "open_files")]
+    argv = ["bwrap", *BOX.split(), "--seccomp", str(seccomp), *(x for bind in binds for x in bind)]
+    argv += ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/workspace", "--clearenv"]
+    argv += ["/usr/bin/python3", "-ISE", "/.crrl/pid1.pyc", str(control), str(output), *limits]
+    null = [(os.POSIX_SPAWN_OPEN, fd, "/dev/null", os.O_RDWR, 0) for fd in (0, 1)]
+    actions = [*null, (os.POSIX_SPAWN_DUP2, stderr, 2)]
+    pid = os.posix_spawn(order["bwrap"], argv, {"PATH": "/usr/bin:/bin"}, file_actions=actions)
+    os.close(seccomp)
     return pid, stderr
 
 
@@ -204,6 +195,8 @@ def kill_box() -> None:
 def send_patch(channel: socket.socket, order: dict[str, Any]) -> None:
     at = order["mount_point"]
     try:
+        for limit, value in ((resource.RLIMIT_AS, 2 << 30), (resource.RLIMIT_FSIZE, 256 << 20)):
+            resource.setrlimit(limit, (value, value))
         # Nothing of the box is left: its /tmp may have been full, the patch gets its own small file system.
         mount("tmpfs", f"{at}/tmp", "tmpfs", MS_NOSUID | MS_NODEV, "size=512m,mode=0700")
         text = patch.overlay_patch(order["git_dir"], f"{at}/disk/upper", f"{at}/tmp")

