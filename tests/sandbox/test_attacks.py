@@ -137,6 +137,13 @@ async def test_pid_1_cannot_be_killed_stopped_or_looked_into(box):
     assert await alive(box)
 
 
+async def test_commands_inherit_no_descriptor(box):
+    """With PID 1's control socket a command could forge its own result, or a lost box."""
+    assert (
+        await py(box, "import os; print(sorted(os.listdir('/proc/self/fd')))")
+    ).output == "['0', '1', '2', '3']\n"
+
+
 async def test_an_agent_that_kills_everything_has_an_exit_code_and_is_not_lost(box):
     result = await sh(box, "(sleep 5; echo never) & kill -9 -1; sleep 0.2; echo after", timeout_s=15)
     assert result.reason == "exit"
