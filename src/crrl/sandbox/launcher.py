@@ -44,6 +44,8 @@ def main() -> None:
         if not message:
             os._exit(0)
         order = marshal.loads(message)
+        for fd in fds:  # received descriptors come inheritable: a box must not hold its keeper's channel
+            os.set_inheritable(fd, False)
         if os.fork() == 0:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
