@@ -31,7 +31,7 @@ class PoolSettings:
     """Args: size: demonstrations; random_share: of them from the families shown with random edits only;
     mistakes: share that shows a refused edit put right."""
 
-    size: int = 80_000
+    size: int = 64_000
     random_share: float = 0.15
     mistakes: float = 0.12
     seed: int = 1

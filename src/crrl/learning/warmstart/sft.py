@@ -36,7 +36,7 @@ class SftSettings:
         threads: torch threads.
     """
 
-    steps: int = 2600
+    steps: int = 2000
     batch: int = 32
     lr_muon: float = 0.02
     lr_adam: float = 4e-3
@@ -46,7 +46,7 @@ class SftSettings:
     threads: int = 2
 
 
-def new_model(vocab_size: int, end_id: int, pad_id: int) -> Qwen3ForCausalLM:
+def new_model(vocab_size: int, end_id: int, pad_id: int, seed: int = 0) -> Qwen3ForCausalLM:
     """Qwen3's shape at about a million parameters: width 128, 4 layers, 4 heads; output projections start at zero."""
     config = Qwen3Config(
         vocab_size=vocab_size,
@@ -64,6 +64,7 @@ def new_model(vocab_size: int, end_id: int, pad_id: int) -> Qwen3ForCausalLM:
         pad_token_id=pad_id,
         dtype="float32",
     )
+    torch.manual_seed(seed)
     model = Qwen3ForCausalLM(config)
     for name, parameter in model.named_parameters():
         if name.endswith(("o_proj.weight", "down_proj.weight")):

@@ -95,7 +95,10 @@ def train_tokenizer(
     tokenizer.train_from_iterator((part for text in texts for part in cut.split(text)), trainer)
     tokenizer.add_tokens([AddedToken(w, normalized=False, special=False) for w in whole])
     fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>", clean_up_tokenization_spaces=False
+        tokenizer_object=tokenizer,
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        clean_up_tokenization_spaces=False,
     )
     fast.chat_template = files("crrl.learning.warmstart").joinpath("chat_template.jinja").read_text()
     return fast

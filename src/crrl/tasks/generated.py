@@ -1,0 +1,210 @@
+"""The `generated` corpus: small Python repositories of our own making, each with one seeded bug.
+
+`generate(split, seed, index)` gives task number `index` of a split, always the same one, in any order. Splits:
+`train` (what RL practises on), `rl_instances`, `sft_instances` and `unseen_families` (evaluation). Programs are
+parted by a hash of the correct program: no program of a test split occurs in `train` or in the warm start,
+whatever the seeds; the families of `unseen_families` occur nowhere else.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import hashlib
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from crrl.tasks import families
+from crrl.tasks.cases import Case, Outcome, call, draw_argument, failing
+from crrl.tasks.families import FAMILIES
+from crrl.tasks.families.vocabulary import MODULES, Names
+from crrl.tasks.mutation import Mutant, mutant
+from crrl.tasks.task import Command, Source, Task, TestPlan
+
+VERSION = "1"
+"""Part of every seed: raised when generation changes, so that ids and records never name another task."""
+
+TEST_SPLITS = {
+    "rl_instances": families.RL,
+    "sft_instances": families.SFT,
+    "unseen_families": families.UNSEEN,
+}
+SPLITS = ["train", *TEST_SPLITS]
+TEST_SHARE = 26  # of 256: programs that only test splits use
+CASES = 10
+RL_SHARE = 0.6
+
+
+@dataclass(frozen=True)
+class GeneratedBug:
+    """A program and its mutant. `old_line` (of `buggy`) -> `new_line` (of `fixed`), both stripped, repairs it."""
+
+    family: str
+    path: str
+    function: str
+    buggy: str
+    fixed: str
+    old_line: str
+    new_line: str
+    issue: str
+    kind: str
+    cases: list[Case]
+    failing: list[int]
+
+
+def generate(split: str, seed: int, index: int, rl_share: float = RL_SHARE) -> Task:
+    """Task number `index`. `rl_share` (of `train` only): how much comes from the families RL has to learn."""
+    rng = random.Random(f"generated/{VERSION}/{split}/{seed}/{index}")
+    if split == "train":
+        pool = families.RL if rng.random() < rl_share else families.SFT
+        family = rng.choice(pool)
+    else:
+        family = TEST_SPLITS[split][index % len(TEST_SPLITS[split])]
+    bug = make_bug(rng, family, held_out=split != "train")
+    return to_task(bug, f"generated-{split}-{seed}-{index}", split)
+
+
+def warmstart_bugs(
+    seed: int, first: int, count: int, random_share: float
+) -> Iterator[tuple[GeneratedBug, str, str]]:
+    """(bug, line, replacement) to demonstrate: the repair for SFT's families, a random edit for RL's."""
+    for index in range(first, first + count):
+        rng = random.Random(f"warmstart/{VERSION}/{seed}/{index}")
+        if rng.random() >= random_share:
+            bug = make_bug(rng, rng.choice(families.SFT), held_out=False)
+            yield bug, bug.old_line, bug.new_line
+            continue
+        edit = None
+        while edit is None:
+            bug = make_bug(rng, rng.choice(families.RL), held_out=False)
+            edit = mutant(rng, bug.buggy)
+        yield bug, edit.old_line, edit.new_line
+
+
+def random_edit(rng: random.Random, bug: GeneratedBug) -> Mutant | None:
+    """A plausible edit made at random: what the random floor measures."""
+    return mutant(rng, bug.buggy)
+
+
+def make_bug(rng: random.Random, family: str, held_out: bool) -> GeneratedBug:
+    """Draw programs and mutants of a family until one is a bug: its tests fail, and the correct program's pass."""
+    while True:
+        names = Names.draw(rng)
+        program = FAMILIES[family](names, rng)
+        lines = [f"def {names.function}({program.parameters}):", f'    """Return {program.returns}."""']
+        source = "\n".join([*lines, *(f"    {line}" for line in program.body)])
+        fixed = ast.unparse(ast.parse(source)) + "\n"
+        if family not in families.UNSEEN and _is_held_out(fixed) != held_out:
+            continue
+        cases = _cases(rng, fixed, names.function, program.kinds)
+        if len(cases) < CASES:
+            continue
+        broken = mutant(rng, fixed)
+        if broken is None:
+            continue
+        failures = failing(broken.source, names.function, cases)
+        if not failures:
+            continue
+        path = rng.choice(MODULES) + ".py"
+        return GeneratedBug(
+            family=family,
+            path=path,
+            function=names.function,
+            buggy=broken.source,
+            fixed=fixed,
+            old_line=broken.new_line,
+            new_line=broken.old_line,
+            issue=_issue(path, names.function, cases, failures),
+            kind=broken.kind,
+            cases=cases,
+            failing=[i for i, _ in failures],
+        )
+
+
+def _is_held_out(fixed: str) -> bool:
+    return hashlib.blake2b(fixed.encode(), digest_size=8).digest()[0] < TEST_SHARE
+
+
+def _cases(rng: random.Random, fixed: str, function: str, kinds: str) -> list[Case]:
+    """Distinct cases on which the correct program gives a value (never an exception), at most `CASES`."""
+    code = compile(fixed, "<generated>", "exec")
+    cases: list[Case] = []
+    for _ in range(5 * CASES):
+        if len(cases) == CASES:
+            break
+        arguments = [draw_argument(rng, kind) for kind in kinds]
+        outcome = call(code, function, arguments)
+        if not outcome.raised and not outcome.stopped and all(c.arguments != arguments for c in cases):
+            cases.append(Case(arguments, outcome.value))
+    return cases
+
+
+def _issue(path: str, function: str, cases: list[Case], failures: list[tuple[int, Outcome]]) -> str:
+    """One sentence on the failure that is shortest to tell."""
+    told = []
+    for index, outcome in failures:
+        did = f"returns {outcome.value!r}"
+        if outcome.raised:
+            did = f"raises {outcome.raised}"
+        elif outcome.stopped:
+            did = "does not end"
+        told.append(
+            f"{_call_text(function, cases[index])} {did} but should return {cases[index].expected!r}."
+        )
+    return f"In {path}, " + min(told, key=len)
+
+
+def _call_text(function: str, case: Case) -> str:
+    return f"{function}({', '.join(map(repr, case.arguments))})"
+
+
+def to_task(bug: GeneratedBug, id: str, split: str) -> Task:
+    """The bug as a repository: the agent sees a third of the tests, the judge runs all of them."""
+    module = bug.path.removesuffix(".py")
+    test_path = f"tests/test_{module}.py"
+    ids = [f"{test_path}::test_{i}" for i in range(len(bug.cases))]
+    shown = max(1, len(bug.cases) // 3)
+    return Task(
+        id=id,
+        corpus="generated",
+        split=split,
+        language="python",
+        family=bug.family,
+        source=Source(
+            files={
+                bug.path: bug.buggy,
+                test_path: _test_file(module, bug.function, bug.cases[:shown]),
+                "README.md": f"# {module}\n\nOne function, `{bug.function}`. Run the tests with `pytest`.\n",
+            }
+        ),
+        issue=bug.issue,
+        test=TestPlan(
+            command=Command(argv=["tests"]),
+            parser="pytest",
+            fail_to_pass=[ids[i] for i in bug.failing],
+            pass_to_pass=[id for i, id in enumerate(ids) if i not in set(bug.failing)],
+            restore={test_path: _test_file(module, bug.function, bug.cases)},
+            timeout_s=10.0,
+        ),
+        solution=_solution(bug),
+        provenance={"mutation": bug.kind, "function": bug.function, "generator": VERSION},
+    )
+
+
+def _test_file(module: str, function: str, cases: list[Case]) -> str:
+    tests = [f"from {module} import {function}\n"]
+    for index, case in enumerate(cases):
+        tests.append(f"\ndef test_{index}():\n    assert {_call_text(function, case)} == {case.expected!r}\n")
+    return "\n".join(tests)
+
+
+def _solution(bug: GeneratedBug) -> str:
+    diff: Any = difflib.unified_diff(
+        bug.buggy.splitlines(keepends=True),
+        bug.fixed.splitlines(keepends=True),
+        f"a/{bug.path}",
+        f"b/{bug.path}",
+    )
+    return f"diff --git a/{bug.path} b/{bug.path}\n" + "".join(diff)
