@@ -1,0 +1,352 @@
+"""The journal of a run: every finished episode, step and lost try. Durable, one writer (invariant 8).
+
+An episode is finished when its row here is committed, and never before its token arrays are on disk
+(`tokens.py`). A resume asks `finished` what not to run again, and `steps` what was trained, in which order.
+Episodes are told apart by (phase, id): `train`, or an evaluation such as `eval-before-greedy-rl_instances`.
+All methods may be called from any thread.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from crrl.errors import CrrlError
+from crrl.gateway.api import Sample
+from crrl.learning.replay import TrainedRow
+from crrl.rollout import journal_file
+from crrl.rollout.api import Episode
+from crrl.rollout.tokens import Place, Segments
+
+FILE = "journal.sqlite"
+TRAIN = "train"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One update. `groups` in the order in which they are consumed; `version`: the policy's before it."""
+
+    step: int
+    groups: list[str]
+    version: int
+    state: Literal["planned", "trained"]
+    metrics: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class EpisodeRow:
+    """An episode without its tokens: what lists and statistics need."""
+
+    phase: str
+    id: str
+    group: str
+    task: str
+    attempt: int
+    outcome: str
+    reward: float | None
+    solved: bool
+    exploits: int
+    well_formed: bool
+    tries: int
+    wall_s: float
+
+
+class Journal:
+    """Made by `create` or `open`; `close` it, or use it in a `with`."""
+
+    def __init__(self, folder: Path, db: sqlite3.Connection, lock: int | None) -> None:
+        self.folder = folder
+        self._db = db
+        self._lock = lock
+        self._mutex = threading.RLock()
+        self._tokens = Segments(folder / "tokens")
+        self.cut_bytes = 0  # of token records whose write was killed, dropped at opening
+
+    @classmethod
+    def create(cls, folder: Path, meta: Mapping[str, Any]) -> Journal:
+        """A new journal in a run folder (made if missing). `meta`: JSON values: config, versions, seed.
+
+        Raises:
+            CrrlError: there is one already, the folder is on a network file system, the disk is full.
+        """
+        file = folder / FILE
+        with journal_file.readable(file):
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = journal_file.lock(folder)
+        try:
+            if file.exists():
+                raise CrrlError(f"{file} exists.", f"Go on with it: crrl train resume={folder.name}")
+            # Under another name until it is whole: a killed `create` leaves no half-made journal.
+            new = folder / f"{FILE}.new"
+            for stale in folder.glob(f"{FILE}.new*"):
+                stale.unlink()
+            db = journal_file.connect(new, create=True)
+            try:
+                with journal_file.readable(file):
+                    rows = [(k, json.dumps(v)) for k, v in meta.items()]
+                    db.executemany("INSERT INTO meta VALUES (?, ?)", rows)
+            finally:
+                db.close()
+            os.rename(new, file)
+        except BaseException:
+            os.close(lock)
+            raise
+        os.close(lock)
+        return cls.open(folder)
+
+    @classmethod
+    def open(cls, folder: Path, *, read_only: bool = False) -> Journal:
+        """An existing journal. `read_only` takes no lock: for looking at a run, also while it goes on.
+
+        Raises:
+            CrrlError: missing, foreign, damaged, of a newer crrl, on a network file system, or another
+                process writes to it.
+        """
+        file = folder / FILE
+        if read_only or not file.is_file():
+            return cls(folder, journal_file.connect(file, read_only=True), None)
+        lock = journal_file.lock(folder)
+        try:
+            journal = cls(folder, journal_file.connect(file), lock)
+            with journal_file.readable(file):
+                ends = journal._db.execute(
+                    "SELECT segment, max(offset + length) FROM episodes GROUP BY segment"
+                )
+                journal.cut_bytes = journal._tokens.cut(dict(ends.fetchall()))
+        except BaseException:
+            os.close(lock)
+            raise
+        return journal
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        with self._mutex:
+            self._db.close()
+            self._tokens.close()
+            if self._lock is not None:
+                os.close(self._lock)
+                self._lock = None
+
+    # Writing ----------------------------------------------------------------------------------------------
+
+    def add_episode(self, phase: str, episode: Episode) -> bool:
+        """Make a finished episode durable: after a kill at any instant from here on, it is there.
+
+        Returns:
+            False: this very episode is there already (a resend), nothing was written.
+
+        Raises:
+            CrrlError: another episode is there under the same id (it would be counted twice), or the disk is
+                full.
+        """
+        hash = content_hash(episode)
+        with self._writing() as db:
+            known = db.execute(
+                "SELECT hash FROM episodes WHERE phase=? AND id=?", (phase, episode.id)
+            ).fetchone()
+            if known:
+                if known[0] == hash:
+                    return False
+                raise CrrlError(f"Episode {episode.id} ({phase}) finished twice, with different content.")
+            place = self._tokens.append(msgspec.msgpack.encode(episode.samples))
+            verdict = episode.verdict
+            row = (
+                *(phase, episode.id, episode.group, episode.task, episode.attempt, episode.outcome),
+                *((verdict.reward, verdict.solved, len(verdict.exploits)) if verdict else (None, False, 0)),
+                *(episode.well_formed, episode.tries, sum(episode.timings.values()), time.time(), hash),
+                *dataclasses.astuple(place),
+                msgspec.msgpack.encode(dataclasses.replace(episode, samples=[])),
+            )
+            try:
+                db.execute(f"INSERT INTO episodes VALUES ({','.join('?' * len(row))})", row)
+            except sqlite3.Error:
+                self._tokens.forget(place)
+                raise
+        return True
+
+    def add_lost_try(
+        self, phase: str, id: str, task: str, cause: str, detail: str = "", version: int | None = None
+    ) -> None:
+        """A try that failed on our side and is started again under the same id."""
+        with self._writing() as db:
+            row = (phase, id, task, cause, detail, version, time.time())
+            db.execute("INSERT INTO lost_tries VALUES (?,?,?,?,?,?,?)", row)
+
+    def plan_step(self, step: int, groups: Sequence[str], version: int) -> None:
+        """What step `step` will be trained on, in this order. Planning the same again changes nothing.
+
+        Raises:
+            CrrlError: it was planned otherwise before: a resumed run would not be the run that was started.
+        """
+        with self._writing() as db:
+            known = db.execute("SELECT groups FROM steps WHERE step=?", (step,)).fetchone()
+            if known is None:
+                row = (step, json.dumps(list(groups)), version, "planned", "{}", time.time())
+                db.execute("INSERT INTO steps VALUES (?,?,?,?,?,?,NULL)", row)
+            elif json.loads(known[0]) != list(groups):
+                raise CrrlError(f"Step {step} was planned with other groups before: {known[0]}.")
+
+    def step_trained(self, step: int, metrics: Mapping[str, Any], rows: Sequence[TrainedRow] = ()) -> None:
+        """Step `step` was taken, on these rows. Steps after the last checkpoint are taken again on a resume:
+        on the same rows.
+
+        Raises:
+            CrrlError: it was not planned, or trained on other rows before.
+        """
+        with self._writing() as db:
+            new = [(step, i, r.episode, r.index, r.hash, r.advantage) for i, r in enumerate(rows)]
+            known = db.execute("SELECT state FROM steps WHERE step=?", (step,)).fetchone()
+            if known is None:
+                raise CrrlError(f"Step {step} was trained, but never planned.")
+            if known[0] == "trained":
+                old = db.execute(
+                    "SELECT * FROM trained_rows WHERE step=? ORDER BY position", (step,)
+                ).fetchall()
+                if old != new:
+                    raise CrrlError(f"Step {step} was trained on other rows before the resume.")
+            values = (json.dumps(metrics), time.time(), step)
+            db.execute("BEGIN IMMEDIATE")
+            try:
+                db.execute("UPDATE steps SET state='trained', metrics=?, trained_at=? WHERE step=?", values)
+                db.executemany("INSERT OR REPLACE INTO trained_rows VALUES (?,?,?,?,?,?)", new)
+                db.execute("COMMIT")
+            except BaseException:
+                db.execute("ROLLBACK")
+                raise
+
+    def add_metrics(self, kind: str, step: int, metrics: Mapping[str, Any]) -> None:
+        """Any numbers besides: `kind` names the table they make up (`push`, `phase_seconds`...)."""
+        with self._writing() as db:
+            db.execute("INSERT INTO metrics VALUES (?,?,?,?)", (time.time(), kind, step, json.dumps(metrics)))
+
+    def set_meta(self, key: str, value: Any) -> None:
+        with self._writing() as db:
+            db.execute("INSERT OR REPLACE INTO meta VALUES (?,?)", (key, json.dumps(value)))
+
+    def sync(self) -> None:
+        """Durable against power loss too (commits survive kill -9 without this). Cheap once per step."""
+        with self._writing() as db:
+            db.execute("PRAGMA wal_checkpoint(PASSIVE)")
+
+    # Reading ----------------------------------------------------------------------------------------------
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        return {key: json.loads(value) for key, value in self._all("SELECT key, value FROM meta")}
+
+    def finished(self, phase: str) -> set[str]:
+        """Ids of the finished episodes of a phase."""
+        return {id for (id,) in self._all("SELECT id FROM episodes WHERE phase=?", phase)}
+
+    def episode(self, id: str, phase: str = TRAIN) -> Episode:
+        """Raises CrrlError: there is none, or its token record is damaged."""
+        for episode in self._episodes("WHERE phase=? AND id=?", phase, id):
+            return episode
+        raise CrrlError(f"The journal in {self.folder} has no episode {id} in phase {phase}.")
+
+    def episodes(self, phase: str | None = TRAIN) -> Iterator[Episode]:
+        """Whole episodes, one in memory at a time, ordered by id; None: of every phase."""
+        return self._episodes("", *()) if phase is None else self._episodes("WHERE phase=?", phase)
+
+    def group(self, group: str, phase: str = TRAIN) -> list[Episode]:
+        """The finished episodes of a group, by attempt."""
+        return sorted(self._episodes("WHERE phase=? AND grp=?", phase, group), key=lambda e: e.attempt)
+
+    def outline(self, phase: str | None = None) -> list[EpisodeRow]:
+        """Every episode without its tokens, in the order in which they finished."""
+        columns = (
+            "phase, id, grp, task, attempt, outcome, reward, solved, exploits, well_formed, tries, wall_s"
+        )
+        where, args = ("WHERE phase=?", (phase,)) if phase is not None else ("", ())
+        found = self._all(
+            f"SELECT {columns}, tries, wall_s FROM episodes {where} ORDER BY finished_at, phase, id", *args
+        )
+        return [EpisodeRow(*(bool(v) if i in (7, 9) else v for i, v in enumerate(row))) for row in found]
+
+    def phases(self) -> dict[str, int]:
+        """Phase -> finished episodes."""
+        return dict(self._all("SELECT phase, count(*) FROM episodes GROUP BY phase"))
+
+    def lost_tries(self) -> list[dict[str, Any]]:
+        names = ("phase", "id", "task", "cause", "detail", "version", "at")
+        found = self._all("SELECT * FROM lost_tries ORDER BY rowid")
+        return [dict(zip(names, row, strict=True)) for row in found]
+
+    def steps(self) -> list[Step]:
+        found = self._all("SELECT step, groups, version, state, metrics FROM steps ORDER BY step")
+        return [Step(s, json.loads(g), v, state, json.loads(m)) for s, g, v, state, m in found]
+
+    def metrics(self, kind: str) -> list[tuple[int, dict[str, Any]]]:
+        """(step, numbers), in the order in which they were added."""
+        found = self._all("SELECT step, metrics FROM metrics WHERE kind=? ORDER BY rowid", kind)
+        return [(step, json.loads(numbers)) for step, numbers in found]
+
+    def trained_rows(self, step: int | None = None) -> list[TrainedRow]:
+        """What was trained on, in its order: with `episodes()`, what `learning.replay.replay` compares."""
+        where, args = ("WHERE step=?", (step,)) if step is not None else ("", ())
+        columns = "episode, row, hash, advantage"
+        found = self._all(f"SELECT {columns} FROM trained_rows {where} ORDER BY step, position", *args)
+        return [TrainedRow(*row) for row in found]
+
+    def ledger_hash(self, phase: str | None = None) -> str:
+        """Of what all episodes are, whatever the order in which they came and the time they took: equal for
+        two runs with equal seeds at concurrency 1 (invariant 10)."""
+        where, args = ("WHERE phase=?", (phase,)) if phase is not None else ("", ())
+        found = self._all(f"SELECT phase, id, hash FROM episodes {where} ORDER BY phase, id", *args)
+        return hashlib.blake2b(json.dumps(found).encode(), digest_size=16).hexdigest()
+
+    # ------------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        if self._lock is None:
+            raise ValueError("this journal was opened for reading, or is closed")
+        with self._mutex, journal_file.readable(self.folder / FILE):
+            yield self._db
+
+    def _all(self, query: str, *args: Any) -> list[Any]:
+        with self._mutex, journal_file.readable(self.folder / FILE):
+            return self._db.execute(query, args).fetchall()
+
+    def _episodes(self, where: str, *args: Any) -> Iterator[Episode]:
+        query = f"SELECT body, segment, offset, length, crc FROM episodes {where} ORDER BY phase, id"
+        for body, *place in self._all(query, *args):
+            samples = msgspec.msgpack.decode(self._tokens.read(Place(*place)), type=list[Sample])
+            yield dataclasses.replace(msgspec.msgpack.decode(body, type=Episode), samples=samples)
+
+
+def content_hash(episode: Episode) -> str:
+    """Of what an episode is: tokens, log-probs, versions, tree, patch, verdict. Not of times, tries, or the
+    names that sessions and samples happened to get."""
+    number = {sample.id: i for i, sample in enumerate(episode.samples)}
+    samples: Iterable[Sample] = (
+        dataclasses.replace(
+            sample,
+            id=str(i),
+            session="",
+            parent=None if sample.parent is None else str(number.get(sample.parent, sample.parent)),
+        )
+        for i, sample in enumerate(episode.samples)
+    )
+    verdict = episode.verdict and dataclasses.replace(episode.verdict, cpu_s=0.0, cached=False)
+    plain = dataclasses.replace(
+        episode, samples=list(samples), verdict=verdict, timings={}, tries=1, counts={}
+    )
+    return hashlib.blake2b(msgspec.msgpack.encode(plain, order="sorted"), digest_size=16).hexdigest()
