@@ -271,14 +271,12 @@ class Journal:
 
     def outline(self, phase: str | None = None) -> list[EpisodeRow]:
         """Every episode without its tokens, in the order in which they finished."""
-        columns = (
-            "phase, id, grp, task, attempt, outcome, reward, solved, exploits, well_formed, tries, wall_s"
-        )
+        names = [f.name for f in dataclasses.fields(EpisodeRow)]
+        columns = ", ".join(names).replace("group", "grp")
         where, args = ("WHERE phase=?", (phase,)) if phase is not None else ("", ())
-        found = self._all(
-            f"SELECT {columns}, tries, wall_s FROM episodes {where} ORDER BY finished_at, phase, id", *args
-        )
-        return [EpisodeRow(*(bool(v) if i in (7, 9) else v for i, v in enumerate(row))) for row in found]
+        found = self._all(f"SELECT {columns} FROM episodes {where} ORDER BY finished_at, phase, id", *args)
+        rows = [dict(zip(names, row, strict=True)) for row in found]
+        return [msgspec.convert(row, EpisodeRow, strict=False) for row in rows]
 
     def phases(self) -> dict[str, int]:
         """Phase -> finished episodes."""
