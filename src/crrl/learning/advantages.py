@@ -1,0 +1,41 @@
+"""Advantages: how an attempt compares with the others at the same task.
+
+A function here sees the rewards of the scored members of one group only: lost episodes have no reward and
+enter no mean (invariant 2: rewards [1, 1, 0, lost] have mean 2/3). It is called with at least two rewards that
+are not all equal; other groups give no gradient, and are counted (`source.py`).
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+
+Advantage = Callable[[Sequence[float]], list[float]]
+
+
+def centred(rewards: Sequence[float]) -> list[float]:
+    """r − mean(r). Dr. GRPO (Liu et al. 2025, arXiv:2503.20783, eq. 3 without the deviation): dividing by the
+    deviation would weigh tasks by how hard they are."""
+    mean = statistics.fmean(rewards)
+    return [r - mean for r in rewards]
+
+
+def normalised(rewards: Sequence[float]) -> list[float]:
+    """(r − mean(r)) / (std(r) + 1e-4), sample deviation. GRPO (Shao et al. 2024, arXiv:2402.03300, section
+    4.1.2); the epsilon and the n−1 are TRL's."""
+    deviation = statistics.stdev(rewards) + 1e-4
+    return [a / deviation for a in centred(rewards)]
+
+
+def leave_one_out(rewards: Sequence[float]) -> list[float]:
+    """r_i − mean of the others. RLOO (Ahmadian et al. 2024, arXiv:2402.14740, eq. 8); equals `centred` times
+    n / (n − 1), an unbiased baseline."""
+    n = len(rewards)
+    return [a * n / (n - 1) for a in centred(rewards)]
+
+
+ADVANTAGES: dict[str, Advantage] = {
+    "centred": centred,
+    "normalised": normalised,
+    "leave_one_out": leave_one_out,
+}

@@ -1,0 +1,100 @@
+"""Rows into micro-batches of tensors, by a budget of padded tokens.
+
+A micro-batch holds rows of equal weight and similar length, and a factor (`scale`) by which its loss is
+multiplied. The factors make the sum over micro-batches the loss of the whole step, whatever the budget: a
+sum over rows weighted by `Row.weight`, divided once, by a number of the whole step. Nothing is folded into
+advantages, so terms of the loss that are not proportional to the advantage (KL) are weighted as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from crrl.learning.api import Row
+
+# What TRL's `_compute_loss` divides by, for each of its losses: the rows of the micro-batch, its trained
+# tokens, or `num_items_in_batch`. trl 1.16.0, checked by tests/learning/test_trainer.py.
+ROW_MEAN = ("grpo", "sapo", "dr_grpo", "luspo")
+TOKEN_MEAN = ("bnpo",)
+STEP_MEAN = ("dapo", "cispo", "vespo")
+LOSSES = (*ROW_MEAN, *TOKEN_MEAN, *STEP_MEAN)
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """`rows` share one weight. `items` is the weighted number of trained tokens of the whole step."""
+
+    rows: list[Row]
+    scale: float
+    items: float
+
+
+def trim(row: Row) -> Row | None:
+    """Without the context behind its last trained token, which cannot influence the loss; None: nothing is
+    trained in it (the first token of a row has no log-prob)."""
+    end = len(row.ids)
+    while end > 0 and not row.loss_mask[end - 1]:
+        end -= 1
+    if not any(row.loss_mask[1:end]):
+        return None
+    cut = (row.ids[:end], row.loss_mask[:end], row.logprobs[:end], row.versions[:end])
+    return Row(*cut, row.advantage, row.weight, row.episode, row.group)
+
+
+def micro_batches(rows: Sequence[Row], loss: str, episodes: int, tokens: int) -> list[MicroBatch]:
+    """At most `tokens` padded tokens each (a longer row stands alone). Deterministic in the order of `rows`."""
+    kept = [row for row in map(trim, rows) if row is not None]
+    kept.sort(key=lambda row: (row.weight, -len(row.ids)))  # stable: longest first within a weight
+    items = sum(row.weight * sum(row.loss_mask[1:]) for row in kept)
+    return [
+        MicroBatch(part, part[0].weight * _share(part, loss, episodes, items), items)
+        for part in _parts(kept, tokens)
+    ]
+
+
+def _parts(rows: Sequence[Row], tokens: int) -> Iterator[list[Row]]:
+    part: list[Row] = []
+    for row in rows:
+        if part and (row.weight != part[0].weight or len(part[0].ids) * (len(part) + 1) > tokens):
+            yield part
+            part = []
+        part.append(row)
+    if part:
+        yield part
+
+
+def _share(part: Sequence[Row], loss: str, episodes: int, items: float) -> float:
+    """The micro-batch's divisor over the step's."""
+    if loss in ROW_MEAN:
+        return len(part) / episodes
+    if loss in TOKEN_MEAN:
+        return sum(sum(row.loss_mask[1:]) for row in part) / items
+    if loss in STEP_MEAN:
+        return 1.0
+    raise ValueError(f"unknown loss {loss}")
+
+
+def tensors(micro: MicroBatch, pad_id: int, device: torch.device) -> dict[str, Tensor]:
+    """The batch that TRL's `_compute_loss` takes. The first token is the "prompt", all others the "completion";
+    `tool_mask` says which of them are trained. `sampler_logps` is ours (modes of old log-probs)."""
+    rows = micro.rows
+    longest = max(len(row.ids) for row in rows)
+
+    def pad(lists: Sequence[Sequence[float]], value: float, dtype: torch.dtype) -> Tensor:
+        filled = [[*x[1:], *[value] * (longest - len(x))] for x in lists]
+        return torch.tensor(filled, dtype=dtype, device=device)
+
+    return {
+        "prompt_ids": torch.tensor([row.ids[:1] for row in rows], device=device),
+        "prompt_mask": torch.ones(len(rows), 1, dtype=torch.long, device=device),
+        "completion_ids": pad([row.ids for row in rows], pad_id, torch.long),
+        "completion_mask": pad([[1] * len(row.ids) for row in rows], 0, torch.long),
+        "tool_mask": pad([row.loss_mask for row in rows], 0, torch.long),
+        "advantages": torch.tensor([row.advantage for row in rows], dtype=torch.float32, device=device),
+        "sampler_logps": pad([row.logprobs for row in rows], 0.0, torch.float32),
+        "num_items_in_batch": torch.tensor(micro.items, dtype=torch.float32, device=device),
+    }

@@ -1,0 +1,60 @@
+"""Which tasks a run trains on, step by step, and which are held out: a function of the configuration and the seed.
+
+Nothing is drawn as the run goes: step k's tasks are the same in a run that was killed and resumed.
+"""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+from crrl.conf.schema import Config
+from crrl.errors import CrrlError
+from crrl.tasks.generated import generate
+from crrl.tasks.task import Task
+
+HELD_OUT = "held_out"
+
+
+class Curriculum:
+    """`step(k)`: the tasks of step k, one per group. `held_out()`: split -> tasks, disjoint from every step's."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._file: list[Task] = []
+        self.notes: list[str] = []
+        if config.corpus.name != "generated":
+            self._file = self._read(Path(config.corpus.name))
+
+    def step(self, step: int) -> list[Task]:
+        config = self._config
+        first = step * config.objective.groups_per_step
+        indices = range(first, first + config.objective.groups_per_step)
+        if not self._file:
+            return [generate("train", config.seed, index, config.corpus.rl_share) for index in indices]
+        tasks = self._file[config.corpus.held_out :]
+        return [self._epoch(index // len(tasks), tasks)[index % len(tasks)] for index in indices]
+
+    def held_out(self) -> dict[str, list[Task]]:
+        evaluation = self._config.evaluation
+        if self._file:
+            return {HELD_OUT: self._file[: self._config.corpus.held_out][: evaluation.tasks_per_split]}
+        count = range(evaluation.tasks_per_split)
+        return {split: [generate(split, self._config.seed, i) for i in count] for split in evaluation.splits}
+
+    def _epoch(self, epoch: int, tasks: list[Task]) -> list[Task]:
+        return random.Random(f"epoch/{self._config.seed}/{epoch}").sample(tasks, len(tasks))
+
+    def _read(self, path: Path) -> list[Task]:
+        from crrl.tasks.files import load_tasks
+
+        tasks, problems = load_tasks(path)
+        self.notes += [str(problem) for problem in problems]
+        random.Random(f"split/{self._config.seed}").shuffle(tasks)
+        if len(tasks) <= self._config.corpus.held_out:
+            raise CrrlError(
+                f"{path} has {len(tasks)} usable tasks, and corpus.held_out={self._config.corpus.held_out} of them "
+                "are kept for evaluation: none is left to train on.",
+                f"Write corpus.held_out=N with N below {len(tasks)}, or add tasks.",
+            )
+        return tasks
