@@ -86,6 +86,7 @@ class Objective:
     group_size: int = doc("attempts at each task", 8)
     beta: float = doc("weight of the KL to the first policy", 0.0)
     clip: float = doc("PPO's epsilon", 0.2)
+    length_normaliser: int = doc("dr_grpo: sums over an episode's tokens are divided by this constant", 30)
     shuffle_rewards: bool = doc(
         "CONTROL RUN: rewards are dealt out at random, so nothing can be learnt", False
     )

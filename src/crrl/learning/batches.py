@@ -80,7 +80,7 @@ def _share(part: Sequence[Row], loss: str, episodes: int, items: float) -> float
 
 def tensors(micro: MicroBatch, pad_id: int, device: torch.device) -> dict[str, Tensor]:
     """The batch that TRL's `_compute_loss` takes. The first token is the "prompt", all others the "completion";
-    `tool_mask` says which of them are trained. `sampler_logps` is ours (modes of old log-probs)."""
+    `tool_mask` says which of them are trained."""
     rows = micro.rows
     longest = max(len(row.ids) for row in rows)
 
@@ -95,6 +95,6 @@ def tensors(micro: MicroBatch, pad_id: int, device: torch.device) -> dict[str, T
         "completion_mask": pad([[1] * len(row.ids) for row in rows], 0, torch.long),
         "tool_mask": pad([row.loss_mask for row in rows], 0, torch.long),
         "advantages": torch.tensor([row.advantage for row in rows], dtype=torch.float32, device=device),
-        "sampler_logps": pad([row.logprobs for row in rows], 0.0, torch.float32),
+        "old_per_token_logps": pad([row.logprobs for row in rows], 0.0, torch.float32),
         "num_items_in_batch": torch.tensor(micro.items, dtype=torch.float32, device=device),
     }

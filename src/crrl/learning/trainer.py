@@ -1,0 +1,298 @@
+"""The trainer: TRL's `GRPOTrainer`, fed with rows of recorded tokens instead of its own generations.
+
+TRL keeps the losses (`_compute_loss`) and the loop; ours are the rows, the micro-batches, the log-probs that
+are computed (trained tokens only) and the checkpoints. Old log-probs are the sampler's, with no further
+correction (mode a of the design). A step without rows changes no weight.
+
+The batch is a mean over all scored episodes of the step, those of groups without spread included, so that a
+step's gradient does not grow as more groups agree. For `dr_grpo` (arXiv:2503.20783, eq. 2) and on-policy rows:
+
+    loss = - sum over rows of weight * advantage * sum over trained tokens of log p  /  (episodes * length_normaliser)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset  # type: ignore[import-untyped]
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback, get_scheduler
+from transformers.trainer_callback import PrinterCallback
+from trl import GRPOConfig, GRPOTrainer
+from trl.trainer.utils import add_fused_lm_head
+
+from crrl.conf.schema import Config
+from crrl.engines.load import load_model
+from crrl.errors import CrrlError
+from crrl.learning import checkpoint
+from crrl.learning.batches import MicroBatch, micro_batches, tensors
+from crrl.learning.source import StepBatch
+
+
+StepHook = Callable[[int, dict[str, float]], None]
+STATE = "trainer.pt"
+
+
+class TrainingError(CrrlError):
+    """The loss or the gradient is not a number: the weights are those of the step before."""
+
+
+class RepairTrainer(GRPOTrainer):
+    """Made by `make_trainer`. `train()` runs from the first step not yet taken to `trainer.max_steps`.
+
+    For every step k (0-based): `source(k)` gives its rows; the weights are updated; `on_step(k, metrics)` is
+    called; then, if it is due, a checkpoint of k + 1 steps is written.
+    """
+
+    def __init__(
+        self,
+        *,
+        config: Config,
+        folder: Path,
+        first: str,
+        source: Callable[[int], StepBatch],
+        on_step: StepHook,
+        **kwargs: Any,
+    ) -> None:
+        self._config, self._folder, self._first = config, folder, first
+        self._source, self._on_step = source, on_step
+        self._trained_BT: Tensor | None = None
+        self._reference: PreTrainedModel | None = None
+        self._taken: dict[str, float] = {}
+        super().__init__(**kwargs)
+
+    @property
+    def policy(self) -> PreTrainedModel:
+        return self.model
+
+    def use_reference(self, reference: PreTrainedModel, beta: float) -> None:
+        """KL to a fixed policy. TRL's own way would read the first policy from a path it guesses."""
+        reference.requires_grad_(False).eval().to(self.accelerator.device)
+        add_fused_lm_head(reference, temperature=self.temperature, outputs=("log_probs",))
+        self._reference, self.beta = reference, beta
+
+    # One step -----------------------------------------------------------------------------------------------
+
+    def _prepare_inputs(self, inputs: Any) -> dict[str, Any]:
+        """TRL would generate here. The dummy dataset's rows are ignored."""
+        batch = self._source(self.state.global_step)
+        objective = self._config.objective
+        micros = micro_batches(
+            batch.rows, objective.loss, batch.episodes, self._config.trainer.tokens_per_micro_batch
+        )
+        return {"batch": batch, "micros": micros}
+
+    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
+        """All micro-batches of one step, backward included: TRL's accumulation wants a fixed number of them."""
+        model.train()
+        prepared = self._prepare_inputs(inputs)
+        batch: StepBatch = prepared["batch"]
+        losses = [self._micro_step(model, micro) for micro in prepared["micros"]]
+        loss = torch.stack(losses).sum() if losses else torch.zeros((), device=self.accelerator.device)
+        self._require_finite("loss", loss)
+        self._step += 1
+        rows = [row for micro in prepared["micros"] for row in micro.rows]
+        self._taken = {
+            **batch.metrics,
+            **self._collected(prepared["micros"]),
+            "loss": loss.item(),
+            "rows": float(len(rows)),
+            "trained_tokens": float(sum(sum(row.loss_mask[1:]) for row in rows)),
+            "skipped": float(not rows),
+        }
+        return loss
+
+    def _micro_step(self, model: Any, micro: MicroBatch) -> Tensor:
+        inputs = tensors(micro, self._tokenizer.pad_token_id, self.accelerator.device)
+        self._trained_BT = torch.cat([torch.zeros_like(inputs["prompt_ids"]), inputs["tool_mask"]], 1)
+        if self._reference is not None:
+            ids = torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], 1)
+            mask = torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], 1)
+            with torch.no_grad():
+                logps, _, _ = self._get_per_token_logps_and_entropies(
+                    self._reference, ids, mask, ids.shape[1] - 1
+                )
+            inputs["ref_per_token_logps"] = logps
+        loss = self._compute_loss(model, inputs) * micro.scale
+        self.accelerator.backward(loss)
+        return loss.detach()
+
+    def _get_per_token_logps_and_entropies(  # type: ignore[override]
+        self,
+        model: Any,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        logits_to_keep: int,
+        batch_size: int | None = None,
+        compute_entropy: bool = False,
+        **_: Any,
+    ) -> tuple[Tensor, Tensor | None, None]:
+        """As TRL's, but the vocabulary projection runs for trained tokens alone (in an agent's episode nine
+        tokens in ten are context); elsewhere 0."""
+        assert self._trained_BT is not None
+        labels = input_ids.masked_fill(self._trained_BT == 0, -100)
+        with self.accelerator.autocast():
+            out = model(input_ids=input_ids, attention_mask=attention_mask, labels=labels, fused_lm_head=True)
+        entropy = out.entropy[:, -logits_to_keep:] if compute_entropy else None
+        return out.log_probs[:, -logits_to_keep:], entropy, None
+
+    def _collected(self, micros: list[MicroBatch]) -> dict[str, float]:
+        """What TRL measured per micro-batch, as means over trained tokens of the step."""
+        tokens = [sum(sum(row.loss_mask[1:]) for row in micro.rows) for micro in micros]
+        means = {}
+        for name, key in (("entropy", "entropy"), ("clipped", "clip_ratio/region_mean"), ("kl", "kl")):
+            values = self._metrics["train"].get(key, [])
+            if values:
+                means[name] = sum(v * n for v, n in zip(values, tokens, strict=True)) / sum(tokens)
+        self._metrics["train"].clear()
+        return means
+
+    def _clip_grad_norm(self, model: Any) -> Any:
+        norm = super()._clip_grad_norm(model)
+        self._require_finite("gradient norm", torch.as_tensor(norm))
+        return norm
+
+    def _require_finite(self, what: str, value: Tensor) -> None:
+        if not torch.isfinite(value):
+            raise TrainingError(
+                f"The {what} of step {self.state.global_step} is {value.item()}; the weights were not changed.",
+                "Lower trainer.learning_rate (and look at the rewards), then resume from the last checkpoint.",
+            )
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """The loop calls this once after each update: the step is over."""
+        if "learning_rate" not in logs:  # the loop's closing totals
+            return
+        for name in ("grad_norm", "learning_rate"):
+            self._taken[name] = float(logs.get(name, 0.0))
+        taken = self.state.global_step
+        self._on_step(taken - 1, self._taken)
+        trainer = self._config.trainer
+        if taken % trainer.save_steps == 0 or taken == trainer.max_steps:
+            self._save(taken)
+
+    # Checkpoints --------------------------------------------------------------------------------------------
+
+    def _save(self, step: int) -> None:
+        def fill(folder: Path) -> None:
+            self.policy.save_pretrained(folder)
+            self._tokenizer.save_pretrained(folder)
+            state = {
+                "optimizer": self.optimizer.state_dict(),
+                "scheduler": self.lr_scheduler.state_dict(),
+                "rng": torch.get_rng_state(),
+            }
+            torch.save(state, folder / STATE)
+
+        checkpoint.write(
+            self._folder / "checkpoints", step, self._first, self._config.trainer.keep_checkpoints, fill
+        )
+
+
+class _BeginAt(TrainerCallback):
+    """The loop's own resume reads its own files; ours needs the step number only."""
+
+    def __init__(self, step: int) -> None:
+        self._step = step
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        state.global_step = self._step
+
+
+def make_trainer(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    config: Config,
+    folder: Path,
+    source: Callable[[int], StepBatch],
+    on_step: StepHook,
+    resume_from: Path | None = None,
+) -> RepairTrainer:
+    """A trainer of `model`, whose weights it changes in place.
+
+    Args:
+        folder: the run's; checkpoints go to `folder/checkpoints/step-N`, N being the updates made.
+        source: the rows of step k (0-based); may wait for rollouts.
+        on_step: called with (k, metrics) after the update of step k and before its checkpoint.
+        resume_from: a checkpoint folder; `model` must hold its weights.
+
+    Raises:
+        CrrlError: the checkpoint is damaged, or not one of a trainer.
+    """
+    trainer, objective = config.trainer, config.objective
+    optimizer = torch.optim.AdamW(
+        model.parameters(),
+        lr=trainer.learning_rate,
+        betas=(0.9, trainer.adam_beta2),
+        weight_decay=trainer.weight_decay,
+    )
+    schedule = "constant_with_warmup" if trainer.schedule == "constant" else trainer.schedule
+    scheduler = get_scheduler(schedule, optimizer, trainer.warmup_steps, trainer.max_steps)
+    first, step = checkpoint.fingerprint(model), 0
+    if resume_from is not None:
+        known = checkpoint.verify(resume_from)
+        first, step = known.policy, known.step
+        state = torch.load(resume_from / STATE, weights_only=True)
+        optimizer.load_state_dict(state["optimizer"])
+        scheduler.load_state_dict(state["scheduler"])
+    made = RepairTrainer(
+        config=config,
+        folder=folder,
+        first=first,
+        source=source,
+        on_step=on_step,
+        model=model,
+        processing_class=tokenizer,
+        reward_funcs=_never,
+        args=_arguments(config, folder),
+        # One dummy row per step: the loop wants a dataset, and ends when it has been through it.
+        train_dataset=Dataset.from_dict({"prompt": [""] * max(trainer.max_steps, 1)}),
+        optimizers=(optimizer, scheduler),
+        callbacks=[_BeginAt(step)],
+    )
+    made.remove_callback(PrinterCallback)
+    if objective.beta:
+        made.use_reference(
+            deepcopy(model) if resume_from is None else load_model(config.model.path), objective.beta
+        )
+    if resume_from is not None:
+        torch.set_rng_state(state["rng"])
+    return made
+
+
+def _never(**_: Any) -> list[float]:
+    raise AssertionError("rewards come with the rows")
+
+
+def _arguments(config: Config, folder: Path) -> GRPOConfig:
+    trainer, objective = config.trainer, config.objective
+    return GRPOConfig(
+        output_dir=str(folder),
+        seed=config.seed,
+        max_steps=trainer.max_steps,
+        loss_type=objective.loss,
+        epsilon=objective.clip,
+        max_completion_length=objective.length_normaliser,  # in TRL's dr_grpo: the constant that sums are divided by
+        temperature=config.rollout.temperature,
+        max_grad_norm=trainer.max_grad_norm,
+        beta=0.0,  # see use_reference
+        disable_dropout=True,
+        gradient_checkpointing=False,
+        # One dummy prompt with two "generations" is one pass of the loop is one update.
+        per_device_train_batch_size=2,
+        num_generations=2,
+        gradient_accumulation_steps=1,
+        use_cpu=not torch.cuda.is_available(),
+        bf16=False,
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        dataloader_pin_memory=False,
+        remove_unused_columns=False,
+    )
