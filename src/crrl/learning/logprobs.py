@@ -13,8 +13,18 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 # Heads that do more than one matrix product; TRL's own code knows them all.
-_SPECIAL = ("final_logit_softcapping", "logit_scale", "output_multiplier", "lm_head_multiplier")
-_SPECIAL += ("logits_scaling",)
+_SPECIAL = (
+    "final_logit_softcapping",
+    "logit_scale",
+    "output_multiplier",
+    "lm_head_multiplier",
+    "logits_scaling",
+)
+
+
+def unwrapped(model: Any) -> Any:
+    """The causal model itself, adapters injected, without PEFT's wrapper."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def is_plain(model: nn.Module) -> bool:

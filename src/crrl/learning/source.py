@@ -7,15 +7,28 @@ does not grow as more groups agree.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
+import hashlib
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Protocol
 
-from crrl.learning.advantages import Advantage
+from crrl.learning.advantages import ADVANTAGES, Advantage
 from crrl.learning.api import Row
 from crrl.learning.replay import TrainedRow
 from crrl.learning.rows import RowCounts, row_hash, rows_of
-from crrl.rollout.api import Episode, Group
+from crrl.rollout.api import Attempt, Episode, Group
+from crrl.rollout.journal import TRAIN, Journal
+
+if TYPE_CHECKING:
+    from crrl.conf.schema import Config
+    from crrl.learning.curriculum import Curriculum
+
+
+class Episodes(Protocol):
+    """Who runs attempts (`rollout.client`): returns when every one is finished; `keep` gets each as it is."""
+
+    def run(self, attempts: list[Attempt], keep: Callable[[Episode], None]) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -35,16 +48,74 @@ class StepBatch:
     trained: list[TrainedRow] = field(default_factory=list)
 
 
-class StepSource(Protocol):
-    """Where the trainer's rows come from, and who hears that a step was taken."""
+class RolloutSource:
+    """Rows of step k by running its episodes with the policy as it is now (synchronous training).
 
-    def next_rows(self, step: int) -> StepBatch:
-        """The rows of step `step` (the number of updates before it); may wait for rollouts."""
-        ...
+    Called with k, it gives the step's `StepBatch`. Attempts that the journal has are not run again, and groups
+    are read back from the journal in their planned order: a step that is redone after a resume is trained on
+    the same rows.
 
-    def step_taken(self, step: int, metrics: dict[str, float]) -> None:
-        """The weights have just become version `step + 1`; called before any checkpoint of it. Push here."""
-        ...
+    Attributes: `trained`: the rows of the step it served last, as the journal keeps them.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        curriculum: Curriculum,
+        client: Episodes,
+        journal: Journal,
+        count: Callable[[Episode], None],
+    ) -> None:
+        self._config, self._curriculum = config, curriculum
+        self._client, self._journal, self._count = client, journal, count
+        self.trained: list[TrainedRow] = []
+
+    def __call__(self, step: int) -> StepBatch:
+        attempts = self.attempts(step)
+        groups = list(dict.fromkeys(a.group for a in attempts))
+        self._journal.plan_step(step, groups, version=step)
+        finished = self._journal.finished(TRAIN)
+        self._client.run([a for a in attempts if a.id not in finished], self._keep)
+        objective = self._config.objective
+        found = [Group(group, "", self._journal.group(group)) for group in groups]
+        if objective.shuffle_rewards:
+            found = [shuffled(group, self._config.seed) for group in found]
+        batch = step_batch(found, ADVANTAGES[objective.advantage])
+        self.trained = batch.trained
+        return batch
+
+    def attempts(self, step: int) -> list[Attempt]:
+        """Functions of (seed, step, group, attempt) alone."""
+        return [
+            Attempt(
+                id=f"train/{step}/{g}/{k}",
+                group=f"train/{step}/{g}",
+                task=task,
+                attempt=k,
+                seed=_seed(self._config.seed, task.id, f"{step}/{g}/{k}"),
+                temperature=self._config.rollout.temperature,
+            )
+            for g, task in enumerate(self._curriculum.step(step))
+            for k in range(self._config.objective.group_size)
+        ]
+
+    def _keep(self, episode: Episode) -> None:
+        self._journal.add_episode(TRAIN, episode)
+        self._count(episode)
+
+
+def _seed(*parts: object) -> int:
+    text = "\0".join(map(str, ("train", *parts)))
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
+
+
+def shuffled(group: Group, seed: int) -> Group:
+    """A control: the group's verdicts, dealt out at random to its scored members."""
+    scored = [e for e in group.episodes if e.outcome != "lost" and e.verdict is not None]
+    verdicts = [e.verdict for e in scored]
+    random.Random(f"shuffle/{seed}/{group.id}").shuffle(verdicts)
+    dealt = {e.id: replace(e, verdict=v) for e, v in zip(scored, verdicts, strict=True)}
+    return replace(group, episodes=[dealt.get(e.id, e) for e in group.episodes])
 
 
 def step_batch(groups: Sequence[Group], advantage: Advantage) -> StepBatch:
@@ -68,8 +139,6 @@ def step_batch(groups: Sequence[Group], advantage: Advantage) -> StepBatch:
             continue
         kinds["groups_trained"] += 1
         for (episode, _), value in zip(scored, advantage(rewards), strict=True):
-            if value == 0.0:
-                continue  # exactly the baseline: no gradient from it
             of_episode, tokens = rows_of(episode, value)
             counts.add(tokens)
             rows += of_episode

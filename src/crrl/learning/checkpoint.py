@@ -1,0 +1,173 @@
+"""Checkpoints: whole or not there, and checked before they are believed (invariant 8).
+
+A checkpoint is written beside its final name, flushed, and renamed; so a folder `step-N` is complete whatever
+was killed when. Its manifest (`crrl.json`) lists every file with length and checksum, the number of steps
+taken (the cursor: the steps of the journal before N are consumed), and the fingerprint of the policy that the
+run began with, by which a checkpoint of another run is recognised.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import re
+import shutil
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from crrl.errors import CrrlError
+
+MANIFEST = "crrl.json"
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """`step` updates were made. `path` is a Hugging Face model folder too: `model.path=` can serve it."""
+
+    path: Path
+    step: int
+    policy: str
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The finished checkpoints of `runs/NAME/checkpoints`, oldest first; not verified."""
+    found = [p for p in folder.glob("step-*") if re.fullmatch(r"step-\d+", p.name)]
+    return sorted(found, key=lambda p: int(p.name[5:]))
+
+
+def latest(run: Path) -> Path | None:
+    """The newest checkpoint of a run folder, verified; None where there is none.
+
+    Raises:
+        CrrlError: it is damaged; says what to do.
+    """
+    found = checkpoints(run / "checkpoints")
+    return verify(found[-1]).path if found else None
+
+
+def step_of(path: Path) -> int:
+    """How many updates a verified checkpoint has behind it."""
+    return int(json.loads((path / MANIFEST).read_text())["step"])
+
+
+def verify(path: Path) -> Checkpoint:
+    """Raises CrrlError: not a checkpoint of ours, files missing or changed, of a newer crrl."""
+    older = [p for p in checkpoints(path.parent) if p != path]
+    remedy = (
+        f"Remove that folder to go on from {older[-1].name}: rm -r {path}"
+        if older
+        else f"Remove that folder to begin again from the run's first policy: rm -r {path}"
+    )
+    try:
+        manifest = json.loads((path / MANIFEST).read_text())
+        schema, step, policy = int(manifest["schema"]), int(manifest["step"]), str(manifest["policy"])
+        files = {str(name): (int(size), int(crc)) for name, (size, crc) in manifest["files"].items()}
+    except OSError as error:
+        raise CrrlError(
+            f"{path} is not a checkpoint of crrl: it has no readable {MANIFEST}.",
+            "To start from another program's model: crrl train RECIPE model.path=FOLDER. Otherwise: "
+            + remedy,
+        ) from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CrrlError(f"{path / MANIFEST} is damaged ({type(error).__name__}: {error}).", remedy) from error
+    if schema > SCHEMA:
+        raise CrrlError(
+            f"{path} was written by a newer crrl (schema {schema}; this one knows {SCHEMA}).",
+            "Use that version: pip install --upgrade coderepair-rl",
+        )
+    for name, (size, crc) in files.items():
+        file = path / name
+        if not file.is_file():
+            raise CrrlError(f"Checkpoint {path} is incomplete: {name} is missing.", remedy)
+        if file.stat().st_size != size or _crc(file) != crc:
+            raise CrrlError(f"Checkpoint {path} is damaged: {name} is not what was written.", remedy)
+    return Checkpoint(path, step, policy)
+
+
+def write(folder: Path, step: int, policy: str, keep: int, fill: Callable[[Path], None]) -> Checkpoint:
+    """`fill` writes the files into the folder it is given; then all of it becomes `folder/step-N` at once.
+    Afterwards only the newest `keep` checkpoints are left.
+
+    Raises:
+        CrrlError: the disk is full; the checkpoints that were there are untouched.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for leftover in folder.glob(".writing-*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    new, final = folder / f".writing-step-{step}", folder / f"step-{step}"
+    try:
+        new.mkdir()
+        fill(new)
+        files = sorted(p for p in new.rglob("*") if p.is_file())
+        listed = {str(p.relative_to(new)): (p.stat().st_size, _crc(p)) for p in files}
+        manifest = {"schema": SCHEMA, "step": step, "policy": policy, "files": listed}
+        (new / MANIFEST).write_text(json.dumps(manifest, indent=1))
+        for path in [*files, new / MANIFEST, *(p for p in new.rglob("*") if p.is_dir()), new]:
+            _flush(path)
+        if final.exists():  # written again after a resume from an earlier one
+            _remove(final)
+        os.rename(new, final)
+        _flush(folder)
+    except Exception as error:
+        shutil.rmtree(new, ignore_errors=True)
+        if _is_full(error):
+            raise CrrlError(
+                f"The disk that holds {folder} is full: no checkpoint of step {step} was written. "
+                "The earlier ones are untouched.",
+                f"Free some space, then go on: crrl train resume={folder.parent.name}",
+            ) from error
+        raise
+    for old in checkpoints(folder)[:-keep]:
+        _remove(old)
+    return Checkpoint(final, step, policy)
+
+
+def fingerprint(model: nn.Module) -> str:
+    """Of a policy: names, shapes and the first values of every tensor. Cheap for any size."""
+    h = hashlib.blake2b(digest_size=12)
+    for name, tensor in sorted(model.state_dict().items()):
+        h.update(f"{name} {tuple(tensor.shape)} ".encode())
+        h.update(tensor.detach().flatten()[:64].to("cpu", torch.float32).numpy().tobytes())
+    return h.hexdigest()
+
+
+def _remove(path: Path) -> None:
+    """Under another name first: a killed removal must not leave half a checkpoint that looks like one."""
+    grave = path.with_name(f".writing-removed-{path.name}")
+    os.rename(path, grave)
+    shutil.rmtree(grave)
+
+
+def _crc(file: Path) -> int:
+    crc = 0
+    with open(file, "rb") as stream:
+        while block := stream.read(1 << 22):
+            crc = zlib.crc32(block, crc)
+    return crc
+
+
+def _flush(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _is_full(error: BaseException | None) -> bool:
+    """safetensors and torch wrap the system's error, or only its words."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            return True
+        if "No space left" in str(error) or "os error 28" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

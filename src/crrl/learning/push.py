@@ -1,0 +1,105 @@
+"""New weights into the running engine, and the proof that they arrived (invariant 7).
+
+Engine and trainer score the same fixed probe, each with its own code; if one log-prob differs by more than
+the bound, the run stops with both numbers: from then on every importance weight would be wrong.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from crrl.engines.api import Engine
+from crrl.engines.push import probe_ids
+from crrl.errors import CrrlError
+from crrl.learning.logprobs import score, unwrapped
+
+BOUND = 1e-3
+"""Nats, float32 on one device type. Correct pushes differ by some 1e-6; one wrong tensor by 0.1 and more."""
+
+
+class PushError(CrrlError):
+    """Engine and trainer disagree after a push."""
+
+
+class ModuleWeights:
+    """The weights of a (PEFT or plain) module, as a `WeightSource`.
+
+    Adapters are merged on the way, tensor by tensor: W + delta, a new tensor. The module itself is never
+    changed, not even for a moment, so it may be the one that somebody else reads.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+
+    def tensors(self) -> Iterator[tuple[str, Tensor]]:
+        base = unwrapped(self._model)
+        deltas = _deltas(base)
+        for name, tensor in base.state_dict(keep_vars=False).items():
+            if ".lora_" in name:
+                continue
+            plain = name.replace(".base_layer.", ".")
+            delta = deltas.pop(plain, None)
+            yield plain, tensor if delta is None else tensor + delta().to(tensor.dtype)
+        if deltas:
+            raise CrrlError(
+                f"Adapter weights without a tensor to add them to: {', '.join(sorted(deltas)[:4])}"
+            )
+
+
+def _deltas(base: nn.Module) -> dict[str, Callable[[], Tensor]]:
+    """Weight name -> function that computes its LoRA delta (computed one at a time: they are large)."""
+    try:
+        from peft.tuners.tuners_utils import BaseTunerLayer
+    except ImportError:
+        return {}
+    found: dict[str, Callable[[], Tensor]] = {}
+    for name, module in base.named_modules():
+        if isinstance(module, BaseTunerLayer):
+            if not hasattr(module, "get_delta_weight") or getattr(module, "use_dora", {}).get("default"):
+                raise CrrlError(
+                    f"{name}: {type(module).__name__} cannot be merged into a push.",
+                    "Use LoRA without DoRA.",
+                )
+            if module.active_adapters:
+                found[f"{name}.weight"] = functools.partial(_delta, module)
+    return found
+
+
+@torch.no_grad()
+def _delta(module: Any) -> Tensor:
+    parts: list[Tensor] = [module.get_delta_weight(name) for name in module.active_adapters]
+    return torch.stack(parts).sum(0) if len(parts) > 1 else parts[0]
+
+
+async def push_and_prove(engine: Engine, model: nn.Module, version: int, bound: float = BOUND) -> float:
+    """Make the engine serve `model` as policy `version`, and prove that it does.
+
+    Returns:
+        The largest difference between engine and trainer over the probe's log-probs, in nats.
+
+    Raises:
+        PushError: the engine's log-probs on the probe are not the trainer's; the run must stop.
+        CrrlError: the weights do not fit the engine's model.
+    """
+    probe = await engine.push(ModuleWeights(model), version)
+    info = await engine.info()
+    ids = probe_ids(info.vocab_size, len(probe.logprobs) + 1)
+    wanted = score(model, ids)
+    if probe.version != version or info.version != version:
+        raise PushError(f"The engine serves version {info.version} after the push of version {version}.")
+    gaps = [abs(a - b) if a == a else float("inf") for a, b in zip(probe.logprobs, wanted, strict=True)]
+    at = max(range(len(gaps)), key=gaps.__getitem__)
+    if not gaps[at] <= bound:
+        raise PushError(
+            f"After the push of version {version} the engine is not the trainer's policy: at position {at + 1} "
+            f"of the probe its log-prob is {probe.logprobs[at]:.6f}, the trainer's {wanted[at]:.6f}; the difference "
+            f"{gaps[at]:.2e} is over the bound {bound:.0e}.",
+            "The run has stopped; nothing was trained on wrong numbers. Check dtype and device of both "
+            "(bfloat16 needs a wider bound), then resume.",
+        )
+    return gaps[at]
