@@ -1,6 +1,7 @@
 """Rows into micro-batches of tensors, by a budget of padded tokens.
 
-A micro-batch holds rows of equal weight and similar length, and a factor (`scale`) by which its loss is
+A micro-batch holds rows of one group, which begin alike (`logprobs.hidden_states` computes that once), and of
+equal weight; and a factor (`scale`) by which its loss is
 multiplied. The factors make the sum over micro-batches the loss of the whole step, whatever the budget: a
 sum over rows weighted by `Row.weight`, divided once, by a number of the whole step. Nothing is folded into
 advantages, so terms of the loss that are not proportional to the advantage (KL) are weighted as well.
@@ -48,7 +49,7 @@ def trim(row: Row) -> Row | None:
 def micro_batches(rows: Sequence[Row], loss: str, episodes: int, tokens: int) -> list[MicroBatch]:
     """At most `tokens` padded tokens each (a longer row stands alone). Deterministic in the order of `rows`."""
     kept = [row for row in map(trim, rows) if row is not None]
-    kept.sort(key=lambda row: (row.weight, -len(row.ids)))  # stable: longest first within a weight
+    kept.sort(key=lambda row: (row.group, row.weight, -len(row.ids)))  # stable: longest first
     items = sum(row.weight * sum(row.loss_mask[1:]) for row in kept)
     return [
         MicroBatch(part, part[0].weight * _share(part, loss, episodes, items), items)
@@ -59,7 +60,8 @@ def micro_batches(rows: Sequence[Row], loss: str, episodes: int, tokens: int) ->
 def _parts(rows: Sequence[Row], tokens: int) -> Iterator[list[Row]]:
     part: list[Row] = []
     for row in rows:
-        if part and (row.weight != part[0].weight or len(part[0].ids) * (len(part) + 1) > tokens):
+        alike = part and (row.group, row.weight) == (part[0].group, part[0].weight)
+        if part and not (alike and len(part[0].ids) * (len(part) + 1) <= tokens):
             yield part
             part = []
         part.append(row)

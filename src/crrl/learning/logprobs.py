@@ -27,6 +27,10 @@ def unwrapped(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
+SHARED_MIN = 16
+"""A common beginning shorter than this is not worth a forward pass of its own."""
+
+
 def is_plain(model: nn.Module) -> bool:
     """Whether the model's logits are `lm_head(hidden states)` and nothing more."""
     if not isinstance(model, PreTrainedModel):
@@ -36,24 +40,45 @@ def is_plain(model: nn.Module) -> bool:
 
 
 def chosen_logprobs(
-    model: PreTrainedModel, ids_BT: Tensor, attention_BT: Tensor, chosen_BT: Tensor, temperature: float
+    model: PreTrainedModel, ids_BT: Tensor, chosen_BT: Tensor, temperature: float
 ) -> tuple[Tensor, Tensor]:
-    """log p(ids[t] | ids[:t]) and the entropy of that distribution (nats), both (B, T), 0 where not chosen.
-
-    Column 0 is always 0: the first token has no distribution. The entropy carries gradients, as TRL's does.
-    """
-    body: Any = model.base_model
+    """log p(ids[t] | ids[:t]) and the entropy of that distribution (nats, no gradient), both (B, T), 0 where
+    not chosen. Rows are padded on the right. Column 0 is always 0: the first token has no distribution."""
     head: Any = model.get_output_embeddings()
-    hidden_BTD = body(input_ids=ids_BT, attention_mask=attention_BT, use_cache=False).last_hidden_state
     chosen = chosen_BT[:, 1:].bool()
-    logits_NV = head(hidden_BTD[:, :-1][chosen]).float() / temperature
+    hidden_ND = hidden_states(model, ids_BT)[:, :-1][chosen]
+    logits_NV = head(hidden_ND).float() / temperature
     logps_NV = torch.log_softmax(logits_NV, -1)
     picked_N = logps_NV.gather(-1, ids_BT[:, 1:][chosen].unsqueeze(-1)).squeeze(-1)
-    entropy_N = -(logps_NV.exp() * logps_NV).sum(-1)
+    with torch.no_grad():
+        entropy_N = -(logps_NV.exp() * logps_NV).sum(-1)
     out = torch.zeros_like(ids_BT, dtype=torch.float32)
     place = torch.zeros_like(ids_BT, dtype=torch.bool)
     place[:, 1:] = chosen
     return out.masked_scatter(place, picked_N), out.masked_scatter(place, entropy_N)
+
+
+def hidden_states(model: PreTrainedModel, ids_BT: Tensor) -> Tensor:
+    """(B, T, D). What all rows begin with (attempts at one task: its prompt, and often the first calls) goes
+    through the model once; its keys and values are then read by every row, gradients included.
+
+    Right padding needs no mask: a causal model's real tokens never look at what follows them.
+    """
+    body: Any = model.base_model
+    shared = shared_length(ids_BT)
+    if ids_BT.shape[0] == 1 or shared < SHARED_MIN:
+        return body(input_ids=ids_BT, use_cache=False).last_hidden_state
+    first = body(input_ids=ids_BT[:1, :shared], use_cache=True)
+    cache = first.past_key_values
+    cache.batch_repeat_interleave(ids_BT.shape[0])
+    rest = body(input_ids=ids_BT[:, shared:], past_key_values=cache, use_cache=True).last_hidden_state
+    return torch.cat([first.last_hidden_state.expand(ids_BT.shape[0], -1, -1), rest], 1)
+
+
+def shared_length(ids_BT: Tensor) -> int:
+    """How many first tokens all rows have in common; at least one token is left to every row."""
+    same = (ids_BT == ids_BT[:1]).all(0)
+    return min(int(same.long().cumprod(0).sum()), ids_BT.shape[1] - 1)
 
 
 @torch.no_grad()

@@ -30,6 +30,7 @@ from crrl.engines.load import load_model
 from crrl.errors import CrrlError
 from crrl.learning import checkpoint
 from crrl.learning.batches import MicroBatch, micro_batches, tensors
+from crrl.learning.logprobs import chosen_logprobs, is_plain
 from crrl.learning.source import StepBatch
 
 
@@ -122,23 +123,16 @@ class RepairTrainer(GRPOTrainer):
         return loss.detach()
 
     def _get_per_token_logps_and_entropies(  # type: ignore[override]
-        self,
-        model: Any,
-        input_ids: Tensor,
-        attention_mask: Tensor,
-        logits_to_keep: int,
-        batch_size: int | None = None,
-        compute_entropy: bool = False,
-        **_: Any,
-    ) -> tuple[Tensor, Tensor | None, None]:
-        """As TRL's, but the vocabulary projection runs for trained tokens alone (in an agent's episode nine
-        tokens in ten are context); elsewhere 0."""
+        self, model: Any, input_ids: Tensor, attention_mask: Tensor, logits_to_keep: int, **kwargs: Any
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """As TRL's, but for trained tokens alone; elsewhere 0."""
         assert self._trained_BT is not None
-        labels = input_ids.masked_fill(self._trained_BT == 0, -100)
-        with self.accelerator.autocast():
-            out = model(input_ids=input_ids, attention_mask=attention_mask, labels=labels, fused_lm_head=True)
-        entropy = out.entropy[:, -logits_to_keep:] if compute_entropy else None
-        return out.log_probs[:, -logits_to_keep:], entropy, None
+        if not is_plain(model):
+            return super()._get_per_token_logps_and_entropies(
+                model, input_ids, attention_mask, logits_to_keep, **kwargs
+            )
+        logps, entropy = chosen_logprobs(model, input_ids, self._trained_BT, self.temperature)
+        return logps[:, -logits_to_keep:], entropy[:, -logits_to_keep:], None
 
     def _collected(self, micros: list[MicroBatch]) -> dict[str, float]:
         """What TRL measured per micro-batch, as means over trained tokens of the step."""
