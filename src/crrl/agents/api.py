@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from crrl.sandbox.api import Box
@@ -22,11 +23,13 @@ class Endpoint:
 
 @dataclass(frozen=True)
 class AgentLimits:
-    """Budgets of one episode. `wall_s` excludes time spent waiting for the engine (held or queued requests)."""
+    """Budgets of one episode. `wall_s` excludes time spent waiting for the engine (held or queued requests);
+    `spent_s` says how much of it is charged so far."""
 
-    turns: int = 8
-    tokens: int = 4096
-    wall_s: float = 60.0
+    turns: int
+    tokens: int
+    wall_s: float
+    spent_s: Callable[[], float]
     command_s: float = 10.0
     output_chars: int = 4000
 
@@ -35,14 +38,18 @@ class AgentLimits:
 class AgentExit:
     """Why the agent stopped. `finished` is the agent's own decision; every `*_limit` and `context_length`
     makes the episode `truncated`; `error` is the agent's own failure (scored on what it left). `code` is the
-    process's exit code for command-line agents."""
+    process's exit code for command-line agents. `counts`: what the agent did, by name (`tool_calls`, `tool_errors`,
+    `malformed`, `edits`...); agents that cannot tell leave it empty."""
 
     reason: ExitReason
     code: int | None = None
     detail: str = ""
+    counts: dict[str, int] = field(default_factory=dict)
 
 
 class Agent(Protocol):
     """Raises LostError only for faults on our side (box lost, endpoint gone)."""
 
     async def run(self, box: Box, task: Task, endpoint: Endpoint, limits: AgentLimits) -> AgentExit: ...
+
+    async def close(self) -> None: ...

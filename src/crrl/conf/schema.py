@@ -171,10 +171,10 @@ class WarmstartConfig:
     state_dir: str = doc(
         "where pool and optimizer state are, for going on after an interruption", "runs/warmstart"
     )
-    pool_size: int = doc("demonstrations", 80_000)
+    pool_size: int = doc("demonstrations", 64_000)
     random_share: float = doc("share that shows a random edit", 0.15)
     mistakes: float = doc("share that shows a refused edit put right", 0.12)
-    steps: int = doc("optimizer steps", 2600)
+    steps: int = doc("optimizer steps", 2000)
     batch: int = doc("demonstrations in each", 32)
     lr_muon: float = doc("peak learning rate of the hidden matrices", 0.02)
     lr_adam: float = doc("peak learning rate of the rest", 4e-3)

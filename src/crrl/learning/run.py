@@ -21,6 +21,7 @@ from crrl.conf.load import to_yaml
 from crrl.conf.schema import Config
 from crrl.engines.load import load_local, load_model, load_tokenizer
 from crrl.engines.wire import EngineServer
+from crrl.errors import LostError
 from crrl.evaluation.benchmark import Phase
 from crrl.learning import checkpoint as checkpoints
 from crrl.learning.curriculum import Curriculum
@@ -31,7 +32,7 @@ from crrl.report.time_breakdown import TimeBreakdown, peak_memory_bytes
 from crrl.rollout.api import Attempt, Episode
 from crrl.rollout.client import RolloutClient
 from crrl.rollout.config import RolloutConfig
-from crrl.rollout.journal import Journal
+from crrl.rollout.journal import TRAIN, Journal
 
 
 def model_folder(path: str) -> Path:
@@ -49,6 +50,7 @@ class Run:
         self.config, self.folder, self.journal = config, folder, journal
         self.spent = TimeBreakdown()
         self.step = 0
+        self.phase: str = TRAIN
         self.checkpoint = checkpoints.latest(folder)
         self._closing = ExitStack()
         self.display = Display(live=live)
@@ -106,7 +108,7 @@ class Run:
             server = EngineServer(self.engine, sockets / "engine.sock")
             self._closing.callback(server.close)
             self.client = RolloutClient(
-                RolloutConfig.from_config(config, source, sockets / "engine.sock"), self.folder / "log.txt"
+                RolloutConfig.from_config(config, source, sockets / "engine.sock"), self.folder / "log.txt", self._lost_try
             )
             self._closing.callback(self.client.close)
             self.client.start()
@@ -118,6 +120,7 @@ class Run:
 
     def run_attempts(self, name: str, phase: Phase, attempts: list[Attempt]) -> None:
         """Run those that the journal does not have yet; each is journalled as it finishes."""
+        self.phase = phase
         finished = self.journal.finished(phase)
         missing = [a for a in attempts if a.id not in finished]
         self.display.phase(name, len(attempts))
@@ -133,6 +136,9 @@ class Run:
 
         with self.spent(name):
             self.client.run(missing, keep)
+
+    def _lost_try(self, attempt: str, task: str, error: LostError) -> None:
+        self.journal.add_lost_try(self.phase, attempt, task, error.cause, error.detail, version=self.step)
 
     def episode(self, attempt: Attempt) -> Episode:
         return self.journal.episode(attempt.id, attempt.id.split("/")[1])

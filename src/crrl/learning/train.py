@@ -78,10 +78,12 @@ def fit(run: Run) -> None:
     """All training steps; after each the new weights go live, proved, and the step is journalled."""
     from crrl.learning.source import RolloutSource
     from crrl.learning.trainer import make_trainer
+    from crrl.rollout.journal import TRAIN
 
     config = run.config
     if run.step >= config.trainer.max_steps:
         return
+    run.phase = TRAIN
     run.display.phase("train", config.trainer.max_steps)
     run.display.advance(run.step)
     source = RolloutSource(config, run.curriculum, run.client, run.journal, run.count)

@@ -122,6 +122,10 @@ class PytestJudge:
             running.add_done_callback(lambda done: self._remember(key, done))
         return await asyncio.shield(running), known
 
+    async def run_anew(self, task: Task, patch: str) -> TestResults:
+        """`run`, but what is remembered is neither asked nor changed: for telling flaky tests."""
+        return await self._judge(task, patch)
+
     async def close(self) -> None:
         for running in list(self._running.values()):
             running.cancel()

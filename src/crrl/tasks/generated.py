@@ -34,6 +34,7 @@ TEST_SPLITS = {
 SPLITS = ["train", *TEST_SPLITS]
 TEST_SHARE = 26  # of 256: programs that only test splits use
 CASES = 10
+ADMISSION_TIMES = 3
 RL_SHARE = 0.6
 
 
@@ -56,14 +57,18 @@ class GeneratedBug:
 
 def generate(split: str, seed: int, index: int, rl_share: float = RL_SHARE) -> Task:
     """Task number `index`. `rl_share` (of `train` only): how much comes from the families RL has to learn."""
+    return to_task(bug_of(split, seed, index, rl_share), f"generated-{split}-{seed}-{index}", split)
+
+
+def bug_of(split: str, seed: int, index: int, rl_share: float = RL_SHARE) -> GeneratedBug:
+    """What task number `index` is made of."""
     rng = random.Random(f"generated/{VERSION}/{split}/{seed}/{index}")
     if split == "train":
         pool = families.RL if rng.random() < rl_share else families.SFT
         family = rng.choice(pool)
     else:
         family = TEST_SPLITS[split][index % len(TEST_SPLITS[split])]
-    bug = make_bug(rng, family, held_out=split != "train")
-    return to_task(bug, f"generated-{split}-{seed}-{index}", split)
+    return make_bug(rng, family, held_out=split != "train")
 
 
 def warmstart_bugs(
@@ -105,7 +110,7 @@ def make_bug(rng: random.Random, family: str, held_out: bool) -> GeneratedBug:
         if broken is None:
             continue
         failures = failing(broken.source, names.function, cases)
-        if not failures:
+        if not failures or not _steady(fixed, broken.source, names.function, cases, failures):
             continue
         path = rng.choice(MODULES) + ".py"
         return GeneratedBug(
@@ -139,6 +144,16 @@ def _cases(rng: random.Random, fixed: str, function: str, kinds: str) -> list[Ca
         if not outcome.raised and not outcome.stopped and all(c.arguments != arguments for c in cases):
             cases.append(Case(arguments, outcome.value))
     return cases
+
+
+def _steady(
+    fixed: str, buggy: str, function: str, cases: list[Case], failures: list[tuple[int, Outcome]]
+) -> bool:
+    """Admission: the same cases fail and pass on the buggy program, and all pass on the correct one, every time."""
+    return all(
+        failing(buggy, function, cases) == failures and not failing(fixed, function, cases)
+        for _ in range(ADMISSION_TIMES - 1)
+    )
 
 
 def _issue(path: str, function: str, cases: list[Case], failures: list[tuple[int, Outcome]]) -> str:

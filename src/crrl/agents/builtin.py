@@ -1,0 +1,276 @@
+"""The built-in agent: a loop over two tools, `shell(cmd)` and `edit(path, old, new)`, until the policy says it is done.
+
+It runs on the host and acts through `Box.exec`, `read` and `write` alone. It talks to its endpoint with the `openai`
+client, streaming, and knows nothing of training. Limits are the episode's: near one it is warned once, in a tool
+result; at one it stops. A tool call that cannot be carried out is answered with an error, never with an exception.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+from openai import APIConnectionError, APIStatusError, AsyncOpenAI, BadRequestError, OpenAIError
+
+from crrl.agents.api import AgentExit, AgentLimits, Endpoint
+from crrl.agents.prompts import PARAMETERS, Prompts
+from crrl.errors import LostError
+from crrl.sandbox.api import Box, ExecResult
+from crrl.tasks.task import Task
+
+UNREADABLE = "error: the tool call could not be read; send one JSON object with name and arguments"
+LARGEST_FILE = 4 << 20  # bytes that `edit` takes on
+CALL_MARK = "<tool_call>"  # what a call that the server could not parse leaves in the text
+
+
+class ToolError(Exception):
+    """What the policy is told in place of a tool's result."""
+
+
+class MalformedCall(ToolError):
+    """The call itself is wrong: no such tool, arguments missing or not JSON."""
+
+
+@dataclass
+class Answer:
+    """One streamed answer, put together."""
+
+    content: str = ""
+    calls: list[dict[str, Any]] = field(default_factory=list)
+    finish: str = ""
+    tokens: int = 0
+
+    def message(self) -> dict[str, Any]:
+        message: dict[str, Any] = {"role": "assistant", "content": self.content or None}
+        if self.calls:
+            message["tool_calls"] = self.calls
+        return message
+
+
+class BuiltinAgent:
+    """One object serves any number of episodes at once; they share its connections.
+
+    Args:
+        prompts: what the policy is told.
+    """
+
+    def __init__(self, prompts: Prompts) -> None:
+        self.prompts = prompts
+        self._tools = prompts.tools()
+        # One client for all: making a TLS context costs more than a whole episode. No proxy of the environment's.
+        self._http = httpx.AsyncClient(
+            timeout=httpx.Timeout(600.0, connect=10.0), limits=httpx.Limits(max_connections=None), trust_env=False
+        )
+
+    async def close(self) -> None:
+        await self._http.aclose()
+
+    async def run(self, box: Box, task: Task, endpoint: Endpoint, limits: AgentLimits) -> AgentExit:
+        """Raises LostError: the box or the endpoint is gone."""
+        client = AsyncOpenAI(base_url=endpoint.base_url, api_key=endpoint.api_key, http_client=self._http)
+        episode = _Episode(box, limits, self.prompts, client, endpoint.model)
+        messages = self.prompts.messages(task.issue)
+        try:
+            reason, detail = await episode.run(messages, self._tools)
+        except BadRequestError as error:
+            if error.code == "context_length_exceeded":
+                reason, detail = "context_length", error.message
+            else:
+                reason, detail = "error", error.message
+        except (APIConnectionError, APIStatusError, OpenAIError, httpx.HTTPError) as error:
+            raise LostError("endpoint_failed", f"{type(error).__name__}: {error}") from error
+        return AgentExit(reason, detail=detail, counts=episode.counts)  # type: ignore[arg-type]
+
+
+class _Episode:
+    """What one run holds: the conversation's budgets, counts and tools."""
+
+    def __init__(self, box: Box, limits: AgentLimits, prompts: Prompts, client: AsyncOpenAI, model: str) -> None:
+        self.box, self.limits, self.prompts = box, limits, prompts
+        self.client, self.model = client, model
+        self.tokens = 0
+        self.warned: set[str] = set()
+        self.counts = dict.fromkeys(("turns", "tool_calls", "tool_errors", "malformed", "edits"), 0)
+
+    async def run(self, messages: list[dict[str, Any]], tools: list[dict[str, Any]]) -> tuple[str, str]:
+        """(reason, detail) of the end."""
+        while True:
+            if (reason := self._used_up()) is not None:
+                return reason, ""
+            answer = await self._ask(messages, tools)
+            self.counts["turns"] += 1
+            self.tokens += answer.tokens
+            messages.append(answer.message())
+            if answer.finish == "length":
+                return "token_limit", ""
+            if answer.calls:
+                for call in answer.calls:
+                    messages.append(await self._answer_call(call))
+                messages[-1]["content"] += self._warnings()
+            elif CALL_MARK in answer.content:
+                self.counts["malformed"] += 1
+                messages.append({"role": "user", "content": UNREADABLE + self._warnings()})
+            else:
+                return "finished", ""
+
+    # Budgets ----------------------------------------------------------------------------------------------------
+
+    def _left(self) -> dict[str, float]:
+        return {
+            "turns": self.limits.turns - self.counts["turns"],
+            "tokens": self.limits.tokens - self.tokens,
+            "seconds": self.limits.wall_s - self.limits.spent_s(),
+        }
+
+    def _used_up(self) -> str | None:
+        reasons = {"turns": "turn_limit", "tokens": "token_limit", "seconds": "time_limit"}
+        return next((reasons[budget] for budget, left in self._left().items() if left <= 0), None)
+
+    def _warnings(self) -> str:
+        """What is appended to a tool result: each budget that is nearly used up, once."""
+        warnings = self.prompts.warnings
+        marks = {"turns": warnings.turns_left, "tokens": warnings.tokens_left, "seconds": warnings.seconds_left}
+        text = ""
+        for budget, left in self._left().items():
+            if 0 < left <= marks[budget] and budget not in self.warned:
+                self.warned.add(budget)
+                text += f"\nwarning: {left:.0f} {budget} left"
+        return text
+
+    # The model --------------------------------------------------------------------------------------------------
+
+    async def _ask(self, messages: list[dict[str, Any]], tools: list[dict[str, Any]]) -> Answer:
+        stream: Any = await self.client.chat.completions.create(
+            model=self.model,
+            messages=messages,  # type: ignore[arg-type]
+            tools=tools,  # type: ignore[arg-type]
+            max_completion_tokens=self.limits.tokens - self.tokens,
+            stream=True,
+            stream_options={"include_usage": True},
+        )
+        answer = Answer()
+        async for chunk in stream:
+            if chunk.usage:
+                answer.tokens = chunk.usage.completion_tokens
+            for choice in chunk.choices:
+                answer.content += choice.delta.content or ""
+                answer.finish = choice.finish_reason or answer.finish
+                for part in choice.delta.tool_calls or []:
+                    _extend(answer.calls, part)
+        if not answer.finish:
+            raise LostError("endpoint_failed", "the answer ended without a finish_reason")
+        return answer
+
+    # The tools --------------------------------------------------------------------------------------------------
+
+    async def _answer_call(self, call: dict[str, Any]) -> dict[str, Any]:
+        self.counts["tool_calls"] += 1
+        try:
+            content = await self._carry_out(call["function"]["name"], call["function"]["arguments"])
+        except ToolError as error:
+            self.counts["malformed" if isinstance(error, MalformedCall) else "tool_errors"] += 1
+            content = f"error: {error}"
+        return {"role": "tool", "tool_call_id": call["id"], "content": cut(content, self.limits.output_chars)}
+
+    async def _carry_out(self, name: str, raw: str) -> str:
+        arguments = checked_arguments(name, raw)
+        if name == "shell":
+            return await self._shell(arguments["cmd"])
+        return await self._edit(arguments["path"], arguments["old"], arguments["new"])
+
+    async def _shell(self, cmd: str) -> str:
+        timeout_s = max(0.1, min(self.limits.command_s, self._left()["seconds"]))
+        # More is kept than shown: the end of an output matters as much as its beginning.
+        limit = max(65536, 4 * self.limits.output_chars)
+        result = await self.box.exec(["bash", "-c", cmd], timeout_s=timeout_s, output_limit=limit)
+        if result.reason == "lost":
+            raise LostError("sandbox_died", result.output[-500:])
+        return told(result, timeout_s)
+
+    async def _edit(self, path: str, old: str, new: str) -> str:
+        """Replace the one occurrence of `old`; an empty `old` makes a new file."""
+        try:
+            if not old:
+                await self._create(path, new)
+            else:
+                await self._replace(path, old, new)
+        except FileNotFoundError:
+            raise ToolError(f"no such file {path}") from None
+        except UnicodeDecodeError:
+            raise ToolError(f"{path} is not text") from None
+        except (OSError, ValueError) as error:
+            raise ToolError(getattr(error, "strerror", None) or str(error)) from None
+        self.counts["edits"] += 1
+        return "ok"
+
+    async def _create(self, path: str, new: str) -> None:
+        try:
+            await self.box.read(path, limit=1)
+        except FileNotFoundError:
+            return await self.box.write(path, new.encode())
+        raise ToolError(f"{path} exists; give the text to replace as `old`")
+
+    async def _replace(self, path: str, old: str, new: str) -> None:
+        data = await self.box.read(path, limit=LARGEST_FILE + 1)
+        if len(data) > LARGEST_FILE:
+            raise ToolError(f"{path} is too large to edit; use the shell")
+        text = data.decode()
+        count = text.count(old)
+        if count == 0:
+            raise ToolError(f"text not found in {path}")
+        if count > 1:
+            raise ToolError(f"text occurs {count} times in {path}")
+        await self.box.write(path, text.replace(old, new).encode())
+
+
+def _extend(calls: list[dict[str, Any]], part: Any) -> None:
+    """One streamed piece of a tool call, added to what has come of it."""
+    while len(calls) <= part.index:
+        calls.append({"id": "", "type": "function", "function": {"name": "", "arguments": ""}})
+    call = calls[part.index]
+    call["id"] = part.id or call["id"]
+    if part.function is not None:
+        call["function"]["name"] += part.function.name or ""
+        call["function"]["arguments"] += part.function.arguments or ""
+
+
+def checked_arguments(name: str, raw: str) -> dict[str, str]:
+    """A call's arguments. Raises MalformedCall, in words that help the policy to do better."""
+    if name not in PARAMETERS:
+        raise MalformedCall(f"there is no tool {name!r}; the tools are {', '.join(PARAMETERS)}")
+    try:
+        arguments = json.loads(raw)
+    except (ValueError, RecursionError):
+        raise MalformedCall("arguments are not valid JSON") from None
+    if not isinstance(arguments, dict):
+        raise MalformedCall("arguments are not a JSON object")
+    for parameter in PARAMETERS[name]:
+        if not isinstance(arguments.get(parameter), str):
+            raise MalformedCall(f"{name} needs {parameter!r}, a string")
+    if unknown := sorted(set(arguments) - set(PARAMETERS[name])):
+        raise MalformedCall(f"{name} has no parameter {unknown[0]!r}")
+    return arguments
+
+
+def told(result: ExecResult, timeout_s: float) -> str:
+    """What the policy sees of a command: its output, then how it ended where that was not exit code 0."""
+    ended = {
+        "timeout": f"killed after {timeout_s:.0f} s",
+        "output": "killed: too much output",
+        "memory": "killed: out of memory",
+        "disk": "killed: the disk is full",
+    }.get(result.reason, f"exit code {result.code}" if result.code else "")
+    return "\n".join(part for part in (result.output.rstrip("\n"), ended) if part)
+
+
+def cut(text: str, limit: int) -> str:
+    """At most `limit` characters of the text itself: its beginning and its end, and how much is missing between."""
+    if len(text) <= limit:
+        return text
+    head, tail = limit - limit // 2, limit // 2
+    missing = len(text) - head - tail
+    return f"{text[:head]}\n[{missing} characters left out]\n{text[len(text) - tail :]}"
+
+

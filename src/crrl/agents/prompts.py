@@ -1,0 +1,104 @@
+"""What the built-in agent says to the policy: templates under `conf/agent/`, filled in per task.
+
+The same agent serves a 1 M-parameter policy with a short prompt (`tiny`) and a 32B one with a full one (`full`);
+only the words differ. A prompt set is a YAML file: `system` and `task` are Jinja templates over `task` (and
+`limits`), `tools` describes the two tools, `warnings` says how much of a budget is left when the agent is warned.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import yaml  # type: ignore[import-untyped]
+from jinja2 import Environment, StrictUndefined, Template
+
+from crrl.conf.recipes import FOLDER
+from crrl.errors import CrrlError, UsageError, nearest
+
+PARAMETERS = {"shell": ("cmd",), "edit": ("path", "old", "new")}
+"""The tools there are, and their parameters (all strings, all required), in the order the policy is shown."""
+
+
+@dataclass(frozen=True)
+class Warnings:
+    """An agent is warned once when no more than this is left of a budget."""
+
+    turns_left: int
+    tokens_left: int
+    seconds_left: float
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """One prompt set. Plain values only, so that it crosses process borders."""
+
+    name: str
+    system: str
+    task: str
+    shell: str
+    edit: str
+    warnings: Warnings
+
+    def tools(self) -> list[dict[str, Any]]:
+        """The tools in the API's own schema."""
+        described = {"shell": self.shell, "edit": self.edit}
+        return [
+            {
+                "type": "function",
+                "function": {
+                    "name": name,
+                    "description": described[name],
+                    "parameters": {
+                        "type": "object",
+                        "properties": {p: {"type": "string"} for p in parameters},
+                        "required": list(parameters),
+                    },
+                },
+            }
+            for name, parameters in PARAMETERS.items()
+        ]
+
+    def user(self, issue: str) -> str:
+        """The opening user message of a task with this issue."""
+        return _template(self.task).render(task=SimpleNamespace(issue=issue))
+
+    def messages(self, issue: str) -> list[dict[str, Any]]:
+        """The conversation an agent starts with; a prompt set without a system prompt sends none."""
+        user = {"role": "user", "content": self.user(issue)}
+        return [{"role": "system", "content": self.system}, user] if self.system else [user]
+
+
+@lru_cache(maxsize=16)
+def _template(text: str) -> Template:
+    return Environment(undefined=StrictUndefined, keep_trailing_newline=False).from_string(text)
+
+
+def prompt_sets() -> list[str]:
+    """The packaged prompt sets, by name."""
+    return sorted(path.stem for path in (FOLDER / "agent").glob("*.yaml"))
+
+
+def load_prompts(name: str) -> Prompts:
+    """A packaged prompt set by name, or the path of a .yaml file. Raises UsageError, CrrlError."""
+    path = Path(name) if name.endswith(".yaml") else FOLDER / "agent" / f"{name}.yaml"
+    if not path.is_file():
+        raise UsageError(f"agent.prompts={name} does not exist.", nearest(name, prompt_sets()))
+    raw = yaml.safe_load(path.read_text())
+    try:
+        return Prompts(
+            name=path.stem,
+            system=raw["system"].strip(),
+            task=raw["task"].strip(),
+            shell=raw["tools"]["shell"].strip(),
+            edit=raw["tools"]["edit"].strip(),
+            warnings=Warnings(**raw["warnings"]),
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise CrrlError(
+            f"{path}: not a prompt set ({type(error).__name__}: {error}).",
+            "It needs system, task, tools.shell, tools.edit and warnings, as conf/agent/tiny.yaml has them.",
+        ) from None

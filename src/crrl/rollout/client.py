@@ -1,0 +1,159 @@
+"""The trainer's side of the rollout worker: starts it, hands it attempts, keeps what comes back, restarts it.
+
+A worker that dies or hangs loses nothing but the tries that were in flight: they are started again, under the same
+ids, in a new worker.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from crrl.errors import CrrlError, LostError
+from crrl.rollout.api import Attempt, Episode
+from crrl.rollout.config import RolloutConfig
+from crrl.rollout.scheduler import OnEpisode
+
+START_S = 60.0
+SILENCE_S = 60.0  # a worker that gives no sign of life for this long hangs
+RESTARTS = 5  # without one finished episode in between; then it is a bug, not bad luck
+
+LostTry = Callable[[str, str, LostError], None]
+"""(attempt id, task id, cause)."""
+
+
+@dataclass(frozen=True)
+class Usage:
+    peak_memory_bytes: int = 0
+
+
+class RolloutClient:
+    """Args:
+    log: file that gets what the worker writes to stderr.
+    on_lost_try: called for every try that was lost on our side.
+    """
+
+    def __init__(self, config: RolloutConfig, log: Path, on_lost_try: LostTry) -> None:
+        self._config, self._log, self._on_lost_try = config, log, on_lost_try
+        self._process: subprocess.Popen[bytes] | None = None
+        self._connection: Connection | None = None
+        self._peak = 0
+
+    @property
+    def pid(self) -> int | None:
+        """Of the worker that runs now."""
+        return self._process.pid if self._process else None
+
+    def start(self) -> None:
+        """Raises CrrlError: the worker cannot work here (no bubblewrap...), with the remedy."""
+        ours, theirs = Pipe()
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+        with open(self._log, "ab") as log, theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "crrl.rollout.worker", str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=environment,
+                start_new_session=True,  # Ctrl-C in the terminal is the trainer's to handle
+            )
+        self._connection = ours
+        try:
+            ours.send_bytes(msgspec.msgpack.encode(self._config))
+            verb, *rest = self._receive(START_S)
+        except _Gone as gone:
+            raise CrrlError(f"The rollout worker did not start: {gone}.", f"Its log: {self._log}") from None
+        if verb == "error":
+            self.close()
+            raise CrrlError(*rest)
+
+    def run(self, attempts: Sequence[Attempt], on_episode: OnEpisode) -> None:
+        """Run them all; `on_episode` gets each as it finishes, in any order, and lost ones too.
+
+        Raises:
+            CrrlError: the worker keeps dying.
+        """
+        missing = {attempt.id: attempt for attempt in attempts}
+        deaths = 0
+        self._hand_over(missing)
+        while missing:
+            try:
+                verb, *rest = self._receive(SILENCE_S)
+            except _Gone as gone:
+                deaths += 1
+                if deaths > RESTARTS:
+                    remedy = f"Its log says why: {self._log}. What is finished is kept; the run can be resumed."
+                    raise CrrlError(f"The rollout worker died {deaths} times in a row: {gone}.", remedy) from None
+                for attempt in missing.values():
+                    self._on_lost_try(attempt.id, attempt.task.id, LostError("worker_died", str(gone)))
+                self.close()
+                self.start()
+                self._hand_over(missing)
+                continue
+            if verb == "episode":
+                episode = msgspec.convert(rest[0], Episode)
+                if missing.pop(episode.id, None) is not None:
+                    deaths = 0
+                    on_episode(episode)
+            elif verb == "lost_try":
+                id, task, cause, detail = rest
+                self._on_lost_try(id, task, LostError(cause, detail))
+
+    def usage(self) -> Usage:
+        """Of the worker and everything below it."""
+        return Usage(self._peak)
+
+    def close(self) -> None:
+        """End the worker and every box it has. Idempotent."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+        if self._process is not None:
+            try:
+                self._process.wait(10)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+            self._process = None
+
+    def _hand_over(self, missing: dict[str, Attempt]) -> None:
+        if missing:
+            assert self._connection is not None, "start() first"
+            try:
+                self._connection.send_bytes(msgspec.msgpack.encode(list(missing.values())))
+            except OSError:
+                return  # `_receive` meets the same end and says so
+
+    def _receive(self, silence_s: float) -> list[Any]:
+        """The next message; signs of life are taken note of and passed over. Raises _Gone."""
+        assert self._connection is not None and self._process is not None
+        silent_since = time.monotonic()
+        while True:
+            try:
+                if self._connection.poll(1.0):
+                    message = msgspec.msgpack.decode(self._connection.recv_bytes())
+                    silent_since = time.monotonic()
+                    if message[0] != "beat":
+                        return message
+                    self._peak = max(self._peak, message[1])
+            except (EOFError, OSError) as error:
+                code = self._process.poll()
+                raise _Gone(f"it ended ({type(error).__name__}, exit code {code})") from None
+            if time.monotonic() - silent_since > silence_s:
+                self._process.kill()
+                raise _Gone(f"no sign of life for {silence_s:.0f} s")
+
+
+class _Gone(Exception):
+    pass

@@ -1,0 +1,63 @@
+"""What the rollout worker has to know: a run's settings, cut down to its side, and serialisable."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from crrl.conf.schema import Config
+from crrl.sandbox import default_state_dir
+from crrl.sandbox.api import Limits
+
+
+@dataclass(frozen=True)
+class RolloutConfig:
+    """Args:
+    engine_socket: where `engines.wire.EngineServer` listens. tokenizer: folder with the policy's tokenizer.json.
+    limits: of one box. reward_weights: reward name -> weight. tries: of one attempt, when our side fails.
+    """
+
+    engine_socket: str
+    tokenizer: str
+    renderer: str
+    agent: str
+    prompts: str
+    turns: int
+    tokens: int
+    wall_s: float
+    command_s: float
+    output_chars: int
+    sandbox: str
+    state_dir: str
+    limits: Limits
+    reward_weights: dict[str, float]
+    judges: int
+    concurrency: int
+    tries: int
+
+    @classmethod
+    def from_config(cls, config: Config, tokenizer: Path, engine_socket: Path) -> RolloutConfig:
+        agent, sandbox, rollout = config.agent, config.sandbox, config.rollout
+        return cls(
+            engine_socket=str(engine_socket),
+            tokenizer=str(tokenizer),
+            renderer=config.renderer.key,
+            agent=agent.name,
+            prompts=agent.prompts,
+            turns=agent.turns,
+            tokens=agent.tokens,
+            wall_s=agent.wall_s,
+            command_s=agent.command_s,
+            output_chars=agent.output_chars,
+            sandbox=sandbox.name,
+            state_dir=sandbox.state_dir or str(default_state_dir()),
+            limits=Limits(
+                memory_bytes=sandbox.memory_mb << 20,
+                processes=sandbox.processes,
+                disk_bytes=sandbox.disk_mb << 20,
+            ),
+            reward_weights=dict(config.rewards.weights),
+            judges=rollout.judges,
+            concurrency=rollout.concurrency,
+            tries=rollout.tries,
+        )

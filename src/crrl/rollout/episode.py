@@ -1,0 +1,172 @@
+"""One episode, from a task to a verdict: box, session, agent, patch, judge.
+
+The one place that says what an episode's outcome is (invariant 2): `truncated` if a budget ran out, else `scored`;
+`lost` only through LostError, which is raised for causes on our side of the wall alone and is caught by the scheduler.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+
+from crrl.agents.api import Agent, AgentExit, AgentLimits, Endpoint
+from crrl.errors import LostError
+from crrl.gateway import Budget, Gateway, SessionHandle, SessionRecord
+from crrl.rewards.judge import PytestJudge
+from crrl.rewards.verdict import Combine
+from crrl.rollout.api import Attempt, Episode
+from crrl.sandbox.api import Box, Limits, Sandbox, Spec
+from crrl.tasks.task import Task
+
+log = logging.getLogger(__name__)
+
+BUDGET_REASONS = {"turn_limit", "token_limit", "time_limit", "context_length"}
+EXHAUSTED = {"turns": "turn_limit", "tokens": "token_limit", "context": "context_length"}
+WALL_GRACE_S = 5.0  # an agent that does not stop by itself at its wall limit is stopped this much later
+SETUP_S = 600.0
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What episodes run on; shared by all of them."""
+
+    sandbox: Sandbox
+    gateway: Gateway
+    agent: Agent
+    judge: PytestJudge
+    weigh: Combine
+    box_limits: Limits
+    budget: Budget
+    wall_s: float
+    command_s: float
+    output_chars: int
+
+
+async def run_episode(attempt: Attempt, parts: Parts) -> Episode:
+    """One try at an attempt. Raises LostError: our side failed, and nothing of the try counts."""
+    clock = _Timings()
+    task = attempt.task
+    workspace = await parts.sandbox.prepare(task.source)
+    box = await parts.sandbox.start(Spec(root=workspace, limits=parts.box_limits))
+    try:
+        await set_up(box, task)
+        clock.mark("start")
+        exit, record = await _converse(box, attempt, parts)
+        clock.mark("agent")
+        patch = await box.patch()
+        clock.mark("patch")
+    finally:
+        await box.close()
+    if record.engine_failed:
+        raise LostError("engine_failed", record.engine_failed)
+    results, cached = await parts.judge.run_cached(task, patch)
+    verdict = parts.weigh(task, patch, results, record.samples, cached=cached)
+    clock.mark("judge")
+    reason = EXHAUSTED.get(record.exhausted, exit.reason)
+    return Episode(
+        id=attempt.id,
+        group=attempt.group,
+        task=task.id,
+        attempt=attempt.attempt,
+        seed=attempt.seed,
+        outcome="truncated" if reason in BUDGET_REASONS else "scored",
+        samples=record.samples,
+        patch=patch,
+        verdict=verdict,
+        exit_reason=reason,
+        temperature=attempt.temperature,
+        timings={**clock.spent, "engine_wait": record.engine_wait_s},
+        counts=exit.counts,
+        well_formed=reason == "finished" and bool(patch) and not exit.counts.get("malformed"),
+    )
+
+
+def lost_episode(attempt: Attempt, error: LostError, tries: int) -> Episode:
+    """What is left of an attempt whose last try was lost."""
+    return Episode(
+        id=attempt.id,
+        group=attempt.group,
+        task=attempt.task.id,
+        attempt=attempt.attempt,
+        seed=attempt.seed,
+        outcome="lost",
+        lost_reason=str(error),
+        tries=tries,
+        temperature=attempt.temperature,
+    )
+
+
+async def set_up(box: Box, task: Task) -> None:
+    """The task's own commands, before the agent sees the repository. A task whose set-up fails is our fault."""
+    for command in task.setup:
+        timeout_s = min(command.timeout_s, SETUP_S)
+        result = await box.exec(command.argv, cwd=command.cwd, env=command.env, timeout_s=timeout_s)
+        if result.code != 0:
+            said = result.output[-500:]
+            raise LostError("setup_failed", f"{' '.join(command.argv)}: {result.reason} {result.code}: {said}")
+
+
+async def _converse(box: Box, attempt: Attempt, parts: Parts) -> tuple[AgentExit, SessionRecord]:
+    """Let the agent work until it stops or is stopped. The session is closed in any case."""
+    gateway = parts.gateway
+    handle = gateway.open(attempt.id, parts.budget, seed=attempt.seed, temperature=attempt.temperature)
+    try:
+        exit = await _supervised(box, attempt.task, handle, parts)
+    except BaseException:
+        record = await gateway.close(attempt.id)
+        if record.engine_failed:  # the cause; what the agent met is its consequence
+            raise LostError("engine_failed", record.engine_failed) from None
+        raise
+    return exit, await gateway.close(attempt.id)
+
+
+async def _supervised(box: Box, task: Task, handle: SessionHandle, parts: Parts) -> AgentExit:
+    """The agent under its wall budget, to which waiting for the engine is not charged."""
+    charged = _charged(handle)
+    limits = AgentLimits(
+        turns=parts.budget.turns,
+        tokens=parts.budget.tokens,
+        wall_s=parts.wall_s,
+        spent_s=charged,
+        command_s=parts.command_s,
+        output_chars=parts.output_chars,
+    )
+    endpoint = Endpoint(handle.base_url, handle.api_key, handle.model)
+    running = asyncio.create_task(parts.agent.run(box, task, endpoint, limits))
+    try:
+        while (left := parts.wall_s + WALL_GRACE_S - charged()) > 0 and not running.done():
+            await asyncio.wait({running}, timeout=left)
+        if not running.done():
+            return AgentExit("time_limit", detail="stopped from outside")
+        return running.result()
+    except LostError:
+        raise
+    except Exception as error:  # the agent's own failure: scored on what it left
+        log.exception("agent failed on task %s", task.id)
+        return AgentExit("error", detail=f"{type(error).__name__}: {error}")
+    finally:
+        running.cancel()
+        with suppress(asyncio.CancelledError, Exception):
+            await running
+
+
+def _charged(handle: SessionHandle) -> Callable[[], float]:
+    started = time.monotonic()
+    return lambda: time.monotonic() - started - handle.engine_wait_s
+
+
+class _Timings:
+    """Wall seconds by part, each since the mark before it."""
+
+    def __init__(self) -> None:
+        self.spent: dict[str, float] = {}
+        self._last = time.monotonic()
+
+    def mark(self, part: str) -> None:
+        now = time.monotonic()
+        self.spent[part] = now - self._last
+        self._last = now

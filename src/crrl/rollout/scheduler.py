@@ -1,0 +1,68 @@
+"""Many attempts at once, each at its own pace; those that our side lost are started again.
+
+A retry keeps the attempt's id and waits in the attempt's own slot, so that short episodes do not overtake it in a
+group's place: a group is whole when its slowest member is (invariant 8).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import Awaitable, Callable
+
+from crrl.errors import LostError
+from crrl.rollout.api import Attempt, Episode
+from crrl.rollout.episode import lost_episode
+
+RETRY_S = 0.2  # before the second try; doubled for each further one
+
+RunOne = Callable[[Attempt], Awaitable[Episode]]
+OnEpisode = Callable[[Episode], None]
+OnLostTry = Callable[[Attempt, LostError], None]
+
+
+class Scheduler:
+    """Args:
+    run_one: one try (`episode.run_episode`). concurrency: attempts at once. tries: of one attempt, at least 1.
+    on_episode: called once per attempt, when it is finished or lost for good. on_lost_try: before each retry.
+    """
+
+    def __init__(
+        self, run_one: RunOne, concurrency: int, tries: int, on_episode: OnEpisode, on_lost_try: OnLostTry
+    ) -> None:
+        self._run_one, self._tries = run_one, tries
+        self._on_episode, self._on_lost_try = on_episode, on_lost_try
+        self._slots = asyncio.Semaphore(concurrency)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Raises when something that is not a lost episode went wrong: a bug of ours."""
+
+    def add(self, attempt: Attempt) -> None:
+        """Start it as soon as a slot is free, in the order in which attempts were added."""
+        task = asyncio.create_task(self._run(attempt))
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    async def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _run(self, attempt: Attempt) -> None:
+        async with self._slots:
+            for tries in range(1, self._tries + 1):
+                try:
+                    episode = await self._run_one(attempt)
+                except LostError as error:
+                    self._on_lost_try(attempt, error)
+                    episode = lost_episode(attempt, error, tries)
+                    if tries < self._tries:
+                        await asyncio.sleep(RETRY_S * 2 ** (tries - 1))
+                else:
+                    break
+            self._on_episode(dataclasses.replace(episode, tries=tries))
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None and not self.failed.done():
+            self.failed.set_exception(error)

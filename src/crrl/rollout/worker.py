@@ -1,0 +1,152 @@
+"""The rollout worker: the process that has the gateway, the agents, their boxes and the judge.
+
+`python -m crrl.rollout.worker FD`: FD is one end of a pipe to `client.RolloutClient`. It ends when that pipe does,
+however the other process went, and takes every box with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+import threading
+from contextlib import AsyncExitStack
+from functools import partial
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import psutil
+from tokenizers import Tokenizer
+
+from crrl import agents, sandbox
+from crrl.engines.wire import RemoteEngine
+from crrl.errors import CrrlError, LostError
+from crrl.gateway import Budget, Gateway, load_renderer
+from crrl.rewards import combine
+from crrl.rewards.judge import PytestJudge
+from crrl.rollout.api import Attempt, Episode
+from crrl.rollout.config import RolloutConfig
+from crrl.rollout.episode import Parts, run_episode
+from crrl.rollout.scheduler import Scheduler
+
+BEAT_S = 2.0
+"""A sign of life, with the memory that this process and its children hold, is sent this often."""
+
+
+class Worker:
+    """Talks with the client: in come attempts, out go episodes. Messages are msgpack lists, the verb first."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._peak = 0
+
+    async def main(self) -> None:
+        loop = asyncio.get_running_loop()
+        inbox: asyncio.Queue[bytes | None] = asyncio.Queue()
+        threading.Thread(target=self._listen, args=(loop, inbox), daemon=True).start()
+        first = await inbox.get()
+        if first is None:
+            return
+        config = msgspec.msgpack.decode(first, type=RolloutConfig)
+        async with AsyncExitStack() as closing:
+            try:
+                parts = await build(config, closing)
+            except (CrrlError, LostError) as error:
+                remedy = getattr(error, "remedy", "")
+                self._send("error", getattr(error, "message", str(error)), remedy)
+                return
+            scheduler = Scheduler(
+                partial(run_episode, parts=parts), config.concurrency, config.tries, self._episode, self._lost_try
+            )
+            closing.push_async_callback(scheduler.close)
+            beat = asyncio.create_task(self._beat())
+            closing.callback(beat.cancel)
+            self._send("ready")
+            serving = asyncio.create_task(self._serve(inbox, scheduler))
+            await asyncio.wait({serving, scheduler.failed}, return_when=asyncio.FIRST_COMPLETED)
+            serving.cancel()
+            if scheduler.failed.done():
+                scheduler.failed.result()
+
+    async def _serve(self, inbox: asyncio.Queue[bytes | None], scheduler: Scheduler) -> None:
+        while (raw := await inbox.get()) is not None:
+            for attempt in msgspec.msgpack.decode(raw, type=list[Attempt]):
+                scheduler.add(attempt)
+
+    def _listen(self, loop: asyncio.AbstractEventLoop, inbox: asyncio.Queue[bytes | None]) -> None:
+        message: bytes | None = b""
+        while message is not None:
+            try:
+                message = self._connection.recv_bytes()
+            except (EOFError, OSError):
+                message = None
+            loop.call_soon_threadsafe(inbox.put_nowait, message)
+
+    def _episode(self, episode: Episode) -> None:
+        self._send("episode", episode)
+
+    def _lost_try(self, attempt: Attempt, error: LostError) -> None:
+        logging.warning("%s lost: %s", attempt.id, error)
+        self._send("lost_try", attempt.id, attempt.task.id, error.cause, error.detail)
+
+    async def _beat(self) -> None:
+        while True:
+            self._peak = max(self._peak, memory_bytes())
+            self._send("beat", self._peak)
+            await asyncio.sleep(BEAT_S)
+
+    def _send(self, *message: Any) -> None:
+        try:
+            self._connection.send_bytes(msgspec.msgpack.encode(message))
+        except OSError:
+            logging.info("the other end is gone")  # `_listen` meets its end too, and ends the process
+
+
+async def build(config: RolloutConfig, closing: AsyncExitStack) -> Parts:
+    """Everything an episode needs, closed again by `closing`. Raises CrrlError with the remedy."""
+    state_dir = Path(config.state_dir)
+    boxes = sandbox.make(config.sandbox, state_dir=state_dir)
+    closing.push_async_callback(boxes.close)
+    judge = PytestJudge(state_dir, prepare=boxes.prepare, concurrency=config.judges)
+    closing.push_async_callback(judge.close)
+    engine = RemoteEngine(config.engine_socket)
+    closing.push_async_callback(engine.close)
+    tokenizer = Tokenizer.from_file(str(Path(config.tokenizer) / "tokenizer.json"))
+    gateway = Gateway(engine, load_renderer(tokenizer, config.renderer))
+    await gateway.start()
+    closing.push_async_callback(gateway.stop)
+    agent = agents.make(config.agent, config.prompts)
+    closing.push_async_callback(agent.close)
+    return Parts(
+        sandbox=boxes,
+        gateway=gateway,
+        agent=agent,
+        judge=judge,
+        weigh=combine(config.reward_weights, judge.version),
+        box_limits=config.limits,
+        budget=Budget(tokens=config.tokens, turns=config.turns),
+        wall_s=config.wall_s,
+        command_s=config.command_s,
+        output_chars=config.output_chars,
+    )
+
+
+def memory_bytes() -> int:
+    """Resident memory of this process and all below it. Pages that they share are counted more than once."""
+    me = psutil.Process()
+    total = 0
+    for process in [me, *me.children(recursive=True)]:
+        try:
+            total += process.memory_info().rss
+        except psutil.Error:
+            continue  # it ended meanwhile
+    return total
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the client decides when this process ends
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s worker %(levelname)s %(message)s")
+    asyncio.run(Worker(Connection(int(sys.argv[1]))).main())

@@ -1,0 +1,32 @@
+"""The random floor: what a policy that edits at random would solve of a split. It stands beside every rate.
+
+The edits are drawn from the operators that made the bugs (`mutation.py`), so the floor is that of somebody who knows
+what kinds of bugs there are, but does not look. A repair counts under the judge's own rule: all tests pass.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+from crrl.tasks.cases import failing
+from crrl.tasks.generated import VERSION, bug_of, random_edit
+
+
+@dataclass(frozen=True)
+class Floor:
+    solved: int
+    total: int
+
+
+def random_floor(split: str, seed: int, count: int, draws: int = 3) -> Floor:
+    """`draws` random edits to each of the first `count` tasks of a split. A program without an edit counts as
+    unsolved."""
+    solved = 0
+    for index in range(count):
+        bug = bug_of(split, seed, index)
+        rng = random.Random(f"floor/{VERSION}/{split}/{seed}/{index}")
+        for _ in range(draws):
+            edit = random_edit(rng, bug)
+            solved += edit is not None and not failing(edit.source, bug.function, bug.cases)
+    return Floor(solved, count * draws)
