@@ -12,9 +12,7 @@ from crrl.conf.load import load_recipe, to_yaml
 
 
 def crrl(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "crrl.cli.main", *words], capture_output=True, text=True, cwd=cwd
-    )
+    return subprocess.run([sys.executable, "-m", "crrl.cli.main", *words], capture_output=True, text=True, cwd=cwd)
 
 
 @pytest.mark.parametrize(
@@ -58,7 +56,8 @@ def test_dry_run_prints_the_settings_and_starts_nothing(tmp_path: Path) -> None:
 
 
 def test_help_and_errors_load_nothing_heavy() -> None:
-    code = "import sys; from crrl.cli.main import main; main(sys.argv[1:]); print([m for m in ('torch', 'fastapi') if m in sys.modules])"
+    code = "import sys; from crrl.cli.main import main; main(sys.argv[1:]); "
+    code += "print([m for m in ('torch', 'fastapi') if m in sys.modules])"
     for words in (["--help"], ["train", "--help"], ["train", "quickstart", "max_steps=3"]):
         done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
         assert done.stdout.splitlines()[-1] == "[]"
@@ -105,13 +104,8 @@ def test_doctor_fails_where_bubblewrap_is_missing(tmp_path: Path) -> None:
 
 def test_completion_knows_recipes_keys_and_values() -> None:
     assert crrl("completion", "words", "train", "qui").stdout.split() == ["quickstart"]
-    assert crrl("completion", "words", "train", "quickstart", "trainer.max_s").stdout.split() == [
-        "trainer.max_steps="
-    ]
-    assert (
-        "sandbox.name=unsafe_host"
-        in crrl("completion", "words", "train", "x", "sandbox.name=").stdout.split()
-    )
+    assert crrl("completion", "words", "train", "quickstart", "trainer.max_s").stdout.split() == ["trainer.max_steps="]
+    assert "sandbox.name=unsafe_host" in crrl("completion", "words", "train", "x", "sandbox.name=").stdout.split()
     assert "doctor" in crrl("completion", "words", "").stdout.split()
 
 
@@ -119,6 +113,4 @@ def test_bash_completion_in_bash() -> None:
     script = crrl("completion", "bash").stdout
     path = str(Path(sys.executable).parent)
     driver = f'PATH="{path}:$PATH"\n{script}\nCOMP_LINE="crrl train qu"; COMP_POINT=13; _crrl; echo "${{COMPREPLY[@]}}"'
-    assert (
-        subprocess.run(["bash", "-c", driver], capture_output=True, text=True).stdout.strip() == "quickstart"
-    )
+    assert subprocess.run(["bash", "-c", driver], capture_output=True, text=True).stdout.strip() == "quickstart"

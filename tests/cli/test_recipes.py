@@ -12,9 +12,7 @@ from crrl.errors import UsageError
 
 
 def test_quickstart_and_its_overrides() -> None:
-    config = load_recipe(
-        "quickstart", ["seed=7", "trainer.max_steps=5", "trainer.learning_rate=3e-4", "run=a b,c"]
-    )
+    config = load_recipe("quickstart", ["seed=7", "trainer.max_steps=5", "trainer.learning_rate=3e-4", "run=a b,c"])
     assert (config.seed, config.trainer.max_steps, config.trainer.learning_rate) == (7, 5, 3e-4)
     assert (config.recipe, config.run, config.objective.group_size) == ("quickstart", "a b,c", 8)
     assert load_recipe("quickstart", ["seed=1", "seed=2"]).seed == 2

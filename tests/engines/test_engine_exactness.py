@@ -72,9 +72,7 @@ async def test_every_architecture_in_a_mixed_batch_over_two_turns(name: str) -> 
         shared = prompt(0, 50)
         requests = [Request(f"a{i}", shared + prompt(i, 3 + 5 * i), 4 + 3 * i, seed=i) for i in range(6)]
         first = await collect_all(engine, requests)
-        turns = [
-            Request(f"b{a.request.id}", a.request.prompt_ids + a.ids + prompt(9, 7), 8, seed=4) for a in first
-        ]
+        turns = [Request(f"b{a.request.id}", a.request.prompt_ids + a.ids + prompt(9, 7), 8, seed=4) for a in first]
         second = await collect_all(engine, [*turns, Request("odd", prompt(77, 90), 12)])
         for answer in first + second:
             start = len(answer.request.prompt_ids)

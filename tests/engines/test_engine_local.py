@@ -191,9 +191,7 @@ async def test_nan_logits_are_an_error_of_that_request_and_not_tokens(make, plai
     assert 50 not in expected.ids
     engine = make()
     with torch.no_grad():
-        engine._runner.model.lm_head.weight = torch.nn.Parameter(
-            plain.lm_head.weight.clone(), requires_grad=False
-        )
+        engine._runner.model.lm_head.weight = torch.nn.Parameter(plain.lm_head.weight.clone(), requires_grad=False)
         engine._runner.model.model.embed_tokens.weight[50] = torch.nan
     bad = asyncio.create_task(collect(engine, Request("bad", [1, 2, 50], 10)))
     good = asyncio.create_task(collect(engine, healthy))

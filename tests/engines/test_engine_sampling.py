@@ -50,7 +50,5 @@ def test_the_edges_of_u_never_draw_an_impossible_token() -> None:
 def test_nan_shows_in_the_logprob_of_that_row_only() -> None:
     logits = torch.tensor([[0.0, torch.nan], [0.0, 1.0]])
     for temperature in (0.0, 1.0):
-        _, logprobs = sample(
-            logits, torch.full((2,), temperature), torch.full((2,), 0.5, dtype=torch.float64)
-        )
+        _, logprobs = sample(logits, torch.full((2,), temperature), torch.full((2,), 0.5, dtype=torch.float64))
         assert logprobs.isnan().tolist() == [True, False]

@@ -25,9 +25,7 @@ def task(name: str) -> Task:
 
 
 def test_lost_episodes_enter_no_rate() -> None:
-    result = SplitResult.of(
-        [episode("a", True), episode("b", True, "truncated"), episode("c", False), lost("d")]
-    )
+    result = SplitResult.of([episode("a", True), episode("b", True, "truncated"), episode("c", False), lost("d")])
     assert (result.solved, result.total, result.lost, result.truncated) == (2, 3, 1, 1)
     assert result.rate == result.reward == pytest.approx(2 / 3)
 
@@ -60,9 +58,7 @@ def test_json_has_the_fields_of_the_design() -> None:
     assert {"solved", "total", "rate", "ci95"} <= sampled["before"].keys()
     assert (sampled["after"]["solved"], sampled["after"]["total"]) == (7, 9)
     assert {"points", "ci95", "p"} <= sampled["difference"].keys()
-    assert (
-        sampled["difference"]["ci95"][0] < sampled["difference"]["points"] < sampled["difference"]["ci95"][1]
-    )
+    assert sampled["difference"]["ci95"][0] < sampled["difference"]["points"] < sampled["difference"]["ci95"][1]
     assert "after" not in splits["s"]["greedy"] and "difference" not in splits["s"]["greedy"]
 
 

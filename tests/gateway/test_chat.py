@@ -304,9 +304,7 @@ async def test_64_sessions_at_once_and_the_same_seeds_give_the_same_ledger(bench
             client = bench.client(handle)
             messages: list = [{"role": "user", "content": f"task {handle.session}"}]
             for _ in range(2):
-                stream = await client.chat.completions.create(
-                    model="m", messages=messages, tools=TOOLS, stream=True
-                )
+                stream = await client.chat.completions.create(model="m", messages=messages, tools=TOOLS, stream=True)
                 got = await collect(stream)
                 messages += [
                     {"role": "assistant", "tool_calls": [got["calls"][0].model_dump(exclude={"index"})]},

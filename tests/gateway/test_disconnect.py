@@ -33,17 +33,13 @@ async def post_and_vanish(base_url: str, body: dict, events: int) -> None:
 
 async def text_of(base_url: str, body: dict, headers: dict | None = None) -> str:
     async with httpx.AsyncClient(verify=False) as http:
-        reply = await http.post(
-            f"{base_url}/chat/completions", json={**body, "stream": False}, headers=headers
-        )
+        reply = await http.post(f"{base_url}/chat/completions", json={**body, "stream": False}, headers=headers)
     assert reply.status_code == 200, reply.text
     return reply.json()["choices"][0]["message"]["content"]
 
 
 @pytest.mark.parametrize("events", [0, 1, 6])
-async def test_a_dropped_stream_goes_on_and_the_retry_gets_that_very_sample(
-    bench: Bench, events: int
-) -> None:
+async def test_a_dropped_stream_goes_on_and_the_retry_gets_that_very_sample(bench: Bench, events: int) -> None:
     await bench.start(TEXT, **SLOW)
     handle = bench.gateway.open("a")
     await post_and_vanish(handle.base_url, BODY, events)
@@ -117,9 +113,7 @@ async def test_an_sdk_retry_after_a_dropped_connection(bench: Bench) -> None:
 
     async with await asyncio.start_server(serve, "127.0.0.1") as proxy:
         address = f"http://127.0.0.1:{proxy.sockets[0].getsockname()[1]}"
-        client = bench.client(handle, retries=2).with_options(
-            base_url=address + "/" + handle.base_url.split("/", 3)[3]
-        )
+        client = bench.client(handle, retries=2).with_options(base_url=address + "/" + handle.base_url.split("/", 3)[3])
         reply = await client.chat.completions.create(model="m", messages=BODY["messages"])
         assert reply.choices[0].message.content == "one two three four five"
         assert connections == 2 and len(bench.engine.requests) == 1

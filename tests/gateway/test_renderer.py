@@ -34,12 +34,8 @@ def upto_stop(ids: list[int]) -> list[int]:
     return ids[: stop + 1]
 
 
-@pytest.mark.parametrize(
-    "ids_text", [f"Done.{STOP}", "cut sho", call_text("ls"), "<think>cut", "x<|endoftext|>"]
-)
-@pytest.mark.parametrize(
-    "roles", [["tool"], ["tool", "tool"], ["user"], ["tool", "user"], ["system", "user"]]
-)
+@pytest.mark.parametrize("ids_text", [f"Done.{STOP}", "cut sho", call_text("ls"), "<think>cut", "x<|endoftext|>"])
+@pytest.mark.parametrize("roles", [["tool"], ["tool", "tool"], ["user"], ["tool", "user"], ["system", "user"]])
 def test_the_bridge_is_the_packages_own(ids_text: str, roles: list[str]) -> None:
     prompt, ids = RENDERER.prompt(PROMPT, TOOLS), RENDERER.tokenizer.encode(ids_text)
     appended = [Message(role, f" output {i}\n") for i, role in enumerate(roles)]
@@ -53,9 +49,7 @@ def test_whatever_was_sampled_bridges_and_stays(text: str) -> None:
     prompt, ids = RENDERER.prompt(PROMPT, None), upto_stop(RENDERER.tokenizer.encode(text))
     bridged = RENDERER.bridge(prompt, ids, [Message("user", "next")])
     assert bridged[: len(prompt) + len(ids)] == prompt + ids
-    assert RENDERER.tokenizer.decode(bridged).endswith(
-        "<|im_start|>user\nnext<|im_end|>\n" + generation_prompt()
-    )
+    assert RENDERER.tokenizer.decode(bridged).endswith("<|im_start|>user\nnext<|im_end|>\n" + generation_prompt())
 
 
 def generation_prompt() -> str:

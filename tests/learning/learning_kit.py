@@ -46,9 +46,7 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-def make_row(
-    rng: random.Random, weight: float = 1.0, n: int | None = None, advantage: float | None = None
-) -> Row:
+def make_row(rng: random.Random, weight: float = 1.0, n: int | None = None, advantage: float | None = None) -> Row:
     """Two stretches of trained tokens with context before, between and after."""
     n = n or rng.randint(12, 40)
     mask = [int(3 <= i < 6 or 8 <= i < n - 2) for i in range(n)]
@@ -98,13 +96,9 @@ def config(**settings: float | str) -> Config:
     return made
 
 
-def trainer_of(
-    folder: Path, source: Rows, model=None, resume_from: Path | None = None, **settings
-) -> RepairTrainer:
+def trainer_of(folder: Path, source: Rows, model=None, resume_from: Path | None = None, **settings) -> RepairTrainer:
     model = tiny_model() if model is None else model
-    return make_trainer(
-        model, tiny_tokenizer(), config(**settings), folder, source, source.on_step, resume_from
-    )
+    return make_trainer(model, tiny_tokenizer(), config(**settings), folder, source, source.on_step, resume_from)
 
 
 class Gradients(TrainerCallback):

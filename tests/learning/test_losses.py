@@ -102,7 +102,7 @@ def test_untrained_tokens_have_no_influence(tmp_path: Path) -> None:
             dataclasses.replace(
                 row,
                 ids=ids,
-                logprobs=noise + [-9.0, -9.0],
+                logprobs=[*noise, -9.0, -9.0],
                 loss_mask=row.loss_mask + pad,
                 versions=row.versions + pad,
             )

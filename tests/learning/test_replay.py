@@ -42,9 +42,7 @@ def test_any_change_is_found() -> None:
         {"versions": [0, 1]},
         {"delivery": "superseded"},
     ):
-        changed = dataclasses.replace(
-            honest, samples=[dataclasses.replace(first, **change), *honest.samples[1:]]
-        )
+        changed = dataclasses.replace(honest, samples=[dataclasses.replace(first, **change), *honest.samples[1:]])
         assert not replay([changed], stored).exact, change
     assert not replay([], stored).exact
     assert not replay([honest], [dataclasses.replace(stored[0], index=1)]).exact

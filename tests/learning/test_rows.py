@@ -121,9 +121,7 @@ def test_trained_are_exactly_the_sampled_and_used_tokens_each_once(ops: list[str
             assert any(row.ids == s.prompt_ids + s.ids for s in samples)
             assert row.weight == 1 / len(rows)
             here: dict[int, list[int]] = {}
-            for token, mask, logprob, version in zip(
-                row.ids, row.loss_mask, row.logprobs, row.versions, strict=True
-            ):
+            for token, mask, logprob, version in zip(row.ids, row.loss_mask, row.logprobs, row.versions, strict=True):
                 assert (mask, logprob) == ((1, -1.0) if version >= 0 else (0, 0.0))
                 if mask:
                     here.setdefault(version, []).append(token)
@@ -145,9 +143,7 @@ def chain(*ids: list[int], **last) -> list[Sample]:
         fields = last if i == len(ids) - 1 else {}
         parent = samples[-1].id if samples else None
         values = {"parent": parent, "prompt_ids": prompt, "ids": sampled, **fields}
-        samples.append(
-            Sample(f"s{i}", "e", logprobs=[-0.5] * len(sampled), versions=[3] * len(sampled), **values)
-        )
+        samples.append(Sample(f"s{i}", "e", logprobs=[-0.5] * len(sampled), versions=[3] * len(sampled), **values))
         prompt = [*prompt, *sampled, 9]
     return samples
 

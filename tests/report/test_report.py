@@ -166,9 +166,7 @@ def test_display_live() -> None:
 
 def test_curve() -> None:
     assert smooth([0, 3, 0], 3) == [1.5, 1.0, 1.5]
-    svg = curve_svg(
-        [Series("a", [(0, 0.0), (10, 1.0)])], [Mark(10, 0.5, (0.4, 0.6), 0, "<x>")], standalone=True
-    )
+    svg = curve_svg([Series("a", [(0, 0.0), (10, 1.0)])], [Mark(10, 0.5, (0.4, 0.6), 0, "<x>")], standalone=True)
     assert "<polyline" in svg and "&lt;x&gt;" in svg and "<x>" not in svg
     assert "<svg" in curve_svg([])
 

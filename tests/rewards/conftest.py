@@ -11,9 +11,7 @@ import pytest
 
 from crrl.rewards.judge import JudgeLimits, PytestJudge
 
-SMALL = JudgeLimits(
-    memory_bytes=256 << 20, processes=32, disk_bytes=32 << 20, tmp_bytes=8 << 20, file_bytes=16 << 20
-)
+SMALL = JudgeLimits(memory_bytes=256 << 20, processes=32, disk_bytes=32 << 20, tmp_bytes=8 << 20, file_bytes=16 << 20)
 
 
 @pytest.fixture(scope="session")

@@ -52,9 +52,7 @@ async def test_equal_runs_are_judged_once(judge: PytestJudge) -> None:
 
 
 async def test_restore_brings_hidden_tests(judge: PytestJudge) -> None:
-    hidden = {
-        "tests/test_hidden.py": "from stats import mean\n\n\ndef test_h():\n    assert mean([4, 4]) == 4\n"
-    }
+    hidden = {"tests/test_hidden.py": "from stats import mean\n\n\ndef test_h():\n    assert mean([4, 4]) == 4\n"}
     task = make_task()
     task.test.restore.update(hidden)
     task.test.fail_to_pass.append("tests/test_hidden.py::test_h")
@@ -84,9 +82,7 @@ async def test_a_dead_zygote_is_replaced_and_the_run_in_flight_is_lost_or_retrie
     assert set((await judge.run(slow, SOLUTION)).tests.values()) == {"passed"}
 
 
-async def test_a_stopped_zygote_is_lost_within_its_time(
-    judge: PytestJudge, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_stopped_zygote_is_lost_within_its_time(judge: PytestJudge, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("crrl.rewards.judge.GRACE_S", 0.5)
     await judge.run(make_task(), "")
     assert judge._zygote is not None
@@ -160,9 +156,7 @@ async def test_a_prepared_workspace_is_judged_over_an_overlay(state_dir: Path) -
 
 async def test_a_judged_run_costs_less_than_100_ms_of_cpu(judge: PytestJudge) -> None:
     await judge.run(make_task(), "")
-    spent = [
-        (await judge.run(make_task(FILES | {"README.md": f"cost {n}"}), SOLUTION)).cpu_s for n in range(15)
-    ]
+    spent = [(await judge.run(make_task(FILES | {"README.md": f"cost {n}"}), SOLUTION)).cpu_s for n in range(15)]
     assert statistics.median(spent) < 0.1, spent
 
 

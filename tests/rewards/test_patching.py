@@ -62,9 +62,7 @@ def test_equal_to_git_apply_on_random_edits(tmp_path: Path, seed: int) -> None:
     ]
 
     def text() -> str:
-        return "".join(rng.choice(lines) + "\n" for _ in range(rng.randrange(30))) + rng.choice(
-            ["", "", "", "end"]
-        )
+        return "".join(rng.choice(lines) + "\n" for _ in range(rng.randrange(30))) + rng.choice(["", "", "", "end"])
 
     before = {f"d{n % 2}/f{n}.py": text() for n in range(5)}
     base = repository(tmp_path / "a", before)
@@ -85,9 +83,7 @@ def test_equal_to_git_apply_on_random_edits(tmp_path: Path, seed: int) -> None:
         (base / "blob").write_bytes(bytes(range(256)))
         (base / "sh").symlink_to("d0")
     git(base, "add", "-A", "-f")
-    options = [["--binary", "--full-index"], ["--binary", "--full-index", "-M"], ["--binary", "-U1"]][
-        seed % 3
-    ]
+    options = [["--binary", "--full-index"], ["--binary", "--full-index", "-M"], ["--binary", "-U1"]][seed % 3]
     patch = git(base, "diff", "--cached", *options)
     other = repository(tmp_path / "b", before)
     mine = patching.apply(patch, patching.reader(None, before), keep_nothing)
@@ -104,9 +100,7 @@ def test_shifted_hunks_go_to_git(tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", ["../x", "/etc/x", ".git/config", "a/.GIT/hooks/x", "a/../../x", "a//b"])
 def test_paths_that_leave_the_checkout_are_refused(path: str) -> None:
     with pytest.raises(PatchError):
-        patching.apply(
-            f"--- /dev/null\n+++ b/{path}\n@@ -0,0 +1 @@\n+x\n", patching.reader(None, {}), keep_nothing
-        )
+        patching.apply(f"--- /dev/null\n+++ b/{path}\n@@ -0,0 +1 @@\n+x\n", patching.reader(None, {}), keep_nothing)
 
 
 def test_reading_follows_no_symlink(tmp_path: Path) -> None:

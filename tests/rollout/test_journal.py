@@ -32,9 +32,7 @@ def make(n: int, tokens: int = 40, **changes) -> Episode:
     rng = random.Random(n)
     ids = [rng.randrange(2**17) for _ in range(tokens)]
     logprobs = [-rng.random() * 10 for _ in range(tokens)]
-    first = Sample(
-        f"s{n}", "x", None, [1, 2, n], ids, logprobs, [3] * tokens, {"temperature": 1.0, "top": None}
-    )
+    first = Sample(f"s{n}", "x", None, [1, 2, n], ids, logprobs, [3] * tokens, {"temperature": 1.0, "top": None})
     second = Sample(f"t{n}", "x", f"s{n}", [1, 2, n, *ids, 9], [5], [-0.25], [4])
     verdict = Verdict(float(n % 2), {"tests": 0.5}, {"a::b": "passed"}, ["conftest"], solved=bool(n % 2))
     episode = Episode(
@@ -108,9 +106,7 @@ def test_replay_reads_the_journal(tmp_path: Path) -> None:
             journal.add_episode("train", make(n))
         rows, _ = rows_of(make(2), 0.1)
         journal.plan_step(0, ["g0"], 0)
-        journal.step_trained(
-            0, {}, [TrainedRow("e2", i, row_hash(r), r.advantage) for i, r in enumerate(rows)]
-        )
+        journal.step_trained(0, {}, [TrainedRow("e2", i, row_hash(r), r.advantage) for i, r in enumerate(rows)])
         report = replay(journal.episodes(), journal.trained_rows())
         assert report.exact and report.rebuilt == 1 and report.episodes == 4
 
@@ -129,9 +125,7 @@ def test_the_ledger_hash_sees_content_and_not_time(tmp_path: Path) -> None:
     for i, other in enumerate(
         [
             dataclasses.replace(a, patch="x"),
-            dataclasses.replace(
-                a, samples=[dataclasses.replace(a.samples[0], versions=[2] * 40), a.samples[1]]
-            ),
+            dataclasses.replace(a, samples=[dataclasses.replace(a.samples[0], versions=[2] * 40), a.samples[1]]),
             dataclasses.replace(a, samples=a.samples[:1]),
             dataclasses.replace(a, verdict=dataclasses.replace(a.verdict, reward=0.5)),
         ]

@@ -116,9 +116,7 @@ async def test_file_size_limit(box):
 
 
 async def test_daemon_that_holds_stdout_does_not_outlive_its_command(box):
-    result = await sh(
-        box, "(setsid sh -c 'trap \"\" TERM HUP; sleep 4242' &); (setsid setsid sleep 4242 &); echo x"
-    )
+    result = await sh(box, "(setsid sh -c 'trap \"\" TERM HUP; sleep 4242' &); (setsid setsid sleep 4242 &); echo x")
     assert (result.output, result.reason) == ("x\n", "exit") and result.wall_s < 3
     assert await alive(box)
     assert processes("sleep 4242") == []
@@ -139,9 +137,7 @@ async def test_pid_1_cannot_be_killed_stopped_or_looked_into(box):
 
 async def test_commands_inherit_no_descriptor(box):
     """With PID 1's control socket a command could forge its own result, or a lost box."""
-    assert (
-        await py(box, "import os; print(sorted(os.listdir('/proc/self/fd')))")
-    ).output == "['0', '1', '2', '3']\n"
+    assert (await py(box, "import os; print(sorted(os.listdir('/proc/self/fd')))")).output == "['0', '1', '2', '3']\n"
 
 
 async def test_an_agent_that_kills_everything_has_an_exit_code_and_is_not_lost(box):
@@ -172,9 +168,7 @@ async def test_host_files_are_out_of_reach(box, state_dir, workspace):
     for attack in attacks:
         result = await sh(box, attack)
         assert result.code != 0 and "SECRET" not in result.output, (attack, result)
-    assert secret.read_text() == "HOST-SECRET" and (workspace.lower / "stats.py").read_text().startswith(
-        "def f"
-    )
+    assert secret.read_text() == "HOST-SECRET" and (workspace.lower / "stats.py").read_text().startswith("def f")
     assert not Path("/usr/x").exists() and not Path("/usr/bin/evil").exists()
 
 
@@ -251,8 +245,7 @@ async def test_forbidden_system_calls(box):
 async def test_no_privileges_and_no_setuid(box):
     result = await sh(
         box,
-        "grep -E '^(CapEff|CapBnd|NoNewPrivs)' /proc/self/status; cp /bin/bash b; chmod u+s,g+s b; "
-        "./b -p -c 'id -u'",
+        "grep -E '^(CapEff|CapBnd|NoNewPrivs)' /proc/self/status; cp /bin/bash b; chmod u+s,g+s b; ./b -p -c 'id -u'",
     )
     assert "CapEff:\t0000000000000000" in result.output and "CapBnd:\t0000000000000000" in result.output
     assert "NoNewPrivs:\t1" in result.output and result.output.endswith("1000\n")
@@ -263,9 +256,7 @@ async def test_no_privileges_and_no_setuid(box):
 
 async def test_boxes_are_not_host_root(box):
     await box.exec(["bash", "-c", "true"])
-    uids = {
-        Path(f"/proc/{pid}").stat().st_uid for pid in os.listdir("/proc") if pid.isdigit() and is_box(pid)
-    }
+    uids = {Path(f"/proc/{pid}").stat().st_uid for pid in os.listdir("/proc") if pid.isdigit() and is_box(pid)}
     assert uids and 0 not in uids
 
 

@@ -17,9 +17,7 @@ async def sh(box: BubblewrapBox, command: str, **options):
 
 
 async def test_exit_code_merged_output_cwd_and_environment(box):
-    result = await sh(
-        box, "echo out; echo err >&2; pwd; echo $MINE $HOME; exit 3", cwd="tests", env={"MINE": "é"}
-    )
+    result = await sh(box, "echo out; echo err >&2; pwd; echo $MINE $HOME; exit 3", cwd="tests", env={"MINE": "é"})
     assert (result.code, result.reason) == (3, "exit")
     assert result.output == "out\nerr\n/workspace/tests\né /home/agent\n"
     assert 0 < result.cpu_s <= 2 and 0 < result.wall_s < 10

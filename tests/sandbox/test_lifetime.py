@@ -53,9 +53,7 @@ def children(pid: int) -> list[int]:
 def test_kill_9_leaves_no_process_mount_or_file(state_dir, victim):
     word = f"{7000 + os.getpid() % 1000}.{victim == 'owner':d}"
     files = sorted(os.listdir(state_dir))
-    owner = subprocess.Popen(
-        [sys.executable, "-c", OWNER, str(state_dir), word], stdout=subprocess.PIPE, text=True
-    )
+    owner = subprocess.Popen([sys.executable, "-c", OWNER, str(state_dir), word], stdout=subprocess.PIPE, text=True)
     assert owner.stdout is not None
     launcher = int(owner.stdout.readline())
     deadline = time.monotonic() + 20

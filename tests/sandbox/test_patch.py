@@ -70,9 +70,7 @@ async def test_binary_other_encodings_and_strange_names(box, apply):
         "crlf; echo q > 'q\"uote'",
     )
     tree = apply(await box.patch())
-    assert (tree / "latin1.txt").read_bytes() == b"caf\xe9\n" and (
-        tree / "crlf"
-    ).read_bytes() == b"a\r\nb\r\n"
+    assert (tree / "latin1.txt").read_bytes() == b"caf\xe9\n" and (tree / "crlf").read_bytes() == b"a\r\nb\r\n"
     assert (tree / "bin").stat().st_size == 5000
     assert {"sp ace", "tab\there", "naïve", 'q"uote'} <= set(os.listdir(tree))
 
@@ -88,9 +86,7 @@ async def test_hostile_git_settings_run_nothing_and_hide_nothing(box, apply):
     assert result.code == 0, result.output
     patch = await box.patch()
     tree = apply(patch)
-    assert (
-        tree / "stats.py"
-    ).read_bytes() == b'def f():\n    return "$Id$"\n'  # no eol, ident or encoding change
+    assert (tree / "stats.py").read_bytes() == b'def f():\n    return "$Id$"\n'  # no eol, ident or encoding change
     assert "b/RAN" not in patch and (tree / ".gitignore").read_text() == "*\n" and (tree / "evil").exists()
     assert not os.path.exists("/tmp/RAN") and not os.path.exists("/workspace")
 
@@ -104,8 +100,7 @@ async def test_hostile_git_settings_run_nothing_and_hide_nothing(box, apply):
         "rm -f .git/index .git/HEAD; echo junk > .git/config",
         "git add -A; git commit -qm hidden; git update-index --assume-unchanged stats.py",
         "git update-index --skip-worktree stats.py; git checkout -qb other; git commit -q --allow-empty -m x",
-        "echo '/*' > .git/info-sparse; git config core.sparseCheckout true; git replace HEAD HEAD "
-        "2>/dev/null; true",
+        "echo '/*' > .git/info-sparse; git config core.sparseCheckout true; git replace HEAD HEAD 2>/dev/null; true",
         "rm -rf .git; git init -q; git add -A; git -c user.name=a -c user.email=b commit -qm all",
     ],
 )
@@ -118,8 +113,7 @@ async def test_damaged_or_rewritten_history_changes_nothing(box, damage):
 async def test_nested_repositories_are_plain_files_without_their_git(box):
     await sh(
         box,
-        "mkdir sub; cd sub; git init -q; echo inner > f; git add f; git commit -qm x; mkdir .GIT; "
-        "echo e > .GIT/h",
+        "mkdir sub; cd sub; git init -q; echo inner > f; git add f; git commit -qm x; mkdir .GIT; echo e > .GIT/h",
     )
     patch = await box.patch()
     assert "+inner" in patch and patch.count("diff --git") == 1 and "Subproject" not in patch
@@ -128,8 +122,7 @@ async def test_nested_repositories_are_plain_files_without_their_git(box):
 async def test_caches_are_left_out_unless_tracked(sandbox, box):
     await sh(
         box,
-        "mkdir -p a/__pycache__ .pytest_cache; touch a/__pycache__/x; echo x > m.pyc; echo x > "
-        ".pytest_cache/y",
+        "mkdir -p a/__pycache__ .pytest_cache; touch a/__pycache__/x; echo x > m.pyc; echo x > .pytest_cache/y",
     )
     assert await box.patch() == ""
     workspace = await sandbox.prepare(Source(files={"data/__pycache__/t": "a\n"}))
@@ -152,8 +145,7 @@ async def test_large_files_are_left_out_in_bounded_time(sandbox, workspace):
     box = await sandbox.start(Spec(root=workspace, limits=Limits(disk_bytes=200 << 20)))
     await sh(
         box,
-        "head -c 100M /dev/urandom > huge; echo small > z; for i in 1 2 3 4 5 6; do head -c 7M "
-        "/dev/zero > m$i; done",
+        "head -c 100M /dev/urandom > huge; echo small > z; for i in 1 2 3 4 5 6; do head -c 7M /dev/zero > m$i; done",
     )
     start = time.monotonic()
     patch = await box.patch()

@@ -103,12 +103,10 @@ async def test_equal_content_is_made_once_also_at_once(sandbox, state_dir):
 async def test_what_an_episode_leaves_the_next_does_not_see(sandbox, workspace):
     for _ in range(2):
         box = await sandbox.start(Spec(root=workspace))
-        assert (
-            await box.exec(["bash", "-c", "ls -A /workspace /tmp /home/agent | sort | tr '\\n' ' '"])
-        ).output.count("mark") == 0
-        await box.exec(
-            ["bash", "-c", "touch mark /tmp/mark ~/mark; rm stats.py; git gc -q; rm -rf .git/objects"]
-        )
+        assert (await box.exec(["bash", "-c", "ls -A /workspace /tmp /home/agent | sort | tr '\\n' ' '"])).output.count(
+            "mark"
+        ) == 0
+        await box.exec(["bash", "-c", "touch mark /tmp/mark ~/mark; rm stats.py; git gc -q; rm -rf .git/objects"])
         await box.close()
     assert git(workspace.lower, "fsck") == ""
 
@@ -141,9 +139,7 @@ async def test_preparing_a_small_repository_is_cheap(state_dir):
     start = time.process_time()
     for n in range(20):
         workspace.prepare(Source(files={**files, "n": f"{n} {start}"}), state_dir, 65534)
-    assert (
-        time.process_time() - start
-    ) / 20 < 0.030  # 6 ms measured; twice the 15 ms budget on a busy machine
+    assert (time.process_time() - start) / 20 < 0.030  # 6 ms measured; twice the 15 ms budget on a busy machine
 
 
 def test_this_host_is_found_usable_and_problems_are_named(state_dir, monkeypatch, tmp_path):

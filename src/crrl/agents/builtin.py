@@ -11,8 +11,8 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-import httpx
-from openai import APIConnectionError, APIStatusError, AsyncOpenAI, BadRequestError, OpenAIError
+import httpx2
+from openai import AsyncOpenAI, BadRequestError, DefaultAsyncHttpxClient, OpenAIError
 
 from crrl.agents.api import AgentExit, AgentLimits, Endpoint
 from crrl.agents.prompts import PARAMETERS, Prompts
@@ -21,6 +21,7 @@ from crrl.sandbox.api import Box, ExecResult
 from crrl.tasks.task import Task
 
 UNREADABLE = "error: the tool call could not be read; send one JSON object with name and arguments"
+ANSWER_S = 600.0  # of silence, while a weight push may hold the request
 LARGEST_FILE = 4 << 20  # bytes that `edit` takes on
 CALL_MARK = "<tool_call>"  # what a call that the server could not parse leaves in the text
 
@@ -60,9 +61,7 @@ class BuiltinAgent:
         self.prompts = prompts
         self._tools = prompts.tools()
         # One client for all: making a TLS context costs more than a whole episode. No proxy of the environment's.
-        self._http = httpx.AsyncClient(
-            timeout=httpx.Timeout(600.0, connect=10.0), limits=httpx.Limits(max_connections=None), trust_env=False
-        )
+        self._http = DefaultAsyncHttpxClient(timeout=ANSWER_S, limits=httpx2.Limits(), trust_env=False)
 
     async def close(self) -> None:
         await self._http.aclose()
@@ -79,7 +78,7 @@ class BuiltinAgent:
                 reason, detail = "context_length", error.message
             else:
                 reason, detail = "error", error.message
-        except (APIConnectionError, APIStatusError, OpenAIError, httpx.HTTPError) as error:
+        except (OpenAIError, httpx2.HTTPError) as error:
             raise LostError("endpoint_failed", f"{type(error).__name__}: {error}") from error
         return AgentExit(reason, detail=detail, counts=episode.counts)  # type: ignore[arg-type]
 
@@ -142,10 +141,11 @@ class _Episode:
     # The model --------------------------------------------------------------------------------------------------
 
     async def _ask(self, messages: list[dict[str, Any]], tools: list[dict[str, Any]]) -> Answer:
-        stream: Any = await self.client.chat.completions.create(
+        create: Any = self.client.chat.completions.create
+        stream = await create(
             model=self.model,
-            messages=messages,  # type: ignore[arg-type]
-            tools=tools,  # type: ignore[arg-type]
+            messages=messages,
+            tools=tools,
             max_completion_tokens=self.limits.tokens - self.tokens,
             stream=True,
             stream_options={"include_usage": True},
@@ -272,5 +272,3 @@ def cut(text: str, limit: int) -> str:
     head, tail = limit - limit // 2, limit // 2
     missing = len(text) - head - tail
     return f"{text[:head]}\n[{missing} characters left out]\n{text[len(text) - tail :]}"
-
-

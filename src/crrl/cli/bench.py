@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 from crrl.cli.call import Call, print_json
@@ -18,7 +18,7 @@ judge     CPU-seconds of one judged patch, against a plain pytest run
 Read ratios, not absolute times: both sides run on this machine, one after the other.
 """
 
-# name -> module with `bench() -> dict[str, str | float | int]`, printed in order.
+# name -> module whose `bench()` gives a dataclass with `lines() -> list[str]`; run in order.
 BENCHES: dict[str, str] = {
     "engine": "crrl.engines.bench",
     "episodes": "crrl.rollout.bench",
@@ -34,16 +34,10 @@ def run(call: Call) -> int:
     results: dict[str, Any] = {}
     for name, module in BENCHES.items():
         if wanted in (name, "all"):
-            bench: Callable[[], dict[str, Any]] = importlib.import_module(module).bench
-            results[name] = bench()
+            measured = importlib.import_module(module).bench()
+            results[name] = asdict(measured)
             if not call.json:
-                _print(name, results[name])
+                print("\n".join(measured.lines()), end="\n\n", flush=True)
     if call.json:
         print_json(results)
     return 0
-
-
-def _print(name: str, values: dict[str, Any]) -> None:
-    print(name)
-    for key, value in values.items():
-        print(f"  {key:<44}{value:.4g}" if isinstance(value, float) else f"  {key:<44}{value}")

@@ -39,11 +39,7 @@ class Call:
             elif word.startswith("--"):
                 name, _, value = word.lstrip("-").partition("=")
                 key = name.replace("-", "_")
-                remedy = (
-                    f"Settings have no dashes: {key}={value or 'VALUE'}. "
-                    if value or word not in FLAGS
-                    else ""
-                )
+                remedy = f"Settings have no dashes: {key}={value or 'VALUE'}. " if value or word not in FLAGS else ""
                 raise UsageError(f"crrl {verb} has no flag {word}.", remedy + nearest(word, FLAGS))
             elif "=" in word:
                 call.settings.append(word)
@@ -62,9 +58,7 @@ class Call:
         UsageError."""
         least = len(names) - optional
         if len(self.arguments) < least:
-            raise UsageError(
-                f"crrl {self.verb} needs {names[len(self.arguments)]}.", f"See: crrl {self.verb} --help"
-            )
+            raise UsageError(f"crrl {self.verb} needs {names[len(self.arguments)]}.", f"See: crrl {self.verb} --help")
         if len(self.arguments) > len(names):
             extra = self.arguments[len(names)]
             raise UsageError(

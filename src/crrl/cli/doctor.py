@@ -20,9 +20,7 @@ def run(call: Call) -> int:
 
     findings = examine()
     if call.json:
-        print_json(
-            {"ready": all(f.status != "missing" for f in findings), "findings": [asdict(f) for f in findings]}
-        )
+        print_json({"ready": all(f.status != "missing" for f in findings), "findings": [asdict(f) for f in findings]})
     else:
         render(findings)
     return 1 if any(f.status == "missing" for f in findings) else 0

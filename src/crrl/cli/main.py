@@ -124,9 +124,7 @@ def _print_error(error: CrrlError, as_json: bool) -> None:
     if as_json:
         print_json({"error": error.message, "remedy": error.remedy, "exit_code": error.exit_code})
         return
-    bold, plain = (
-        ("\x1b[1;31m", "\x1b[0m") if sys.stderr.isatty() and "NO_COLOR" not in os.environ else ("", "")
-    )
+    bold, plain = ("\x1b[1;31m", "\x1b[0m") if sys.stderr.isatty() and "NO_COLOR" not in os.environ else ("", "")
     print(f"{bold}error:{plain} {error.message}", file=sys.stderr)
     if error.remedy:
         print(error.remedy, file=sys.stderr)

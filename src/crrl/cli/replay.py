@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from crrl.cli.call import Call, print_json
 from crrl.errors import UsageError
@@ -21,14 +20,23 @@ def run(call: Call) -> int:
     (name,) = call.only("RUN")
     folder = run_folder(name)
     from crrl.learning.replay import replay
+    from crrl.rollout.journal import TRAIN, Journal
 
-    result: Any = replay(folder)
-    values = asdict(result) if is_dataclass(result) and not isinstance(result, type) else dict(result)
+    with Journal.open(folder, read_only=True) as journal:
+        report = replay(journal.episodes(TRAIN), journal.trained_rows())
     if call.json:
-        print_json(values)
-    else:
-        print("\n".join(f"{key:<24}{value}" for key, value in values.items()))
-    return 1 if not result.exact else 0
+        print_json({**asdict(report), "exact": report.exact})
+        return 0 if report.exact else 1
+    counts = report.counts
+    print(f"{report.rebuilt} of {report.trained_rows} trained rows rebuilt bit for bit from {report.episodes} episodes")
+    print(f"tokens   {counts.trained} trained, {counts.masked} masked (context)")
+    for reason, tokens in sorted(counts.left_out.items()):
+        print(f"         {tokens} sampled and left out: {reason}")
+    for reason, tokens in sorted(report.unused.items()):
+        print(f"         {tokens} sampled in episodes without a row: {reason}")
+    for line in report.differing[:20]:
+        print(f"DIFFERS  {line}")
+    return 0 if report.exact else 1
 
 
 def run_folder(name: str) -> Path:

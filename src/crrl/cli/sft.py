@@ -29,4 +29,5 @@ def run(call: Call) -> int:
         return 0
     from crrl.learning.warmstart import make
 
-    return int(make(config) or 0)
+    make(config)
+    return 0

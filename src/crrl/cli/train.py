@@ -117,11 +117,7 @@ def free_name(runs: Path, wanted: str) -> str:
     """`wanted`, or `wanted-2`, `-3`... : an unnamed run never lands in an old one's folder."""
     if not (runs / wanted).exists():
         return wanted
-    taken = [
-        int(m[1])
-        for p in runs.glob(f"{wanted}-*")
-        if (m := re.fullmatch(re.escape(wanted) + r"-(\d+)", p.name))
-    ]
+    taken = [int(m[1]) for p in runs.glob(f"{wanted}-*") if (m := re.fullmatch(re.escape(wanted) + r"-(\d+)", p.name))]
     return f"{wanted}-{max([1, *taken]) + 1}"
 
 
@@ -137,7 +133,8 @@ def plan(config: Config, resume: str | None) -> list[str]:
             f"evaluate {evaluated} episodes before ({cells} cells of {config.evaluation.tasks_per_split} tasks)"
         )
     lines.append(
-        f"train    {config.trainer.max_steps} steps of {objective.groups_per_step} groups x {objective.group_size} attempts = {trained} episodes"
+        f"train    {config.trainer.max_steps} steps of {objective.groups_per_step} groups x {objective.group_size} "
+        f"attempts = {trained} episodes"
     )
     if objective.shuffle_rewards:
         lines.append("         CONTROL RUN: rewards are dealt out at random; no gain is expected")

@@ -71,9 +71,7 @@ POSITIVE = (
 )
 
 # Words people bring from other trainers, and why they are refused (invariant 6).
-TRUNCATED = (
-    "log-probs are those of the whole distribution: truncated or penalised sampling would train on wrong ones"
-)
+TRUNCATED = "log-probs are those of the whole distribution: truncated or penalised sampling would train on wrong ones"
 REFUSED: dict[str, str] = {
     word: f"Training samples from the policy itself; {TRUNCATED}. "
     "Leave it out; rollout.temperature=1.0 is the one knob."
@@ -131,9 +129,7 @@ def _check_rewards(config: Config) -> None:
         if name not in REWARDS:
             raise UsageError(f"rewards.weights.{name}: there is no such reward.", nearest(name, REWARDS))
     if not any(config.rewards.weights.values()):
-        raise UsageError(
-            "rewards.weights are all 0: nothing would be trained on.", "Write rewards.weights.tests=1.0."
-        )
+        raise UsageError("rewards.weights are all 0: nothing would be trained on.", "Write rewards.weights.tests=1.0.")
 
 
 def _check_corpus(config: Config) -> None:

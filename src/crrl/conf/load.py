@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml  # type: ignore[import-untyped]
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
@@ -52,9 +52,7 @@ def load_saved(path: Path, overrides: Sequence[str] = ()) -> Config:
             f"{path} does not exist, so this is no run folder.", "`ls runs` shows the runs there are."
         ) from None
     except yaml.YAMLError as error:
-        raise CrrlError(
-            f"{path} is not valid YAML: {_first_line(error)}", "Restore it, or start a new run."
-        ) from None
+        raise CrrlError(f"{path} is not valid YAML: {_first_line(error)}", "Restore it, or start a new run.") from None
     try:
         base = OmegaConf.merge(OmegaConf.structured(Config), raw)
     except OmegaConfBaseException as error:
@@ -96,9 +94,7 @@ def _load(name: str, overrides: Sequence[str], schema: type[AnyConfig]) -> AnyCo
     config.recipe = stem
     if isinstance(config, Config):
         check(config)
-        own: list[str] = (
-            [] if folder == FOLDER else _flat(yaml.safe_load((folder / f"{stem}.yaml").read_text()) or {})
-        )
+        own: list[str] = [] if folder == FOLDER else _flat(yaml.safe_load((folder / f"{stem}.yaml").read_text()) or {})
         check_ignored(config, [*own, *(key for key, _ in map(_split, overrides))])
     return config
 

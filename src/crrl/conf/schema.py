@@ -53,9 +53,7 @@ class Agent:
 
 @dataclass
 class Sandbox:
-    name: str = doc(
-        "`bubblewrap`, or `unsafe_host`: NO ISOLATION, commands run on this machine", "bubblewrap"
-    )
+    name: str = doc("`bubblewrap`, or `unsafe_host`: NO ISOLATION, commands run on this machine", "bubblewrap")
     state_dir: str = doc("where workspaces live; empty: /var/tmp/crrl-<uid>; never under HOME", "")
     memory_mb: int = doc("memory of one episode's process tree", 1024)
     processes: int = doc("processes of one episode", 128)
@@ -65,9 +63,7 @@ class Sandbox:
 @dataclass
 class Corpus:
     name: str = doc("`generated`, or a task file (.jsonl)", "generated")
-    rl_share: float = doc(
-        "share of training groups from families that RL is to learn; the rest: SFT's own", 0.6
-    )
+    rl_share: float = doc("share of training groups from families that RL is to learn; the rest: SFT's own", 0.6)
     held_out: int = doc("of a task file: this many tasks are kept for evaluation", 100)
 
 
@@ -79,17 +75,13 @@ class Rewards:
 @dataclass
 class Objective:
     loss: str = doc("TRL's `loss_type`: grpo, bnpo, dr_grpo, dapo", "dr_grpo")
-    advantage: str = doc(
-        "`centred` (reward − group mean) or `normalised` (also / group deviation)", "centred"
-    )
+    advantage: str = doc("`centred` (reward − group mean) or `normalised` (also / group deviation)", "centred")
     groups_per_step: int = doc("tasks in one step", 8)
     group_size: int = doc("attempts at each task", 8)
     beta: float = doc("weight of the KL to the first policy", 0.0)
     clip: float = doc("PPO's epsilon", 0.2)
     length_normaliser: int = doc("dr_grpo: sums over an episode's tokens are divided by this constant", 30)
-    shuffle_rewards: bool = doc(
-        "CONTROL RUN: rewards are dealt out at random, so nothing can be learnt", False
-    )
+    shuffle_rewards: bool = doc("CONTROL RUN: rewards are dealt out at random, so nothing can be learnt", False)
 
 
 @dataclass
@@ -168,9 +160,7 @@ class WarmstartConfig:
     seed: int = doc("of demonstrations and weights", 1)
     recipe: str = doc("the recipe this came from (set by the loader)", "")
     out: str = doc("folder that gets the finished model", "runs/warmstart/model")
-    state_dir: str = doc(
-        "where pool and optimizer state are, for going on after an interruption", "runs/warmstart"
-    )
+    state_dir: str = doc("where pool and optimizer state are, for going on after an interruption", "runs/warmstart")
     pool_size: int = doc("demonstrations", 64_000)
     random_share: float = doc("share that shows a random edit", 0.15)
     mistakes: float = doc("share that shows a refused edit put right", 0.12)

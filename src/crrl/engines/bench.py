@@ -49,8 +49,7 @@ class EngineBench:
     def lines(self) -> list[str]:
         vllm = f"{self.vllm:.0f}" if self.vllm else f"not installed (quoted: {VLLM_TOKENS_PER_CPU_S:.0f})"
         return [
-            f"{REQUESTS} requests x {TOKENS} tokens over a shared {PREFIX}-token prefix, tokens per "
-            f"CPU-second:",
+            f"{REQUESTS} requests x {TOKENS} tokens over a shared {PREFIX}-token prefix, tokens per CPU-second:",
             "                          whole   decoding alone",
             f"  crrl local engine      {self.engine:8.0f} {self.engine_decoding:12.0f}",
             f"  transformers generate  {self.generate:8.0f} {self.generate_decoding:12.0f}",
@@ -88,9 +87,7 @@ async def _collect(engine: LocalEngine, request: Request) -> tuple[list[int], li
     return ids, logprobs
 
 
-async def _timed(
-    engine: LocalEngine, requests: list[Request]
-) -> tuple[float, list[tuple[list[int], list[float]]]]:
+async def _timed(engine: LocalEngine, requests: list[Request]) -> tuple[float, list[tuple[list[int], list[float]]]]:
     start = time.process_time()
     answers = await asyncio.gather(*(_collect(engine, r) for r in requests))
     return time.process_time() - start, answers

@@ -14,9 +14,7 @@ def main() -> None:
     from vllm import LLM, SamplingParams  # type: ignore[import-not-found]
 
     folder, (requests, tokens, prefix) = sys.argv[1], map(int, sys.argv[2:])
-    llm = LLM(
-        folder, dtype="float32", skip_tokenizer_init=True, enable_prefix_caching=True, max_model_len=2048
-    )
+    llm = LLM(folder, dtype="float32", skip_tokenizer_init=True, enable_prefix_caching=True, max_model_len=2048)
     shared = [(i * 7919) % 4096 for i in range(prefix)]
     llm.generate([{"prompt_token_ids": [*shared, 0]}], SamplingParams(max_tokens=1, detokenize=False))
     params = SamplingParams(max_tokens=tokens, ignore_eos=True, logprobs=0, detokenize=False)

@@ -26,9 +26,7 @@ def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
 def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
     """Raises: CrrlError: there is no folder, no tokenizer or no chat template in it."""
     folder = _folder(path)
-    if not any(
-        (folder / name).exists() for name in ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")
-    ):
+    if not any((folder / name).exists() for name in ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")):
         raise CrrlError(
             f"The model folder {folder} has no tokenizer (tokenizer.json).",
             "Copy the model's tokenizer files into it, or save it with tokenizer.save_pretrained(folder).",
@@ -57,15 +55,13 @@ def load_model(path: str | Path, *, dtype: torch.dtype = torch.float32) -> PreTr
     if not config.exists():
         raise CrrlError(
             f"{folder} is not a Hugging Face model folder: it has no config.json.",
-            "Give the folder that save_pretrained wrote (for a trainer's checkpoint: the folder with "
-            "config.json).",
+            "Give the folder that save_pretrained wrote (for a trainer's checkpoint: the folder with config.json).",
         )
     weights = sorted(folder.glob("*.safetensors"))
     if not weights:
         raise CrrlError(
             f"{folder} has no weights (*.safetensors).",
-            "Save the model with save_pretrained; pickled .bin weights are not read, because loading them "
-            "runs code.",
+            "Save the model with save_pretrained; pickled .bin weights are not read, because loading them runs code.",
         )
     for file in weights:
         try:
@@ -90,11 +86,7 @@ def load_model(path: str | Path, *, dtype: torch.dtype = torch.float32) -> PreTr
             "Check config.json: architecture and sizes must be those of the weights.",
         ) from e
     model, report = loaded
-    foreign = [
-        f"{kind.split('_')[0]} {name}"
-        for kind in ("missing_keys", "unexpected_keys")
-        for name in report[kind]
-    ]
+    foreign = [f"{kind.split('_')[0]} {name}" for kind in ("missing_keys", "unexpected_keys") for name in report[kind]]
     foreign += [f"wrong shape {entry[0]}" for entry in report["mismatched_keys"]]
     if foreign:
         raise CrrlError(
@@ -127,8 +119,7 @@ def _folder(path: str | Path) -> Path:
     if not folder.is_dir():
         raise CrrlError(
             f"There is no model folder {folder}.",
-            "Nothing is downloaded at run time: give the path of a folder with config.json, weights and "
-            "tokenizer.",
+            "Nothing is downloaded at run time: give the path of a folder with config.json, weights and tokenizer.",
         )
     return folder
 

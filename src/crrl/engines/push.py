@@ -85,9 +85,7 @@ def alias(own: nn.Module, other: nn.Module) -> None:
     pairs = [(name, p, theirs.get(name)) for name, p in own.named_parameters(remove_duplicate=False)]
     for name, mine, other_p in pairs:
         if other_p is None or other_p.shape != mine.shape:
-            raise CrrlError(
-                f"Cannot share weights: the trainer's module has no {name} of shape {tuple(mine.shape)}"
-            )
+            raise CrrlError(f"Cannot share weights: the trainer's module has no {name} of shape {tuple(mine.shape)}")
         if other_p.dtype != mine.dtype or other_p.device != mine.device:
             raise CrrlError(
                 f"Cannot share weights: {name} is {other_p.dtype} on {other_p.device} in the trainer and "

@@ -120,9 +120,7 @@ class EngineServer:
         self._connections: set[asyncio.Task[None]] = set()
         started: threading.Event = threading.Event()
         self._failure: OSError | None = None
-        self._thread = threading.Thread(
-            target=self._run, args=(started,), name="crrl-engine-server", daemon=True
-        )
+        self._thread = threading.Thread(target=self._run, args=(started,), name="crrl-engine-server", daemon=True)
         self._thread.start()
         started.wait()
         if self._failure:
@@ -153,9 +151,7 @@ class EngineServer:
         self._connections.add(task)
         try:
             await _Connection(self._engine, reader, writer).run()
-        except (
-            asyncio.CancelledError
-        ):  # by close(); a cancelled task would be logged as an error by the stream
+        except asyncio.CancelledError:  # by close(); a cancelled task would be logged as an error by the stream
             pass
         finally:
             self._connections.discard(task)

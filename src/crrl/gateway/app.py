@@ -160,9 +160,7 @@ class Gateway:
         token = secrets.token_urlsafe(18)
         self._sessions[session_id] = (token, session)
         self._by_token[token] = session
-        return SessionHandle(
-            session_id, f"{self.base_url}/s/{token}/v1", f"crrl-{token}", self.model, session
-        )
+        return SessionHandle(session_id, f"{self.base_url}/s/{token}/v1", f"crrl-{token}", self.model, session)
 
     async def close(self, session_id: str) -> SessionRecord:
         """End the session: running generations are cancelled, its URL is gone. KeyError for unknown ids."""
@@ -177,15 +175,11 @@ class Gateway:
         session = self._by_token.get(token)
         method = scope["method"]
         if session is None:
-            await _reply(
-                send, 404, chat.error("No such session.", "invalid_request_error", "session_not_found")
-            )
+            await _reply(send, 404, chat.error("No such session.", "invalid_request_error", "session_not_found"))
         elif path == "v1/models" and method in ("GET", "HEAD"):
             await _reply(send, 200, chat.models(self.model, self._info.context))
         elif path != "v1/chat/completions":
-            await _reply(
-                send, 404, chat.error(f"Unknown path /{path}.", "invalid_request_error", "not_found")
-            )
+            await _reply(send, 404, chat.error(f"Unknown path /{path}.", "invalid_request_error", "not_found"))
         elif method != "POST":
             await _reply(send, 405, chat.error("Use POST.", "invalid_request_error", "method_not_allowed"))
         else:
@@ -199,9 +193,7 @@ class Gateway:
         except ClientDisconnect:
             return
         except chat.BadRequest as bad:
-            return await _reply(
-                send, 400, chat.error(bad.message, "invalid_request_error", bad.code, bad.param)
-            )
+            return await _reply(send, 400, chat.error(bad.message, "invalid_request_error", bad.code, bad.param))
         except Refused as refused:
             body = chat.error(refused.message, "invalid_request_error", "context_length_exceeded", "messages")
             return await _reply(send, 400, body)
@@ -217,9 +209,7 @@ class Gateway:
             gone.cancel()
 
 
-async def _answer(
-    session: Session, turn: Turn, call: chat.ChatCall, send: Send, gone: asyncio.Future[Any]
-) -> None:
+async def _answer(session: Session, turn: Turn, call: chat.ChatCall, send: Send, gone: asyncio.Future[Any]) -> None:
     """Stream the turn, or wait for all of it. Returns early when the client is gone.
 
     The status is sent with the first token, so an engine that fails before is an honest 503."""

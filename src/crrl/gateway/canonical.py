@@ -45,8 +45,7 @@ class Message:
         message: dict[str, Any] = {"role": self.role, "content": self.content}
         if self.calls:
             message["tool_calls"] = [
-                {"type": "function", "function": {"name": c.name, "arguments": c.arguments}}
-                for c in self.calls
+                {"type": "function", "function": {"name": c.name, "arguments": c.arguments}} for c in self.calls
             ]
         if self.reasoning:
             message["reasoning_content"] = self.reasoning

@@ -105,9 +105,7 @@ def read(raw: bytes) -> ChatCall:
 
 
 def _refuse_unsupported(body: _Body) -> None:
-    kind = (
-        body.response_format.get("type") if isinstance(body.response_format, dict) else body.response_format
-    )
+    kind = body.response_format.get("type") if isinstance(body.response_format, dict) else body.response_format
     forced = body.tool_choice not in (None, "auto") and not (body.tool_choice == "none" and not body.tools)
     unsupported = {
         "n": body.n not in (None, 1),
@@ -129,9 +127,7 @@ def _message(m: _Message, i: int) -> Message:
     if role is None:
         raise BadRequest(f"Invalid role '{m.role}'. Valid: {', '.join(_ROLES)}.", f"messages[{i}].role")
     if m.function_call:
-        raise BadRequest(
-            "'function_call' is not supported; use 'tool_calls'.", f"messages[{i}].function_call"
-        )
+        raise BadRequest("'function_call' is not supported; use 'tool_calls'.", f"messages[{i}].function_call")
     calls = [Call(c.function.name, _arguments(c.function.arguments), c.id or "") for c in m.tool_calls or []]
     if calls and role != "assistant":
         raise BadRequest("Only assistant messages have 'tool_calls'.", f"messages[{i}].tool_calls")
@@ -154,9 +150,7 @@ def _text(content: str | list[str | dict[str, Any]] | None, i: int) -> str:
         elif part.get("type", "text") in _TEXT_PARTS and isinstance(part.get("text"), str):
             texts.append(part["text"])
         else:
-            raise BadRequest(
-                f"Only text parts are supported, not {part.get('type')!r}.", f"messages[{i}].content[{j}]"
-            )
+            raise BadRequest(f"Only text parts are supported, not {part.get('type')!r}.", f"messages[{i}].content[{j}]")
     return "".join(texts)
 
 

@@ -125,9 +125,7 @@ class Renderer:
         try:
             parsed = self._inner.parse_response(ids, prompt_ids=self._probe)
         except (RecursionError, ValueError):  # JSON nested too deeply, or a number of too many digits
-            return Parsed(
-                self.tokenizer.decode([t for t in ids if t not in self._stops]).strip(), malformed=1
-            )
+            return Parsed(self.tokenizer.decode([t for t in ids if t not in self._stops]).strip(), malformed=1)
         calls: list[Call] = []
         broken: list[str] = []
         for call in parsed.tool_calls:

@@ -193,9 +193,7 @@ class Session:
         except asyncio.CancelledError:
             turn.finish = "cancelled"
             raise
-        except (
-            Exception
-        ) as error:  # whatever an engine raises is its failure: the episode is lost, not scored
+        except Exception as error:  # whatever an engine raises is its failure: the episode is lost, not scored
             turn.failed = self.engine_failed = str(error) or type(error).__name__
         finally:
             if waiting:
@@ -241,6 +239,4 @@ class Session:
             task.cancel()
             with suppress(asyncio.CancelledError):
                 await task
-        return SessionRecord(
-            self.id, self.tree.samples(self.id), self.exhausted, self.clock.read(), self.engine_failed
-        )
+        return SessionRecord(self.id, self.tree.samples(self.id), self.exhausted, self.clock.read(), self.engine_failed)

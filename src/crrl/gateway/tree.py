@@ -76,9 +76,7 @@ class Tree:
         self._by_after: dict[bytes, Turn] = {}
         self._openings: set[bytes] = set()
 
-    def place(
-        self, messages: list[Message], tools: list[dict[str, Any]] | None, *, retry: bool = False
-    ) -> Placement:
+    def place(self, messages: list[Message], tools: list[dict[str, Any]] | None, *, retry: bool = False) -> Placement:
         """Match a request. `retry`: the client says that it sends this request again (it lost the answer)."""
         digest = start_digest(tools)
         parent: Turn | None = None

@@ -52,8 +52,7 @@ def micro_batches(rows: Sequence[Row], loss: str, episodes: int, tokens: int) ->
     kept.sort(key=lambda row: (row.group, row.weight, -len(row.ids)))  # stable: longest first
     items = sum(row.weight * sum(row.loss_mask[1:]) for row in kept)
     return [
-        MicroBatch(part, part[0].weight * _share(part, loss, episodes, items), items)
-        for part in _parts(kept, tokens)
+        MicroBatch(part, part[0].weight * _share(part, loss, episodes, items), items) for part in _parts(kept, tokens)
     ]
 
 

@@ -73,8 +73,7 @@ def verify(path: Path) -> Checkpoint:
     except OSError as error:
         raise CrrlError(
             f"{path} is not a checkpoint of crrl: it has no readable {MANIFEST}.",
-            "To start from another program's model: crrl train RECIPE model.path=FOLDER. Otherwise: "
-            + remedy,
+            "To start from another program's model: crrl train RECIPE model.path=FOLDER. Otherwise: " + remedy,
         ) from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CrrlError(f"{path / MANIFEST} is damaged ({type(error).__name__}: {error}).", remedy) from error

@@ -46,9 +46,7 @@ class ModuleWeights:
             delta = deltas.pop(plain, None)
             yield plain, tensor if delta is None else tensor + delta().to(tensor.dtype)
         if deltas:
-            raise CrrlError(
-                f"Adapter weights without a tensor to add them to: {', '.join(sorted(deltas)[:4])}"
-            )
+            raise CrrlError(f"Adapter weights without a tensor to add them to: {', '.join(sorted(deltas)[:4])}")
 
 
 def _deltas(base: nn.Module) -> dict[str, Callable[[], Tensor]]:

@@ -54,9 +54,7 @@ def replay(episodes: Iterable[Episode], trained: Iterable[TrainedRow]) -> Replay
             tokens = sum(len(sample.ids) for sample in episode.samples)
             report.unused[reason] = report.unused.get(reason, 0) + tokens
     for missing, stored in by_episode.items():
-        report.differing += [
-            f"{missing} row {row.index}: its episode is not in the journal" for row in stored
-        ]
+        report.differing += [f"{missing} row {row.index}: its episode is not in the journal" for row in stored]
     return report
 
 

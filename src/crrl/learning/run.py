@@ -11,7 +11,6 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from crrl.evaluation.benchmark import Phase
 from crrl.learning import checkpoint as checkpoints
 from crrl.learning.curriculum import Curriculum
 from crrl.learning.push import push_and_prove
+from crrl.models import model_folder
 from crrl.report.display import Display
 from crrl.report.summary import Summary, versions
 from crrl.report.time_breakdown import TimeBreakdown, peak_memory_bytes
@@ -33,11 +33,6 @@ from crrl.rollout.api import Attempt, Episode
 from crrl.rollout.client import RolloutClient
 from crrl.rollout.config import RolloutConfig
 from crrl.rollout.journal import TRAIN, Journal
-
-
-def model_folder(path: str) -> Path:
-    """`tiny` is the policy shipped with the package; anything else is a Hugging Face folder."""
-    return Path(str(files("crrl") / "models" / "tiny")) if path == "tiny" else Path(path)
 
 
 class Run:
@@ -108,7 +103,9 @@ class Run:
             server = EngineServer(self.engine, sockets / "engine.sock")
             self._closing.callback(server.close)
             self.client = RolloutClient(
-                RolloutConfig.from_config(config, source, sockets / "engine.sock"), self.folder / "log.txt", self._lost_try
+                RolloutConfig.from_config(config, source, sockets / "engine.sock"),
+                self.folder / "log.txt",
+                self._lost_try,
             )
             self._closing.callback(self.client.close)
             self.client.start()

@@ -8,10 +8,9 @@ instant goes on from them.
 from __future__ import annotations
 
 import json as jsonlib
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
-from crrl.evaluation.benchmark import Phase, assemble, evaluation_attempts
+from crrl.evaluation.benchmark import Decoding, Phase, assemble, evaluation_attempts
 from crrl.report.summary import Summary, print_closing
 
 if TYPE_CHECKING:
@@ -68,7 +67,7 @@ def evaluate_policy(run: Run, phase: Phase) -> Cells:
     planned = {
         (split, decoding): evaluation_attempts(tasks[split], split, decoding, run.config.seed, phase)
         for split in tasks
-        for decoding in evaluation.decodings
+        for decoding in cast("list[Decoding]", evaluation.decodings)  # checked when they were read
     }
     run.run_attempts(f"evaluate {phase}", phase, [a for attempts in planned.values() for a in attempts])
     return {cell: [run.episode(a) for a in attempts] for cell, attempts in planned.items()}

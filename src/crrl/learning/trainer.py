@@ -33,7 +33,6 @@ from crrl.learning.batches import MicroBatch, micro_batches, tensors
 from crrl.learning.logprobs import chosen_logprobs, is_plain
 from crrl.learning.source import StepBatch
 
-
 StepHook = Callable[[int, dict[str, float]], None]
 STATE = "trainer.pt"
 
@@ -68,7 +67,8 @@ class RepairTrainer(GRPOTrainer):
 
     @property
     def policy(self) -> PreTrainedModel:
-        return self.model
+        model: Any = self.model
+        return model
 
     def use_reference(self, reference: PreTrainedModel, beta: float) -> None:
         """KL to a fixed policy. TRL's own way would read the first policy from a path it guesses."""
@@ -82,9 +82,7 @@ class RepairTrainer(GRPOTrainer):
         """TRL would generate here. The dummy dataset's rows are ignored."""
         batch = self._source(self.state.global_step)
         objective = self._config.objective
-        micros = micro_batches(
-            batch.rows, objective.loss, batch.episodes, self._config.trainer.tokens_per_micro_batch
-        )
+        micros = micro_batches(batch.rows, objective.loss, batch.episodes, self._config.trainer.tokens_per_micro_batch)
         return {"batch": batch, "micros": micros}
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
@@ -114,15 +112,13 @@ class RepairTrainer(GRPOTrainer):
             ids = torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], 1)
             mask = torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], 1)
             with torch.no_grad():
-                logps, _, _ = self._get_per_token_logps_and_entropies(
-                    self._reference, ids, mask, ids.shape[1] - 1
-                )
+                logps, _, _ = self._get_per_token_logps_and_entropies(self._reference, ids, mask, ids.shape[1] - 1)
             inputs["ref_per_token_logps"] = logps
         loss = self._compute_loss(model, inputs) * micro.scale
         self.accelerator.backward(loss)
         return loss.detach()
 
-    def _get_per_token_logps_and_entropies(  # type: ignore[override]
+    def _get_per_token_logps_and_entropies(
         self, model: Any, input_ids: Tensor, attention_mask: Tensor, logits_to_keep: int, **kwargs: Any
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """As TRL's, but for trained tokens alone; elsewhere 0."""
@@ -167,24 +163,25 @@ class RepairTrainer(GRPOTrainer):
         self._on_step(taken - 1, self._taken)
         trainer = self._config.trainer
         if taken % trainer.save_steps == 0 or taken == trainer.max_steps:
-            self._save(taken)
+            self._write_checkpoint(taken)
 
     # Checkpoints --------------------------------------------------------------------------------------------
 
-    def _save(self, step: int) -> None:
+    def _write_checkpoint(self, step: int) -> None:
+        optimizer, scheduler = self.optimizer, self.lr_scheduler
+        assert optimizer is not None and scheduler is not None, "train() makes them"
+
         def fill(folder: Path) -> None:
             self.policy.save_pretrained(folder)
             self._tokenizer.save_pretrained(folder)
             state = {
-                "optimizer": self.optimizer.state_dict(),
-                "scheduler": self.lr_scheduler.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "scheduler": scheduler.state_dict(),
                 "rng": torch.get_rng_state(),
             }
             torch.save(state, folder / STATE)
 
-        checkpoint.write(
-            self._folder / "checkpoints", step, self._first, self._config.trainer.keep_checkpoints, fill
-        )
+        checkpoint.write(self._folder / "checkpoints", step, self._first, self._config.trainer.keep_checkpoints, fill)
 
 
 class _BeginAt(TrainerCallback):
@@ -250,9 +247,7 @@ def make_trainer(
     )
     made.remove_callback(PrinterCallback)
     if objective.beta:
-        made.use_reference(
-            deepcopy(model) if resume_from is None else load_model(config.model.path), objective.beta
-        )
+        made.use_reference(deepcopy(model) if resume_from is None else load_model(config.model.path), objective.beta)
     if resume_from is not None:
         torch.set_rng_state(state["rng"])
     return made

@@ -44,11 +44,7 @@ class Mark:
 def smooth(values: Sequence[float], window: int) -> list[float]:
     """Centred moving mean; the window shrinks at the ends, so nothing is invented there."""
     half = window // 2
-    return [
-        sum(part) / len(part)
-        for i in range(len(values))
-        for part in [values[max(0, i - half) : i + half + 1]]
-    ]
+    return [sum(part) / len(part) for i in range(len(values)) for part in [values[max(0, i - half) : i + half + 1]]]
 
 
 def curve_svg(
@@ -103,9 +99,7 @@ def curve_svg(
         x, low, high = x_of(mark.step), y_of(mark.ci95[0]), y_of(mark.ci95[1])
         colour = mark.colour % 4
         parts.append(f"<g><title>{escape(mark.label)}</title>")
-        parts.append(
-            f'<line class="bar s{colour}" x1="{x:.1f}" x2="{x:.1f}" y1="{low:.1f}" y2="{high:.1f}"/>'
-        )
+        parts.append(f'<line class="bar s{colour}" x1="{x:.1f}" x2="{x:.1f}" y1="{low:.1f}" y2="{high:.1f}"/>')
         parts.append(f'<circle class="f{colour}" cx="{x:.1f}" cy="{y_of(mark.rate):.1f}" r="4.5"/></g>')
     parts.append(_legend([s.name for s in series], width, height))
     parts.append("</svg>")

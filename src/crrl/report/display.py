@@ -40,9 +40,7 @@ FORMATS: dict[str, tuple[str, str]] = {
 
 def warn(text: str) -> None:
     """A loud line on stderr."""
-    loud, plain = (
-        ("\x1b[1;33m", "\x1b[0m") if sys.stderr.isatty() and "NO_COLOR" not in os.environ else ("", "")
-    )
+    loud, plain = ("\x1b[1;33m", "\x1b[0m") if sys.stderr.isatty() and "NO_COLOR" not in os.environ else ("", "")
     print(f"{loud}WARNING: {clean(text)}{plain}", file=sys.stderr, flush=True)
 
 
@@ -138,9 +136,7 @@ class Display:
     def _line(self) -> str:
         eta = self.eta_s()
         rest = f"  {seconds(eta)} left" if eta is not None and self._done < self._total else ""
-        return (
-            f"{self._name} {self._done}/{self._total or '?'}  {self._numbers(self._metrics)}{rest}".rstrip()
-        )
+        return f"{self._name} {self._done}/{self._total or '?'}  {self._numbers(self._metrics)}{rest}".rstrip()
 
     def _say(self, text: str) -> None:
         with contextlib.suppress(OSError, ValueError):  # a closed pipe or stream must not end a training run
@@ -150,15 +146,11 @@ class Display:
         with self._lock:
             table = Table.grid(padding=(0, 2))
             for name, took, metrics in self._finished:
-                table.add_row(
-                    Text("✓", style="green"), name, Text(seconds(took), style="dim"), self._numbers(metrics)
-                )
+                table.add_row(Text("✓", style="green"), name, Text(seconds(took), style="dim"), self._numbers(metrics))
             if not self._name:
                 return Group(table)
             now = Table.grid(padding=(0, 2))
-            bar = ProgressBar(
-                total=self._total or None, completed=self._done, width=24, pulse=not self._total
-            )
+            bar = ProgressBar(total=self._total or None, completed=self._done, width=24, pulse=not self._total)
             eta = self.eta_s()
             left = f"{seconds(eta)} left" if eta is not None else ""
             now.add_row(

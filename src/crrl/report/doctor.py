@@ -53,9 +53,7 @@ def render(findings: list[Finding]) -> None:
 
 def _system() -> Finding:
     if platform.system() != "Linux":
-        return Finding(
-            "system", "missing", platform.system(), "The sandbox needs Linux; use a Linux machine or VM."
-        )
+        return Finding("system", "missing", platform.system(), "The sandbox needs Linux; use a Linux machine or VM.")
     return Finding("system", "ok", f"Linux {platform.release()}, {platform.machine()}")
 
 
@@ -139,7 +137,9 @@ def _torch() -> Finding:
             "not installed",
             "pip install -c constraints.txt coderepair-rl, or: make setup",
         )
-    code = "import torch; c=torch.cuda; print(torch.__version__, '|', c.get_device_name(0) if c.is_available() else 'CPU')"
+    code = (
+        "import torch; c=torch.cuda; print(torch.__version__, '|', c.get_device_name(0) if c.is_available() else 'CPU')"
+    )
     tried = _call([sys.executable, "-c", code], timeout=120)
     if tried is None or tried.returncode != 0:
         said = (tried.stderr.strip().splitlines() or ["no output"])[-1] if tried else "import did not end"
@@ -169,9 +169,7 @@ def _tool(name: str, command: list[str], install: str) -> Finding:
         return Finding(name, "missing", "not installed", ("" if os.geteuid() == 0 else "sudo ") + install)
     tried = _call(command)
     if tried is None or tried.returncode != 0:
-        return Finding(
-            name, "missing", f"{command[0]} does not run", ("" if os.geteuid() == 0 else "sudo ") + install
-        )
+        return Finding(name, "missing", f"{command[0]} does not run", ("" if os.geteuid() == 0 else "sudo ") + install)
     return Finding(name, "ok", tried.stdout.strip().splitlines()[0])
 
 

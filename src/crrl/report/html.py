@@ -83,9 +83,7 @@ def write_report(
 ) -> Path:
     """`folder/report.html`, atomically. `notice` is a line at the top (e.g. that the data are synthetic)."""
     path = folder / "report.html"
-    write_atomically(
-        path, render(summary, steps, transcripts, config_yaml, notice=notice, runs_dir=str(folder.parent))
-    )
+    write_atomically(path, render(summary, steps, transcripts, config_yaml, notice=notice, runs_dir=str(folder.parent)))
     return path
 
 
@@ -180,9 +178,7 @@ def small_curves(steps: Sequence[Step]) -> list[tuple[str, str]]:
             drawn.append(
                 (
                     name,
-                    curve_svg(
-                        [Series(name, points)], top=top * 1.1 or 1.0, percent=False, title=name, size=SMALL
-                    ),
+                    curve_svg([Series(name, points)], top=top * 1.1 or 1.0, percent=False, title=name, size=SMALL),
                 )
             )
     return drawn

@@ -101,9 +101,7 @@ def machine() -> str:
     model = platform.machine()
     try:
         with open("/proc/cpuinfo") as file:
-            model = next(
-                (line.split(":", 1)[1].strip() for line in file if line.startswith("model name")), model
-            )
+            model = next((line.split(":", 1)[1].strip() for line in file if line.startswith("model name")), model)
     except OSError:
         pass
     return f"{model}, {len(os.sched_getaffinity(0))} cores, {platform.system()} {platform.release().split('-')[0]}"
@@ -158,9 +156,7 @@ def _rate(result: Mapping[str, Any] | None) -> str:
     return f"{percent(result['rate'])} ({interval(result['ci95'])})" if result else "–"
 
 
-def where_time_went(
-    spent: Mapping[str, Spent] | Mapping[str, float], total: float
-) -> list[tuple[str, float, float]]:
+def where_time_went(spent: Mapping[str, Spent] | Mapping[str, float], total: float) -> list[tuple[str, float, float]]:
     """(part, wall seconds, share of `total`), largest first."""
     walls = {
         name: value.wall_s if isinstance(value, Spent) else float(value)
@@ -229,9 +225,7 @@ def print_closing(summary: Summary, runs_dir: str = "runs", console: Console | N
         f"peak memory {summary.peak_memory_bytes / 2**30:.1f} GB · seed {summary.seed}"
     )
     spent = where_time_went(summary.seconds, total)
-    out.print(
-        "Where the time went: " + " · ".join(f"{n} {seconds(s)} ({share:.0%})" for n, s, share in spent[:7])
-    )
+    out.print("Where the time went: " + " · ".join(f"{n} {seconds(s)} ({share:.0%})" for n, s, share in spent[:7]))
     out.print("\nNext:", style="bold")
     steps = next_steps(summary.run, runs_dir)
     width = max(len(command) for command, _ in steps)

@@ -16,9 +16,7 @@ from crrl.tasks.task import Task
 class Format:
     name = "format"
 
-    def __call__(
-        self, task: Task, patch: str, results: TestResults | None, samples: Sequence[Sample]
-    ) -> float | None:
+    def __call__(self, task: Task, patch: str, results: TestResults | None, samples: Sequence[Sample]) -> float | None:
         if not samples:
             return None
         whole = all(s.finish == "stop" for s in samples if s.kind == "main" and s.delivery == "delivered")

@@ -145,9 +145,7 @@ def guard(patched: frozenset[str], stop: Callable[[str], None]) -> None:
             return "attacked_supervisor" if args[0] in kill_targets and blamed(frame, direct=False) else None
         if event == "open":
             path = args[0]
-            probing = (
-                type(path) is str and path.startswith("/proc/") and path.endswith(("/mem", "/maps", "/stack"))
-            )
+            probing = type(path) is str and path.startswith("/proc/") and path.endswith(("/mem", "/maps", "/stack"))
             return "memory_probe" if probing and blamed(frame, direct=False) else None
         if event.startswith("ctypes."):
             return "memory_probe" if blamed(frame, direct=False) else None
@@ -218,9 +216,7 @@ def snapshot() -> tuple:
         ]
         for space in spaces:
             kinds = (property, classmethod, staticmethod)
-            names = tuple(
-                k for k, v in space.items() if (callable(v) or isinstance(v, kinds)) and k != REPLACED
-            )
+            names = tuple(k for k, v in space.items() if (callable(v) or isinstance(v, kinds)) and k != REPLACED)
             taken.append((space.get, names, tuple(space[k] for k in names)))
     return tuple(taken)
 

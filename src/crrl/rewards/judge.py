@@ -169,9 +169,7 @@ class PytestJudge:
         lower = (await self._prepare(task.source)).lower
         return lower, patching.reader(lower, {})
 
-    def _request(
-        self, task: Task, lower: Path | None, changed: dict[str, patching.File | None]
-    ) -> dict[str, Any]:
+    def _request(self, task: Task, lower: Path | None, changed: dict[str, patching.File | None]) -> dict[str, Any]:
         """What the run needs to know: files, arguments, limits; never the solution."""
         files: dict[str, dict[str, Any] | None] = {}
         for path, text in (task.source.files or {}).items():
@@ -245,9 +243,7 @@ class _Zygote:
             "--clearenv",
         ]
         command += [built.python, "-I", "-B", "/harness/zygote.py", str(theirs.fileno())]
-        dropped: dict[str, Any] = (
-            {"user": 65534, "group": 65534, "extra_groups": []} if os.getuid() == 0 else {}
-        )
+        dropped: dict[str, Any] = {"user": 65534, "group": 65534, "extra_groups": []} if os.getuid() == 0 else {}
         try:
             process = await asyncio.create_subprocess_exec(
                 *command,

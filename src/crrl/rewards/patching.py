@@ -136,11 +136,7 @@ def _name(text: str) -> str | None:
 
 def _refuse_unsafe(path: str) -> None:
     parts = path.split("/")
-    if (
-        path.startswith("/")
-        or "\0" in path
-        or any(p in ("", ".", "..") or p.lower() == ".git" for p in parts)
-    ):
+    if path.startswith("/") or "\0" in path or any(p in ("", ".", "..") or p.lower() == ".git" for p in parts):
         raise PatchError(f"the path {path[:200]!r} is refused")
 
 
@@ -176,11 +172,7 @@ def apply(patch: str, read: Reader, keep: Callable[[str], bool]) -> dict[str, Fi
     for part in parts:
         before = read(part.old) if part.old is not None else None
         result = None if part.unusual or part.path in changed else _strict(part, before)
-        if (
-            result is None
-            and part.path not in changed
-            and not (part.old and not part.new and not part.unusual)
-        ):
+        if result is None and part.path not in changed and not (part.old and not part.new and not part.unusual):
             return _git_apply(parts, read)
         if result is None and part.path in changed:
             return _git_apply(parts, read)

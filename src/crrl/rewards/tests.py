@@ -11,15 +11,11 @@ from crrl.tasks.task import Task
 
 def solved(task: Task, results: TestResults) -> bool:
     expected = [*task.test.fail_to_pass, *task.test.pass_to_pass]
-    return (
-        bool(expected) and results.applied and all(results.tests.get(name) == "passed" for name in expected)
-    )
+    return bool(expected) and results.applied and all(results.tests.get(name) == "passed" for name in expected)
 
 
 class TestsPassed:
     name = "tests"
 
-    def __call__(
-        self, task: Task, patch: str, results: TestResults | None, samples: Sequence[Sample]
-    ) -> float | None:
+    def __call__(self, task: Task, patch: str, results: TestResults | None, samples: Sequence[Sample]) -> float | None:
         return None if results is None else float(solved(task, results))

@@ -23,9 +23,7 @@ class Combine:
         harness_version: `PytestJudge.version`, recorded in each verdict.
     """
 
-    def __init__(
-        self, rewards: Mapping[str, Reward], weights: Mapping[str, float], harness_version: str = ""
-    ) -> None:
+    def __init__(self, rewards: Mapping[str, Reward], weights: Mapping[str, float], harness_version: str = "") -> None:
         for name in weights:
             if name not in rewards:
                 raise UsageError(f"There is no reward named '{name}'.", nearest(name, rewards))

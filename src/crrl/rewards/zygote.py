@@ -29,9 +29,7 @@ import struct
 import sys
 import time
 
-CLONE_NEW = (
-    0x10000000 | 0x00020000 | 0x20000000 | 0x40000000 | 0x08000000 | 0x04000000
-)  # user ns pid net ipc uts
+CLONE_NEW = 0x10000000 | 0x00020000 | 0x20000000 | 0x40000000 | 0x08000000 | 0x04000000  # user ns pid net ipc uts
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REC, MS_PRIVATE = 1, 2, 4, 8, 16384, 1 << 18
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 1, 4, 22, 24, 38
 REPORT_LIMIT, OUTPUT_LIMIT, DIGEST = 16 << 20, 16 << 10, 32
@@ -47,9 +45,7 @@ def check(result: int, what: str) -> None:
 
 def mount(source: str, target: str, kind: str | None, flags: int, data: str = "") -> None:
     check(
-        libc.mount(
-            source.encode(), target.encode(), kind and kind.encode(), ctypes.c_ulong(flags), data.encode()
-        ),
+        libc.mount(source.encode(), target.encode(), kind and kind.encode(), ctypes.c_ulong(flags), data.encode()),
         f"mount {target}",
     )
 
@@ -150,9 +146,7 @@ def run_once(host: socket.socket, request: dict, deadline: float) -> dict:
             os._exit(code)
     report_in.close()
     os.close(output_in)
-    key = os.urandom(
-        DIGEST
-    )  # made after the fork: no copy of it exists in the judged namespaces but the one sent
+    key = os.urandom(DIGEST)  # made after the fork: no copy of it exists in the judged namespaces but the one sent
     with contextlib.suppress(BrokenPipeError):
         report.sendall(key)
     reported, printed, reason = collect(host, report, output, init, deadline)
@@ -305,9 +299,7 @@ def write_entry(path: str, entry: dict | None) -> None:
         os.symlink(entry["link"], full)
         return
     data = entry["text"].encode() if "text" in entry else bytes.fromhex(entry["hex"])
-    fd = os.open(
-        full, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o755 if entry.get("exec") else 0o644
-    )
+    fd = os.open(full, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o755 if entry.get("exec") else 0o644)
     with open(fd, "wb", buffering=0) as file:
         file.write(data)
 

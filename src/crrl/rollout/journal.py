@@ -121,9 +121,7 @@ class Journal:
         try:
             journal = cls(folder, journal_file.connect(file), lock)
             with journal_file.readable(file):
-                ends = journal._db.execute(
-                    "SELECT segment, max(offset + length) FROM episodes GROUP BY segment"
-                )
+                ends = journal._db.execute("SELECT segment, max(offset + length) FROM episodes GROUP BY segment")
                 journal.cut_bytes = journal._tokens.cut(dict(ends.fetchall()))
         except BaseException:
             os.close(lock)
@@ -158,9 +156,7 @@ class Journal:
         """
         hash = content_hash(episode)
         with self._writing() as db:
-            known = db.execute(
-                "SELECT hash FROM episodes WHERE phase=? AND id=?", (phase, episode.id)
-            ).fetchone()
+            known = db.execute("SELECT hash FROM episodes WHERE phase=? AND id=?", (phase, episode.id)).fetchone()
             if known:
                 if known[0] == hash:
                     return False
@@ -216,9 +212,7 @@ class Journal:
             if known is None:
                 raise CrrlError(f"Step {step} was trained, but never planned.")
             if known[0] == "trained":
-                old = db.execute(
-                    "SELECT * FROM trained_rows WHERE step=? ORDER BY position", (step,)
-                ).fetchall()
+                old = db.execute("SELECT * FROM trained_rows WHERE step=? ORDER BY position", (step,)).fetchall()
                 if old != new:
                     raise CrrlError(f"Step {step} was trained on other rows before the resume.")
             values = (json.dumps(metrics), time.time(), step)
@@ -344,7 +338,5 @@ def content_hash(episode: Episode) -> str:
         for i, sample in enumerate(episode.samples)
     )
     verdict = episode.verdict and dataclasses.replace(episode.verdict, cpu_s=0.0, cached=False)
-    plain = dataclasses.replace(
-        episode, samples=list(samples), verdict=verdict, timings={}, tries=1, counts={}
-    )
+    plain = dataclasses.replace(episode, samples=list(samples), verdict=verdict, timings={}, tries=1, counts={})
     return hashlib.blake2b(msgspec.msgpack.encode(plain, order="sorted"), digest_size=16).hexdigest()

@@ -74,9 +74,7 @@ def _check(db: sqlite3.Connection, file: Path) -> None:
     (application,) = db.execute("PRAGMA application_id").fetchone()
     (version,) = db.execute("PRAGMA user_version").fetchone()
     if application != APPLICATION_ID:
-        raise CrrlError(
-            f"{file} is an SQLite file, but not a crrl journal.", "Give the folder of a run (runs/NAME)."
-        )
+        raise CrrlError(f"{file} is an SQLite file, but not a crrl journal.", "Give the folder of a run (runs/NAME).")
     if version > SCHEMA_VERSION:
         raise CrrlError(
             f"{file} has schema {version}; this crrl knows {SCHEMA_VERSION}: a newer crrl wrote it.",

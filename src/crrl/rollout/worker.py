@@ -22,6 +22,7 @@ import psutil
 from tokenizers import Tokenizer
 
 from crrl import agents, sandbox
+from crrl.engines.api import Engine
 from crrl.engines.wire import RemoteEngine
 from crrl.errors import CrrlError, LostError
 from crrl.gateway import Budget, Gateway, load_renderer
@@ -53,7 +54,9 @@ class Worker:
         config = msgspec.msgpack.decode(first, type=RolloutConfig)
         async with AsyncExitStack() as closing:
             try:
-                parts = await build(config, closing)
+                engine = RemoteEngine(config.engine_socket)
+                closing.push_async_callback(engine.close)
+                parts = await build(config, engine, closing)
             except (CrrlError, LostError) as error:
                 remedy = getattr(error, "remedy", "")
                 self._send("error", getattr(error, "message", str(error)), remedy)
@@ -105,15 +108,13 @@ class Worker:
             logging.info("the other end is gone")  # `_listen` meets its end too, and ends the process
 
 
-async def build(config: RolloutConfig, closing: AsyncExitStack) -> Parts:
+async def build(config: RolloutConfig, engine: Engine, closing: AsyncExitStack) -> Parts:
     """Everything an episode needs, closed again by `closing`. Raises CrrlError with the remedy."""
     state_dir = Path(config.state_dir)
     boxes = sandbox.make(config.sandbox, state_dir=state_dir)
     closing.push_async_callback(boxes.close)
     judge = PytestJudge(state_dir, prepare=boxes.prepare, concurrency=config.judges)
     closing.push_async_callback(judge.close)
-    engine = RemoteEngine(config.engine_socket)
-    closing.push_async_callback(engine.close)
     tokenizer = Tokenizer.from_file(str(Path(config.tokenizer) / "tokenizer.json"))
     gateway = Gateway(engine, load_renderer(tokenizer, config.renderer))
     await gateway.start()

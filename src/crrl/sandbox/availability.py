@@ -14,7 +14,7 @@ from crrl.errors import CrrlError, UsageError
 
 PYTHON = "/usr/bin/python3"
 NOBODY = 65534
-UNSAFE = "or, giving up isolation, set sandbox=unsafe_host"
+UNSAFE = "or, giving up isolation, set sandbox.name=unsafe_host"
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,7 @@ class Finding:
 def dropped_uid(uid: int | None) -> int:
     """Whom boxes run as: never root."""
     if uid == 0:
-        raise UsageError(
-            "sandbox.uid is 0: boxes never run as root.", "Leave it out, or name an unprivileged uid."
-        )
+        raise UsageError("sandbox.uid is 0: boxes never run as root.", "Leave it out, or name an unprivileged uid.")
     mine = os.getuid()
     if mine != 0 and uid not in (None, mine):
         raise UsageError(f"sandbox.uid is {uid}, but only root can change its uid.", "Leave it out.")
@@ -73,9 +71,7 @@ def _programs() -> list[Finding]:
         if path is None:
             remedy = f"Install it: sudo apt-get install {name} (dnf, pacman, zypper: the same name)"
             found.append(
-                Finding(
-                    f"{name} is not installed.", f"{remedy}; {UNSAFE}." if name != "git" else remedy + "."
-                )
+                Finding(f"{name} is not installed.", f"{remedy}; {UNSAFE}." if name != "git" else remedy + ".")
             )
     if not os.access(PYTHON, os.X_OK):
         found.append(Finding(f"Boxes need {PYTHON}.", "Install it: sudo apt-get install python3"))
@@ -90,11 +86,7 @@ def _readable(state_dir: Path, uid: int) -> list[Finding]:
         bit = stat.S_IXUSR if info.st_uid == uid else stat.S_IXGRP if info.st_gid == uid else stat.S_IXOTH
         if not info.st_mode & bit:
             problem = f"sandbox.state_dir {state_dir}: uid {uid}, which boxes run as, cannot enter {path}."
-            return [
-                Finding(
-                    problem, f"Set sandbox.state_dir outside it, e.g. /var/tmp/crrl, or: chmod o+x {path}"
-                )
-            ]
+            return [Finding(problem, f"Set sandbox.state_dir outside it, e.g. /var/tmp/crrl, or: chmod o+x {path}")]
     return []
 
 
@@ -127,11 +119,7 @@ def _namespaces(uid: int) -> list[Finding]:
             why = " by AppArmor (Ubuntu 24.04's default)" if "apparmor" in key else ""
             remedy = f"sudo sysctl -w {setting} (for good: in /etc/sysctl.d/60-crrl.conf); {UNSAFE}."
             return [Finding(f"User namespaces are forbidden to unprivileged users{why}.", remedy)]
-    return [
-        Finding(
-            "User namespaces cannot be made here.", f"Allow them (seccomp or container policy); {UNSAFE}."
-        )
-    ]
+    return [Finding("User namespaces cannot be made here.", f"Allow them (seccomp or container policy); {UNSAFE}.")]
 
 
 def _works(argv: list[str]) -> bool:

@@ -230,8 +230,6 @@ def _git_diff(git_dir: str, objects: str, old: str, new: str, scratch: str, *, a
             check=False,
         )
         if done.returncode != 0:
-            raise PatchFailed(
-                done.stderr.decode("utf-8", "replace").strip()[:500] or f"git: {done.returncode}"
-            )
+            raise PatchFailed(done.stderr.decode("utf-8", "replace").strip()[:500] or f"git: {done.returncode}")
         out.seek(0)
         return out.read()

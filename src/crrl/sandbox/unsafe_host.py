@@ -110,9 +110,7 @@ class UnsafeHostBox:
                 os.killpg(process.pid, signal.SIGKILL)
         code = await process.wait()
         code = code if code >= 0 else 128 - code
-        return ExecResult(
-            code if reason == "exit" else None, sink.text(), reason, time.monotonic() - start, 0.0
-        )
+        return ExecResult(code if reason == "exit" else None, sink.text(), reason, time.monotonic() - start, 0.0)
 
     def _path(self, path: str) -> Path:
         if self._closed:

@@ -47,9 +47,7 @@ def prepare(source: Source, state_dir: Path, uid: int) -> Workspace:
         raise CrrlError(f"A source has {given or 'nothing'}.", "Give repo and base_commit, or dir, or files.")
     root = state_dir / "workspaces"
     if source.files is not None:
-        blobs: Iterable[Blob] = [
-            (_safe(path), 0o100644, text.encode()) for path, text in source.files.items()
-        ]
+        blobs: Iterable[Blob] = [(_safe(path), 0o100644, text.encode()) for path, text in source.files.items()]
         key = _digest(blobs)
     elif source.dir is not None:
         blobs = list(_read_dir(Path(source.dir)))

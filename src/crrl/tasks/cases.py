@@ -94,9 +94,7 @@ def call(code: CodeType, function: str, arguments: list[Any]) -> Outcome:
         if lines > MAX_LINES:
             raise _Stop
         if lines > 20 and event == "line":
-            for (
-                value
-            ) in frame.f_locals.values():  # values that double per turn end before one operation hangs
+            for value in frame.f_locals.values():  # values that double per turn end before one operation hangs
                 if (isinstance(value, int) and value.bit_length() > 4096) or (
                     isinstance(value, str | list | dict) and len(value) > 10_000
                 ):

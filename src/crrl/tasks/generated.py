@@ -71,9 +71,7 @@ def bug_of(split: str, seed: int, index: int, rl_share: float = RL_SHARE) -> Gen
     return make_bug(rng, family, held_out=split != "train")
 
 
-def warmstart_bugs(
-    seed: int, first: int, count: int, random_share: float
-) -> Iterator[tuple[GeneratedBug, str, str]]:
+def warmstart_bugs(seed: int, first: int, count: int, random_share: float) -> Iterator[tuple[GeneratedBug, str, str]]:
     """(bug, line, replacement) to demonstrate: the repair for SFT's families, a random edit for RL's."""
     for index in range(first, first + count):
         rng = random.Random(f"warmstart/{VERSION}/{seed}/{index}")
@@ -146,12 +144,12 @@ def _cases(rng: random.Random, fixed: str, function: str, kinds: str) -> list[Ca
     return cases
 
 
-def _steady(
-    fixed: str, buggy: str, function: str, cases: list[Case], failures: list[tuple[int, Outcome]]
-) -> bool:
-    """Admission: the same cases fail and pass on the buggy program, and all pass on the correct one, every time."""
-    return all(
-        failing(buggy, function, cases) == failures and not failing(fixed, function, cases)
+def _steady(fixed: str, buggy: str, function: str, cases: list[Case], failures: list[tuple[int, Outcome]]) -> bool:
+    """Admission: the same cases fail in the same way on the buggy program, and all pass on the correct one, every
+    time; what the bug gives can be written down (no memory addresses)."""
+    first = repr(failures)
+    return " at 0x" not in first and all(
+        repr(failing(buggy, function, cases)) == first and not failing(fixed, function, cases)
         for _ in range(ADMISSION_TIMES - 1)
     )
 
@@ -165,9 +163,7 @@ def _issue(path: str, function: str, cases: list[Case], failures: list[tuple[int
             did = f"raises {outcome.raised}"
         elif outcome.stopped:
             did = "does not end"
-        told.append(
-            f"{_call_text(function, cases[index])} {did} but should return {cases[index].expected!r}."
-        )
+        told.append(f"{_call_text(function, cases[index])} {did} but should return {cases[index].expected!r}.")
     return f"In {path}, " + min(told, key=len)
 
 

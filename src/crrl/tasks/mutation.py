@@ -12,6 +12,7 @@ import copy
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 COMPARE: dict[type, list[type]] = {
     ast.Gt: [ast.GtE, ast.Lt],
@@ -55,7 +56,7 @@ WEIGHTS = {
 }
 """How often each kind is drawn, among the kinds that a program offers."""
 
-Change = Callable[[ast.AST], None]
+Change = Callable[[Any], None]
 
 
 @dataclass(frozen=True)
@@ -113,46 +114,71 @@ def _changes(tree: ast.Module) -> Iterator[tuple[int, str, Change]]:
         match node:
             case ast.Compare():
                 for operator in COMPARE.get(type(node.ops[0]), []):
-                    yield index, "comparison", lambda n, o=operator: n.ops.__setitem__(0, o())
+                    yield index, "comparison", _put("ops", 0, operator())
             case ast.BinOp() | ast.AugAssign():
                 for operator in OPERATE.get(type(node.op), []):
-                    yield index, "operator", lambda n, o=operator: setattr(n, "op", o())
+                    yield index, "operator", _set("op", operator())
                 if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Sub | ast.FloorDiv | ast.Mod):
                     yield index, "swapped", _swap_operands
             case ast.BoolOp():
                 yield index, "boolean", _other_boolean
             case ast.Constant(value=bool()):
-                yield index, "constant", lambda n: setattr(n, "value", not n.value)
-            case ast.Constant(value=int()):
+                yield index, "constant", _set("value", not node.value)
+            case ast.Constant(value=int(number)):
                 for step in (1, -1):  # off by one
-                    yield index, "constant", lambda n, s=step: setattr(n, "value", abs(n.value + s))
+                    yield index, "constant", _set("value", abs(number + step))
             case ast.Name(ctx=ast.Load()) if node.id in names:
                 for other in names:
                     if other != node.id:
-                        yield index, "variable", lambda n, o=other: setattr(n, "id", o)
+                        yield index, "variable", _set("id", other)
             case ast.If(test=ast.UnaryOp(op=ast.Not())):
-                yield index, "negation", lambda n: setattr(n, "test", n.test.operand)
-            case ast.Call(func=ast.Name()) if node.func.id in CALLS:
-                for other in CALLS[node.func.id]:
-                    yield index, "call", lambda n, o=other: setattr(n.func, "id", o)
-            case ast.Call(func=ast.Attribute()) if node.func.attr in CALLS:
-                for other in CALLS[node.func.attr]:
-                    yield index, "call", lambda n, o=other: setattr(n.func, "attr", o)
+                yield index, "negation", _drop_not
+            case ast.Call(func=ast.Name(id=called)) if called in CALLS:
+                for other in CALLS[called]:
+                    yield index, "call", _set("func.id", other)
+            case ast.Call(func=ast.Attribute(attr=called)) if called in CALLS:
+                for other in CALLS[called]:
+                    yield index, "call", _set("func.attr", other)
         if isinstance(node, ast.Call) and len(node.args) == 2:
-            yield index, "swapped", lambda n: n.args.reverse()
+            yield index, "swapped", _swap_arguments
         for position, statement in enumerate(getattr(node, "body", []) if id(node) in inside else []):
             if isinstance(statement, ast.AugAssign | ast.Expr):
-                yield index, "dropped", lambda n, p=position: n.body.__setitem__(p, ast.Pass())
+                yield index, "dropped", _put("body", position, ast.Pass())
                 if isinstance(result, ast.Name):
                     early = ast.Return(ast.Name(result.id, ast.Load()))
-                    yield index, "early_return", lambda n, p=position, e=early: n.body.__setitem__(p, e)
+                    yield index, "early_return", _put("body", position, early)
 
 
-def _swap_operands(node: ast.AST) -> None:
-    assert isinstance(node, ast.BinOp)
+def _set(path: str, value: Any) -> Change:
+    *owners, name = path.split(".")
+
+    def change(node: Any) -> None:
+        for owner in owners:
+            node = getattr(node, owner)
+        setattr(node, name, value)
+
+    return change
+
+
+def _put(name: str, position: int, value: ast.AST) -> Change:
+    def change(node: Any) -> None:
+        getattr(node, name)[position] = value
+
+    return change
+
+
+def _drop_not(node: ast.If) -> None:
+    assert isinstance(node.test, ast.UnaryOp)
+    node.test = node.test.operand
+
+
+def _swap_arguments(node: ast.Call) -> None:
+    node.args.reverse()
+
+
+def _swap_operands(node: ast.BinOp) -> None:
     node.left, node.right = node.right, node.left
 
 
-def _other_boolean(node: ast.AST) -> None:
-    assert isinstance(node, ast.BoolOp)
+def _other_boolean(node: ast.BoolOp) -> None:
     node.op = ast.Or() if isinstance(node.op, ast.And) else ast.And()

@@ -48,9 +48,7 @@ class _Row:
     """A generation in a slot. `ids` is prompt and sampled tokens; keys and values of ids[:cached] are in
     the slot."""
 
-    def __init__(
-        self, request: Request, loop: asyncio.AbstractEventLoop, sink: Callable[[Any], None]
-    ) -> None:
+    def __init__(self, request: Request, loop: asyncio.AbstractEventLoop, sink: Callable[[Any], None]) -> None:
         self.request = request
         self.loop = loop
         self.sink = sink
@@ -132,9 +130,7 @@ class LocalEngine:
         if not request.prompt_ids or request.max_tokens < 1:
             raise ValueError(f"request {request.id}: an empty prompt, or max_tokens < 1")
         if min(request.prompt_ids) < 0 or max(request.prompt_ids) >= self._runner.vocab_size:
-            raise ValueError(
-                f"request {request.id}: a token id outside the vocabulary of {self._runner.vocab_size}"
-            )
+            raise ValueError(f"request {request.id}: a token id outside the vocabulary of {self._runner.vocab_size}")
         chunks: asyncio.Queue[Chunk | EngineError] = asyncio.Queue()
         row = _Row(request, asyncio.get_running_loop(), chunks.put_nowait)
         self._submit(lambda: self._waiting.append(row))

@@ -112,8 +112,7 @@ class Runner:
         if reason:
             raise CrrlError(
                 f"The local engine cannot serve {name}: {reason}.",
-                "Serve this model with vLLM (engine=vllm), or choose a decoder with plain or sliding-window "
-                "attention.",
+                "Serve this model with vLLM (engine=vllm), or choose a decoder with plain or sliding-window attention.",
             )
 
     @torch.inference_mode()

@@ -24,9 +24,9 @@ TOKENIZER_SAMPLE = 1500  # demonstrations
 
 def make(config: WarmstartConfig) -> None:
     """Run the recipe to its end; prints progress; the model is in `config.out` when it returns."""
-    from crrl.agents.prompts import load_prompts
     from transformers import PreTrainedTokenizerFast
 
+    from crrl.agents.prompts import load_prompts
     from crrl.learning.warmstart import pool, sft
     from crrl.learning.warmstart.tokenizer import train_tokenizer
 

@@ -129,8 +129,8 @@ def train(
             optimizer.load_state_dict(saved)
         first = state["step"]
     model.train()
-    parameters = list(model.parameters())
-    averages = list(averaged.parameters())
+    parameters: list[torch.Tensor] = list(model.parameters())
+    averages: list[torch.Tensor] = list(averaged.parameters())
     batches = bucketed(pool, settings.batch, settings.seed)
     for _ in range(first):
         next(batches)

@@ -42,7 +42,6 @@ BOILERPLATE = [
     ".py",
     "\n\n",
     "system\n",
-    "user\n",
     "assistant\n",
     " but should return",
     "Done.",
@@ -70,9 +69,7 @@ def preamble_tokens(tools: Sequence[dict[str, Any]]) -> list[str]:
     return [header, *("\n" + json.dumps(tool, ensure_ascii=False) for tool in tools), footer]
 
 
-def train_tokenizer(
-    texts: Iterable[str], tools: Sequence[dict[str, Any]], vocab_size: int
-) -> PreTrainedTokenizerFast:
+def train_tokenizer(texts: Iterable[str], tools: Sequence[dict[str, Any]], vocab_size: int) -> PreTrainedTokenizerFast:
     """BPE over `texts` (rendered episodes) with `vocab_size` entries in all, boilerplate and specials included."""
     whole = BOILERPLATE + preamble_tokens(tools)
     tokenizer = Tokenizer(models.BPE())

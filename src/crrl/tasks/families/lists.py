@@ -63,9 +63,7 @@ def filter_loop(n: Names, rng: random.Random) -> Program:
 @family
 def map_loop(n: Names, rng: random.Random) -> Program:
     a, b = mapping(rng, n.x)
-    return Program(
-        f"the list of each of {n.numbers} {a}", n.numbers, _loop(n, "[]", f"{n.result}.append({b})"), "L"
-    )
+    return Program(f"the list of each of {n.numbers} {a}", n.numbers, _loop(n, "[]", f"{n.result}.append({b})"), "L")
 
 
 @family
@@ -85,9 +83,7 @@ def comp_filter(n: Names, rng: random.Random) -> Program:
 @family
 def comp_map(n: Names, rng: random.Random) -> Program:
     a, b = mapping(rng, n.x)
-    return Program(
-        f"the list of each of {n.numbers} {a}", n.numbers, [f"return [{b} for {n.x} in {n.numbers}]"], "L"
-    )
+    return Program(f"the list of each of {n.numbers} {a}", n.numbers, [f"return [{b} for {n.x} in {n.numbers}]"], "L")
 
 
 @family
@@ -100,9 +96,7 @@ def comp_filter_map(n: Names, rng: random.Random) -> Program:
 @family
 def comp_reduce(n: Names, rng: random.Random) -> Program:
     a, b = predicate(rng, n.x)
-    said, call = rng.choice(
-        [("sum", "sum({})"), ("largest", "max({}, default=0)"), ("smallest", "min({}, default=0)")]
-    )
+    said, call = rng.choice([("sum", "sum({})"), ("largest", "max({}, default=0)"), ("smallest", "min({}, default=0)")])
     body = [f"{n.result} = [{n.x} for {n.x} in {n.numbers} if {b}]", "return " + call.format(n.result)]
     none = "" if said == "sum" else ", or 0 if none"
     return Program(f"the {said} of the {n.numbers} {a}{none}", n.numbers, body, "L")

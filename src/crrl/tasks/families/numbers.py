@@ -91,9 +91,7 @@ def range_list(n: Names, rng: random.Random) -> Program:
 def larger(n: Names, rng: random.Random) -> Program:
     said, name = rng.choice([("larger", "max"), ("smaller", "min")])
     a, b = mapping(rng, n.y)
-    return Program(
-        f"the {said} of {n.x} and {n.y} {a}", f"{n.x}, {n.y}", [f"return {name}({n.x}, {b})"], "ii"
-    )
+    return Program(f"the {said} of {n.x} and {n.y} {a}", f"{n.x}, {n.y}", [f"return {name}({n.x}, {b})"], "ii")
 
 
 @family
