@@ -41,7 +41,8 @@ def by_hand(rows: list[Row], loss: str, episodes: int, *, beta: float = 0.0) -> 
         if beta:
             with torch.no_grad():
                 ref = torch.log_softmax(reference(ids).logits[0, :-1], -1).gather(-1, ids[0, 1:, None])[:, 0]
-            per_token = per_token + beta * (torch.exp(ref - logps) - (ref - logps) - 1)
+            kl = torch.exp(ref - logps) - (ref - logps) - 1
+            per_token = per_token + beta * ratio * kl  # the ratio: use_bias_correction_kl
         summed = (per_token * mask).sum() * row.weight
         divisor = {
             "dr_grpo": episodes * LENGTH,
