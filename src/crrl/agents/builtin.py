@@ -107,10 +107,10 @@ class _Episode:
             if answer.calls:
                 for call in answer.calls:
                     messages.append(await self._answer_call(call))
-                messages[-1]["content"] += self._warnings()
+                messages[-1]["content"] = self._warned(messages[-1]["content"])
             elif CALL_MARK in answer.content:
                 self.counts["malformed"] += 1
-                messages.append({"role": "user", "content": UNREADABLE + self._warnings()})
+                messages.append({"role": "user", "content": self._warned(UNREADABLE)})
             else:
                 return "finished", ""
 
@@ -127,16 +127,16 @@ class _Episode:
         reasons = {"turns": "turn_limit", "tokens": "token_limit", "seconds": "time_limit"}
         return next((reasons[budget] for budget, left in self._left().items() if left <= 0), None)
 
-    def _warnings(self) -> str:
-        """What is appended to a tool result: each budget that is nearly used up, once."""
+    def _warned(self, text: str) -> str:
+        """A tool result, and after it each budget that is nearly used up, once."""
         warnings = self.prompts.warnings
         marks = {"turns": warnings.turns_left, "tokens": warnings.tokens_left, "seconds": warnings.seconds_left}
-        text = ""
+        lines = [text] if text else []
         for budget, left in self._left().items():
             if 0 < left <= marks[budget] and budget not in self.warned:
                 self.warned.add(budget)
-                text += f"\nwarning: {left:.0f} {budget} left"
-        return text
+                lines.append(f"warning: {left:.0f} {budget} left")
+        return "\n".join(lines)
 
     # The model --------------------------------------------------------------------------------------------------
 

@@ -69,7 +69,7 @@ def candidates(words: Sequence[str]) -> list[str]:
         found += [f"{k.name}=" for k in keys(WarmstartConfig if verb == "sft" else Config)]
     if len(words) == 2:
         own = {"train": [r for r in recipe_names() if r != "warmstart"] + ["resume="], "sft": ["warmstart"]}
-        own |= {"bench": ["all", "engine", "episodes", "judge"], "tasks": ["check", "list"]}
+        own |= {"bench": ["all", "engine", "episodes", "judge"], "tasks": ["check", "list", "record"]}
         own |= {"completion": list(SCRIPTS), "eval": ["tiny"]}
         found = own.get(verb, []) + found
     return [w for w in found if w.startswith(last)]

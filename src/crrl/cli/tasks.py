@@ -5,19 +5,20 @@ from __future__ import annotations
 from crrl.cli.call import Call
 from crrl.errors import UsageError, nearest
 
-USAGE = "crrl tasks check|list [CORPUS] [key=value...] [--json]"
+USAGE = "crrl tasks check|list|record [CORPUS] [key=value...] [--json]"
 HELP = """
 CORPUS is `generated` (default) or a task file (.jsonl).
 
 check   runs every task's tests three times buggy and three times fixed; a task is admitted if they fail
         buggy and pass fixed each time. JSON: {id, status: admitted|flaky|broken|unavailable, empty, fixed,
         reasons, seconds}
-list    ids, families and splits
+list    ids, families and splits; with --json whole tasks, one a line: a task file
+record  as check, and keeps the verdicts on the generated corpus with the package (for developers of crrl)
 
   count=N   of the generated corpus, this many per split (10)
   seed=N    of the generated corpus (0)
 """
-ACTIONS = ("check", "list")
+ACTIONS = ("check", "list", "record")
 
 
 def run(call: Call) -> int:

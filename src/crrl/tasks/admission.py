@@ -9,14 +9,16 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
+from pathlib import Path
 from typing import Literal, Protocol
 
 import msgspec
 
 from crrl.errors import LostError
+from crrl.tasks.generated import VERSION
 from crrl.tasks.task import Task
 
 TIMES = 3
@@ -108,7 +110,22 @@ def fingerprint(task: Task) -> str:
 
 def recorded(seed: int) -> dict[str, list[str]]:
     """Split -> fingerprints of tasks 0, 1, 2... that the judge has admitted; empty for seeds without records."""
-    path = files("crrl") / "tasks" / "records" / f"generated-seed{seed}.json"
+    path = _record_file(seed)
     if not path.is_file():
         return {}
     return {split: text.split() for split, text in json.loads(path.read_text())["admitted"].items()}
+
+
+def record(seed: int, tasks: Iterable[Task]) -> None:
+    """Keep the fingerprints of admitted tasks, given in the order of each split."""
+    admitted: dict[str, list[str]] = {}
+    for task in tasks:
+        admitted.setdefault(task.split, []).append(fingerprint(task))
+    path = _record_file(seed)
+    path.parent.mkdir(exist_ok=True)
+    texts = {split: " ".join(fingerprints) for split, fingerprints in admitted.items()}
+    path.write_text(json.dumps({"generator": VERSION, "times": TIMES, "admitted": texts}, indent=1) + "\n")
+
+
+def _record_file(seed: int) -> Path:
+    return Path(str(files("crrl") / "tasks" / "records" / f"generated-seed{seed}.json"))

@@ -1,4 +1,4 @@
-"""`crrl tasks check|list`: are the tasks sound, and what is in them."""
+"""`crrl tasks check|list|record`: are the tasks sound, and what is in them."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from pathlib import Path
 
 import msgspec
 
-from crrl.errors import UsageError
-from crrl.tasks.admission import Admission, admit
+from crrl.errors import CrrlError, UsageError
+from crrl.tasks.admission import Admission, admit, record
 from crrl.tasks.files import load_tasks
 from crrl.tasks.generated import SPLITS, generate
 from crrl.tasks.task import Task
@@ -33,6 +33,10 @@ def run(action: str, corpus: str, *, count: int, seed: int, json: bool) -> int:
             print(jsonlib.dumps(shown) if json else f"{task.id}  {task.split}  {task.family}")
         return 1 if broken else 0
     statuses = asyncio.run(check(tasks, json))
+    if action == "record":
+        if corpus != "generated" or set(statuses) != {"admitted"}:
+            raise CrrlError("Only generated tasks that were all admitted are recorded.", "See the lines above.")
+        record(seed, tasks)
     if not json:
         print(", ".join(f"{number} {status}" for status, number in statuses.most_common()))
     return 1 if broken or set(statuses) != {"admitted"} else 0

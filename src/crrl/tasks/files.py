@@ -74,7 +74,7 @@ def write_tasks(path: Path, tasks: Iterable[Task]) -> None:
 
 def _object(line: bytes) -> object:
     try:
-        return json.loads(line)
+        return json.loads(line.decode())
     except UnicodeDecodeError as error:
         raise ValueError(f"not UTF-8 ({error.reason} at byte {error.start})") from None
 

@@ -1,0 +1,69 @@
+"""Task files: a broken line is named by its number and costs nothing else (invariant 11)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from crrl.errors import CrrlError
+from crrl.tasks.files import load_tasks, write_tasks
+from crrl.tasks.generated import generate
+
+TASKS = [generate("train", 0, i) for i in range(3)]
+
+
+def test_what_was_written_is_read(tmp_path: Path) -> None:
+    write_tasks(tmp_path / "tasks.jsonl", TASKS)
+    assert load_tasks(tmp_path / "tasks.jsonl") == (TASKS, [])
+    assert [p.name for p in tmp_path.iterdir()] == ["tasks.jsonl"]
+
+
+def broken(line: str, field: str, value: object) -> str:
+    values = json.loads(line)
+    *owners, last = field.split(".")
+    part = values
+    for owner in owners:
+        part = part[owner]
+    part[last] = value
+    return json.dumps(values)
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("{", "not a task"),
+        ("[1, 2]", "Expected `object`"),
+        ("[" * 100_000, "not a task"),
+        ("\ud800", "not UTF-8"),
+        (("test.fail_to_pass", []), "fail_to_pass is empty"),
+        (("test.parser", "junit"), "junit"),
+        (("test.fail_to_pass", "x"), "$.test.fail_to_pass"),
+        (("source.repo", "https://example.org/x"), "exactly one of repo"),
+        (("id", "generated-train-0-0"), "a second task with the id"),
+    ],
+)
+def test_a_broken_line_is_named_and_the_rest_loads(tmp_path: Path, line: str | tuple, says: str) -> None:
+    file = tmp_path / "tasks.jsonl"
+    write_tasks(file, TASKS)
+    lines = file.read_text().splitlines()
+    text = line if isinstance(line, str) else broken(lines[1], *line)
+    file.write_bytes("\n".join([lines[0], "", text, lines[2]]).encode("utf-8", "surrogatepass"))
+    tasks, problems = load_tasks(file)
+    assert tasks == [TASKS[0], TASKS[2]]
+    assert [p.line for p in problems] == [3]
+    assert says in str(problems[0]) and str(problems[0]).startswith(f"{file}:3: ")
+
+
+@pytest.mark.parametrize("content", [b"", b"\n\n", b"nonsense\n"])
+def test_a_file_without_tasks_is_an_error(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "tasks.jsonl"
+    file.write_bytes(content)
+    with pytest.raises(CrrlError, match="no usable task"):
+        load_tasks(file)
+
+
+def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(CrrlError, match="No such file"):
+        load_tasks(tmp_path / "none.jsonl")
