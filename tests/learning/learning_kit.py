@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from crrl.learning.source import StepBatch
 from crrl.learning.trainer import RepairTrainer, make_trainer
 
 torch.set_num_threads(1)
+gc.freeze()  # each train() collects garbage: not through all of torch and transformers again
 VOCAB = 64
 
 

@@ -22,6 +22,7 @@ from datasets import Dataset  # type: ignore[import-untyped]
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback, get_scheduler
 from transformers.trainer_callback import PrinterCallback
+from transformers.trainer_utils import TrainOutput
 from trl import GRPOConfig, GRPOTrainer
 from trl.trainer.utils import add_fused_lm_head
 
@@ -54,11 +55,12 @@ class RepairTrainer(GRPOTrainer):
         config: Config,
         folder: Path,
         first: str,
+        begin: int,
         source: Callable[[int], StepBatch],
         on_step: StepHook,
         **kwargs: Any,
     ) -> None:
-        self._config, self._folder, self._first = config, folder, first
+        self._config, self._folder, self._first, self._begin = config, folder, first, begin
         self._source, self._on_step = source, on_step
         self._trained_BT: Tensor | None = None
         self._reference: PreTrainedModel | None = None
@@ -75,6 +77,11 @@ class RepairTrainer(GRPOTrainer):
         reference.requires_grad_(False).eval().to(self.accelerator.device)
         add_fused_lm_head(reference, temperature=self.temperature, outputs=("log_probs",))
         self._reference, self.beta = reference, beta
+
+    def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
+        if self._begin >= self._config.trainer.max_steps:  # the loop looks after a step only
+            return TrainOutput(self._begin, 0.0, {})
+        return super().train(*args, **kwargs)
 
     # One step -----------------------------------------------------------------------------------------------
 
@@ -234,6 +241,7 @@ def make_trainer(
         config=config,
         folder=folder,
         first=first,
+        begin=step,
         source=source,
         on_step=on_step,
         model=model,
@@ -269,6 +277,8 @@ def _arguments(config: Config, folder: Path) -> GRPOConfig:
         temperature=config.rollout.temperature,
         max_grad_norm=trainer.max_grad_norm,
         beta=0.0,  # see use_reference
+        # The estimator is k3 times the importance ratio: its gradient is that of the reverse KL (arXiv:2512.02556).
+        use_bias_correction_kl=True,
         disable_dropout=True,
         gradient_checkpointing=False,
         # One dummy prompt with two "generations" is one pass of the loop is one update.
