@@ -29,7 +29,7 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-def alike_rows(shared: int, lengths: tuple[int, ...] = (40, 33, 33, 25)) -> list[Row]:
+def alike_rows(shared: int, lengths: tuple[int, ...] = (40, 33, 33, 27)) -> list[Row]:
     """Attempts at one task: they begin with the same `shared` tokens, some of which are trained, and part there;
     what they have in common again after that is no beginning."""
     rng = random.Random(4)
