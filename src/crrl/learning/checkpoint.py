@@ -68,7 +68,12 @@ def verify(path: Path) -> Checkpoint:
     )
     try:
         manifest = json.loads((path / MANIFEST).read_text())
-        schema, step, policy = int(manifest["schema"]), int(manifest["step"]), str(manifest["policy"])
+        if (schema := int(manifest["schema"])) > SCHEMA:  # whatever else it holds
+            raise CrrlError(
+                f"{path} was written by a newer crrl (schema {schema}; this one knows {SCHEMA}).",
+                "Use that version: pip install --upgrade coderepair-rl",
+            )
+        step, policy = int(manifest["step"]), str(manifest["policy"])
         files = {str(name): (int(size), int(crc)) for name, (size, crc) in manifest["files"].items()}
     except OSError as error:
         raise CrrlError(
@@ -77,11 +82,6 @@ def verify(path: Path) -> Checkpoint:
         ) from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CrrlError(f"{path / MANIFEST} is damaged ({type(error).__name__}: {error}).", remedy) from error
-    if schema > SCHEMA:
-        raise CrrlError(
-            f"{path} was written by a newer crrl (schema {schema}; this one knows {SCHEMA}).",
-            "Use that version: pip install --upgrade coderepair-rl",
-        )
     for name, (size, crc) in files.items():
         file = path / name
         if not file.is_file():

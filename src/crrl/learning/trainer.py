@@ -12,6 +12,7 @@ step's gradient does not grow as more groups agree. For `dr_grpo` (arXiv:2503.20
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
@@ -186,7 +187,8 @@ class RepairTrainer(GRPOTrainer):
                 "scheduler": scheduler.state_dict(),
                 "rng": torch.get_rng_state(),
             }
-            torch.save(state, folder / STATE)
+            with open(folder / STATE, "wb") as file:  # by its path, torch would not say that the disk is full
+                torch.save(state, file)
 
         checkpoint.write(self._folder / "checkpoints", step, self._first, self._config.trainer.keep_checkpoints, fill)
 
@@ -234,7 +236,7 @@ def make_trainer(
     if resume_from is not None:
         known = checkpoint.verify(resume_from)
         first, step = known.policy, known.step
-        state = torch.load(resume_from / STATE, weights_only=True)
+        state = _read_state(resume_from / STATE)
         optimizer.load_state_dict(state["optimizer"])
         scheduler.load_state_dict(state["scheduler"])
     made = RepairTrainer(
@@ -259,6 +261,16 @@ def make_trainer(
     if resume_from is not None:
         torch.set_rng_state(state["rng"])
     return made
+
+
+def _read_state(file: Path) -> dict[str, Any]:
+    try:
+        return torch.load(file, weights_only=True, map_location="cpu")
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise CrrlError(
+            f"{file} cannot be read as the state of a trainer ({type(error).__name__}).",
+            f"To start from the weights alone: crrl train RECIPE model.path={file.parent}",
+        ) from error
 
 
 def _never(**_: Any) -> list[float]:
