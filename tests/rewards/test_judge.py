@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 import signal
 import statistics
@@ -196,3 +197,11 @@ def _alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
+
+
+async def test_code_that_never_ends_costs_its_cpu_limit_and_no_more(judge: PytestJudge) -> None:
+    endless = make_task()
+    endless = dataclasses.replace(endless, test=dataclasses.replace(endless.test, cpu_s=1, timeout_s=30))
+    results = await judge.run(endless, diff({"stats.py": BUGGY + "while True: pass\n"}))
+    assert set(results.tests.values()) == {"missing"}
+    assert 0.5 < results.cpu_s < 2 and results.wall_s < 30

@@ -188,7 +188,7 @@ class PytestJudge:
             "cwd": command.cwd,
             "env": {"PATH": "/usr/bin:/bin", "HOME": "/tmp", "LANG": "C.UTF-8", **command.env},
             "timeout_s": task.test.timeout_s,
-            "limits": self.limits.wire(),
+            "limits": self.limits.wire() | {"cpu": min(self.limits.cpu_s, task.test.cpu_s)},
         }
 
     async def _ask(self, request: dict[str, Any]) -> dict[str, Any]:

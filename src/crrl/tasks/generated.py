@@ -197,7 +197,8 @@ def to_task(bug: GeneratedBug, id: str, split: str) -> Task:
             fail_to_pass=[ids[i] for i in bug.failing],
             pass_to_pass=[id for i, id in enumerate(ids) if i not in set(bug.failing)],
             restore={test_path: _test_file(module, bug.function, bug.cases)},
-            timeout_s=10.0,
+            timeout_s=20.0,
+            cpu_s=1,  # a run takes 0.02 s; a repair attempt may loop for ever
         ),
         solution=_solution(bug),
         provenance={"mutation": bug.kind, "function": bug.function, "generator": VERSION},

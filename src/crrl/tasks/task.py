@@ -42,6 +42,7 @@ class TestPlan:
         pass_to_pass: ids that pass on the buggy tree and must still pass (PASS_TO_PASS).
         restore: relative path -> text; put back before the tests run (hidden tests included).
         timeout_s: wall limit of one judged run.
+        cpu_s: CPU limit of each of its processes; unlike the wall limit, a busy machine does not bring it nearer.
     """
 
     __test__ = False  # not a pytest class
@@ -52,6 +53,7 @@ class TestPlan:
     pass_to_pass: list[str]
     restore: dict[str, str] = field(default_factory=dict)
     timeout_s: float = 60.0
+    cpu_s: int = 600
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,37 @@
+"""Everything an episode runs on, real, but for the engine, which plays demonstrations."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+from rollout_kit import BUGS, rollout_config
+
+from crrl.engines.load import load_tokenizer
+from crrl.engines.scripted import ScriptedEngine
+from crrl.models import model_folder
+from crrl.rollout.demonstrated import demonstrating_engine
+from crrl.rollout.episode import Parts
+from crrl.rollout.worker import build
+
+
+@pytest.fixture(scope="session")
+def state_dir() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="crrl-test-", dir="/var/tmp") as folder:
+        os.chmod(folder, 0o755)
+        yield Path(folder)
+
+
+@pytest.fixture
+def engine() -> ScriptedEngine:
+    return demonstrating_engine(BUGS, load_tokenizer(model_folder("tiny")), step=16)
+
+
+@pytest.fixture
+async def parts(state_dir: Path, engine: ScriptedEngine) -> AsyncIterator[Parts]:
+    async with AsyncExitStack() as closing:
+        yield await build(rollout_config(state_dir), engine, closing)

@@ -1,0 +1,177 @@
+"""One episode: what its outcome is, and whose fault (invariant 2)."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+from typing import Any
+
+import psutil
+import pytest
+from rollout_kit import BUGS, attempt
+
+from crrl.agents.api import AgentExit, AgentLimits, Endpoint
+from crrl.engines.scripted import ScriptedEngine
+from crrl.errors import LostError
+from crrl.learning.rows import rows_of
+from crrl.rollout import episode as episode_module
+from crrl.rollout.episode import Parts, run_episode
+from crrl.sandbox.api import Box
+from crrl.tasks.task import Command, Task
+
+
+async def test_a_repair_is_scored(parts: Parts) -> None:
+    episode = await run_episode(attempt(), parts)
+    assert episode.outcome == "scored" and episode.exit_reason == "finished" and episode.well_formed
+    assert episode.verdict is not None and episode.verdict.solved and episode.verdict.reward == 1.0
+    assert episode.verdict.components["diff_similarity"] == 1.0
+    assert f"+    {BUGS[0].new_line}" in " ".join(episode.patch.split("\n")) or BUGS[0].new_line in episode.patch
+    assert [len(s.ids) == len(s.logprobs) == len(s.versions) for s in episode.samples] == [True] * 3
+    assert {"start", "agent", "engine_wait", "patch", "judge"} <= set(episode.timings)
+
+
+async def test_every_sampled_token_of_an_episode_is_trained_once(parts: Parts) -> None:
+    """Token truth, through agent, client, gateway and renderer (invariant 1)."""
+    episode = await run_episode(attempt(), parts)
+    rows, counts = rows_of(episode, 1.0)
+    sampled = [id for sample in episode.samples for id in sample.ids]
+    (row,) = rows
+    assert [id for id, trained in zip(row.ids, row.loss_mask, strict=True) if trained] == sampled
+    assert counts.left_out == {} and row.ids == episode.samples[-1].prompt_ids + episode.samples[-1].ids
+
+
+async def test_the_same_attempt_gives_the_same_episode(parts: Parts) -> None:
+    first, second = [await run_episode(attempt(3), parts) for _ in range(2)]
+    assert [s.ids for s in first.samples] == [s.ids for s in second.samples] and first.patch == second.patch
+    assert second.verdict is not None and second.verdict.cached
+
+
+class Scripted:
+    """An agent of the test: does what it is told to the box."""
+
+    def __init__(self, act: Any) -> None:
+        self.act = act
+
+    async def run(self, box: Box, task: Task, endpoint: Endpoint, limits: AgentLimits) -> AgentExit:
+        return await self.act(box, task, endpoint, limits)
+
+    async def close(self) -> None: ...
+
+
+def with_agent(parts: Parts, act: Any, **changed: Any) -> Parts:
+    return dataclasses.replace(parts, agent=Scripted(act), **changed)
+
+
+@pytest.mark.parametrize(
+    ("reason", "outcome"),
+    [
+        ("finished", "scored"),
+        ("error", "scored"),
+        ("turn_limit", "truncated"),
+        ("token_limit", "truncated"),
+        ("time_limit", "truncated"),
+        ("context_length", "truncated"),
+    ],
+)
+async def test_outcomes(parts: Parts, reason: Any, outcome: str) -> None:
+    async def act(*_: Any) -> AgentExit:
+        return AgentExit(reason)
+
+    episode = await run_episode(attempt(), with_agent(parts, act))
+    assert episode.outcome == outcome and episode.exit_reason == reason
+    assert episode.verdict is not None and not episode.verdict.solved and not episode.well_formed
+
+
+async def test_an_agent_that_crashes_is_scored_on_what_it_left(parts: Parts) -> None:
+    async def act(box: Box, task: Task, *_: Any) -> AgentExit:
+        bug = BUGS[0]
+        await box.write(bug.path, bug.fixed.encode())
+        raise RuntimeError("agent bug")
+
+    episode = await run_episode(attempt(), with_agent(parts, act))
+    assert episode.outcome == "scored" and episode.exit_reason == "error"
+    assert episode.verdict is not None and episode.verdict.solved
+
+
+@pytest.mark.parametrize("command", ["kill -9 -1", "kill -9 1", "kill -STOP -1 & sleep 60", ":(){ :|:& };: ; sleep 60"])
+async def test_an_agent_that_attacks_its_own_box_is_scored(parts: Parts, command: str) -> None:
+    """Lost needs a cause on our side of the wall."""
+
+    async def act(box: Box, *_: Any) -> AgentExit:
+        result = await box.exec(["bash", "-c", command], timeout_s=2)
+        assert result.reason != "lost"
+        return AgentExit("finished")
+
+    assert (await run_episode(attempt(), with_agent(parts, act))).outcome == "scored"
+
+
+async def test_an_agent_that_does_not_stop_is_stopped(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(episode_module, "WALL_GRACE_S", 0.2)
+
+    async def act(box: Box, *_: Any) -> AgentExit:
+        await box.exec(["sleep", "100"], timeout_s=100)
+        raise AssertionError("not reached")
+
+    episode = await asyncio.wait_for(run_episode(attempt(), with_agent(parts, act, wall_s=0.3)), 20)
+    assert episode.outcome == "truncated" and episode.exit_reason == "time_limit"
+
+
+async def test_waiting_for_the_engine_is_not_charged(parts: Parts, engine: ScriptedEngine) -> None:
+    await engine.pause()
+    running = asyncio.create_task(run_episode(attempt(), dataclasses.replace(parts, wall_s=2.0)))
+    await asyncio.sleep(3.0)
+    await engine.resume()
+    episode = await running
+    assert episode.outcome == "scored" and episode.exit_reason == "finished"
+    assert episode.timings["engine_wait"] > 2.0
+
+
+async def test_an_engine_that_fails_loses_the_try(parts: Parts, engine: ScriptedEngine) -> None:
+    empty = ScriptedEngine([])
+    parts.gateway.engine = empty
+    with pytest.raises(LostError, match="engine_failed"):
+        await run_episode(attempt(), parts)
+
+
+async def test_a_box_that_dies_by_our_fault_loses_the_try(parts: Parts) -> None:
+    async def act(box: Box, *_: Any) -> AgentExit:
+        for process in psutil.Process().children(recursive=True):
+            if process.name() == "bwrap":
+                process.kill()
+        result = await box.exec(["true"])
+        raise LostError("sandbox_died") if result.reason == "lost" else AssertionError(result)
+
+    with pytest.raises(LostError):
+        await run_episode(attempt(), with_agent(parts, act))
+
+
+async def test_set_up_runs_first_and_a_failing_one_is_our_fault(parts: Parts) -> None:
+    task = dataclasses.replace(attempt().task, setup=[Command(["bash", "-c", "echo ready > made.txt"])])
+
+    async def act(box: Box, *_: Any) -> AgentExit:
+        assert await box.read("made.txt") == b"ready\n"
+        return AgentExit("finished")
+
+    await run_episode(attempt(task=task), with_agent(parts, act))
+    broken = dataclasses.replace(task, setup=[Command(["bash", "-c", "echo no compiler; exit 2"])])
+    with pytest.raises(LostError, match="no compiler"):
+        await run_episode(attempt(task=broken), with_agent(parts, act))
+
+
+async def test_sessions_cannot_reach_each_other(parts: Parts) -> None:
+    """What an agent knows opens its own session alone, and only until its episode is over."""
+    import httpx
+
+    endpoints: list[Endpoint] = []
+
+    async def act(box: Box, task: Task, endpoint: Endpoint, limits: AgentLimits) -> AgentExit:
+        endpoints.append(endpoint)
+        return AgentExit("finished")
+
+    await run_episode(attempt(), with_agent(parts, act))
+    body = json.dumps({"model": "policy", "messages": [{"role": "user", "content": "x"}]})
+    async with httpx.AsyncClient() as client:
+        headers = {"authorization": f"Bearer {endpoints[0].api_key}"}
+        answer = await client.post(endpoints[0].base_url + "/chat/completions", content=body, headers=headers)
+    assert answer.status_code in (401, 404)

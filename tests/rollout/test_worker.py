@@ -1,0 +1,148 @@
+"""The worker process and its client: killed, stopped, refused; 32 agents at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from rollout_kit import attempt, rollout_config
+
+from crrl.engines.scripted import ScriptedEngine
+from crrl.engines.wire import EngineServer
+from crrl.errors import CrrlError, LostError
+from crrl.rollout import client as client_module
+from crrl.rollout.api import Episode
+from crrl.rollout.client import RolloutClient
+
+
+class Running:
+    """A client with its worker, and what it reported."""
+
+    def __init__(self, client: RolloutClient) -> None:
+        self.client = client
+        self.lost: list[LostError] = []
+        self.episodes: list[Episode] = []
+
+    def run(self, count: int) -> list[Episode]:
+        self.client.run([attempt(i) for i in range(count)], self.episodes.append)
+        return self.episodes
+
+
+@pytest.fixture
+def running(state_dir: Path, engine: ScriptedEngine, tmp_path: Path) -> Iterator[Running]:
+    with tempfile.TemporaryDirectory() as short:  # the path of a socket is limited to 107 characters
+        server = EngineServer(engine, Path(short) / "engine.sock")
+        lost: list[LostError] = []
+        config = rollout_config(state_dir, Path(short) / "engine.sock")
+        client = RolloutClient(config, tmp_path / "log.txt", lambda _id, _task, error: lost.append(error))
+        made = Running(client)
+        made.lost = lost
+        client.start()
+        yield made
+        client.close()
+        server.close()
+
+
+def descendants(pid: int) -> list[psutil.Process]:
+    return psutil.Process(pid).children(recursive=True)
+
+
+def test_32_agents_at_once_and_none_lost(running: Running) -> None:
+    episodes = running.run(32)
+    assert sorted(e.id for e in episodes) == sorted(f"a{i}" for i in range(32))
+    assert {e.outcome for e in episodes} == {"scored"} and running.lost == []
+    assert all(e.verdict and e.verdict.solved for e in episodes)
+    assert running.client.usage().peak_memory_bytes > 10_000_000
+
+
+def test_a_killed_worker_loses_no_finished_episode(running: Running) -> None:
+    """kill -9 in the middle: what was in flight starts again under the same ids, what was done is not repeated."""
+    first = running.client.pid
+    assert first is not None
+    below: list[psutil.Process] = []
+
+    def kill() -> None:
+        while len(running.episodes) < 4:
+            time.sleep(0.01)
+        below.extend(descendants(first))
+        os.kill(first, signal.SIGKILL)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    episodes = running.run(24)
+    killer.join()
+    assert sorted(e.id for e in episodes) == sorted(f"a{i}" for i in range(24))
+    assert {e.outcome for e in episodes} == {"scored"} and running.client.pid != first
+    assert running.lost and {error.cause for error in running.lost} == {"worker_died"}
+    _, alive = psutil.wait_procs(below, timeout=10)
+    assert alive == []  # no box, no judge outlives its worker
+
+
+def test_a_hanging_worker_is_replaced(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_module, "SILENCE_S", 5.0)
+    assert running.client.pid is not None
+    os.kill(running.client.pid, signal.SIGSTOP)
+    assert {e.outcome for e in running.run(3)} == {"scored"}
+    assert {error.cause for error in running.lost} == {"worker_died"}
+
+
+def test_a_worker_that_cannot_work_says_why(state_dir: Path, tmp_path: Path) -> None:
+    config = rollout_config(state_dir, tmp_path / "nobody.sock")
+    client = RolloutClient(config, tmp_path / "log.txt", lambda *_: None)
+    with pytest.raises(CrrlError, match="engine"):
+        client.start()
+
+
+def test_close_ends_everything(running: Running) -> None:
+    running.run(2)
+    assert running.client.pid is not None
+    below = [psutil.Process(running.client.pid), *descendants(running.client.pid)]
+    running.client.close()
+    _, alive = psutil.wait_procs(below, timeout=10)
+    assert alive == []
+
+
+OWNER = """
+import sys, time
+from pathlib import Path
+sys.path.insert(0, {kit!r})
+from rollout_kit import BUGS, attempt, rollout_config
+from crrl.engines.load import load_tokenizer
+from crrl.engines.wire import EngineServer
+from crrl.models import model_folder
+from crrl.rollout.client import RolloutClient
+from crrl.rollout.demonstrated import demonstrating_engine
+engine = demonstrating_engine(BUGS, load_tokenizer(model_folder("tiny")), step=4, delay=0.2)
+server = EngineServer(engine, Path({sockets!r}) / "e.sock")
+config = rollout_config(Path({state!r}), Path({sockets!r}) / "e.sock")
+client = RolloutClient(config, Path({sockets!r}) / "log.txt", lambda *_: None)
+client.start()
+print(client.pid, flush=True)
+client.run([attempt(i) for i in range(8)], lambda e: None)
+"""
+
+
+def test_a_worker_ends_with_the_process_that_owns_it(state_dir: Path) -> None:
+    """kill -9 of the trainer: the worker, its boxes and its judge go too."""
+    with tempfile.TemporaryDirectory() as sockets:
+        code = OWNER.format(kit=str(Path(__file__).parent), sockets=sockets, state=str(state_dir))
+        owner = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+        assert owner.stdout is not None
+        worker = psutil.Process(int(owner.stdout.readline()))
+        deadline = time.monotonic() + 30
+        while len(below := descendants(worker.pid)) < 12 and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert len(below) >= 12  # boxes are up
+        owner.kill()
+        owner.wait()
+        _, alive = psutil.wait_procs([worker, *below], timeout=20)
+        assert alive == []
