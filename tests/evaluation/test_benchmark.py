@@ -51,15 +51,15 @@ def test_everything_lost_gives_the_widest_interval_and_no_claim() -> None:
 
 
 def test_json_has_the_fields_of_the_design() -> None:
-    before = {("s", d): [episode(str(i), i < 2) for i in range(9)] for d in ("sampled", "greedy")}
-    after = {("s", "sampled"): [episode(str(i), i < 7) for i in range(9)]}
+    before = {("s", "sampled"): [episode(str(i), i < 2) for i in range(9)]}
+    after = {("s", d): [episode(str(i), i < 7) for i in range(9)] for d in ("sampled", "greedy")}
     splits = json.loads(json.dumps(assemble(before, after), allow_nan=False))
     sampled = splits["s"]["sampled"]
     assert {"solved", "total", "rate", "ci95"} <= sampled["before"].keys()
     assert (sampled["after"]["solved"], sampled["after"]["total"]) == (7, 9)
     assert {"points", "ci95", "p"} <= sampled["difference"].keys()
     assert sampled["difference"]["ci95"][0] < sampled["difference"]["points"] < sampled["difference"]["ci95"][1]
-    assert "after" not in splits["s"]["greedy"] and "difference" not in splits["s"]["greedy"]
+    assert "before" not in splits["s"]["greedy"] and "difference" not in splits["s"]["greedy"]
 
 
 def test_attempts_are_stable_and_before_and_after_share_their_noise() -> None:

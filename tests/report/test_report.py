@@ -13,7 +13,7 @@ from crrl.report.curve import Mark, Series, curve_svg, smooth
 from crrl.report.display import Display
 from crrl.report.html import Step, Transcript, Turn, render, write_report
 from crrl.report.plain import clean, seconds
-from crrl.report.summary import Summary, print_closing, write_atomically
+from crrl.report.summary import Summary, next_steps, print_closing, write_atomically
 from crrl.report.time_breakdown import TimeBreakdown, peak_memory_bytes
 
 HOSTILE = "</pre></script><script>alert(1)</script><img src=x onerror=alert(2)>\"'&\x1b[2J\u202e{{ 7*7 }}"
@@ -100,7 +100,7 @@ def test_summary_json_and_the_closing_table(tmp_path: Path) -> None:
     assert value["schema"] == 1 and value["versions"]["python"] and value["machine"]
     assert value["splits"]["rl_instances"]["sampled"]["difference"]["p"] == 1e-9
     out = io.StringIO()
-    print_closing(one, console=Console(file=out, width=80, highlight=False))
+    print_closing(one, "Run x", next_steps(one.run), console=Console(file=out, width=80, highlight=False))
     text = out.getvalue()
     for shown in (
         "18% (12–27)",

@@ -31,7 +31,7 @@ class Seen:
         )
 
     async def until(self, count: int) -> None:
-        while len(self.episodes) < count:
+        while len(self.episodes) < count:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
 

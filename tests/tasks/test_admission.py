@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from crrl import sandbox
+from crrl.rewards.api import TestResults
 from crrl.rewards.judge import PytestJudge
 from crrl.tasks.admission import admit, fingerprint, recorded
 from crrl.tasks.generated import SPLITS, generate
@@ -24,10 +25,6 @@ async def judge() -> AsyncIterator[PytestJudge]:
     yield made
     await made.close()
     await boxes.close()
-
-
-def with_files(task: Task, **files: str) -> Task:
-    return replace(task, source=replace(task.source, files={**(task.source.files or {}), **files}))
 
 
 async def test_generated_tasks_are_admitted(judge: PytestJudge) -> None:
@@ -47,18 +44,21 @@ async def test_a_task_that_is_not_broken_or_not_repaired_is_refused(judge: Pytes
     assert (await admit(foreign, judge)).status == "broken"
 
 
-async def test_a_coin_toss_is_flaky(judge: PytestJudge) -> None:
-    """Buggy code whose tests pass every other time (the judge lets nothing persist, so: a clock)."""
-    task = generate("train", 0, 0)
-    (path,) = task.test.restore
-    tossed = "import os\n\ndef test_coin():\n    assert os.urandom(1)[0] < 128\n"
-    flaky = replace(
-        task,
-        solution="diff --git a/note.txt b/note.txt\nnew file mode 100644\n--- /dev/null\n+++ b/note.txt\n@@ -0,0 +1 @@\n+x\n",
-        test=replace(task.test, fail_to_pass=[f"{path}::test_coin"], pass_to_pass=[], restore={path: tossed}),
-    )
-    statuses = {(await admit(flaky, judge)).status for _ in range(4)}
-    assert statuses <= {"flaky", "broken"} and "admitted" not in statuses
+class EverySecondTime:
+    """A judge for whom every second repair did not happen."""
+
+    def __init__(self, judge: PytestJudge) -> None:
+        self.judge, self.calls = judge, 0
+
+    async def run_anew(self, task: Task, patch: str) -> TestResults:
+        self.calls += bool(patch)
+        return await self.judge.run_anew(task, patch if self.calls % 2 else "")
+
+
+async def test_what_passes_sometimes_is_flaky(judge: PytestJudge) -> None:
+    admission = await admit(generate("train", 0, 0), EverySecondTime(judge))
+    assert (admission.status, admission.empty, admission.fixed) == ("flaky", 3, 2)
+    assert "fixed: " in admission.reasons[0]
 
 
 @pytest.mark.parametrize("seed", RECORDED_SEEDS)

@@ -94,5 +94,3 @@ def test_the_random_floor_is_low_and_repeatable() -> None:
         floor = random_floor(split, 0, 60)
         assert floor == random_floor(split, 0, 60) and floor.total == 180
         assert 0 < floor.solved / floor.total < 0.35
-
-

@@ -10,9 +10,12 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils.logging import disable_progress_bar
 
 from crrl.engines.local import LocalEngine
 from crrl.errors import CrrlError
+
+disable_progress_bar()  # one shard in a second; bars would tear the run's own display
 
 
 def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:

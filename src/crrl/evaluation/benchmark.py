@@ -146,16 +146,15 @@ def _by_task(episodes: Iterable[Episode]) -> dict[tuple[str, int], Episode]:
 Cells = Mapping[tuple[str, str], Sequence[Episode]]  # (split, decoding) -> episodes
 
 
-def assemble(before: Cells, after: Cells | None = None) -> dict[str, dict[str, dict[str, Any]]]:
-    """`{split: {decoding: {before, after, difference}}}` as plain JSON values; before a run has its second
-    evaluation (`after` None or a cell missing) only what exists is there."""
+def assemble(before: Cells, after: Cells) -> dict[str, dict[str, dict[str, Any]]]:
+    """`{split: {decoding: {before, after, difference}}}` as plain JSON values; of one policy alone (`before` is
+    empty) there is only `after`."""
     splits: dict[str, dict[str, dict[str, Any]]] = {}
-    for (split, decoding), episodes in before.items():
-        cell: dict[str, Any] = {"before": plain(SplitResult.of(episodes))}
-        later = (after or {}).get((split, decoding))
-        if later is not None:
-            cell["after"] = plain(SplitResult.of(later))
-            cell["difference"] = plain(Difference.of(episodes, later))
+    for (split, decoding), episodes in after.items():
+        cell: dict[str, Any] = {"after": plain(SplitResult.of(episodes))}
+        if (earlier := before.get((split, decoding))) is not None:
+            cell = {"before": plain(SplitResult.of(earlier)), **cell}
+            cell["difference"] = plain(Difference.of(earlier, episodes))
         splits.setdefault(split, {})[decoding] = cell
     return splits
 

@@ -89,8 +89,12 @@ async def push_and_prove(engine: Engine, model: nn.Module, version: int, bound: 
     ids = probe_ids(info.vocab_size, len(probe.logprobs) + 1)
     wanted = score(model, ids)
     if probe.version != version or info.version != version:
-        raise PushError(f"The engine serves version {info.version} after the push of version {version}.")
-    gaps = [abs(a - b) if a == a else float("inf") for a, b in zip(probe.logprobs, wanted, strict=True)]
+        raise PushError(
+            f"The engine serves version {info.version} after the push of version {version}.",
+            "Somebody else pushes to this engine, or it did not take the push. The run has stopped: resume it.",
+        )
+    gaps = [abs(a - b) for a, b in zip(probe.logprobs, wanted, strict=True)]
+    gaps = [gap if gap == gap else float("inf") for gap in gaps]  # NaN of either proves nothing
     at = max(range(len(gaps)), key=gaps.__getitem__)
     if not gaps[at] <= bound:
         raise PushError(

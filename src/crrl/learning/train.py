@@ -11,7 +11,7 @@ import json as jsonlib
 from typing import TYPE_CHECKING, cast
 
 from crrl.evaluation.benchmark import Decoding, Phase, assemble, evaluation_attempts
-from crrl.report.summary import Summary, print_closing
+from crrl.report.summary import Summary, next_steps, print_closing
 
 if TYPE_CHECKING:
     from crrl.conf.schema import Config
@@ -38,7 +38,7 @@ def train(config: Config, resume: str | None = None, json: bool = False) -> int:
     if json:
         print(jsonlib.dumps({"schema": summary.schema, "summary": str(run.folder / "summary.json")}))
     else:
-        print_closing(summary, config.runs_dir)
+        print_closing(summary, f"Run {summary.run}", next_steps(summary.run, config.runs_dir))
     return 0
 
 
@@ -52,11 +52,11 @@ def evaluate(config: Config, checkpoint: str, json: bool = False) -> int:
             cells = evaluate_policy(run, "eval")
         except KeyboardInterrupt:
             return INTERRUPTED
-        summary = run.summary(assemble(cells))
+        summary = run.summary(assemble({}, cells))
     if json:
         print(jsonlib.dumps({"schema": summary.schema, "splits": summary.splits, "random_floor": summary.random_floor}))
     else:
-        print_closing(summary, config.runs_dir)
+        print_closing(summary, f"Evaluation of {checkpoint}")
     return 0
 
 
@@ -105,7 +105,7 @@ def conclude(run: Run, before: Cells, after: Cells) -> Summary:
     """summary.json and report.html."""
     from crrl.report.from_journal import write_report_of
 
-    summary = run.summary(assemble(before, after) if before else assemble(after))
+    summary = run.summary(assemble(before, after))
     summary.write(run.folder)
     write_report_of(run.folder, summary, run.journal, run.tokenizer)
     return summary

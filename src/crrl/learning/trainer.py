@@ -292,7 +292,7 @@ def _arguments(config: Config, folder: Path) -> GRPOConfig:
         # The estimator is k3 times the importance ratio: its gradient is that of the reverse KL (arXiv:2512.02556).
         use_bias_correction_kl=True,
         disable_dropout=True,
-        gradient_checkpointing=False,
+        activation_checkpointing=False,
         # One dummy prompt with two "generations" is one pass of the loop is one update.
         per_device_train_batch_size=2,
         num_generations=2,

@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
 
@@ -139,21 +140,22 @@ def rows(summary: Summary) -> list[list[str]]:
                     decoding,
                     _rate(before),
                     _rate(after),
-                    change(difference) if difference else "–",
-                    p_value(difference["p"]) if difference else "–",
-                    percent(last["well_formed"]) if "well_formed" in last else "–",
-                    percent(floor["rate"]) if floor else "–",
+                    change(difference) if difference else NOTHING,
+                    p_value(difference["p"]) if difference else NOTHING,
+                    percent(last["well_formed"]) if "well_formed" in last else NOTHING,
+                    percent(floor["rate"]) if floor else NOTHING,
                 ]
             )
     return table
 
 
+NOTHING = "–"
 COLUMNS = ("tasks", "decoding", "before", "after", "points [95%]", "p", "well-formed", "floor")
 WIDTHS = (8, 12, 12, 15, 9, 11, 5)  # of all but the first, which stands above its block: fits 80 characters
 
 
 def _rate(result: Mapping[str, Any] | None) -> str:
-    return f"{percent(result['rate'])} ({interval(result['ci95'])})" if result else "–"
+    return f"{percent(result['rate'])} ({interval(result['ci95'])})" if result else NOTHING
 
 
 def where_time_went(spent: Mapping[str, Spent] | Mapping[str, float], total: float) -> list[tuple[str, float, float]]:
@@ -187,36 +189,35 @@ def next_steps(run: str, runs_dir: str = "runs", finished: bool = True) -> list[
     ]
 
 
-def _block() -> Table:
+def _block(shown: Sequence[int], compared: bool) -> Table:
     table = Table(box=None, padding=(0, 1, 0, 0), header_style="dim")
-    for column, width in zip(COLUMNS[1:], WIDTHS, strict=True):
+    for index in shown:
+        column = COLUMNS[index] if compared or COLUMNS[index] != "after" else "solved"
         side: Literal["left", "right"] = "left" if column == "decoding" else "right"
-        table.add_column(column, justify=side, no_wrap=True, min_width=width)
+        table.add_column(column, justify=side, no_wrap=True, min_width=WIDTHS[index - 1])
     return table
 
 
-def print_closing(summary: Summary, runs_dir: str = "runs", console: Console | None = None) -> None:
-    """What the run came to, and what to type next."""
+def print_closing(
+    summary: Summary, title: str, steps: Sequence[tuple[str, str]] = (), console: Console | None = None
+) -> None:
+    """What a run or an evaluation came to, and what to type next (`steps`)."""
     out = console or Console(highlight=False)
-    title = f"Run {summary.run}" + (" · CONTROL RUN, rewards shuffled" if summary.control else "")
     out.print()
-    out.print(title, style="bold", markup=False)
-    last_tasks, block = "", _block()
-    for tasks, *cells in rows(summary):
-        if tasks != last_tasks:
-            if last_tasks:
-                out.print(block)
-            out.print(f"\n{tasks[0].upper()}{tasks[1:]}", style="cyan", markup=False)
-            block, last_tasks = _block(), tasks
-        block.add_row(*cells)
-    if last_tasks:
+    out.print(title + (" · CONTROL RUN, rewards shuffled" if summary.control else ""), style="bold", markup=False)
+    table = rows(summary)
+    shown = [i for i in range(1, len(COLUMNS)) if any(row[i] != NOTHING for row in table)]
+    compared = COLUMNS.index("before") in shown
+    for tasks, found in groupby(table, key=lambda row: row[0]):
+        out.print(f"\n{tasks[0].upper()}{tasks[1:]}", style="cyan", markup=False)
+        block = _block(shown, compared)
+        for row in found:
+            block.add_row(*(row[i] for i in shown))
         out.print(block)
-    out.print()
-    out.print(
-        "95% intervals: Wilson for rates, Newcombe's paired one for points.\n"
-        "p: exact McNemar test. floor: a policy that edits at random.",
-        style="dim",
+    intervals = (
+        "Wilson for rates, Newcombe's paired one for points.\np: exact McNemar test. " if compared else "Wilson. "
     )
+    out.print(f"\n95% intervals: {intervals}floor: a policy that edits at random.", style="dim")
     counts = summary.episodes
     total = summary.seconds.get("total", sum(summary.seconds.values()))
     out.print(
@@ -226,8 +227,8 @@ def print_closing(summary: Summary, runs_dir: str = "runs", console: Console | N
     )
     spent = where_time_went(summary.seconds, total)
     out.print("Where the time went: " + " · ".join(f"{n} {seconds(s)} ({share:.0%})" for n, s, share in spent[:7]))
-    out.print("\nNext:", style="bold")
-    steps = next_steps(summary.run, runs_dir)
-    width = max(len(command) for command, _ in steps)
+    if steps:
+        out.print("\nNext:", style="bold")
+    width = max((len(command) for command, _ in steps), default=0)
     for command, says in steps:
         out.print(f"  {command:<{width}}  ", says, style=None, soft_wrap=True, markup=False)

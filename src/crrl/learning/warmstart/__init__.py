@@ -13,7 +13,7 @@ import os
 import time
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from crrl.conf.schema import WarmstartConfig
@@ -24,9 +24,8 @@ TOKENIZER_SAMPLE = 1500  # demonstrations
 
 def make(config: WarmstartConfig) -> None:
     """Run the recipe to its end; prints progress; the model is in `config.out` when it returns."""
-    from transformers import PreTrainedTokenizerFast
-
     from crrl.agents.prompts import load_prompts
+    from crrl.engines.load import load_tokenizer
     from crrl.learning.warmstart import pool, sft
     from crrl.learning.warmstart.tokenizer import train_tokenizer
 
@@ -48,7 +47,7 @@ def make(config: WarmstartConfig) -> None:
         sample = pool.demonstrations(pool_settings, 0, TOKENIZER_SAMPLE, prompts.user, tools)
         texts = ("".join(segment.text for segment in episode) for episode in sample)
         train_tokenizer(texts, tools, VOCABULARY).save_pretrained(tokenizer_folder)
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(tokenizer_folder)
+    tokenizer: Any = load_tokenizer(tokenizer_folder)
     say = partial(print, flush=True)
     made = pool.make_pool(
         pool_settings, tokenizer, prompts.user, tools, state / "pool",
