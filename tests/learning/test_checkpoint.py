@@ -1,4 +1,4 @@
-"""Checkpoints: resumed is as if never stopped; damaged is refused; full disks and kills leave only whole ones."""
+"""Checkpoints: what is damaged is refused; full disks and kills leave only whole ones."""
 
 from __future__ import annotations
 
@@ -15,13 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from learning_kit import Rows, random_rows, tiny_model, trainer_of
+from learning_kit import Rows, random_rows, trainer_of
 
-from crrl.engines.load import load_model, load_tokenizer
+from crrl.engines.load import load_model
 from crrl.errors import CrrlError
 from crrl.learning import checkpoint
-from crrl.learning.trainer import STATE
 
 
 def names(folder: Path) -> list[str]:
@@ -32,70 +30,6 @@ def fill(folder: Path) -> None:
     (folder / "weights").write_bytes(bytes(range(256)) * 40)
     (folder / "part").mkdir()
     (folder / "part" / "state").write_text("state")
-
-
-# Resuming -----------------------------------------------------------------------------------------------------
-
-
-def test_a_resumed_run_ends_with_the_same_bits(tmp_path: Path) -> None:
-    """Killed in step 3, after two steps were saved: step 2 is taken again."""
-    settings: dict[str, Any] = {
-        **{"max_steps": 5, "save_steps": 2, "keep_checkpoints": 1, "learning_rate": 1e-2, "max_grad_norm": 1.0},
-        **{"schedule": "cosine", "warmup_steps": 1, "weight_decay": 0.1},
-    }
-    tiny_model().save_pretrained(tmp_path / "model")
-    whole = Rows(random_rows)
-    trainer_of(tmp_path / "whole", whole, load_model(tmp_path / "model"), **settings).train()
-
-    stopped = Rows(random_rows, stop_at=3)
-    with pytest.raises(KeyError, match="stop"):
-        trainer_of(tmp_path / "run", stopped, load_model(tmp_path / "model"), **settings).train()
-    found = checkpoint.latest(tmp_path / "run")
-    assert found is not None and checkpoint.step_of(found) == 2
-    torch.manual_seed(12345)  # another process, with another past
-    resumed = Rows(random_rows)
-    trainer_of(tmp_path / "run", resumed, load_model(found), found, **settings).train()
-
-    assert [step for step, _ in resumed.taken] == [2, 3, 4]
-    assert stopped.taken + resumed.taken[1:] == whole.taken and resumed.taken[0] == whole.taken[2]
-    assert len({metrics["learning_rate"] for _, metrics in whole.taken}) == 5
-    ends = [tmp_path / name / "checkpoints" / "step-5" for name in ("whole", "run")]
-    assert names(ends[0].parent) == names(ends[1].parent) == ["step-5"]
-    assert names(ends[0]) == names(ends[1])
-    for file in names(ends[0]):
-        if file not in (STATE, checkpoint.MANIFEST):
-            assert (ends[0] / file).read_bytes() == (ends[1] / file).read_bytes(), file
-    states = [torch.load(end / STATE, weights_only=True) for end in ends]
-    assert_equal(states[0]["optimizer"], states[1]["optimizer"])
-    assert_equal(states[0]["scheduler"], states[1]["scheduler"])
-    assert checkpoint.verify(ends[0]).policy == checkpoint.verify(ends[1]).policy
-    assert checkpoint.verify(ends[0]).policy == checkpoint.fingerprint(tiny_model())
-
-
-def assert_equal(a: Any, b: Any) -> None:
-    assert type(a) is type(b)
-    if isinstance(a, torch.Tensor):
-        assert torch.equal(a, b)
-    elif isinstance(a, dict):
-        assert list(a) == list(b)
-        for key in a:
-            assert_equal(a[key], b[key])
-    elif isinstance(a, list | tuple):
-        for x, y in zip(a, b, strict=True):
-            assert_equal(x, y)
-    else:
-        assert a == b
-
-
-def test_a_checkpoint_is_a_model_folder(tmp_path: Path) -> None:
-    trainer = trainer_of(tmp_path, Rows(random_rows), learning_rate=1e-2)
-    trainer.train()
-    found = checkpoint.latest(tmp_path)
-    assert found is not None
-    for name, tensor in load_model(found).state_dict().items():
-        assert torch.equal(tensor, trainer.policy.state_dict()[name])
-    assert load_tokenizer(found).chat_template == trainer.processing_class.chat_template
-    assert checkpoint.fingerprint(load_model(found)) != checkpoint.verify(found).policy
 
 
 # What is not believed -----------------------------------------------------------------------------------------
@@ -148,17 +82,6 @@ def test_what_is_not_whole_is_refused_with_a_remedy(tmp_path: Path, damage: Call
     with pytest.raises(CrrlError) as error:
         checkpoint.latest(tmp_path / "run")
     assert error.value.remedy and "go on from" not in error.value.remedy
-
-
-def test_a_checkpoint_without_a_trainers_state_is_refused(tmp_path: Path) -> None:
-    other = checkpoint.write(tmp_path / "checkpoints", 1, "policy", 1, fill).path
-    with pytest.raises(CrrlError, match=STATE) as error:
-        trainer_of(tmp_path, Rows(random_rows), resume_from=other)
-    assert "model.path=" in error.value.remedy
-    shutil.rmtree(other)
-    checkpoint.write(tmp_path / "checkpoints", 1, "policy", 1, lambda p: (p / STATE).write_bytes(b"not torch's"))
-    with pytest.raises(CrrlError, match=STATE):
-        trainer_of(tmp_path, Rows(random_rows), resume_from=other)
 
 
 # Full disks ---------------------------------------------------------------------------------------------------
