@@ -58,7 +58,7 @@ def test_hostile_text_never_becomes_markup() -> None:
     )
     page = render(
         summary(HOSTILE, HOSTILE),
-        [Step(1, {"solve": 0.5, HOSTILE: 1.0})],
+        [Step(1, {"solved": 0.5, HOSTILE: 1.0})],
         [transcript],
         HOSTILE,
         notice=HOSTILE,
@@ -74,7 +74,7 @@ def test_hostile_text_never_becomes_markup() -> None:
 
 
 def test_the_page_loads_nothing_and_is_written_whole(tmp_path: Path) -> None:
-    path = write_report(tmp_path, summary(), [Step(i, {"solve": i / 9, "entropy": 1.0}) for i in range(9)])
+    path = write_report(tmp_path, summary(), [Step(i, {"solved": i / 9, "entropy": 1 / (i + 1)}) for i in range(9)])
     page = path.read_text()
     tags = Tags()
     tags.feed(page)

@@ -41,7 +41,7 @@ MAX_TEXT = 20_000  # characters of one turn: a page stays readable whatever a mo
 
 @dataclass(frozen=True)
 class Step:
-    """One training step's metrics: reward, solve, entropy, lost, exploits, no_spread, ..."""
+    """One training step's metrics: `solved`, `reward`, `entropy`, `episodes_lost`, `groups_no_spread`..."""
 
     step: int
     metrics: Mapping[str, float]
@@ -152,7 +152,7 @@ def headline(summary: Summary) -> list[dict[str, str]]:
 
 def solve_curve(summary: Summary, steps: Sequence[Step]) -> str:
     """Solve rate in training, with the evaluations at both ends."""
-    series = [Series("training episodes", _points(steps, "solve"))]
+    series = [Series("training episodes", _points(steps, "solved"))]
     marks: list[Mark] = []
     last = max((s.step for s in steps), default=0)
     for index, (split, decodings) in enumerate(summary.splits.items(), start=1):
@@ -168,13 +168,13 @@ def solve_curve(summary: Summary, steps: Sequence[Step]) -> str:
 
 
 def small_curves(steps: Sequence[Step]) -> list[tuple[str, str]]:
-    """Everything else that was measured by step, each on its own scale."""
-    names = dict.fromkeys(name for s in steps for name in s.metrics if name != "solve")
+    """Everything else that was measured by step and changed, each on its own scale."""
+    names = dict.fromkeys(name for s in steps for name in s.metrics if name != "solved")
     drawn = []
     for name in names:
         points = _points(steps, name)
         top = max((y for _, y in points), default=0.0)
-        if points:
+        if len({y for _, y in points}) > 1:  # a flat line tells nothing that the table does not
             drawn.append(
                 (
                     name,
