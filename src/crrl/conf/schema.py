@@ -74,8 +74,11 @@ class Rewards:
 
 @dataclass
 class Objective:
-    loss: str = doc("TRL's `loss_type`: grpo, bnpo, dr_grpo, dapo", "dr_grpo")
-    advantage: str = doc("`centred` (reward − group mean) or `normalised` (also / group deviation)", "centred")
+    loss: str = doc("TRL's `loss_type`: grpo, bnpo, dr_grpo, dapo, cispo, sapo, vespo, luspo", "dr_grpo")
+    advantage: str = doc(
+        "`centred` (reward − group mean), `normalised` (also / deviation) or `leave_one_out` (− mean of the others)",
+        "centred",
+    )
     groups_per_step: int = doc("tasks in one step", 8)
     group_size: int = doc("attempts at each task", 8)
     beta: float = doc("weight of the KL to the first policy", 0.0)
