@@ -121,7 +121,7 @@ def shuffled(group: Group, seed: int) -> Group:
 def step_batch(groups: Sequence[Group], advantage: Advantage) -> StepBatch:
     """The rows of a step, in the order of `groups`.
 
-    Metrics: `reward` and `solved` are means over scored and truncated episodes; `episodes_*` by outcome;
+    Metrics: `reward`, `solved` and `well_formed` are means over scored and truncated episodes; `episodes_*` by outcome;
     `groups_*` add up to the number of groups; `tokens_*` of what was sampled.
     """
     rows: list[Row] = []
@@ -145,10 +145,11 @@ def step_batch(groups: Sequence[Group], advantage: Advantage) -> StepBatch:
             trained += [TrainedRow(episode.id, i, row_hash(row), value) for i, row in enumerate(of_episode)]
     everyone = [episode for group in groups for episode in group.episodes]
     rewards = [reward for group in groups for _, reward in scored_members(group)]
-    solved = [bool(e.verdict and e.verdict.solved) for e in everyone if e.outcome != "lost"]
+    counted = [e for e in everyone if e.outcome != "lost"]
     metrics = {
         "reward": sum(rewards) / len(rewards) if rewards else 0.0,
-        "solved": sum(solved) / len(solved) if solved else 0.0,
+        "solved": sum(bool(e.verdict and e.verdict.solved) for e in counted) / max(1, len(counted)),
+        "well_formed": sum(e.well_formed for e in counted) / max(1, len(counted)),
         **{f"episodes_{o}": sum(e.outcome == o for e in everyone) for o in ("scored", "truncated", "lost")},
         **kinds,
         "tokens_left_out": sum(counts.left_out.values()),
