@@ -1,0 +1,113 @@
+"""Whole runs as a user starts them: to the end, killed and resumed, interrupted, and twice the same."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from crrl.learning.replay import replay
+from crrl.rollout.journal import TRAIN, Journal
+
+SMALL = (
+    "trainer.max_steps=3 trainer.save_steps=2 objective.groups_per_step=2 objective.group_size=3 "
+    "evaluation.tasks_per_split=3 evaluation.splits=[rl_instances,sft_instances] evaluation.decodings=[sampled]"
+).split()
+EVALUATED = 2 * 2 * 3
+TRAINED = 3 * 2 * 3
+
+
+def start(runs: Path, *words: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "crrl.cli.main", "train", *words, f"runs_dir={runs}"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> str:
+    out, err = process.communicate(timeout=110)
+    assert process.returncode == 0, err
+    return out
+
+
+def finished(run: Path) -> int:
+    if not (run / "journal.sqlite").exists():
+        return 0
+    with Journal.open(run, read_only=True) as journal:
+        return sum(journal.phases().values())
+
+
+def when(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 90
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def check_whole(run: Path) -> dict:
+    """Every planned episode once, every trained row rebuilt, every file there."""
+    with Journal.open(run, read_only=True) as journal:
+        assert journal.phases() == {"before": EVALUATED // 2, "after": EVALUATED // 2, TRAIN: TRAINED}
+        assert [(s.step, s.state) for s in journal.steps()] == [(0, "trained"), (1, "trained"), (2, "trained")]
+        assert all(s.metrics["push_error"] < 1e-4 for s in journal.steps())
+        assert replay(journal.episodes(TRAIN), journal.trained_rows()).exact
+    assert sorted(p.name for p in (run / "checkpoints").iterdir()) == ["step-2", "step-3"]
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["episodes"]["lost"] == 0
+    assert summary["splits"]["rl_instances"]["sampled"]["difference"]["pairs"] == 3
+    assert (run / "report.html").read_text().startswith("<!doctype html>")
+    return summary
+
+
+def test_a_run_goes_from_start_to_end(tmp_path: Path) -> None:
+    out = finish(start(tmp_path, "quickstart", "run=whole", *SMALL))
+    assert "Held-out instances, families RL learns" in out and "crrl train resume=whole" in out
+    check_whole(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("after", [1, EVALUATED // 2 + 5, EVALUATED // 2 + 13])
+def test_kill_9_and_resume(tmp_path: Path, after: int) -> None:
+    """In the first evaluation, in a step, after a checkpoint."""
+    run = tmp_path / "killed"
+    process = start(tmp_path, "quickstart", "run=killed", *SMALL)
+    when(lambda: finished(run) >= after)
+    process.kill()
+    process.communicate()
+    kept = finished(run)
+    assert after <= kept < EVALUATED + TRAINED
+    finish(start(tmp_path, "resume=killed"))
+    check_whole(run)
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
+    run = tmp_path / "stopped"
+    process = start(tmp_path, "quickstart", "run=stopped", *SMALL)
+    when(lambda: finished(run) >= 8)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130 and "crrl train resume=stopped" in err and "Traceback" not in err
+    finish(start(tmp_path, "resume=stopped"))
+    check_whole(run)
+
+
+def test_same_seed_same_run(tmp_path: Path) -> None:
+    """Invariant 10: at concurrency 1 two runs have equal ledgers."""
+    less = ["trainer.max_steps=2", "evaluation.splits=[rl_instances]", "evaluation.tasks_per_split=2"]
+    running = [start(tmp_path, "quickstart", f"run={n}", "rollout.concurrency=1", *SMALL, *less) for n in "ab"]
+    for process in running:
+        finish(process)
+    hashes = set()
+    for name in "ab":
+        with Journal.open(tmp_path / name, read_only=True) as journal:
+            hashes.add(journal.ledger_hash())
+    assert len(hashes) == 1
