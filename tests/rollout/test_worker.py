@@ -146,3 +146,13 @@ def test_a_worker_ends_with_the_process_that_owns_it(state_dir: Path) -> None:
         owner.wait()
         _, alive = psutil.wait_procs([worker, *below], timeout=20)
         assert alive == []
+
+
+def test_a_worker_that_keeps_dying_ends_the_run_with_its_last_words(
+    state_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    (tmp_path / "sitecustomize.py").write_text("raise SystemExit('no more memory for this')\n")
+    client = RolloutClient(rollout_config(state_dir), tmp_path / "log.txt", lambda *_: None)
+    with pytest.raises(CrrlError, match="no more memory for this"):
+        client.start()

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
-from pathlib import Path
 
 WIDTH, HEIGHT = 760, 300
 LEFT, RIGHT, TOP, BOTTOM = 46, 18, 16, 40
@@ -122,8 +121,3 @@ def _legend(names: Sequence[str], width: int, height: int) -> str:
         x += 32 + 6.2 * len(name)
     parts.append(f'<text class="label" x="{width - RIGHT}" y="{height - 8}" text-anchor="end">step</text>')
     return "".join(parts)
-
-
-def write_svg(path: Path, series: Sequence[Series], marks: Sequence[Mark] = (), title: str = "") -> None:
-    """A file of its own, for a README."""
-    path.write_text(curve_svg(series, marks, standalone=True, title=title), encoding="utf-8")

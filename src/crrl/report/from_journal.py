@@ -1,4 +1,4 @@
-"""`report.html` of a run, read from its journal: the steps' metrics, and a few episodes to read whole."""
+"""`report.html` and `learning-curve.svg` of a run, read from its journal: steps, and a few episodes to read whole."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from crrl.report.html import Step, Transcript, Turn, write_report
-from crrl.report.summary import Summary
+from crrl.report.html import Step, Transcript, Turn, solve_curve, write_report
+from crrl.report.summary import Summary, write_atomically
 from crrl.rollout.api import Episode
 from crrl.rollout.journal import Journal
 
@@ -28,6 +28,7 @@ def write_report_of(folder: Path, summary: Summary, journal: Journal, tokenizer:
         config.read_text() if config.exists() else "",
         notice=notice,
     )
+    write_atomically(folder / "learning-curve.svg", solve_curve(summary, steps, standalone=True))
 
 
 def transcripts(journal: Journal, tokenizer: Any) -> Iterator[Transcript]:

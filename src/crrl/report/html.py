@@ -150,8 +150,8 @@ def headline(summary: Summary) -> list[dict[str, str]]:
     return cards
 
 
-def solve_curve(summary: Summary, steps: Sequence[Step]) -> str:
-    """Solve rate in training, with the evaluations at both ends."""
+def solve_curve(summary: Summary, steps: Sequence[Step], standalone: bool = False) -> str:
+    """Solve rate in training, with the evaluations at both ends. `standalone`: as a file of its own."""
     series = [Series("training episodes", _points(steps, "solved"))]
     marks: list[Mark] = []
     last = max((s.step for s in steps), default=0)
@@ -164,7 +164,7 @@ def solve_curve(summary: Summary, steps: Sequence[Step]) -> str:
                 low, high = cell[key]["ci95"]
                 label = f"{name}, {key}: {percent(cell[key]['rate'])} ({interval((low, high))})"
                 marks.append(Mark(step, cell[key]["rate"], (low, high), index, label))
-    return curve_svg(series, marks, title="solve rate by training step")
+    return curve_svg(series, marks, standalone=standalone, title="solve rate by training step")
 
 
 def small_curves(steps: Sequence[Step]) -> list[tuple[str, str]]:

@@ -28,6 +28,8 @@ START_S = 60.0
 SILENCE_S = 60.0  # a worker that gives no sign of life for this long hangs
 RESTARTS = 5  # without one finished episode in between; then it is a bug, not bad luck
 
+LAST_LINES = 6  # of the worker's log, shown in an error
+
 LostTry = Callable[[str, str, LostError], None]
 """(attempt id, task id, cause)."""
 
@@ -73,7 +75,7 @@ class RolloutClient:
             ours.send_bytes(msgspec.msgpack.encode(self._config))
             verb, *rest = self._receive(START_S)
         except _Gone as gone:
-            raise CrrlError(f"The rollout worker did not start: {gone}.", f"Its log: {self._log}") from None
+            raise CrrlError(f"The rollout worker did not start: {gone}.", self._last_words()) from None
         if verb == "error":
             self.close()
             raise CrrlError(*rest)
@@ -93,8 +95,10 @@ class RolloutClient:
             except _Gone as gone:
                 deaths += 1
                 if deaths > RESTARTS:
-                    remedy = f"Its log says why: {self._log}. What is finished is kept; the run can be resumed."
-                    raise CrrlError(f"The rollout worker died {deaths} times in a row: {gone}.", remedy) from None
+                    raise CrrlError(
+                        f"The rollout worker died {deaths} times in a row: {gone}.",
+                        f"What is finished is kept; the run can be resumed. {self._last_words()}",
+                    ) from None
                 for attempt in missing.values():
                     self._on_lost_try(attempt.id, attempt.task.id, LostError("worker_died", str(gone)))
                 self.close()
@@ -126,6 +130,11 @@ class RolloutClient:
                 self._process.kill()
                 self._process.wait()
             self._process = None
+
+    def _last_words(self) -> str:
+        """The end of the worker's log, which may be gone when the message is read."""
+        lines = self._log.read_text(errors="replace").splitlines()[-LAST_LINES:]
+        return "\n".join([f"Its log ({self._log}) ends:", *lines]) if lines else "It left no log."
 
     def _hand_over(self, missing: dict[str, Attempt]) -> None:
         if missing:
