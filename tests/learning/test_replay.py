@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 
 from crrl.gateway.api import Sample
-from crrl.learning.replay import TrainedRow, replay
+from crrl.learning.replay import replay
 from crrl.learning.rows import row_hash, rows_of
-from crrl.rollout.api import Episode
+from crrl.rollout.api import Episode, TrainedRow
 
 
 def make(name: str, **fields) -> Episode:

@@ -18,9 +18,9 @@ from crrl.gateway.api import Budget, Sample
 from crrl.gateway.canonical import Message
 from crrl.gateway.renderer import load_renderer
 from crrl.gateway.session import SamplingPolicy, Session
-from crrl.learning.replay import TrainedRow, replay
+from crrl.learning.replay import replay
 from crrl.learning.rows import row_hash, rows_of
-from crrl.rollout.api import Episode
+from crrl.rollout.api import Episode, TrainedRow
 
 RENDERER = load_renderer(make_tokenizer(), "qwen3")
 

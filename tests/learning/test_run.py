@@ -16,10 +16,15 @@ import pytest
 from crrl.learning.replay import replay
 from crrl.rollout.journal import TRAIN, Journal
 
-SMALL = (
-    "trainer.max_steps=3 trainer.save_steps=2 objective.groups_per_step=2 objective.group_size=3 "
-    "evaluation.tasks_per_split=3 evaluation.splits=[rl_instances,sft_instances] evaluation.decodings=[sampled]"
-).split()
+SMALL = [
+    "trainer.max_steps=3",
+    "trainer.save_steps=2",
+    "objective.groups_per_step=2",
+    "objective.group_size=3",
+    "evaluation.tasks_per_split=3",
+    "evaluation.splits=[rl_instances,sft_instances]",
+    "evaluation.decodings=[sampled]",
+]
 EVALUATED = 2 * 2 * 3
 TRAINED = 3 * 2 * 3
 

@@ -19,11 +19,11 @@ import pytest
 
 from crrl.errors import CrrlError
 from crrl.gateway.api import Sample
-from crrl.learning.replay import TrainedRow, replay
+from crrl.learning.replay import replay
 from crrl.learning.rows import row_hash, rows_of
 from crrl.rewards.api import Verdict
 from crrl.rollout import journal_file
-from crrl.rollout.api import Episode
+from crrl.rollout.api import Episode, TrainedRow
 from crrl.rollout.journal import FILE, Journal
 
 

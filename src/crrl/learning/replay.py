@@ -6,18 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from crrl.learning.rows import RowCounts, row_hash, rows_of
-from crrl.rollout.api import Episode
-
-
-@dataclass(frozen=True)
-class TrainedRow:
-    """What the journal keeps of a row that was trained on: which of its episode's rows, and its
-    `row_hash`."""
-
-    episode: str
-    index: int
-    hash: str
-    advantage: float
+from crrl.rollout.api import Episode, TrainedRow
 
 
 @dataclass

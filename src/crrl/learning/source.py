@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from crrl.learning.advantages import ADVANTAGES, Advantage
 from crrl.learning.api import Row
-from crrl.learning.replay import TrainedRow
 from crrl.learning.rows import RowCounts, row_hash, rows_of
-from crrl.rollout.api import Attempt, Episode, Group
+from crrl.rollout.api import Attempt, Episode, Group, TrainedRow
 from crrl.rollout.journal import TRAIN, Journal
 
 if TYPE_CHECKING:

@@ -55,3 +55,14 @@ class Group:
     id: str
     task: str
     episodes: list[Episode]
+
+
+@dataclass(frozen=True)
+class TrainedRow:
+    """What the journal keeps of a row that was trained on: which of its episode's rows, and its `row_hash`
+    (`learning/rows.py`)."""
+
+    episode: str
+    index: int
+    hash: str
+    advantage: float

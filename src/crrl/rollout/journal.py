@@ -25,9 +25,8 @@ import msgspec
 
 from crrl.errors import CrrlError
 from crrl.gateway.api import Sample
-from crrl.learning.replay import TrainedRow
 from crrl.rollout import journal_file
-from crrl.rollout.api import Episode
+from crrl.rollout.api import Episode, TrainedRow
 from crrl.rollout.tokens import Place, Segments
 
 FILE = "journal.sqlite"
