@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +25,6 @@ from crrl.tasks.task import Source
 FILES = {"m.py": "a = 1\nb = 1\n", "notes.txt": "hello\n"}
 TOKENIZER = load_tokenizer(model_folder("tiny"))
 TASK = generate("train", 0, 0)
-
-
-@pytest.fixture(scope="session")
-def state_dir() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="crrl-test-", dir="/var/tmp") as folder:
-        os.chmod(folder, 0o755)
-        yield Path(folder)
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import asyncio
 import httpx
 import openai
 import pytest
-from conftest import STOP, TOOLS, Bench, call_text
+from gateway_kit import STOP, TOOLS, Bench, call_text
 
 from crrl.errors import CrrlError
 from crrl.gateway import Budget, Gateway, SamplingPolicy, ledger_hash

@@ -7,7 +7,7 @@ import json
 
 import httpx
 import pytest
-from conftest import STOP, Bench
+from gateway_kit import STOP, Bench
 
 BODY = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "stream": True}
 SLOW = {"step": 1, "delay": 0.02}

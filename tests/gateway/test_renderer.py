@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from conftest import STOP, TOOLS, call_text, make_tokenizer
+from gateway_kit import STOP, TOOLS, call_text, make_tokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import sys
-from pathlib import Path
 
 import pytest
+from gateway_kit import STOP, make_tokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "gateway"))
-from conftest import STOP, make_tokenizer
 
 from crrl.engines.scripted import ScriptedEngine
 from crrl.gateway.api import Budget, Sample

@@ -6,7 +6,7 @@ import asyncio
 import time
 
 import pytest
-from material import BUGGY, FILES, FIXED, TESTS, diff, make_task
+from judge_kit import BUGGY, FILES, FIXED, TESTS, diff, make_task
 
 from crrl.rewards import combine
 from crrl.rewards.judge import PytestJudge

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
-from material import BUGGY, FILES, FIXED, diff, make_task
+from judge_kit import BUGGY, FILES, FIXED, diff, make_task
 
 from crrl.errors import LostError
 from crrl.rewards.judge import JudgeLimits, PytestJudge
@@ -97,9 +97,9 @@ async def test_a_stopped_zygote_is_lost_within_its_time(judge: PytestJudge, monk
 async def test_killing_the_owner_leaves_nothing(state_dir: Path) -> None:
     owner = f"""
 import asyncio, sys
-sys.path.insert(0, {str(Path(__file__).parent)!r})
+sys.path.insert(0, {str(Path(__file__).parents[1] / "kits")!r})
 from pathlib import Path
-from material import *
+from judge_kit import *
 from crrl.rewards.judge import PytestJudge
 async def main():
     judge = PytestJudge(Path({str(state_dir)!r}))

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import pytest
-from material import BUGGY, FILES, FIXED, diff, make_task
+from judge_kit import BUGGY, FILES, FIXED, diff, make_task
 
 from crrl.errors import UsageError
 from crrl.gateway.api import Sample

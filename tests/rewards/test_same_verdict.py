@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from material import FILES, make_task
+from judge_kit import FILES, make_task
 
 from crrl.rewards.judge import PytestJudge
 

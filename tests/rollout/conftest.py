@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -17,13 +15,6 @@ from crrl.models import model_folder
 from crrl.rollout.demonstrated import demonstrating_engine
 from crrl.rollout.episode import Parts
 from crrl.rollout.worker import build
-
-
-@pytest.fixture(scope="session")
-def state_dir() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="crrl-test-", dir="/var/tmp") as folder:
-        os.chmod(folder, 0o755)
-        yield Path(folder)
 
 
 @pytest.fixture

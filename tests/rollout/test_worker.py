@@ -134,7 +134,7 @@ client.run([attempt(i) for i in range(8)], lambda e: None)
 def test_a_worker_ends_with_the_process_that_owns_it(state_dir: Path) -> None:
     """kill -9 of the trainer: the worker, its boxes and its judge go too."""
     with tempfile.TemporaryDirectory() as sockets:
-        code = OWNER.format(kit=str(Path(__file__).parent), sockets=sockets, state=str(state_dir))
+        code = OWNER.format(kit=str(Path(__file__).parents[1] / "kits"), sockets=sockets, state=str(state_dir))
         owner = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
         assert owner.stdout is not None
         worker = psutil.Process(int(owner.stdout.readline()))

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import subprocess
-import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
@@ -25,13 +23,6 @@ SMALL = Limits(
     tmp_bytes=8 << 20,
     open_files=256,
 )
-
-
-@pytest.fixture(scope="session")
-def state_dir() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="crrl-test-", dir="/var/tmp") as folder:
-        os.chmod(folder, 0o755)
-        yield Path(folder)
 
 
 @pytest.fixture(scope="session")

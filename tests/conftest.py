@@ -1,0 +1,28 @@
+"""What several rooms need."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def state_dir() -> Iterator[Path]:
+    """For sandboxes and judges: readable by the uid they drop to, unlike pytest's own temporary folder."""
+    with tempfile.TemporaryDirectory(prefix="crrl-test-", dir="/var/tmp") as folder:
+        os.chmod(folder, 0o755)
+        yield Path(folder)
+
+
+@pytest.fixture(scope="session")
+def test_data() -> Path:
+    """Real records of corpora and agents: CRRL_TEST_DATA, by default ../shared/data. CI must have them."""
+    folder = Path(os.environ.get("CRRL_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    if not folder.is_dir():
+        reason = f"no test data at {folder} (set CRRL_TEST_DATA)"
+        pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
+    return folder
