@@ -34,7 +34,7 @@ def test_a_resumed_run_ends_with_the_same_bits(tmp_path: Path) -> None:
     with pytest.raises(KeyError, match="stop"):
         trainer_of(tmp_path / "run", stopped, load_model(tmp_path / "model"), **settings).train()
     found = checkpoint.latest(tmp_path / "run")
-    assert found is not None and checkpoint.step_of(found) == 2
+    assert found is not None and checkpoint.verify(found).step == 2
     torch.manual_seed(12345)  # another process, with another past
     resumed = Rows(random_rows)
     trainer_of(tmp_path / "run", resumed, load_model(found), found, **settings).train()

@@ -166,7 +166,7 @@ class WarmstartConfig:
     state_dir: str = doc("where pool and optimizer state are, for going on after an interruption", "runs/warmstart")
     pool_size: int = doc("demonstrations", 64_000)
     random_share: float = doc("share that shows a random edit", 0.15)
-    mistakes: float = doc("share that shows a refused edit put right", 0.12)
+    mistakes: float = doc("share that shows refused edits put right", 0.3)
     steps: int = doc("optimizer steps", 2000)
     batch: int = doc("demonstrations in each", 32)
     lr_muon: float = doc("peak learning rate of the hidden matrices", 0.02)

@@ -53,9 +53,15 @@ def latest(run: Path) -> Path | None:
     return verify(found[-1]).path if found else None
 
 
-def step_of(path: Path) -> int:
-    """How many updates a verified checkpoint has behind it."""
-    return int(json.loads((path / MANIFEST).read_text())["step"])
+def of_policy(path: Path, policy: str) -> Checkpoint:
+    """A verified checkpoint, if it descends from the policy with this fingerprint. Raises CrrlError."""
+    found = verify(path)
+    if found.policy != policy:
+        raise CrrlError(
+            f"{path} is a checkpoint of another run: it began with policy {found.policy}, this one with {policy}.",
+            f"Remove it, or start a run of its own from it: crrl train RECIPE model.path={path}",
+        )
+    return found
 
 
 def verify(path: Path) -> Checkpoint:

@@ -52,9 +52,10 @@ class Curriculum:
         self.notes += [str(problem) for problem in problems]
         random.Random(f"split/{self._config.seed}").shuffle(tasks)
         if len(tasks) <= self._config.corpus.held_out:
+            fewer = f"Write corpus.held_out=N with N below {len(tasks)}, or add tasks."
             raise CrrlError(
                 f"{path} has {len(tasks)} usable tasks, and corpus.held_out={self._config.corpus.held_out} of them "
                 "are kept for evaluation: none is left to train on.",
-                f"Write corpus.held_out=N with N below {len(tasks)}, or add tasks.",
+                "Add tasks." if len(tasks) == 1 else fewer,
             )
         return tasks

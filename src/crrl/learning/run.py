@@ -91,10 +91,12 @@ class Run:
             for note in self.curriculum.notes:
                 self.display.note(note)
             source = self.checkpoint or model_folder(config.model.path)
-            if self.checkpoint is not None:
-                self.step = checkpoints.step_of(self.checkpoint)
             self.tokenizer = load_tokenizer(source)
             self.model = load_model(source)
+            if self.checkpoint is None:
+                self.journal.set_meta("policy", checkpoints.fingerprint(self.model))
+            else:
+                self.step = checkpoints.of_policy(self.checkpoint, self.journal.meta()["policy"]).step
             self.engine = load_local(
                 source, context=config.engine.context or None, max_batch=config.engine.max_batch, version=self.step
             )

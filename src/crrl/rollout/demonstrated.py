@@ -10,10 +10,8 @@ from typing import Any
 
 from crrl.agents.prompts import load_prompts
 from crrl.engines.scripted import ScriptedEngine
-from crrl.learning.warmstart.demonstrations import episode
+from crrl.learning.warmstart.demonstrations import RESULT, episode
 from crrl.tasks.generated import GeneratedBug
-
-RESULT = "<tool_response>"
 
 
 def demonstrating_engine(bugs: Sequence[GeneratedBug], tokenizer: Any, **settings: Any) -> ScriptedEngine:

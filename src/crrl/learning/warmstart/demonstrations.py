@@ -1,7 +1,7 @@
 """Scripted repair episodes, as the built-in agent with the tiny policy would have them.
 
 A demonstration is the exact text that the gateway would render and the policy would sample: view the file, name
-the shortest snippet that is unique in it, replace it, say `Done.`. A share of them shows a refused edit put right,
+the shortest snippet that is unique in it, replace it, say `Done.`. A share of them shows refused edits put right,
 so that an error message is nothing new. Invariant (tested against the real renderer and agent): the context tokens
 of a demonstration are those of a live episode that makes the same calls.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -20,6 +20,7 @@ from crrl.tasks.generated import GeneratedBug
 Part = Literal["context", "policy", "mistake"]
 """Who wrote a segment: the environment, the policy, or the policy making a mistake that is not to be learned."""
 
+RESULT = "<tool_response>"
 GENERATION = "<|im_start|>assistant\n<think>\n\n</think>\n\n"
 
 
@@ -29,32 +30,60 @@ class Segment:
     part: Part
 
 
-def shortest_unique(source: str, old_line: str, new_line: str) -> tuple[str, str]:
-    """The smallest snippet pair (old, new), cut at token borders, with `old` occurring exactly once in `source`.
+@dataclass(frozen=True)
+class Mistake:
+    """An edit that is refused: `old` occurs `count` times (not once) in the file."""
 
-    Grows from the difference of the two lines, to the right and to the left in turn; both lines whole at worst.
-    """
+    old: str
+    new: str
+    count: int
+
+
+def snippets(old_line: str, new_line: str) -> Iterator[tuple[str, str]]:
+    """Snippet pairs (old, new) cut at token borders, from the bare difference of the two lines, growing to the right
+    and to the left in turn, to both lines whole."""
     old, new = pieces(old_line), pieces(new_line)
     shared = min(len(old), len(new))
     start = next((i for i in range(shared) if old[i] != new[i]), shared)
     tail = next((j for j in range(shared - start) if old[-1 - j] != new[-1 - j]), shared - start)
     end_old, end_new = len(old) - tail, len(new) - tail
     grow_right = True
-    while True:
+    while start > 0 or end_old < len(old):
         before, after = "".join(old[start:end_old]), "".join(new[start:end_new])
-        if before and after and source.count(before) == 1:
-            return before, after
-        if start == 0 and end_old == len(old):
-            return old_line, new_line
+        if before and after:
+            yield before, after
         if (grow_right and end_old < len(old)) or start == 0:
             end_old, end_new = end_old + 1, end_new + 1
         else:
             start -= 1
         grow_right = not grow_right
+    yield old_line, new_line
 
 
-def refused_snippet(rng: random.Random, source: str, old: str) -> tuple[str, int] | None:
-    """A plausible snippet that does not occur exactly once, and how often it occurs; None where none was found."""
+def shortest_unique(source: str, old_line: str, new_line: str) -> tuple[str, str]:
+    """The smallest of `snippets` whose `old` occurs exactly once in `source`; both lines whole at worst."""
+    return next((pair for pair in snippets(old_line, new_line) if source.count(pair[0]) == 1), (old_line, new_line))
+
+
+def draw_mistakes(rng: random.Random, source: str, old_line: str, new_line: str) -> list[Mistake]:
+    """One refused edit or two, as a policy makes them: mostly the right edit with too short a snippet, then a snippet
+    of wrong words; and the same once more, so that repeating itself is something it has seen put right."""
+    too_short = [Mistake(o, n, source.count(o)) for o, n in snippets(old_line, new_line) if source.count(o) > 1]
+    drawn: list[Mistake] = []
+    wanted = 1 if rng.random() < 0.6 else 2
+    while len(drawn) < wanted:
+        if drawn and rng.random() < 0.6:
+            drawn.append(drawn[-1])
+        elif too_short and rng.random() < 0.7:
+            drawn.append(rng.choice(too_short))
+        elif (wrong := _wrong_words(rng, source, *shortest_unique(source, old_line, new_line))) is not None:
+            drawn.append(wrong)
+        else:
+            break
+    return drawn
+
+
+def _wrong_words(rng: random.Random, source: str, old: str, new: str) -> Mistake | None:
     words = pieces(source)
     for _ in range(20):
         if rng.random() < 0.5:
@@ -65,7 +94,7 @@ def refused_snippet(rng: random.Random, source: str, old: str) -> tuple[str, int
             changed[rng.randrange(len(changed))] = rng.choice(words)
             guess = "".join(changed)
         if guess.strip() and "\n" not in guess and '"' not in guess and source.count(guess) != 1:
-            return guess, source.count(guess)
+            return Mistake(guess, new, source.count(guess))
     return None
 
 
@@ -84,9 +113,9 @@ def episode(
     new_line: str,
     prompt: Callable[[str], str],
     tools: Sequence[dict[str, Any]],
-    mistake: tuple[str, int] | None = None,
+    mistakes: Sequence[Mistake] = (),
 ) -> list[Segment]:
-    """One demonstration: `prompt` renders the user message from the issue; `mistake` as `refused_snippet` gives it."""
+    """One demonstration: `prompt` renders the user message from the issue; `mistakes` come before the right edit."""
     path = bug.path
     old, new = shortest_unique(bug.buggy, old_line, new_line)
     opening = "<|im_start|>system\n" + "".join(preamble_tokens(tools)) + "<|im_end|>\n"
@@ -96,11 +125,10 @@ def episode(
         Segment(call("shell", cmd=f"cat {path}"), "policy"),
         Segment(response(bug.buggy.rstrip("\n")), "context"),
     ]
-    if mistake is not None:
-        wrong, count = mistake
-        error = f"text occurs {count} times in {path}" if count else f"text not found in {path}"
+    for mistake in mistakes:
+        error = f"text occurs {mistake.count} times in {path}" if mistake.count else f"text not found in {path}"
         segments += [
-            Segment(call("edit", path=path, old=wrong, new=new), "mistake"),
+            Segment(call("edit", path=path, old=mistake.old, new=mistake.new), "mistake"),
             Segment(response(f"error: {error}"), "context"),
         ]
     return [

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from crrl.learning.warmstart.demonstrations import Segment, episode, refused_snippet, shortest_unique
+from crrl.learning.warmstart.demonstrations import Segment, draw_mistakes, episode
 from crrl.tasks.generated import warmstart_bugs
 
 SHARD = 2000
@@ -29,11 +29,11 @@ PARTS = {"context": 0, "policy": 1, "mistake": 2}
 @dataclass(frozen=True)
 class PoolSettings:
     """Args: size: demonstrations; random_share: of them from the families shown with random edits only;
-    mistakes: share that shows a refused edit put right."""
+    mistakes: share that shows refused edits put right."""
 
     size: int = 64_000
     random_share: float = 0.15
-    mistakes: float = 0.12
+    mistakes: float = 0.3
     seed: int = 1
     processes: int = 2
 
@@ -76,11 +76,8 @@ def demonstrations(
     for bug, old_line, new_line in warmstart_bugs(
         seed=settings.seed, first=shard * SHARD, count=count, random_share=settings.random_share
     ):
-        mistake = None
-        if rng.random() < settings.mistakes:
-            old, _ = shortest_unique(bug.buggy, old_line, new_line)
-            mistake = refused_snippet(rng, bug.buggy, old)
-        made.append(episode(bug, old_line, new_line, prompt, tools, mistake))
+        mistakes = draw_mistakes(rng, bug.buggy, old_line, new_line) if rng.random() < settings.mistakes else []
+        made.append(episode(bug, old_line, new_line, prompt, tools, mistakes))
     return made
 
 
