@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,8 @@ import pytest
 
 from crrl.learning.replay import replay
 from crrl.rollout.journal import TRAIN, Journal
+
+pytestmark = pytest.mark.timeout(600)  # each starts whole runs; a busy machine takes its time
 
 SMALL = [
     "trainer.max_steps=3",
@@ -40,7 +43,7 @@ def start(runs: Path, *words: str) -> subprocess.Popen[str]:
 
 
 def finish(process: subprocess.Popen[str]) -> str:
-    out, err = process.communicate(timeout=110)
+    out, err = process.communicate(timeout=280)
     assert process.returncode == 0, err
     return out
 
@@ -53,7 +56,7 @@ def finished(run: Path) -> int:
 
 
 def when(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 200
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -99,7 +102,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
     process = start(tmp_path, "quickstart", "run=stopped", *SMALL)
     when(lambda: finished(run) >= 8)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=100)
     assert process.returncode == 130 and "crrl train resume=stopped" in err and "Traceback" not in err
     finish(start(tmp_path, "resume=stopped"))
     check_whole(run)
@@ -116,3 +119,17 @@ def test_same_seed_same_run(tmp_path: Path) -> None:
         with Journal.open(tmp_path / name, read_only=True) as journal:
             hashes.add(journal.ledger_hash())
     assert len(hashes) == 1
+
+
+def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
+    """One that has the right shape, and another beginning."""
+    less = ["evaluation.splits=[rl_instances]", "evaluation.tasks_per_split=2", "evaluation.before=false"]
+    finish(start(tmp_path, "quickstart", "run=first", *SMALL, *less))
+    second = [f"model.path={tmp_path / 'first' / 'checkpoints' / 'step-2'}", "run=second"]
+    finish(start(tmp_path, "quickstart", *second, *SMALL, *less))
+    for step in (tmp_path / "second" / "checkpoints").iterdir():
+        shutil.rmtree(step)
+    shutil.copytree(tmp_path / "first" / "checkpoints" / "step-2", tmp_path / "second" / "checkpoints" / "step-2")
+    process = start(tmp_path, "resume=second")
+    _, err = process.communicate(timeout=200)
+    assert process.returncode == 1 and "is a checkpoint of another run" in err and "Traceback" not in err
