@@ -14,6 +14,7 @@ from transformers import (
     LlamaConfig,
     MambaConfig,
     MistralConfig,
+    PreTrainedConfig,
     PreTrainedModel,
     Qwen2Config,
     Qwen3Config,
@@ -21,6 +22,8 @@ from transformers import (
 
 from crrl.engines import Request
 from crrl.engines.local import LocalEngine
+from crrl.engines.local.runner import Runner
+from crrl.engines.push import ModuleSource
 from crrl.errors import CrrlError
 
 SIZES = {
@@ -59,14 +62,14 @@ CONFIGS = {
 }
 
 
-def build(name: str) -> PreTrainedModel:
-    torch.manual_seed(3)
-    return AutoModelForCausalLM.from_config(copy.deepcopy(CONFIGS[name]), attn_implementation="eager").eval()
+def build(config: PreTrainedConfig, seed: int = 3) -> PreTrainedModel:
+    torch.manual_seed(seed)
+    return AutoModelForCausalLM.from_config(copy.deepcopy(config), attn_implementation="eager").eval()
 
 
 @pytest.mark.parametrize("name", CONFIGS)
 async def test_every_architecture_in_a_mixed_batch_over_two_turns(name: str) -> None:
-    plain = build(name)
+    plain = build(CONFIGS[name])
     engine = LocalEngine(copy.deepcopy(plain), "h", context=256, prefill_tokens=64)
     try:
         shared = prompt(0, 50)
@@ -81,6 +84,68 @@ async def test_every_architecture_in_a_mixed_batch_over_two_turns(name: str) -> 
         assert engine.reused_tokens > 6 * 45
     finally:
         engine.close()
+
+
+BIASES = {"attention_bias": True, "mlp_bias": True}
+WIDE = {**SIZES, "hidden_size": 192, "intermediate_size": 512, "num_key_value_heads": 2}
+FUSED = {
+    **{name: CONFIGS[name] for name in ("qwen3", "qwen3-sliding", "qwen2", "mistral-sliding")},
+    "llama-with-biases": LlamaConfig(**SIZES, **BIASES, num_key_value_heads=1),
+    "llama-yarn": LlamaConfig(
+        **SIZES,
+        num_key_value_heads=2,
+        rope_parameters={
+            "rope_type": "yarn",
+            "rope_theta": 1e4,
+            "factor": 4.0,
+            "original_max_position_embeddings": 32,
+        },
+    ),
+    "qwen3-with-packed-matrices": Qwen3Config(**WIDE, head_dim=32),
+    "llama-with-packed-biases": LlamaConfig(**WIDE, **BIASES, head_dim=48),
+}
+
+
+@pytest.mark.parametrize("name", FUSED)
+async def test_the_fused_pass_follows_every_push(name: str) -> None:
+    """Its matrices are copies: log-probs, probe and score after a push are those of the new weights."""
+    old, new = build(FUSED[name], seed=3), build(FUSED[name], seed=4)
+    for parameter in new.parameters():
+        if parameter.dim() == 1:  # norms and biases are 1 and 0 in a fresh model
+            torch.nn.init.uniform_(parameter, 0.5, 1.5)
+    engine = LocalEngine(copy.deepcopy(old), "h", context=256)
+    ids = prompt(0, 70)
+    try:
+        assert engine._runner.fused is not None
+        assert await engine.score(ids) == pytest.approx(plain_logprobs(old, ids), abs=1e-4)
+        probe = await engine.push(ModuleSource(new), 1)
+        assert probe.logprobs == pytest.approx(plain_logprobs(new, engine.probe_ids), abs=1e-4)
+        assert await engine.score(ids) == pytest.approx(plain_logprobs(new, ids), abs=1e-4)
+        for answer in await collect_all(engine, [Request(str(i), [*ids, i], 12, seed=i) for i in range(5)]):
+            expected = plain_logprobs(new, answer.request.prompt_ids + answer.ids)[70:]
+            assert answer.logprobs == pytest.approx(expected, abs=1e-4)
+    finally:
+        engine.close()
+
+
+@pytest.mark.parametrize(
+    "config", [CONFIGS["gemma2"], CONFIGS["gpt2"], LlamaConfig(**{**SIZES, "num_hidden_layers": 1}, hidden_act="gelu")]
+)
+def test_other_shapes_run_through_their_own_forward(config: PreTrainedConfig) -> None:
+    engine = LocalEngine(build(config), "h", context=64)
+    assert engine._runner.fused is None
+    engine.close()
+
+
+def test_a_fused_pass_that_differs_from_the_model_is_not_used() -> None:
+    """A hook into the model, say an adapter's, is something the fused pass does not know."""
+    model = build(CONFIGS["llama"])
+    model.model.layers[0].mlp.down_proj.register_forward_hook(lambda _m, _i, out: 1.5 * out)
+    expected = plain_logprobs(model, prompt(0, 20))
+    runner = Runner(model, torch.device("cpu"), torch.float32)
+    assert runner.fused is None
+    with torch.inference_mode():
+        assert runner.score(prompt(0, 20)) == pytest.approx(expected, abs=1e-4)
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.7])

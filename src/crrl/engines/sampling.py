@@ -41,8 +41,9 @@ def sample(logits_BV: Tensor, temperature_B: Tensor, u_B: Tensor) -> tuple[Tenso
     greedy_B = temperature_B == 0
     scaled_BV = logits_BV.float() / torch.where(greedy_B, 1.0, temperature_B)[:, None]
     logprobs_BV = torch.log_softmax(scaled_BV, dim=-1)
-    cdf_BV = logprobs_BV.double().exp_().cumsum(-1)
+    cdf_BV = logprobs_BV.exp().cumsum(-1, dtype=torch.float64)
     target_B1 = (u_B * cdf_BV[:, -1])[:, None]
-    drawn_B = torch.searchsorted(cdf_BV, target_B1, right=True).squeeze(1).clamp_(max=cdf_BV.shape[1] - 1)
-    token_B = torch.where(greedy_B, logprobs_BV.argmax(-1), drawn_B)
+    token_B = torch.searchsorted(cdf_BV, target_B1, right=True).squeeze(1).clamp_(max=cdf_BV.shape[1] - 1)
+    if greedy_B.any():
+        token_B = torch.where(greedy_B, logprobs_BV.argmax(-1), token_B)
     return token_B, logprobs_BV.gather(1, token_B[:, None]).squeeze(1)

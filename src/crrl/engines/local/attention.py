@@ -25,8 +25,7 @@ _ACTIVE = threading.local()
 
 
 class KVCache:
-    """Keys and values [slot, kv_head, position, dim] per layer; grows by doubling; made when a layer first
-    writes.
+    """Keys and values [slot, kv_head, position, dim] per layer; grows by half or more; made when a layer first writes.
 
     Memory beyond a row's length is zero or an old row's finite numbers, never uninitialised: masked positions
     have weight 0, and 0 * NaN would be NaN.
@@ -42,21 +41,21 @@ class KVCache:
         if slots <= self.slots and positions <= self.positions:
             return
         old_slots, old_positions = self.slots, self.positions
-        while self.slots < slots:
-            self.slots = max(8, 2 * self.slots)
-        while self.positions < positions:
-            self.positions = max(256, 2 * self.positions)
+        if slots > self.slots:
+            self.slots = max(8, slots, 2 * self.slots)
+        if positions > self.positions:
+            self.positions = max(256, -(-positions // 64) * 64, 3 * self.positions // 2)
         for store in (self.keys, self.values):
             for layer, old in store.items():
                 store[layer] = self._zeros(old)
                 store[layer][:old_slots, :, :old_positions] = old
 
     def _zeros(self, like: Tensor) -> Tensor:
-        return like.new_zeros(self.slots, like.shape[1], self.positions, like.shape[3])
+        return like.new_zeros(self.slots, like.shape[-3], self.positions, like.shape[-1])
 
-    def layer(self, index: int, key_1HND: Tensor, value_1HND: Tensor) -> tuple[Tensor, Tensor]:
+    def layer(self, index: int, k_HND: Tensor, v_HND: Tensor) -> tuple[Tensor, Tensor]:
         if index not in self.keys:
-            self.keys[index], self.values[index] = self._zeros(key_1HND), self._zeros(value_1HND)
+            self.keys[index], self.values[index] = self._zeros(k_HND), self._zeros(v_HND)
         return self.keys[index], self.values[index]
 
     def read(self, slot: int, length: int) -> list[Tensor]:
@@ -114,7 +113,7 @@ class Pass:
     segments: list[Segment]
     slots_N: Tensor
     positions_N: Tensor
-    _masks: dict[tuple, Tensor] = field(default_factory=dict)
+    _made: dict[tuple, Tensor] = field(default_factory=dict)
 
     def __enter__(self) -> Pass:
         _ACTIVE.current = self
@@ -123,31 +122,41 @@ class Pass:
     def __exit__(self, *_: object) -> None:
         _ACTIVE.current = None
 
+    def places(self, store_SHPD: Tensor) -> Tensor:
+        """[N * kv_heads]: where the pass's tokens go among the store's vectors, numbered slot, head, position."""
+        _, heads, positions, _ = store_SHPD.shape
+        key = ("places", heads)
+        if key not in self._made:
+            first_N = self.slots_N * (heads * positions) + self.positions_N
+            step_H = torch.arange(heads, device=first_N.device) * positions
+            self._made[key] = (first_N[:, None] + step_H).view(-1)
+        return self._made[key]
+
     def decode_mask(self, first: int, window: int | None, like: Tensor) -> Tensor:
         """[B, 1, 1, longest - first], additive: a row sees positions up to its own, and no further back
         than the window."""
         key = ("decode", first, window)
-        if key not in self._masks:
+        if key not in self._made:
             positions_T = torch.arange(first, self.longest, device=like.device)
             hidden_BT = positions_T > self.lengths_B[:, None]
             if window is not None:
                 hidden_BT |= positions_T <= self.lengths_B[:, None] - window
             mask_BT = torch.zeros(hidden_BT.shape, dtype=like.dtype, device=like.device)
-            self._masks[key] = mask_BT.masked_fill_(hidden_BT, float("-inf"))[:, None, None]
-        return self._masks[key]
+            self._made[key] = mask_BT.masked_fill_(hidden_BT, float("-inf"))[:, None, None]
+        return self._made[key]
 
     def prefill_mask(self, cached: int, new: int, window: int | None, like: Tensor) -> Tensor:
         """[new, cached + new], additive, causal to the lower right."""
         key = ("prefill", cached, new, window)
-        if key not in self._masks:
+        if key not in self._made:
             query = torch.arange(cached, cached + new, device=like.device)[:, None]
             position = torch.arange(cached + new, device=like.device)
             hidden = position > query
             if window is not None:
                 hidden |= position <= query - window
             mask = torch.zeros(hidden.shape, dtype=like.dtype, device=like.device)
-            self._masks[key] = mask.masked_fill_(hidden, float("-inf"))
-        return self._masks[key]
+            self._made[key] = mask.masked_fill_(hidden, float("-inf"))
+        return self._made[key]
 
 
 def attend(
@@ -239,6 +248,40 @@ def _prefill(
     return out[0].transpose(0, 1)
 
 
+def attend_packed(
+    p: Pass,
+    layer: int,
+    q_HND: Tensor,
+    k_HND: Tensor,
+    v_HND: Tensor,
+    scale: float,
+    window: int | None,
+    softcap: float | None,
+) -> Tensor:
+    """[N, heads, dim] for the N tokens of a pass, in one layer; their keys and values go into the cache."""
+    parts: list[Tensor] = []
+    rows = p.lengths_B.shape[0]
+    if p.cache is not None:
+        keys, values = p.cache.layer(layer, k_HND, v_HND)
+        _store(keys, p.places(keys), k_HND)
+        _store(values, p.places(values), v_HND)
+        if rows:
+            parts.append(_decode(p, q_HND[:, :rows], keys, values, scale, window, softcap))
+    for s in p.segments:
+        if s.cached:
+            total = s.cached + s.end - s.start
+            k, v = keys[s.slot, :, :total], values[s.slot, :, :total]
+        else:
+            k, v = k_HND[:, s.start : s.end], v_HND[:, s.start : s.end]
+        parts.append(_prefill(p, s, q_HND[:, s.start : s.end], k, v, scale, window, softcap))
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def _store(store_SHPD: Tensor, places_M: Tensor, new_HND: Tensor) -> None:
+    dim = store_SHPD.shape[-1]
+    store_SHPD.view(-1, dim).index_copy_(0, places_M, new_HND.transpose(0, 1).reshape(-1, dim))
+
+
 def attention(
     module: nn.Module,
     query: Tensor,
@@ -257,23 +300,7 @@ def attention(
         raise NotImplementedError("attention sinks")
     layer: int = module.layer_idx  # type: ignore[assignment]
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    parts: list[Tensor] = []
-    rows = p.lengths_B.shape[0]
-    if p.cache is not None:
-        keys, values = p.cache.layer(layer, key, value)
-        keys[p.slots_N, :, p.positions_N] = key[0].transpose(0, 1)
-        values[p.slots_N, :, p.positions_N] = value[0].transpose(0, 1)
-        if rows:
-            parts.append(_decode(p, query[0, :, :rows], keys, values, scale, sliding_window, softcap))
-    for s in p.segments:
-        if s.cached:
-            total = s.cached + s.end - s.start
-            k, v = keys[s.slot, :, :total], values[s.slot, :, :total]
-        else:
-            k, v = key[0, :, s.start : s.end], value[0, :, s.start : s.end]
-        parts.append(_prefill(p, s, query[0, :, s.start : s.end], k, v, scale, sliding_window, softcap))
-    packed: Tensor = parts[0] if len(parts) == 1 else torch.cat(parts)
-    return packed[None], None
+    return attend_packed(p, layer, query[0], key[0], value[0], scale, sliding_window, softcap)[None], None
 
 
 ALL_ATTENTION_FUNCTIONS.register(IMPLEMENTATION, attention)

@@ -42,6 +42,8 @@ FLUSH_S = 0.03
 token."""
 CASCADE_MIN = 32
 """A common beginning shorter than this is not worth an attention call of its own."""
+GROWTH = 256
+"""The cache is made ready for this many tokens of a generation (less if it asks for less) when it is admitted."""
 
 
 class _Row:
@@ -105,7 +107,7 @@ class LocalEngine:
         self._version = version
         self._rows: list[_Row] = []
         self._decoding = 0
-        self._shared = 0
+        self._shared: int | None = None
         self._prompts = np.full((max_batch, 256), -1, np.int64)
         self._waiting: deque[_Row] = deque()
         self._ended: list[_Row] = []
@@ -171,9 +173,15 @@ class LocalEngine:
     def alias(self, module: nn.Module) -> None:
         """Share the storage of the trainer's module (synchronous full fine-tuning): pushes then copy nothing.
 
-        The trainer must write only while the engine is paused or idle.
+        The trainer must write only while the engine is paused or idle. The fused pass works on copies of the weights,
+        so an aliased model runs through its own forward pass from here on: slower, and never out of date.
         """
-        self._call(lambda: push.alias(self._runner.model, module)).result()
+
+        def alias() -> None:
+            push.alias(self._runner.model, module)
+            self._runner.fused = None
+
+        self._call(alias).result()
 
     def close(self) -> None:
         """Stop the thread; whatever is running gets an `EngineError`."""
@@ -243,20 +251,22 @@ class LocalEngine:
 
     def _swap(self, staged: list[tuple[torch.Tensor, torch.Tensor]], version: int) -> Probe:
         push.swap(staged)
+        self._runner.refresh()
         self._prefixes.drop()
         for row in self._rows:  # back to the front of the queue, sampled tokens now part of what is prefilled
             row.cached = 0
             row.array = np.asarray(row.ids, np.int64)
         self._waiting.extendleft(reversed(self._rows))
         self._rows = []
-        self._decoding = 0
+        self._decoding, self._shared = 0, None
         self._version = version
         return Probe(version, self._runner.score(self.probe_ids))
 
     def _step(self) -> None:
         """One forward pass: admit, run, sample, see who has ended."""
         self._admit()
-        self._find_shared()
+        if self._shared is None:
+            self._shared = self._find_shared()
         tokens = [row.ids[-1] for row in self._rows[: self._decoding]]
         lengths = [row.cached for row in self._rows[: self._decoding]]
         segments: list[Segment] = []
@@ -279,7 +289,9 @@ class LocalEngine:
             self.prefilled_tokens += s.end - s.start
         # Segments are in slot order and only the last can be incomplete: who sampled is again the first
         # slots.
-        self._decoding += len(complete)
+        if complete:
+            self._decoding += len(complete)
+            self._shared = None
         self._sample(logits_MV, self._rows[: self._decoding])
 
     def _sample(self, logits_MV: torch.Tensor, rows: list[_Row]) -> None:
@@ -319,7 +331,13 @@ class LocalEngine:
 
         A request that shares more with one being prefilled right now waits a pass, and then copies.
         """
+        if not self._waiting:
+            return
         budget = self._prefill_tokens - sum(len(r.ids) - r.cached for r in self._rows[self._decoding :])
+        # For all that may come in, and some of what they will generate: growing copies every row.
+        slots = min(self._max_batch, len(self._rows) + len(self._waiting))
+        positions = max(len(r.ids) + min(r.request.max_tokens - r.sampled, GROWTH) for r in self._waiting)
+        self._runner.cache.reserve(slots, min(positions, self._context))
         for row in list(self._waiting):
             if len(self._rows) >= self._max_batch or budget <= 0:
                 break
@@ -331,7 +349,6 @@ class LocalEngine:
             if coming >= best + CASCADE_MIN:
                 continue
             slot = len(self._rows)
-            self._runner.cache.reserve(slot + 1, len(row.ids))
             self._note_prompt(slot, row.array)
             if source >= 0:
                 self._runner.cache.copy(source, slot, best)
@@ -363,6 +380,7 @@ class LocalEngine:
     def _leave(self, row: _Row) -> None:
         """Free a row's slot; keep its keys and values for whoever continues it; close the gap."""
         slot = self._rows.index(row)
+        self._shared = None
         cache = self._runner.cache
         if row.error is not None:
             cache.clear(slot)
@@ -381,12 +399,12 @@ class LocalEngine:
             self._rows[target] = self._rows[source]
             self._prompts[target] = self._prompts[source]
 
-    def _find_shared(self) -> None:
-        """How many first tokens all decoding rows have in common."""
-        self._shared = 0
-        if self._decoding > 1:
-            shared = int(common(self._prompts[1 : self._decoding], self._rows[0].array).min())
-            self._shared = shared if shared >= CASCADE_MIN else 0
+    def _find_shared(self) -> int:
+        """How many first tokens all decoding rows have in common; 0 if that is too few to be worth it."""
+        if self._decoding < 2:
+            return 0
+        shared = int(common(self._prompts[1 : self._decoding], self._rows[0].array).min())
+        return shared if shared >= CASCADE_MIN else 0
 
     def _end(self, row: _Row, finish: FinishReason | None) -> None:
         row.finish = finish

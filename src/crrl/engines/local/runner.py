@@ -19,6 +19,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from crrl.engines.local.attention import IMPLEMENTATION, KVCache, Pass, Segment
+from crrl.engines.local.fused import FusedModel
 from crrl.errors import CrrlError
 
 _SERVED_LAYERS = {"full_attention", "sliding_attention"}
@@ -36,6 +37,7 @@ class Runner:
         self.model: PreTrainedModel = module.to(device=device, dtype=dtype).eval().requires_grad_(False)
         self.device = device
         self.cache = KVCache()
+        self.fused = FusedModel.of(self.model)
         self.vocab_size = int(model.config.get_text_config().vocab_size)
         self._prove()
 
@@ -73,13 +75,22 @@ class Runner:
             segments=segments,
             slots_N=self._tensor(slots),
             positions_N=positions_N,
-        ):
+        ) as p:
+            ids_N = self._tensor(np.asarray(tokens, np.int64))
+            keep_M = None if len(keep) == len(tokens) else self._tensor(np.asarray(keep, np.int64))
+            if self.fused is not None:
+                return self.fused.forward(p, ids_N, int(positions.max()) + 1, keep_M)
             return self.model(
-                input_ids=self._tensor(np.asarray(tokens, np.int64))[None],
+                input_ids=ids_N[None],
                 position_ids=positions_N[None],
                 use_cache=False,
-                logits_to_keep=self._tensor(np.asarray(keep, np.int64)),
+                logits_to_keep=0 if keep_M is None else keep_M,
             ).logits[0]
+
+    def refresh(self) -> None:
+        """The module's weights have changed."""
+        if self.fused is not None:
+            self.fused.refresh()
 
     def score(self, ids: Sequence[int]) -> list[float]:
         """log p(ids[i] | ids[:i]) at T = 1, i >= 1, without touching the cache."""
@@ -108,6 +119,9 @@ class Runner:
         elif getattr(config, "num_kv_shared_layers", 0):
             reason = "its layers share keys and values"
         if not reason:
+            reason = self._difference(config.num_hidden_layers)
+        if reason and self.fused is not None:
+            self.fused = None
             reason = self._difference(config.num_hidden_layers)
         if reason:
             raise CrrlError(
