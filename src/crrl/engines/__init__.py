@@ -1,20 +1,15 @@
-"""Engines: token ids in; token ids, log-probs and policy versions out; weights in (`api.Engine` is the
-protocol).
+"""Engines: token ids in; token ids, log-probs and policy versions out; weights in (`api.Engine` is the protocol).
 
 | engine | what it is |
 |---|---|
 | `local.LocalEngine` | any transformers causal model, in this process, on its own thread |
-| `wire.RemoteEngine` | an engine of another process, over a unix socket (`wire.EngineServer` is its other
-end) |
+| `wire.RemoteEngine` | an engine of another process, over a unix socket (`wire.EngineServer` is its other end) |
 | `scripted.ScriptedEngine` | plays given token lists: for the tests of whatever stands on an engine |
 
-**Adding an engine.** Write one file here with a class that has the methods of `api.Engine`. Three things
-must hold:
-log-probs are log softmax(logits / T) before any truncation; every token carries the version of the weights
-that
-made it; the noise of a token derives from (request seed, position) alone (`sampling.uniform`). Raise
-`EngineError`
-when the engine failed (the episode is lost and retried) and `ContextLengthError` when prompt + 1 > context.
+**Adding an engine.** Write one file here with a class that has the methods of `api.Engine`. Three things must hold:
+log-probs are log softmax(logits / T) before any truncation; every token carries the version of the weights that made
+it; the noise of a token derives from (request seed, position) alone (`sampling.uniform`). Raise `EngineError` when the
+engine failed (the episode is lost and retried) and `ContextLengthError` when prompt + 1 > context.
 """
 
 from __future__ import annotations

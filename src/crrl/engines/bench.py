@@ -25,14 +25,12 @@ from crrl.engines.local import LocalEngine
 
 REQUESTS, TOKENS, PREFIX = 16, 256, 900
 VLLM_TOKENS_PER_CPU_S = 512.0
-"""vLLM on a CPU of this class with this model and load, as quoted in the issue; not measured in this
-run."""
+"""vLLM on a CPU of this class with this model and load, as quoted in the issue; not measured here."""
 
 
 @dataclass(frozen=True)
 class EngineBench:
-    """Rates are sampled tokens per CPU-second. `largest_difference`: of log-probs, to a plain float32
-    forward pass.
+    """Rates are sampled tokens per CPU-second. `largest_difference`: of log-probs, to a plain float32 pass.
 
     `vllm`: measured here if $CRRL_VLLM_PYTHON names an interpreter that has vllm, else None.
     """

@@ -1,5 +1,4 @@
-"""Runs in vLLM's own environment (it imports nothing of ours): folder requests tokens prefix -> tokens per
-CPU-second."""
+"""Runs in vLLM's own environment (imports nothing of ours): folder requests tokens prefix -> tokens per CPU-second."""
 
 import os
 import sys

@@ -19,8 +19,7 @@ disable_progress_bar()  # one shard in a second; bars would tear the run's own d
 
 
 def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Of the vocabulary, merges, special tokens and chat template: equal hashes tokenise and render
-    equally."""
+    """Of the vocabulary, merges, special tokens and chat template: equal hashes tokenise and render alike."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     body = backend.to_str() if backend is not None else json.dumps(tokenizer.get_vocab(), sort_keys=True)
     return hashlib.sha256(f"{body}\0{tokenizer.chat_template}".encode()).hexdigest()[:16]
@@ -44,8 +43,7 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
     if not tokenizer.chat_template:
         raise CrrlError(
             f"The tokenizer in {folder} has no chat template.",
-            "Put the model's chat_template.jinja into the folder (base models have none: take that of the "
-            "instruct "
+            "Put the model's chat_template.jinja into the folder (base models have none: take that of the instruct "
             "model of the same family, or train one with `crrl sft`).",
         )
     return tokenizer
@@ -102,8 +100,7 @@ def load_model(path: str | Path, *, dtype: torch.dtype = torch.float32) -> PreTr
 def load_local(
     path: str | Path, *, context: int | None = None, dtype: torch.dtype = torch.float32, **options: Any
 ) -> LocalEngine:
-    """The local engine on a model folder. `context` defaults to the model's own; `options` as of
-    `LocalEngine`."""
+    """The local engine on a model folder. `context` defaults to the model's own; `options`: see `LocalEngine`."""
     tokenizer = load_tokenizer(path)
     model = load_model(path, dtype=dtype)
     longest = int(getattr(model.config.get_text_config(), "max_position_embeddings", 0) or 0)

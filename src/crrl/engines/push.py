@@ -1,10 +1,8 @@
 """Weights into a module that is serving: all names and shapes are checked before anything is changed.
 
-`stage` reads a source into buffers while decoding goes on; `swap` copies the buffers in, between two
-decode steps.
-A tensor that already is the module's own storage (`alias`: synchronous full fine-tuning in one process) is
-not
-copied. The probe sequence that proves a push (DESIGN, invariant 7) is `probe_ids`.
+`stage` reads a source into buffers while decoding goes on; `swap` copies the buffers in, between two decode steps. A
+tensor that already is the module's own storage (`alias`: synchronous full fine-tuning in one process) is not copied.
+The probe sequence that proves a push (DESIGN, invariant 7) is `probe_ids`.
 """
 
 from __future__ import annotations
@@ -43,8 +41,7 @@ def stage(module: nn.Module, source: WeightSource) -> list[tuple[Tensor, Tensor]
     """(own tensor, buffered new values) for every tensor that has to change.
 
     Raises:
-        CrrlError: a name is unknown or missing, a shape differs, or a value is not finite; nothing was
-        changed.
+        CrrlError: a name is unknown or missing, a shape differs, or a value is not finite; nothing was changed.
     """
     own = _own(module)
     staged: list[tuple[Tensor, Tensor]] = []

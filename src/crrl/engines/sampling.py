@@ -1,10 +1,9 @@
 """One token per row from logits, with noise that is a function of (request seed, position) and nothing else.
 
-splitmix64 (Steele, Lea & Flood 2014, "Fast splittable pseudorandom number generators") hashes the counter
-(seed, position) to 64 bits, 52 of which make a uniform u in [0, 1). The token is the first whose cumulative
-probability, summed in float64, exceeds u (inverse CDF). So a sample does not depend on the rest of the
-batch or
-on arrival order, except where float rounding of the logits moves a boundary across u.
+splitmix64 (Steele, Lea & Flood 2014, "Fast splittable pseudorandom number generators") hashes the counter (seed,
+position) to 64 bits, 52 of which make a uniform u in [0, 1). The token is the first whose cumulative probability,
+summed in float64, exceeds u (inverse CDF). So a sample does not depend on the rest of the batch or on arrival order,
+except where float rounding of the logits moves a boundary across u.
 """
 
 from __future__ import annotations
@@ -26,8 +25,7 @@ def _splitmix64(x: np.ndarray) -> np.ndarray:
 
 
 def uniform(seeds: np.ndarray, positions: np.ndarray) -> np.ndarray:
-    """u in [0, 1), float64, for uint64 arrays of request seeds and positions (0-based within the
-    generation)."""
+    """u in [0, 1), float64, for uint64 arrays of request seeds and positions (0-based within a generation)."""
     with np.errstate(over="ignore"):
         bits = _splitmix64(_splitmix64(seeds) ^ (positions * _GOLDEN))
     return (bits >> np.uint64(12)).astype(np.float64) * 2.0**-52

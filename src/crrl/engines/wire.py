@@ -1,15 +1,11 @@
-"""An engine of another process, over a unix socket: `EngineServer` beside the engine, `RemoteEngine` where
-it is used.
+"""An engine of another process, over a unix socket: `EngineServer` beside the engine, `RemoteEngine` where it is used.
 
-Frames are a 4-byte big-endian length and a msgpack list. One connection carries any number of requests,
-told apart
-by a number the client chooses. Chunks that become ready together travel in one frame. Weights do not
-travel here:
-the trainer pushes in the engine's own process.
+Frames are a 4-byte big-endian length and a msgpack list. One connection carries any number of requests, told apart by a
+number the client chooses. Chunks that become ready together travel in one frame. Weights do not travel here: the
+trainer pushes in the engine's own process.
 
-A connection that drops ends what it carried: the server cancels its requests, the client raises
-`EngineError` in
-all of them.
+A connection that drops ends what it carried: the server cancels its requests, the client raises `EngineError` in all of
+them.
 """
 
 from __future__ import annotations
@@ -39,8 +35,7 @@ def _frame(message: object) -> bytes:
 
 
 async def _read(reader: asyncio.StreamReader) -> list[Any]:
-    """The next frame; `EOFError` or `ConnectionError` when the other end is gone or does not speak this
-    protocol."""
+    """The next frame; `EOFError` or `ConnectionError` when the other end is gone or speaks something else."""
     (length,) = _LENGTH.unpack(await reader.readexactly(_LENGTH.size))
     if length > _MAX_FRAME:
         raise ConnectionError(f"a frame of {length} bytes")
@@ -54,8 +49,7 @@ async def _read(reader: asyncio.StreamReader) -> list[Any]:
 
 
 class _Connection:
-    """One client, on the server's side: [number, verb, arguments...] in; [[number, kind, payload], ...]
-    out."""
+    """One client, on the server's side: [number, verb, arguments...] in, [[number, kind, payload], ...] out."""
 
     def __init__(self, engine: Engine, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._engine, self._reader, self._writer = engine, reader, writer

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -96,7 +97,7 @@ class Run:
             if self.checkpoint is None:
                 self.journal.set_meta("policy", checkpoints.fingerprint(self.model))
             else:
-                self.step = checkpoints.of_policy(self.checkpoint, self.journal.meta()["policy"]).step
+                self.step = checkpoints.of_policy(self.checkpoint, self.journal.meta["policy"]).step
             self.engine = load_local(
                 source, context=config.engine.context or None, max_batch=config.engine.max_batch, version=self.step
             )
@@ -179,6 +180,7 @@ class Run:
             splits=splits,
             random_floor=random_floors(self.config, splits),
             episodes=outcomes,
+            lost_tries=lost_tries(self.journal),
             exploits=sum(bool(r.exploits) for r in rows),
             seconds={**{k: round(v, 2) for k, v in parts.items() if v > 0}, "total": round(wall, 2)},
             episodes_per_second=len(rows) / wall,
@@ -186,6 +188,13 @@ class Run:
             steps=self.step,
             control=self.config.objective.shuffle_rewards,
         )
+
+
+def lost_tries(journal: Journal) -> dict[str, Any]:
+    """How many tries our side lost, by cause, policy version and task."""
+    tries = journal.lost_tries()
+    counts = {f"by_{key}": dict(Counter(str(t[key]) for t in tries)) for key in ("cause", "version", "task")}
+    return {"total": len(tries), **counts}
 
 
 def random_floors(config: Config, splits: Iterable[str]) -> dict[str, dict[str, Any]]:

@@ -91,6 +91,7 @@ def fit(run: Run) -> None:
         with run.spent("push"):
             metrics["push_error"] = run.push(trainer.policy, version=step + 1)
         run.journal.step_trained(step, metrics, source.trained)
+        run.journal.sync()
         run.step = step + 1
         run.display.advance(1, **{k: metrics[k] for k in ("reward", "well_formed", "entropy") if k in metrics})
 

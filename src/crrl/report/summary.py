@@ -40,7 +40,8 @@ class Summary:
         splits: of `evaluation.benchmark.assemble`.
         random_floor: split -> {solved, total, rate, ci95} of a policy that edits at random.
         episodes: {scored, truncated, lost} of the whole run, evaluation included.
-        seconds: wall by phase, `total` included. cpu_seconds: by part.
+        lost_tries: tries that our side lost (each was started again): {total, by_cause, by_version, by_task}.
+        seconds: wall by phase, `total` included.
         control: rewards were shuffled (`objective.shuffle_rewards`).
     """
 
@@ -49,13 +50,12 @@ class Summary:
     splits: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
     random_floor: dict[str, dict[str, Any]] = field(default_factory=dict)
     episodes: dict[str, int] = field(default_factory=dict)
+    lost_tries: dict[str, Any] = field(default_factory=dict)
     exploits: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
-    cpu_seconds: dict[str, float] = field(default_factory=dict)
     episodes_per_second: float = 0.0
     peak_memory_bytes: int = 0
     steps: int = 0
-    training: dict[str, float] = field(default_factory=dict)
     control: bool = False
     recipe: str = ""
     versions: dict[str, str] = field(default_factory=dict)
@@ -158,6 +158,12 @@ def _rate(result: Mapping[str, Any] | None) -> str:
     return f"{percent(result['rate'])} ({interval(result['ci95'])})" if result else NOTHING
 
 
+def _retried(summary: Summary) -> str:
+    causes = summary.lost_tries.get("by_cause", {})
+    said = ", ".join(f"{number} {cause}" for cause, number in causes.items())
+    return f" ({summary.lost_tries['total']} tries retried: {said})" if causes else ""
+
+
 def where_time_went(spent: Mapping[str, Spent] | Mapping[str, float], total: float) -> list[tuple[str, float, float]]:
     """(part, wall seconds, share of `total`), largest first."""
     walls = {
@@ -222,8 +228,8 @@ def print_closing(
     total = summary.seconds.get("total", sum(summary.seconds.values()))
     out.print(
         f"\n{sum(counts.values())} episodes: {counts.get('scored', 0)} scored, {counts.get('truncated', 0)} truncated, "
-        f"{counts.get('lost', 0)} lost · {summary.episodes_per_second:.1f} episodes/s · {seconds(total)} · "
-        f"peak memory {summary.peak_memory_bytes / 2**30:.1f} GB · seed {summary.seed}"
+        f"{counts.get('lost', 0)} lost{_retried(summary)} · {summary.episodes_per_second:.1f} episodes/s · "
+        f"{seconds(total)} · peak memory {summary.peak_memory_bytes / 2**30:.1f} GB · seed {summary.seed}"
     )
     spent = where_time_went(summary.seconds, total)
     out.print("Where the time went: " + " · ".join(f"{n} {seconds(s)} ({share:.0%})" for n, s, share in spent[:7]))

@@ -224,11 +224,6 @@ class Journal:
                 db.execute("ROLLBACK")
                 raise
 
-    def add_metrics(self, kind: str, step: int, metrics: Mapping[str, Any]) -> None:
-        """Any numbers besides: `kind` names the table they make up (`push`, `phase_seconds`...)."""
-        with self._writing() as db:
-            db.execute("INSERT INTO metrics VALUES (?,?,?,?)", (time.time(), kind, step, json.dumps(metrics)))
-
     def set_meta(self, key: str, value: Any) -> None:
         with self._writing() as db:
             db.execute("INSERT OR REPLACE INTO meta VALUES (?,?)", (key, json.dumps(value)))
@@ -283,11 +278,6 @@ class Journal:
     def steps(self) -> list[Step]:
         found = self._all("SELECT step, groups, version, state, metrics FROM steps ORDER BY step")
         return [Step(s, json.loads(g), v, state, json.loads(m)) for s, g, v, state, m in found]
-
-    def metrics(self, kind: str) -> list[tuple[int, dict[str, Any]]]:
-        """(step, numbers), in the order in which they were added."""
-        found = self._all("SELECT step, metrics FROM metrics WHERE kind=? ORDER BY rowid", kind)
-        return [(step, json.loads(numbers)) for step, numbers in found]
 
     def trained_rows(self, step: int | None = None) -> list[TrainedRow]:
         """What was trained on, in its order: with `episodes()`, what `learning.replay.replay` compares."""

@@ -36,7 +36,6 @@ CREATE TABLE steps (
 CREATE TABLE trained_rows (
   step INTEGER NOT NULL, position INTEGER NOT NULL, episode TEXT NOT NULL, row INTEGER NOT NULL,
   hash TEXT NOT NULL, advantage REAL NOT NULL, PRIMARY KEY (step, position)) WITHOUT ROWID;
-CREATE TABLE metrics (at REAL NOT NULL, kind TEXT NOT NULL, step INTEGER NOT NULL, metrics TEXT NOT NULL);
 PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {SCHEMA_VERSION};
 """

@@ -1,5 +1,6 @@
-"""The local engine: `engine` is the loop, `runner` the module behind it, `attention` how rows share a
-pass."""
+"""The local engine: `engine` is the loop, `runner` the module behind it, `fused` the forward pass of
+Llama-shaped models, `attention` how rows share a pass, `prefix` what is kept for later requests.
+"""
 
 from crrl.engines.local.engine import LocalEngine
 

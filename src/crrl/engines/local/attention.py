@@ -1,13 +1,11 @@
 """Ragged attention over our own KV cache, for any model that goes through transformers' attention interface.
 
-A forward pass is one packed row of tokens [1, N]: first one token for each decoding row, then the new
-tokens of
-every row that is being prefilled. Embeddings, projections and MLPs see N tokens and no padding. Only this
-function
-knows which token belongs to which row: it writes keys and values into the rows' slots and attends.
+A forward pass is one packed row of tokens [1, N]: first one token for each decoding row, then the new tokens of every
+row that is being prefilled. Embeddings, projections and MLPs see N tokens and no padding. Only this function knows
+which token belongs to which row: it writes keys and values into the rows' slots and attends.
 
-Decoding rows whose ids share their first P tokens read those P keys and values once for all of them (cascade
-attention: Ye et al. 2024, "Cascade inference"), merged with the rest by log-sum-exp, which is exact.
+Decoding rows whose ids share their first P tokens read those P keys and values once for all of them (cascade attention:
+Ye et al. 2024, "Cascade inference"), merged with the rest by log-sum-exp, which is exact.
 """
 
 from __future__ import annotations
@@ -27,8 +25,8 @@ _ACTIVE = threading.local()
 class KVCache:
     """Keys and values [slot, kv_head, position, dim] per layer; grows by half or more; made when a layer first writes.
 
-    Memory beyond a row's length is zero or an old row's finite numbers, never uninitialised: masked positions
-    have weight 0, and 0 * NaN would be NaN.
+    Memory beyond a row's length is zero or an old row's finite numbers, never uninitialised: masked positions have
+    weight 0, and 0 * NaN would be NaN.
     """
 
     def __init__(self) -> None:
@@ -133,8 +131,7 @@ class Pass:
         return self._made[key]
 
     def decode_mask(self, first: int, window: int | None, like: Tensor) -> Tensor:
-        """[B, 1, 1, longest - first], additive: a row sees positions up to its own, and no further back
-        than the window."""
+        """[B, 1, 1, longest - first], additive: a row sees positions up to its own, within the window."""
         key = ("decode", first, window)
         if key not in self._made:
             positions_T = torch.arange(first, self.longest, device=like.device)

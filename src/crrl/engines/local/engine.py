@@ -1,15 +1,12 @@
 """The local engine: continuous batching of any transformers causal model on a thread of its own.
 
-One iteration of the loop is one forward pass: one new token for every decoding row, and the new tokens of
-rows
-whose prompt is not yet in the cache (at most `prefill_tokens` of them). Between two passes requests join,
-leave and
-are cancelled, weights are swapped, and the loop can be held. Rows sit in slots 0..n-1: first those that
-decode,
-then those that are being prefilled.
+One iteration of the loop is one forward pass: one new token for every decoding row, and the new tokens of rows whose
+prompt is not yet in the cache (at most `prefill_tokens` of them). Between two passes requests join, leave and are
+cancelled, weights are swapped, and the loop can be held. Rows sit in slots 0..n-1: first those that decode, then those
+that are being prefilled.
 
-After a push every row forgets its keys and values and is prefilled anew, sampled tokens included, so the next
-token comes from the new weights alone and carries their version.
+After a push every row forgets its keys and values and is prefilled anew, sampled tokens included, so the next token
+comes from the new weights alone and carries their version.
 """
 
 from __future__ import annotations
@@ -38,8 +35,7 @@ from crrl.engines.sampling import sample, uniform
 T = TypeVar("T")
 
 FLUSH_S = 0.03
-"""Tokens are handed over in chunks at most this old: waking a coroutine per token would cost more than the
-token."""
+"""Tokens are handed over in chunks at most this old: waking a coroutine per token costs more than the token."""
 CASCADE_MIN = 32
 """A common beginning shorter than this is not worth an attention call of its own."""
 GROWTH = 256
@@ -47,8 +43,7 @@ GROWTH = 256
 
 
 class _Row:
-    """A generation in a slot. `ids` is prompt and sampled tokens; keys and values of ids[:cached] are in
-    the slot."""
+    """A generation in a slot. `ids` is prompt and sampled tokens; those of ids[:cached] have keys and values there."""
 
     def __init__(self, request: Request, loop: asyncio.AbstractEventLoop, sink: Callable[[Any], None]) -> None:
         self.request = request
@@ -73,8 +68,8 @@ class LocalEngine:
     """An `Engine`. Safe to call from any thread and any event loop.
 
     Args:
-        model: becomes the engine's own (moved, frozen, its attention replaced): hand in a copy if you
-        train it.
+        model: becomes the engine's own (moved, frozen, its attention replaced): hand in a copy if
+            you train it.
         tokenizer_hash: what the gateway compares with its own tokenizer.
         context: most tokens of prompt and generation together.
         max_batch: most generations at once; more wait in order of arrival.
@@ -123,8 +118,7 @@ class LocalEngine:
         self._thread = threading.Thread(target=self._loop, name="crrl-engine", daemon=True)
         self._thread.start()
 
-    # The asynchronous front
-    # ------------------------------------------------------------------------------------
+    # The asynchronous front -----------------------------------------------------------------------------------------
 
     async def generate(self, request: Request) -> AsyncIterator[Chunk]:
         if len(request.prompt_ids) + 1 > self._context:
@@ -210,8 +204,7 @@ class LocalEngine:
         self._submit(command)
         return future
 
-    # The loop, on the engine's thread
-    # ---------------------------------------------------------------------------
+    # The loop, on the engine's thread -------------------------------------------------------------------------------
 
     @torch.inference_mode()
     def _loop(self) -> None:
@@ -287,8 +280,8 @@ class LocalEngine:
         for s in segments:
             self._rows[s.slot].cached += s.end - s.start
             self.prefilled_tokens += s.end - s.start
-        # Segments are in slot order and only the last can be incomplete: who sampled is again the first
-        # slots.
+        # Segments are in slot order and only the last can be incomplete: who sampled is again
+        # the first slots.
         if complete:
             self._decoding += len(complete)
             self._shared = None
@@ -361,8 +354,7 @@ class LocalEngine:
             self._waiting.remove(row)
 
     def _running_prefix(self, ids: np.ndarray) -> tuple[int, int, int]:
-        """The slot with the longest computed beginning of `ids`, its length, and the longest computed or
-        coming."""
+        """The slot with the longest computed beginning of `ids`, its length, and the longest of all, to come too."""
         if not self._rows:
             return -1, 0, 0
         have = common(self._prompts[: len(self._rows)], ids)
@@ -411,8 +403,7 @@ class LocalEngine:
         self._ended.append(row)
 
     def _flush(self, *, everything: bool = False) -> None:
-        """Hand over the chunks of ended rows, and every FLUSH_S those of all rows: one wake-up per event
-        loop."""
+        """Hand over the chunks of ended rows, and every FLUSH_S those of all rows: one wake-up per loop."""
         rows, self._ended = self._ended, []
         now = time.monotonic()
         if everything or now - self._flushed > FLUSH_S:

@@ -1,10 +1,8 @@
 """Which finished sequences' keys and values are kept, and which of them begins like a new prompt.
 
-Token-exact: ids are compared with ids, all kept sequences at once as rows of one matrix (a few hundred
-rows of a
-few thousand ids: tens of microseconds). A kept sequence that a newer one continues is dropped; beyond the
-token
-budget the least recently used goes. A weight push drops everything.
+Token-exact: ids are compared with ids, all kept sequences at once as rows of one matrix (a few hundred rows of a few
+thousand ids: tens of microseconds). A kept sequence that a newer one continues is dropped; beyond the token budget the
+least recently used goes. A weight push drops everything.
 """
 
 from __future__ import annotations

@@ -1,10 +1,7 @@
-"""The engine's own module, run through our attention; and the proof, at start, that this gives the model's
-logits.
+"""The engine's own module, run through our attention; and the proof, at start, that this gives the model's logits.
 
-Any causal model whose layers call transformers' attention interface once each works. What does not
-(state-space
-and linear-attention layers, layers that share or skip keys and values, chunked attention, sinks) is
-refused with the
+Any causal model whose layers call transformers' attention interface once each works. What does not (state-space and
+linear-attention layers, layers that share or skip keys and values, chunked attention, sinks) is refused with the
 reason: by its configuration where that says so, else by comparing with the model's own plain forward pass.
 """
 
@@ -105,8 +102,7 @@ class Runner:
         return torch.from_numpy(array).to(self.device)
 
     def _prove(self) -> None:
-        """Compare a prefill in two parts and a cascade decode of two rows with the model's own forward
-        pass."""
+        """Compare a prefill in two parts and a cascade decode of two rows with the model's plain forward."""
         name = type(self.model).__name__
         config = self.model.config.get_text_config()
         kinds = set(getattr(config, "layer_types", None) or ()) - _SERVED_LAYERS
@@ -149,8 +145,8 @@ class Runner:
             self.cache.drop()
         ours = torch.cat([second.float(), last.float()])
         difference = (ours - plain_TV[[22, 23, 23]]).abs().max().item()
-        # Half-precision models differ by rounding; a wrong cache differs by the size of the logits
-        # themselves.
+        # Half-precision models differ by rounding; a wrong cache differs by the size of the
+        # logits themselves.
         scale = plain_TV.abs().max().item()
         bound = (1e-3 if plain_TV.dtype == self.model.dtype else 0.1) * max(1.0, scale)
         if not difference <= bound:
