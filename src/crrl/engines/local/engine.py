@@ -68,8 +68,8 @@ class LocalEngine:
     """An `Engine`. Safe to call from any thread and any event loop.
 
     Args:
-        model: becomes the engine's own (moved, frozen, its attention replaced): hand in a copy if
-            you train it.
+        model: becomes the engine's own (moved, frozen, its attention replaced): hand in a copy if you
+            train it.
         tokenizer_hash: what the gateway compares with its own tokenizer.
         context: most tokens of prompt and generation together.
         max_batch: most generations at once; more wait in order of arrival.
@@ -280,8 +280,8 @@ class LocalEngine:
         for s in segments:
             self._rows[s.slot].cached += s.end - s.start
             self.prefilled_tokens += s.end - s.start
-        # Segments are in slot order and only the last can be incomplete: who sampled is again
-        # the first slots.
+        # Segments are in slot order and only the last can be incomplete: who sampled is again the
+        # first slots.
         if complete:
             self._decoding += len(complete)
             self._shared = None

@@ -145,8 +145,8 @@ class Runner:
             self.cache.drop()
         ours = torch.cat([second.float(), last.float()])
         difference = (ours - plain_TV[[22, 23, 23]]).abs().max().item()
-        # Half-precision models differ by rounding; a wrong cache differs by the size of the
-        # logits themselves.
+        # Half-precision models differ by rounding; a wrong cache differs by the size of the logits
+        # themselves.
         scale = plain_TV.abs().max().item()
         bound = (1e-3 if plain_TV.dtype == self.model.dtype else 0.1) * max(1.0, scale)
         if not difference <= bound:
