@@ -50,7 +50,6 @@ def test_the_words_for_rewards_are_the_registered_ones() -> None:
         ("engine.name=vlm", "Valid: local"),
         ("sandbox.name=bublewrap", "bubblewrap"),
         ("rewards.weights.test=1", "'tests'"),
-        ("rewards.weights.tests=0", "all 0"),
         ("objective.group_size=1", "2 or more"),
         ("rollout.temperature=0", "Greedy is a decoding of evaluation"),
         ("corpus.name=none.jsonl", "no such file"),
@@ -107,3 +106,8 @@ def test_saved_settings_come_back_the_same(tmp_path: Path) -> None:
     assert load_saved(tmp_path / "config.yaml", ["trainer.max_steps=9"]).trainer.max_steps == 9
     with pytest.raises(UsageError, match=r"trainer\.max_steps"):
         load_saved(tmp_path / "config.yaml", ["max_steps=9"])
+
+
+def test_rewards_that_are_all_zero_are_refused() -> None:
+    with pytest.raises(UsageError, match="all 0"):
+        load_recipe("quickstart", ["rewards.weights.tests=0", "rewards.weights.format=0"])

@@ -24,9 +24,9 @@ from crrl.tasks.task import Command, Task
 async def test_a_repair_is_scored(parts: Parts) -> None:
     episode = await run_episode(attempt(), parts)
     assert episode.outcome == "scored" and episode.exit_reason == "finished" and episode.well_formed
-    assert episode.verdict is not None and episode.verdict.solved and episode.verdict.reward == 1.0
+    assert episode.verdict is not None and episode.verdict.solved and episode.verdict.reward == 1.3
     assert episode.verdict.components["diff_similarity"] == 1.0
-    assert f"+    {BUGS[0].new_line}" in " ".join(episode.patch.split("\n")) or BUGS[0].new_line in episode.patch
+    assert BUGS[0].new_line in episode.patch
     assert [len(s.ids) == len(s.logprobs) == len(s.versions) for s in episode.samples] == [True] * 3
     assert {"start", "agent", "engine_wait", "patch", "judge"} <= set(episode.timings)
 

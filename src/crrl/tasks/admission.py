@@ -81,10 +81,12 @@ async def admit(task: Task, judge: Judge) -> Admission:
 
 
 def wrong_when_buggy(task: Task, results: Results) -> str:
-    """Why the buggy tree does not behave as the task says ("" if it does)."""
+    """Why the buggy tree does not behave as the task says ("" if it does). Where the bug hangs or kills the run, tests
+    that it kept from running are no evidence against the task."""
     if passing := [id for id in task.test.fail_to_pass if results.tests[id] == "passed"]:
         return f"{passing[0]} passes ({len(passing)} of FAIL_TO_PASS)"
-    if failing := [id for id in task.test.pass_to_pass if results.tests[id] != "passed"]:
+    excused = "missing" if results.reason != "complete" else ""
+    if failing := [id for id in task.test.pass_to_pass if results.tests[id] not in ("passed", excused)]:
         return f"{failing[0]} is {results.tests[failing[0]]} ({len(failing)} of PASS_TO_PASS)"
     return ""
 
