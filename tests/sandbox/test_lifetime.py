@@ -135,7 +135,9 @@ async def test_start_cancelled_halfway_leaves_nothing(sandbox, workspace):
         starting = asyncio.create_task(sandbox.start(Spec(root=workspace)))
         await asyncio.sleep(delay)
         starting.cancel()
-        await asyncio.gather(starting, return_exceptions=True)
+        (started,) = await asyncio.gather(starting, return_exceptions=True)
+        if not isinstance(started, BaseException):  # it was quicker than the cancellation
+            await started.close()
     deadline = time.monotonic() + 5
     while {k for k in children(sandbox.launcher_pid) if state(k) != "Z"} - before:
         assert time.monotonic() < deadline
