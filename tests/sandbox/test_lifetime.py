@@ -50,7 +50,7 @@ def children(pid: int) -> list[int]:
 
 
 @pytest.mark.parametrize("victim", ["owner", "launcher"])
-def test_kill_9_leaves_no_process_mount_or_file(state_dir, victim):
+def test_kill_9_leaves_no_process_mount_or_file(sandbox, state_dir, victim):
     word = f"{7000 + os.getpid() % 1000}.{victim == 'owner':d}"
     files = sorted(os.listdir(state_dir))
     owner = subprocess.Popen([sys.executable, "-c", OWNER, str(state_dir), word], stdout=subprocess.PIPE, text=True)

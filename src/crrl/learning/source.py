@@ -110,7 +110,7 @@ def _seed(*parts: object) -> int:
 
 def shuffled(group: Group, seed: int) -> Group:
     """A control: the group's verdicts, dealt out at random to its scored members."""
-    scored = [e for e in group.episodes if e.outcome != "lost" and e.verdict is not None]
+    scored = [episode for episode, _ in scored_members(group)]
     verdicts = [e.verdict for e in scored]
     random.Random(f"shuffle/{seed}/{group.id}").shuffle(verdicts)
     dealt = {e.id: replace(e, verdict=v) for e, v in zip(scored, verdicts, strict=True)}

@@ -103,7 +103,7 @@ def fit(run: Run) -> None:
 
 
 def conclude(run: Run, before: Cells, after: Cells) -> Summary:
-    """summary.json and report.html."""
+    """summary.json, report.html and learning-curve.svg."""
     from crrl.report.from_journal import write_report_of
 
     summary = run.summary(assemble(before, after))

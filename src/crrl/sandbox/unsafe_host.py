@@ -26,7 +26,7 @@ from crrl.sandbox.output import Sink
 from crrl.tasks.task import Source
 
 WARNING = """
-*** sandbox=unsafe_host: NO ISOLATION. Whatever the model writes runs as you, on this machine, with
+*** sandbox.name=unsafe_host: NO ISOLATION. Whatever the model writes runs as you, on this machine, with
 *** your files, your network and your secrets. Use it only with commands you would run yourself.
 """
 
@@ -36,7 +36,7 @@ class UnsafeHostSandbox:
 
     def __init__(self, *, state_dir: Path, uid: int | None = None) -> None:
         if uid not in (None, os.getuid()):
-            raise CrrlError("sandbox.uid has no meaning with sandbox=unsafe_host.", "Leave it out.")
+            raise CrrlError("sandbox.uid has no meaning with sandbox.name=unsafe_host.", "Leave it out.")
         print(WARNING, file=sys.stderr, flush=True)
         self.state_dir = Path(state_dir).absolute()
         state_dirs(self.state_dir)
@@ -47,7 +47,7 @@ class UnsafeHostSandbox:
 
     async def start(self, spec: Spec) -> UnsafeHostBox:
         if spec.mounts or spec.gateway_socket is not None:
-            raise CrrlError("sandbox=unsafe_host has no mounts and no gateway.", "Use sandbox=bubblewrap.")
+            raise CrrlError("sandbox.name=unsafe_host has no mounts and no gateway.", "Use sandbox.name=bubblewrap.")
         folder = Path(tempfile.mkdtemp(prefix="crrl-unsafe-"))
         if spec.root is not None:
             await asyncio.to_thread(shutil.copytree, spec.root.lower, folder / "workspace", symlinks=True)
