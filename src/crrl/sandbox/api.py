@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
 ExecReason = Literal["exit", "timeout", "output", "memory", "disk", "lost"]
+GATEWAY_PORT = 8000  # of a box's loopback, where its session of the gateway is seen
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,9 @@ class Limits:
 
 @dataclass(frozen=True)
 class Mount:
-    """A host path shown read-only inside the box."""
+    """A host path (a tool, a virtual environment, a node tree) shown read-only inside the box, at an absolute path.
+
+    Whatever is in `source` must be readable by the uid that boxes run as; never under HOME."""
 
     source: Path
     target: str
@@ -53,7 +56,8 @@ class Spec:
     """What to start: a box over `root` (the episode's repository), or over an empty workspace if None.
 
     Args:
-        gateway_socket: host path of a unix socket shown inside as loopback port 8000 (third-party agents).
+        gateway_socket: host path of a unix socket shown inside as loopback port 8000 (third-party agents); it need
+            not listen yet. One session of the gateway: nothing else outside the box can be reached from it.
     """
 
     root: Workspace | None
@@ -87,7 +91,10 @@ class Box(Protocol):
         env: Mapping[str, str] | None = None,
         timeout_s: float = 60.0,
         output_limit: int = 65536,
-    ) -> ExecResult: ...
+        on_output: Callable[[bytes], None] | None = None,
+    ) -> ExecResult:
+        """`on_output` gets all output as it comes: what a cancelled command wrote is known by it alone."""
+        ...
 
     async def read(self, path: str, limit: int = 1 << 20) -> bytes:
         """Raises FileNotFoundError, IsADirectoryError, PermissionError or ValueError (leaves the

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from crrl.errors import CrrlError, UsageError
+from crrl.sandbox.api import Mount
 
 PYTHON = "/usr/bin/python3"
 NOBODY = 65534
+OUTSIDE = "below sandbox.state_dir, say"
 UNSAFE = "or, giving up isolation, set sandbox.name=unsafe_host"
 
 
@@ -78,16 +80,37 @@ def _programs() -> list[Finding]:
     return found
 
 
+def require_mount(mount: Mount, uid: int) -> None:
+    """Raises CrrlError where a box could not show it."""
+    if not mount.source.exists():
+        raise CrrlError(f"The mount {mount.source} does not exist.", "Make it, or correct its path.")
+    if not mount.target.startswith("/") or ".." in mount.target.split("/"):
+        raise CrrlError(f"{mount.target} is no place in a box.", "Write an absolute path, e.g. /opt/agent.")
+    home = Path.home().resolve()
+    if home != Path("/") and mount.source.resolve().is_relative_to(home):
+        raise CrrlError(f"The mount {mount.source} lies under HOME ({home}).", f"Move it: {OUTSIDE}.")
+    if (closed := _closed_to(mount.source, uid)) is not None:
+        problem = f"The mount {mount.source}: uid {uid}, which boxes run as, cannot enter {closed}."
+        raise CrrlError(problem, f"Move it ({OUTSIDE}), or: chmod -R o+rX {closed}")
+
+
 def _readable(state_dir: Path, uid: int) -> list[Finding]:
-    if os.getuid() != 0:
+    if (closed := _closed_to(state_dir, uid)) is None:
         return []
-    for path in (state_dir, *state_dir.resolve().parents):
-        info = path.stat()
+    problem = f"sandbox.state_dir {state_dir}: uid {uid}, which boxes run as, cannot enter {closed}."
+    return [Finding(problem, f"Set sandbox.state_dir outside it, e.g. /var/tmp/crrl, or: chmod o+x {closed}")]
+
+
+def _closed_to(path: Path, uid: int) -> Path | None:
+    """What on the way to `path` keeps `uid` out."""
+    if os.getuid() != 0:
+        return None
+    for folder in (path, *path.resolve().parents):
+        info = folder.stat()
         bit = stat.S_IXUSR if info.st_uid == uid else stat.S_IXGRP if info.st_gid == uid else stat.S_IXOTH
-        if not info.st_mode & bit:
-            problem = f"sandbox.state_dir {state_dir}: uid {uid}, which boxes run as, cannot enter {path}."
-            return [Finding(problem, f"Set sandbox.state_dir outside it, e.g. /var/tmp/crrl, or: chmod o+x {path}")]
-    return []
+        if not info.st_mode & bit and stat.S_ISDIR(info.st_mode):
+            return folder
+    return None
 
 
 def _namespaces(uid: int) -> list[Finding]:

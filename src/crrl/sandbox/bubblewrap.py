@@ -1,15 +1,12 @@
-"""The default back end: bubblewrap boxes, forked by one launcher process, seen from the worker's event loop.
+"""The default back end: bubblewrap boxes (`box.py`), forked by one launcher process (`launcher.py`).
 
-No thread per box: the loop watches three descriptors of each (`keeper.py`, `pid1.py`, the output pipe).
-Invariant 2: a box that dies without having been told to is `lost`; an agent cannot bring that about,
-because nothing inside can signal or trace PID 1, and whatever it kills besides is an exit code.
+Invariant 4: what a box is shown of the host is said in `keeper.BOX`, in `Spec.root` and in `Spec.mounts`, all of it
+read-only, and one session of the gateway where `Spec.gateway_socket` names it (`relay.py`).
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import errno
 import marshal
 import os
 import shutil
@@ -18,21 +15,14 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import cast
 
-from crrl.errors import CrrlError, LostError
+from crrl.errors import LostError
 from crrl.sandbox import seccomp, workspace
-from crrl.sandbox.api import ExecReason, ExecResult, Spec, Workspace
-from crrl.sandbox.availability import PYTHON, dropped_uid, require, state_dirs
-from crrl.sandbox.output import Sink
+from crrl.sandbox.api import GATEWAY_PORT, Spec, Workspace
+from crrl.sandbox.availability import PYTHON, dropped_uid, require, require_mount, state_dirs
+from crrl.sandbox.box import START_S, BubblewrapBox
 from crrl.tasks.task import Source
-
-ENV = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/home/agent", "LANG": "C.UTF-8", "TERM": "dumb"}
-CHUNK = 1 << 16
-START_S, GRACE_S, PATCH_S = 60.0, 20.0, 120.0
-ERRORS = {e.__name__: e for e in (FileNotFoundError, IsADirectoryError, PermissionError, NotADirectoryError)}
 
 
 class BubblewrapSandbox:
@@ -79,20 +69,16 @@ class BubblewrapSandbox:
         return await asyncio.to_thread(workspace.prepare, source, self.state_dir, self.uid)
 
     async def start(self, spec: Spec) -> BubblewrapBox:
-        """A box that answers. Raises LostError (`sandbox_start`), CrrlError (a setting this back end
-        lacks)."""
-        if spec.gateway_socket is not None:
-            raise CrrlError(
-                "The bubblewrap sandbox does not yet show a gateway inside a box.",
-                "Use the built-in agent, which acts from outside the box.",
-            )
+        """A box that answers. Raises LostError (`sandbox_start`), CrrlError (a mount that a box could not read)."""
+        for mount in spec.mounts:
+            require_mount(mount, self.uid)
         if self._launcher.poll() is not None:
             self._orders.close()
             self._launcher, self._orders = self._start_launcher()
         channel, keeper = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         control, inner = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         output, output_w = os.pipe()
-        box = BubblewrapBox(self, channel, control, output, has_root=spec.root is not None)
+        box = BubblewrapBox(channel, control, output, has_root=spec.root is not None, on_close=self._boxes.discard)
         self._boxes.add(box)
         try:
             try:
@@ -102,7 +88,7 @@ class BubblewrapSandbox:
                 keeper.close()
                 inner.close()
                 os.close(output_w)
-            await box.ready()
+            await box.ready(spec.gateway_socket)
         except BaseException:
             await box.close()
             raise
@@ -131,6 +117,7 @@ class BubblewrapSandbox:
             "mounts": [(str(mount.source), mount.target) for mount in spec.mounts],
             "bwrap": shutil.which("bwrap"),
             "pid1": self._pid1,
+            "port": GATEWAY_PORT if spec.gateway_socket is not None else 0,
             "seccomp": self._seccomp,
             "disk": limits.disk_bytes,
             "tmp": limits.tmp_bytes,
@@ -149,264 +136,6 @@ class BubblewrapSandbox:
         except subprocess.TimeoutExpired:
             self._launcher.send_signal(signal.SIGKILL)
             self._launcher.wait()
-
-
-class BubblewrapBox:
-    """One box. Commands, reads and writes run one at a time; a second caller waits."""
-
-    def __init__(
-        self,
-        owner: BubblewrapSandbox,
-        channel: socket.socket,
-        control: socket.socket,
-        output: int,
-        *,
-        has_root: bool,
-    ) -> None:
-        self._owner = owner
-        self._has_root = has_root
-        self._loop = asyncio.get_running_loop()
-        self._channel, self._control, self._output = channel, control, output
-        self._turn = asyncio.Lock()
-        self._closed = False
-        self._why = ""  # why no further command can run
-        self._dead = False  # ended by itself
-        self._stale = 0  # answers of cancelled commands, still to come
-        self._reply: asyncio.Future[list[str]] | None = None
-        self._sink: Sink | None = None
-        control.setblocking(False)
-        channel.setblocking(False)
-        os.set_blocking(output, False)
-        self._loop.add_reader(control, self._on_reply)
-        self._loop.add_reader(output, self._on_output)
-
-    async def ready(self) -> None:
-        fields = await self._answer(START_S)
-        if fields != ["ready"]:
-            raise LostError("sandbox_start", await self._post_mortem())
-
-    async def exec(
-        self,
-        argv: Sequence[str],
-        *,
-        cwd: str = ".",
-        env: Mapping[str, str] | None = None,
-        timeout_s: float = 60.0,
-        output_limit: int = 65536,
-    ) -> ExecResult:
-        pairs = [f"{k}={v}" for k, v in {**ENV, **(env or {})}.items()]
-        request = _message("exec", timeout_s, cwd, len(argv), *argv, *pairs)
-        async with self._turn:
-            start = time.monotonic()
-            self._sink = sink = Sink(output_limit)
-            try:
-                fields = await self._ask(request, timeout_s + GRACE_S)
-            finally:
-                self._drain()
-                self._sink = None
-            wall = time.monotonic() - start
-            if len(fields) != 4:
-                return ExecResult(None, sink.text(), "lost", wall, 0.0)
-            reason, code, inner_wall, cpu = fields
-            return ExecResult(
-                int(code) if code else None,
-                sink.text(),
-                cast(ExecReason, reason),
-                float(inner_wall),
-                float(cpu),
-            )
-
-    async def read(self, path: str, limit: int = 1 << 20) -> bytes:
-        """The first `limit` bytes of a file."""
-        async with self._turn:
-            self._sink = sink = Sink(2 * limit, hard=False)
-            try:
-                _raise(await self._ask(_message("read", path, limit), GRACE_S), path)
-            finally:
-                self._drain()
-                self._sink = None
-            return bytes(sink.head)
-
-    async def write(self, path: str, data: bytes) -> None:
-        async with self._turn:
-            messages = [data[i : i + CHUNK] for i in range(0, len(data), CHUNK)]
-            _raise(await self._ask(_message("write", path, len(data)), GRACE_S, messages), path)
-
-    async def patch(self) -> str:
-        """See `Box.patch`; content beyond the limits in `patch.py` is left out. Raises LostError,
-        ValueError (no root)."""
-        if not self._has_root:
-            raise ValueError("a box without a repository has no patch")
-        async with self._turn:
-            if self._closed or self._dead:
-                raise LostError("sandbox_died", self._why or "the box is closed")
-            self._why = "its patch was taken"
-            self._loop.remove_reader(self._control)
-            self._loop.remove_reader(self._output)
-            try:
-                async with asyncio.timeout(PATCH_S):
-                    await self._loop.sock_sendall(self._channel, b"patch")
-                    text, fds = await self._receive_channel()
-            except (OSError, TimeoutError) as error:
-                raise LostError("sandbox_died", f"no patch: {error}") from error
-            if text.startswith(b"exited"):
-                raise LostError("sandbox_died", text.decode("utf-8", "replace"))
-            if text != b"ok":
-                raise LostError("patch_failed", text.decode("utf-8", "replace"))
-            size = os.fstat(fds[0]).st_size
-            try:
-                return os.pread(fds[0], size, 0).decode("utf-8")
-            finally:
-                os.close(fds[0])
-
-    async def close(self) -> None:
-        """Returns when no process of the box is left; its files are the keeper's tmpfs and go with it."""
-        if self._closed:
-            return
-        self._closed = True
-        for fd in (self._control, self._output):
-            self._loop.remove_reader(fd)
-        try:
-            async with asyncio.timeout(GRACE_S):
-                await self._loop.sock_sendall(self._channel, b"close")
-                while await self._loop.sock_recv(self._channel, 4096):
-                    pass
-        except (OSError, TimeoutError):
-            pass  # the keeper is gone already, and its box with it
-        finally:
-            self._channel.close()
-            self._control.close()
-            os.close(self._output)
-            self._owner._boxes.discard(self)
-            if self._reply is not None and not self._reply.done():
-                self._reply.set_result([])
-
-    async def _ask(self, request: bytes, within: float, more: Sequence[bytes] = ()) -> list[str]:
-        """PID 1's answer; [] where the box is gone or does not answer (it is closed then: nothing may come
-        late)."""
-        if self._closed or self._why:
-            return []
-        try:
-            self._reply = self._loop.create_future()
-            for message in (request, *more):
-                await self._loop.sock_sendall(self._control, message)
-        except OSError:
-            return []
-        except asyncio.CancelledError:
-            self._why = "cancelled in the middle of a request"
-            raise
-        try:
-            return await self._answer(within)
-        except asyncio.CancelledError:  # the agent's time is up: end the command, the box stays usable
-            self._stale += 1
-            with contextlib.suppress(OSError):
-                self._control.send(b"abort")
-            raise
-
-    async def _answer(self, within: float) -> list[str]:
-        if self._reply is None:
-            self._reply = self._loop.create_future()
-        try:
-            return await asyncio.wait_for(self._reply, within)
-        except TimeoutError:
-            self._why = "the exec server hangs"
-            return []
-        finally:
-            self._reply = None
-
-    def _on_reply(self) -> None:
-        try:
-            message = self._control.recv(1 << 16)
-        except BlockingIOError:
-            return
-        except OSError:
-            message = b""
-        if not message:
-            self._why, self._dead = self._why or "the box ended by itself", True
-            self._loop.remove_reader(self._control)
-        elif self._stale > 0:
-            self._stale -= 1
-            self._drain()
-            if self._sink is not None:
-                self._sink.clear()
-            return
-        if self._reply is not None and not self._reply.done():
-            self._reply.set_result([os.fsdecode(f) for f in message.split(b"\0")] if message else [])
-
-    def _on_output(self) -> None:
-        try:
-            data = os.read(self._output, CHUNK)
-        except BlockingIOError:
-            return
-        if not data:
-            self._loop.remove_reader(self._output)
-        elif self._sink is not None and self._sink.add(data):
-            with contextlib.suppress(OSError):
-                self._control.send(b"abort")
-
-    def _drain(self) -> None:
-        """What the pipe still holds when the command has ended; its writers are all dead."""
-        while not self._closed:
-            try:
-                data = os.read(self._output, CHUNK)
-            except BlockingIOError:
-                return
-            if not data:
-                return
-            if self._sink is not None:
-                self._sink.add(data)
-
-    async def _receive_channel(self) -> tuple[bytes, list[int]]:
-        while True:
-            try:
-                text, fds, _, _ = socket.recv_fds(self._channel, 4096, 1)
-            except BlockingIOError:
-                readable: asyncio.Future[None] = self._loop.create_future()
-                self._loop.add_reader(self._channel, _wake, readable)
-                try:
-                    await readable
-                finally:
-                    self._loop.remove_reader(self._channel)
-                continue
-            if not text:
-                raise OSError(errno.EPIPE, "the keeper is gone")
-            return text, fds
-
-    async def _post_mortem(self) -> str:
-        try:
-            async with asyncio.timeout(2):
-                text, _ = await self._receive_channel()
-                return text.decode("utf-8", "replace")
-        except (OSError, TimeoutError):
-            return self._why or "no word from it"
-
-
-def _wake(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
-
-
-def _message(*fields: object) -> bytes:
-    parts = [os.fsencode(str(f)) for f in fields]
-    if any(b"\0" in p for p in parts):
-        raise ValueError("a NUL byte in a command or path")
-    message = b"\0".join(parts)
-    if len(message) > 1 << 17:
-        raise ValueError("the command is longer than 128 KiB")
-    return message
-
-
-def _raise(fields: list[str], path: str) -> None:
-    if not fields:
-        raise LostError("sandbox_died", f"while at {path}")
-    if fields[0] == "ok":
-        return
-    name, number, text = fields
-    if name == "ValueError":
-        raise ValueError(f"{path}: {text}")
-    if name in ERRORS:
-        raise ERRORS[name](int(number), text, path)
-    raise OSError(int(number), text, path)
 
 
 def _compile_pid1(state_dir: Path) -> str:

@@ -138,7 +138,7 @@ def start_box(control: int, output: int, order: dict[str, Any]) -> tuple[int, in
     os.lseek(seccomp, 0, os.SEEK_SET)
     for fd in (control, output, seccomp):
         os.set_inheritable(fd, True)
-    limits = [str(order[name]) for name in ("memory", "processes", "file", "open_files")]
+    limits = [str(order[name]) for name in ("memory", "processes", "file", "open_files", "port")]
     argv = ["bwrap", *BOX.split(), "--seccomp", str(seccomp), *(x for bind in binds for x in bind)]
     argv += ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/workspace", "--clearenv"]
     argv += ["/usr/bin/python3", "-ISE", "/.crrl/pid1.pyc", str(control), str(output), *limits]

@@ -4,7 +4,7 @@ Small, because a fork of the worker would copy its page tables; single-threaded,
 follows the creating thread. Boxes die with their keeper, keepers with the launcher, the launcher with its
 owner's socket: a SIGKILL anywhere in that chain leaves no process, mount or file (tested). A message on its
 socket is a marshalled order with three descriptors: the keeper's channel, PID 1's control socket, the
-output pipe.
+output pipe. The channel is held here too, until the keeper is reaped: its end of file says just that.
 """
 
 from __future__ import annotations
@@ -33,11 +33,12 @@ def main() -> None:
     signal.set_wakeup_fd(wake_w, warn_on_full_buffer=False)
     gc.freeze()
     me = os.getpid()
+    channels: dict[int, int] = {}  # of each keeper that is not yet reaped
     while True:
         ready, _, _ = select.select([inbox.fileno(), wake_r], [], [])
         if wake_r in ready:
             os.read(wake_r, 4096)
-            reap()
+            reap(channels)
         if inbox.fileno() not in ready:
             continue
         message, fds, _, _ = socket.recv_fds(inbox, MESSAGE, 3)
@@ -46,21 +47,23 @@ def main() -> None:
         order = marshal.loads(message)
         for fd in fds:  # received descriptors come inheritable: a box must not hold its keeper's channel
             os.set_inheritable(fd, False)
-        if os.fork() == 0:
+        pid = os.fork()
+        if pid == 0:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            for fd in (wake_r, wake_w):
+            for fd in (wake_r, wake_w, *channels.values()):
                 os.close(fd)
             inbox.close()
             keeper.run(me, socket.socket(fileno=fds[0]), fds[1], fds[2], order)
-        for fd in fds:
+        channels[pid] = fds[0]
+        for fd in fds[1:]:
             os.close(fd)
 
 
-def reap() -> None:
+def reap(channels: dict[int, int]) -> None:
     try:
-        while os.waitpid(-1, os.WNOHANG)[0] != 0:
-            pass
+        while (pid := os.waitpid(-1, os.WNOHANG)[0]) != 0:
+            os.close(channels.pop(pid))
     except ChildProcessError:
         return
 

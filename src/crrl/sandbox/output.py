@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 HARD_OUTPUT = 16 << 20  # bytes after which a command is ended, however little of its output is kept
 
 
@@ -9,7 +11,8 @@ class Sink:
     """The first and the last half of what came, and how much there was. `add` says once that it is too
     much."""
 
-    def __init__(self, limit: int, hard: bool = True) -> None:
+    def __init__(self, limit: int, also: Callable[[bytes], None] | None = None, *, hard: bool = True) -> None:
+        self.also = also
         self.half = max(1, limit // 2)
         self.most = max(HARD_OUTPUT, 4 * limit) if hard else None
         self.clear()
@@ -18,6 +21,8 @@ class Sink:
         self.head, self.tail, self.total = bytearray(), bytearray(), 0
 
     def add(self, data: bytes) -> bool:
+        if self.also is not None:
+            self.also(data)
         before = self.total
         self.total += len(data)
         room = self.half - len(self.head)

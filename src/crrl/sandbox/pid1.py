@@ -10,7 +10,8 @@ Speaks with `bubblewrap.py` over a SOCK_SEQPACKET descriptor; fields of a messag
     abort                               -> (ends the command, reason `output`)
     read path limit                     -> ok | error class, message  (the bytes come through the output pipe)
     write path size, then data messages -> ok | error class, message
-Usage: pid1.pyc CONTROL_FD OUTPUT_FD memory processes file open_files
+Where a gateway is to be seen, the first answer, `ready`, carries a listening socket of the box's loopback.
+Usage: pid1.pyc CONTROL_FD OUTPUT_FD memory processes file open_files port|0
 """
 
 import _ctypes
@@ -25,7 +26,7 @@ ROOT = "/workspace"
 MESSAGE = 1 << 17
 PR_SET_DUMPABLE = 4
 SAMPLE_S = 0.05
-CONTROL, OUTPUT, MEMORY, PROCESSES, FILE, OPEN_FILES = (int(a) for a in sys.argv[1:7])
+CONTROL, OUTPUT, MEMORY, PROCESSES, FILE, OPEN_FILES, PORT = (int(a) for a in sys.argv[1:8])
 PAGE = resource.getpagesize()
 
 
@@ -53,7 +54,10 @@ def main() -> None:
     _signal.set_wakeup_fd(wake_w)
     _signal.signal(_signal.SIGCHLD, lambda *_: None)
     os.environ.clear()
-    reply("ready")
+    if PORT:
+        hand_out(PORT)
+    else:
+        reply("ready")
     while True:
         message = os.read(CONTROL, MESSAGE)
         if not message:
@@ -66,6 +70,21 @@ def main() -> None:
         elif op == "write":
             data = receive(int(fields[1]))
             reply(*attempt(write, fields[0], data))
+
+
+def hand_out(port: int) -> None:
+    """`ready`, with a socket that listens on `port` of this box's loopback. The host alone holds it from then on
+    (`relay.py`): nothing in the box can take connections from it, end it or get the port for itself."""
+    import _socket
+
+    listener = _socket.socket(_socket.AF_INET, _socket.SOCK_STREAM)
+    listener.bind(("127.0.0.1", port))
+    listener.listen(64)
+    control = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, CONTROL)
+    passed = listener.fileno().to_bytes(4, sys.byteorder)
+    control.sendmsg([b"ready"], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, passed)])
+    control.detach()
+    listener.close()
 
 
 def reply(*fields: object) -> None:

@@ -15,7 +15,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from crrl.errors import CrrlError, LostError
@@ -73,8 +73,9 @@ class UnsafeHostBox:
         env: Mapping[str, str] | None = None,
         timeout_s: float = 60.0,
         output_limit: int = 65536,
+        on_output: Callable[[bytes], None] | None = None,
     ) -> ExecResult:
-        start, sink = time.monotonic(), Sink(output_limit)
+        start, sink = time.monotonic(), Sink(output_limit, on_output)
         whole = {
             "PATH": os.environ.get("PATH", "/usr/bin:/bin"),
             "HOME": str(self._folder),
