@@ -56,16 +56,6 @@ def generation_prompt() -> str:
     return "<|im_start|>assistant\n<think>\n\n</think>\n\n"
 
 
-@given(TEXTS)
-@settings(max_examples=300, deadline=None)
-def test_what_is_streamed_is_a_prefix_of_what_is_parsed(text: str) -> None:
-    ids = upto_stop(RENDERER.tokenizer.encode(text))
-    stream = RENDERER.stream()
-    shown = "".join(stream.feed([t]) for t in ids)
-    assert RENDERER.parse(ids).content.startswith(shown)
-    assert "<tool_call>" not in shown and not shown.startswith("<think>")
-
-
 def test_a_turn_the_policy_did_not_sample_is_rendered_as_if_it_had(renderer: Renderer) -> None:
     ids = renderer.assistant(Message("assistant", "Hm.", [Call("shell", '{"cmd":"ls"}')], "secret"))
     text = 'Hm.\n<tool_call>\n{"name": "shell", "arguments": {"cmd":"ls"}}\n</tool_call><|im_end|>'

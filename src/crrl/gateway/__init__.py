@@ -6,19 +6,20 @@
     ...                                # any OpenAI client: handle.base_url, handle.api_key
     record = await gateway.close("attempt-1")  # record.samples: every token, as it was sampled
 
-A request's way: `app.py` (HTTP) -> `chat.py` (dialect) -> `session.py` (budget, generation) -> `tree.py`
-(which sampled turn does this history continue?) -> `renderer.py` (ids) -> the engine. What was sampled leaves
-as `Sample`s.
-A new dialect is one module like `chat.py` and one path in `app.py`.
+A request's way: `app.py` (whose is it?) -> `serving.py` and `dialects/` (what does it say?) -> `session.py` (budget,
+generation) -> `tree.py` (which sampled turn does this history continue?) -> `renderer.py` (ids) -> the engine. What is
+sampled is shown by `stream.py`, and leaves as `Sample`s.
+A new dialect is one module in `dialects/` and one line in its registry.
 """
 
-from crrl.gateway.api import Budget, Sample, SessionRecord
+from crrl.gateway.api import Ask, Budget, Sample, SessionRecord
 from crrl.gateway.app import Gateway, SessionHandle
 from crrl.gateway.ledger import ledger_hash, sample_hash
 from crrl.gateway.renderer import Renderer, load_renderer
 from crrl.gateway.session import SamplingPolicy
 
 __all__ = [
+    "Ask",
     "Budget",
     "Gateway",
     "Renderer",

@@ -1,9 +1,12 @@
-"""What the gateway hands on: samples, as they were drawn, in their session's tree."""
+"""What goes through the gateway: what an agent asks, in no dialect; and samples, as they were drawn, in their
+session's tree."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
+
+from crrl.gateway.canonical import Message
 
 SampleKind = Literal["main", "side", "compaction", "subagent"]
 Delivery = Literal["delivered", "superseded", "dropped"]
@@ -40,18 +43,45 @@ class Sample:
 
 
 @dataclass(frozen=True)
+class Ask:
+    """One request of an agent, whatever the API.
+
+    Args:
+        tools: in the form of chat completions. prompt: raw text or token ids (`/v1/completions`; no messages then).
+        asked: sampling parameters the agent wants; logged, then overridden by the recipe.
+        stop: strings that end the visible answer. n: how many answers.
+        tool_choice: `none` keeps the tools in the prompt, and shows calls as the text that was sampled.
+        parallel_calls: False ends the turn with its first call.
+        retry: the client says that it sends this request again, because it lost the answer.
+        hints: what headers and body tell about the kind of call (`request_kind`, `thread`, ...).
+    """
+
+    messages: list[Message] = field(default_factory=list)
+    tools: list[dict[str, Any]] | None = None
+    asked: dict[str, float | int | str | None] = field(default_factory=dict)
+    stop: list[str] = field(default_factory=list)
+    n: int = 1
+    retry: bool = False
+    prompt: str | list[int] | None = None
+    tool_choice: Literal["auto", "none"] = "auto"
+    parallel_calls: bool = True
+    hints: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Budget:
-    """What one session may use; beyond it: the API's own `context_length_exceeded`, before generation."""
+    """What one session may use; beyond it: the API's own error for a context that is full, before generation."""
 
     tokens: int = 4096  # sampled, all turns together
     turns: int = 16
     context: int | None = None  # None: the engine's
+    seconds: float | None = None  # since `open`, without waiting for the engine; None: no limit
 
 
 @dataclass(frozen=True)
 class SessionRecord:
-    """A closed session. `exhausted` names the budget that refused a request ("" if none did: tokens, turns or
-    context); `engine_wait_s` is the time its requests spent queued or held (not charged to an episode's wall
+    """A closed session. `exhausted` names the budget that refused a request ("" if none did: tokens, turns,
+    seconds or context); `engine_wait_s` is the time its requests spent queued or held (not charged to an episode's wall
     budget); `engine_failed` is why the engine failed, and makes the episode lost."""
 
     session: str

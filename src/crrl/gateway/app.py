@@ -1,42 +1,40 @@
-"""The gateway: what an agent takes to be the OpenAI API, with the policy behind it.
+"""The gateway: what an agent takes to be the OpenAI or Anthropic API, with the policy behind it.
 
-One `Gateway` serves many sessions over one engine, each under its own URL with a random token in it, so
-that one sandbox cannot reach another's session. Handlers are plain ASGI behind FastAPI's routing: bodies are
-parsed by msgspec, because pydantic's validation would cost more than all the rest of a request.
+One `Gateway` serves many sessions over one engine. Which session a request belongs to is told by a random token, in
+the URL (`/s/TOKEN/v1/...`) or as the API key, so that one sandbox cannot reach another's session; or by the unix
+socket it came through, which cannot be forged. The server is plain ASGI, and bodies are parsed by msgspec: a framework
+would cost more than all the rest of a request.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
 import socket
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
 import uvicorn
-from fastapi import FastAPI
-from starlette.requests import ClientDisconnect, Request
-from starlette.types import Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from crrl.engines.api import Engine
 from crrl.errors import CrrlError
-from crrl.gateway import chat
 from crrl.gateway.api import Budget, SessionRecord
+from crrl.gateway.dialects import DIALECTS, chat, common
 from crrl.gateway.renderer import Renderer
-from crrl.gateway.session import GRACE_S, EngineFailed, Refused, SamplingPolicy, Session
-from crrl.gateway.tree import Turn
+from crrl.gateway.serving import Receive, Scope, Send, reply, serve
+from crrl.gateway.session import GRACE_S, SamplingPolicy, Session
 
-_JSON = (b"content-type", b"application/json")
-_EVENTS = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache")]
-MAX_BODY = 64 * 2**20
+_KEY = "crrl-"  # an API key is this and the session's token
 
 
 @dataclass(frozen=True)
 class SessionHandle:
-    """An open session, for whoever runs the agent."""
+    """An open session, for whoever runs the agent. `base_url` ends in /v1 and names the session; under the gateway's
+    bare `base_url` + /v1 the session is told by `api_key`."""
 
     session: str
     base_url: str
@@ -64,6 +62,15 @@ class _Server(uvicorn.Server):
         yield  # the process's signals belong to whoever runs the loop
 
 
+@dataclass
+class _Open:
+    """A session and the ways to it."""
+
+    token: str
+    session: Session
+    sockets: dict[str, asyncio.Server]
+
+
 class Gateway:
     """Args:
     engine: where tokens come from. renderer: of the policy's tokenizer. sampling: the recipe's.
@@ -85,12 +92,24 @@ class Gateway:
         self.model = model
         self.grace_s = grace_s
         self.base_url = ""
-        self._sessions: dict[str, tuple[str, Session]] = {}  # by session id
+        self._sessions: dict[str, _Open] = {}
         self._by_token: dict[str, Session] = {}
-        self._server: _Server | None = None
+        self._by_socket: dict[str, Session] = {}
         self._serving: asyncio.Task[None] | None = None
-        self.app = FastAPI(openapi_url=None)
-        self.app.mount("/s", self._asgi)
+        self._config = uvicorn.Config(
+            self._asgi,
+            log_config=None,
+            access_log=False,
+            interface="asgi3",
+            proxy_headers=False,
+            lifespan="off",
+            ws="none",
+            http=HttpToolsProtocol,
+            timeout_keep_alive=75,
+            server_header=False,
+            date_header=False,
+        )
+        self._server = _Server(self._config)
 
     async def start(self, host: str = "127.0.0.1", port: int = 0) -> str:
         """Serve in the running loop; returns the base address. Raises CrrlError when the port is taken."""
@@ -105,35 +124,24 @@ class Gateway:
                 f"gateway: cannot listen on {host}:{port}: {error.strerror}.",
                 "Choose another port, or port 0 for any free one.",
             ) from error
-        config = uvicorn.Config(
-            self.app,
-            log_config=None,
-            access_log=False,
-            lifespan="off",
-            ws="none",
-            http="httptools",
-            timeout_keep_alive=75,
-            server_header=False,
-            date_header=False,
-        )
-        self._server = _Server(config)
         self._serving = asyncio.create_task(self._server.serve(sockets=[sock]))
         while not self._server.started:
             if self._serving.done():
                 self._serving.result()
             await asyncio.sleep(0.005)
-        self.base_url = f"http://{host}:{sock.getsockname()[1]}"
+        shown = f"[{host}]" if ":" in host else host
+        self.base_url = f"http://{shown}:{sock.getsockname()[1]}"
         return self.base_url
 
     async def stop(self) -> None:
-        """Close every session and the listening socket."""
+        """Close every session and the listening sockets."""
         for session in list(self._sessions):
             await self.close(session)
-        if self._server is not None and self._serving is not None:
+        if self._serving is not None:
             self._server.should_exit = self._server.force_exit = True
             with suppress(asyncio.CancelledError):
                 await self._serving
-        self._server = self._serving = None
+        self._serving = None
 
     def open(
         self,
@@ -158,118 +166,67 @@ class Gateway:
             grace_s=self.grace_s,
         )
         token = secrets.token_urlsafe(18)
-        self._sessions[session_id] = (token, session)
+        self._sessions[session_id] = _Open(token, session, {})
         self._by_token[token] = session
-        return SessionHandle(session_id, f"{self.base_url}/s/{token}/v1", f"crrl-{token}", self.model, session)
+        return SessionHandle(session_id, f"{self.base_url}/s/{token}/v1", _KEY + token, self.model, session)
+
+    async def listen(self, session_id: str, path: Path) -> None:
+        """Serve this session alone, with paths /v1/... and no token, on a unix socket at `path` until it is closed.
+        Anybody who reaches the socket may use it (mode 0666): the directory protects it. KeyError for unknown ids."""
+        opened, name = self._sessions[session_id], str(path)
+        server = await asyncio.get_running_loop().create_unix_server(
+            lambda: HttpToolsProtocol(self._config, self._server.server_state, {}), name
+        )
+        os.chmod(name, 0o666)
+        opened.sockets[name] = server
+        self._by_socket[name] = opened.session
 
     async def close(self, session_id: str) -> SessionRecord:
         """End the session: running generations are cancelled, its URL is gone. KeyError for unknown ids."""
-        token, session = self._sessions.pop(session_id)
-        del self._by_token[token]
-        return await session.close()
+        opened = self._sessions.pop(session_id)
+        del self._by_token[opened.token]
+        for name, server in opened.sockets.items():
+            server.close()
+            del self._by_socket[name]
+            with suppress(FileNotFoundError):
+                os.unlink(name)
+        return await opened.session.close()
 
     async def _asgi(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
-        token, _, path = scope["path"].removeprefix(scope.get("root_path", "")).lstrip("/").partition("/")
-        session = self._by_token.get(token)
-        method = scope["method"]
-        if session is None:
-            await _reply(send, 404, chat.error("No such session.", "invalid_request_error", "session_not_found"))
+        session, path, status = self._route(scope)
+        name, method = path.removeprefix("v1/"), scope["method"]
+        dialect = DIALECTS.get(name) or chat
+        if session is None and status == 401:
+            await reply(send, 401, dialect.error(401, "No session has this API key.", "invalid_api_key"))
+        elif session is None:
+            await reply(send, 404, dialect.error(404, "No such session.", "session_not_found"))
+        elif path.startswith("v1/") and name in DIALECTS and method == "POST":
+            await serve(session, name, scope, receive, send)
+        elif path.startswith("v1/") and name in DIALECTS:
+            await reply(send, 405, dialect.error(405, "Use POST.", "method_not_allowed"))
         elif path == "v1/models" and method in ("GET", "HEAD"):
-            await _reply(send, 200, chat.models(self.model, self._info.context))
-        elif path != "v1/chat/completions":
-            await _reply(send, 404, chat.error(f"Unknown path /{path}.", "invalid_request_error", "not_found"))
-        elif method != "POST":
-            await _reply(send, 405, chat.error("Use POST.", "invalid_request_error", "method_not_allowed"))
+            await reply(send, 200, common.models(self.model, self._info.context))
+        elif path == f"v1/models/{self.model}" and method in ("GET", "HEAD"):
+            await reply(send, 200, common.encode(common.model(self.model, self._info.context)))
         else:
-            await self._chat(session, Request(scope, receive), receive, send)
+            await reply(send, 404, dialect.error(404, f"Unknown path /{path}.", "not_found"))
 
-    async def _chat(self, session: Session, request: Request, receive: Receive, send: Send) -> None:
-        try:
-            call = chat.read(await _body(request))
-            retry = request.headers.get("x-stainless-retry-count", "0") not in ("", "0")
-            turn = session.ask(call.messages, call.tools, call.asked, retry=retry)
-        except ClientDisconnect:
-            return
-        except chat.BadRequest as bad:
-            return await _reply(send, 400, chat.error(bad.message, "invalid_request_error", bad.code, bad.param))
-        except Refused as refused:
-            body = chat.error(refused.message, "invalid_request_error", "context_length_exceeded", "messages")
-            return await _reply(send, 400, body)
-        except EngineFailed as failed:
-            return await _reply(send, 503, _unavailable(str(failed)), _NO_RETRY)
-        session.join(turn)
-        gone = asyncio.ensure_future(receive())
-        gone.add_done_callback(lambda _: session.wake(turn))
-        try:
-            await _answer(session, turn, call, send, gone)
-        finally:
-            session.leave(turn)
-            gone.cancel()
+    def _route(self, scope: Scope) -> tuple[Session | None, str, int]:
+        """Whose request it is, its path behind what names the session, and the status if it is nobody's."""
+        address, port = scope["server"]
+        path = scope["path"].strip("/")
+        if port is None:
+            return self._by_socket.get(address), path, 404
+        if path.startswith("s/"):
+            token, _, path = path[2:].partition("/")
+            return self._by_token.get(token), path, 404
+        return self._by_token.get(_api_key(scope).removeprefix(_KEY)), path, 401
 
 
-async def _answer(session: Session, turn: Turn, call: chat.ChatCall, send: Send, gone: asyncio.Future[Any]) -> None:
-    """Stream the turn, or wait for all of it. Returns early when the client is gone.
-
-    The status is sent with the first token, so an engine that fails before is an honest 503."""
-    created = int(time.time())
-    while not turn.ends and not turn.done and not gone.done():
-        await session.changed(turn)
-    streaming = call.stream and not turn.failed
-    events = chat.Events(turn, call.model, created, call.include_usage)
-    shown, sent, text = "", 0, session.renderer.stream()
-    if streaming and not gone.done():
-        await send({"type": "http.response.start", "status": 200, "headers": _EVENTS})
-        await _more(send, events.delta({"role": "assistant", "content": ""}))
-    while not gone.done():
-        while streaming and sent < len(turn.ends) and not gone.done():  # one event per chunk
-            start = turn.ends[sent - 1] if sent else 0
-            delta = text.feed(turn.ids[start : turn.ends[sent]])
-            sent += 1
-            if delta:
-                shown += delta
-                await _more(send, events.delta({"content": delta}))
-        if turn.done and (sent == len(turn.ends) or not streaming):
-            break
-        if not turn.done and (sent == len(turn.ends) or not streaming):
-            await session.changed(turn)
-    if gone.done():
-        return
-    if not turn.whole:
-        why = turn.failed or "the generation was cancelled"
-        if streaming:
-            return await send({"type": "http.response.body", "body": b"data: " + _unavailable(why) + b"\n\n"})
-        return await _reply(send, 503, _unavailable(why), _NO_RETRY)
-    turn.delivered = True
-    if streaming:
-        await send({"type": "http.response.body", "body": events.end(shown)})
-    else:
-        await _reply(send, 200, chat.completion(turn, call.model, created))
-
-
-_NO_RETRY = ((b"x-should-retry", b"false"),)  # the episode is lost already: clients need not try again
-
-
-def _unavailable(why: str) -> bytes:
-    return chat.error(f"The engine failed: {why}", "server_error", "engine_failed")
-
-
-async def _reply(send: Send, status: int, body: bytes, headers: tuple[tuple[bytes, bytes], ...] = ()) -> None:
-    length = (b"content-length", str(len(body)).encode())
-    await send({"type": "http.response.start", "status": status, "headers": [_JSON, length, *headers]})
-    await send({"type": "http.response.body", "body": body})
-
-
-async def _more(send: Send, body: bytes) -> None:
-    await send({"type": "http.response.body", "body": body, "more_body": True})
-
-
-async def _body(request: Request) -> bytes:
-    parts, size = [], 0
-    async for part in request.stream():
-        size += len(part)
-        if size > MAX_BODY:
-            raise chat.BadRequest(f"The request body is larger than {MAX_BODY} bytes.")
-        parts.append(part)
-    return b"".join(parts)
+def _api_key(scope: Scope) -> str:
+    """As the clients of either API send it."""
+    headers = dict(scope["headers"])
+    key = headers.get(b"x-api-key") or headers.get(b"authorization", b"").removeprefix(b"Bearer ")
+    return key.decode("latin-1").strip()

@@ -17,7 +17,6 @@ import msgspec
 from renderers import Qwen3RendererConfig, create_renderer  # type: ignore[import-untyped]
 from renderers.base import ToolCallParseStatus  # type: ignore[import-untyped]
 from tokenizers import Tokenizer
-from tokenizers.decoders import DecodeStream
 
 from crrl.errors import UsageError, nearest
 from crrl.gateway.canonical import Call, Message
@@ -72,7 +71,11 @@ class Renderer:
         self.tool_start = self.tokenizer.convert_tokens_to_ids("<tool_call>")
         self._stops = frozenset(self.stop_ids)
         opener = self.tokenizer.convert_tokens_to_ids("<|im_start|>")  # the parser skips a repeated header
-        self.marks = self._stops | {self.tool_start, opener}
+        tool_end = self.tokenizer.convert_tokens_to_ids("</tool_call>")
+        self.marks = self._stops | {self.tool_start, tool_end, opener}  # where plain content ends, or a call closes
+        self.think_open = self.tokenizer.convert_tokens_to_ids("<think>")
+        self.think_close = self.tokenizer.convert_tokens_to_ids("</think>")
+        self.opens_in_reasoning = False  # does the generation prompt end inside open reasoning?
         self._renders: OrderedDict[bytes, list[int]] = OrderedDict()
         self._probe = self.prompt([_PROBE], None)
 
@@ -139,10 +142,7 @@ class Renderer:
                 start, end = call.token_span or (0, 0)
                 broken.append(self.tokenizer.decode(ids[start:end]) if call.token_span else call.raw)
         content = "\n".join(part for part in [parsed.content, *broken] if part)
-        return Parsed(content, parsed.reasoning_content or "", calls, len(broken))
-
-    def stream(self) -> TextStream:
-        return TextStream(self)
+        return Parsed(content, (parsed.reasoning_content or "").strip(), calls, len(broken))
 
     def _upto_stop(self, ids: list[int]) -> list[int]:
         for i, token in enumerate(ids):
@@ -160,45 +160,6 @@ def _arguments(arguments: dict[str, Any]) -> str:
         OverflowError,
     ):  # lone surrogates, huge numbers: ASCII can carry them
         return json.dumps(arguments)
-
-
-class TextStream:
-    """The text that may be shown while a turn is being sampled.
-
-    What it has given is always a prefix of `Renderer.parse(ids).content`: it stops for good at the first tool
-    call or reasoning mark (the rest follows from the whole turn), and holds back white space that may turn
-    out to be the end, and characters of which bytes are missing.
-    """
-
-    def __init__(self, renderer: Renderer) -> None:
-        self._renderer = renderer
-        self._decoder = DecodeStream(skip_special_tokens=False)
-        self._held = ""
-        self._started = False
-        self._closed = False
-
-    def feed(self, ids: list[int]) -> str:
-        if self._closed:
-            return ""
-        for token in ids:
-            if token in self._renderer.marks:
-                self._closed = True
-                return ""
-            self._held += self._decoder.step(self._renderer.tokenizer.backend, token) or ""
-        if not self._started:
-            self._held = self._held.lstrip()
-            if not self._held or "<think>".startswith(self._held):
-                return ""
-            if self._held.startswith("<think>"):
-                self._closed = True
-                return ""
-            self._started = True
-        if "</think>" in self._held or "\ufffd" in self._held:
-            self._closed = True
-            return ""
-        shown = self._held.rstrip()
-        self._held = self._held[len(shown) :]
-        return shown
 
 
 def load_renderer(tokenizer: Any, key: str) -> Renderer:

@@ -11,13 +11,15 @@ import secrets
 import time
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import cast
 
-from crrl.engines.api import Engine, EngineInfo, Request
-from crrl.gateway.api import Budget, SessionRecord
-from crrl.gateway.canonical import Message
+import msgspec
+
+from crrl.engines.api import Engine, EngineInfo, FinishReason, Request
+from crrl.gateway.api import Ask, Budget, SessionRecord
 from crrl.gateway.ledger import request_seed
 from crrl.gateway.renderer import Renderer
+from crrl.gateway.stream import TextStream
 from crrl.gateway.tree import Placement, Tree, Turn
 
 GRACE_S = 10.0
@@ -34,7 +36,7 @@ class SamplingPolicy:
 
 
 class Refused(Exception):
-    """A budget is used up. Answered before generation with the API's own `context_length_exceeded`."""
+    """A budget is used up. Answered before generation with the API's own error for a context that is full."""
 
     def __init__(self, budget: str, message: str) -> None:
         super().__init__(message)
@@ -91,70 +93,74 @@ class Session:
     def __post_init__(self) -> None:
         self.tree = Tree(self.renderer)
         self.used = 0  # sampled tokens, all turns together
-        self._changed: dict[Turn, asyncio.Future[None]] = {}
+        self._opened = time.monotonic()
         self._nonce = secrets.token_hex(4)  # a lost attempt starts again under the same id
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def ask(
-        self,
-        messages: list[Message],
-        tools: list[dict[str, Any]] | None,
-        asked: dict[str, float | int | str | None],
-        *,
-        retry: bool = False,
-    ) -> Turn:
-        """The turn that answers this request: a new generation, or a stored one its client never got.
+    def ask(self, ask: Ask, choice: int = 0) -> Turn:
+        """The turn that answers this request: a new generation, or a stored one its client never got. A request for
+        `n` answers asks once for each `choice`, the first first.
 
         Raises:
             Refused: a budget is used up (nothing is generated). EngineFailed: the engine has failed before.
         """
         if self.engine_failed:
             raise EngineFailed(self.engine_failed)
-        place = self.tree.place(messages, tools, retry=retry)
+        place = self.tree.place(ask, choice)
         if place.replay is not None:
             return place.replay
-        turn = self._new_turn(place, asked)
+        turn = self._new_turn(place, ask, choice)
         self.tree.add(turn)
-        turn.task = asyncio.create_task(self._generate(turn))
+        turn.task = asyncio.create_task(self._generate(turn, TextStream(self.renderer, ask)))
         self._tasks.add(turn.task)
         turn.task.add_done_callback(self._tasks.discard)
         return turn
 
-    def _new_turn(self, place: Placement, asked: dict[str, float | int | str | None]) -> Turn:
-        wanted = cast("int | None", asked.get("max_tokens"))
-        limits = [self._left(place.prompt_ids), wanted, self.policy.max_tokens]
+    def _new_turn(self, place: Placement, ask: Ask, choice: int) -> Turn:
+        wanted = cast("int | None", ask.asked.get("max_tokens"))
+        limits = [self._left(place.prompt_ids, ask.n - choice), wanted, self.policy.max_tokens]
         params: dict[str, float | int | str | None] = {
             "temperature": self.temperature,
             "max_tokens": min(limit for limit in limits if limit is not None),
         }
         resample = sum(t.request == place.request for t in self.tree.turns)
         params["seed"] = request_seed(self.seed, place.depth, place.prompt_ids, resample)
-        for name, value in asked.items():
+        if ask.stop:
+            params["stop"] = msgspec.json.encode(ask.stop).decode()
+        for name, value in ask.asked.items():
             if value is not None and value != params.get(name):
                 params[f"asked_{name}"] = value
         name = f"{self.id}.{len(self.tree.turns)}"
-        return Turn(name, place.request, place.parent, place.depth, place.branch, place.prompt_ids, params)
+        return Turn(name, place.request, place.parent, place.depth, place.branch, place.prompt_ids, choice, params)
 
-    def _left(self, prompt_ids: list[int]) -> int:
-        """Tokens that may still be sampled for this prompt; at least 1."""
+    def _left(self, prompt_ids: list[int], turns: int) -> int:
+        """Tokens that may still be sampled for this prompt, for which `turns` answers are wanted; at least 1."""
         context = min(self.budget.context or self.info.context, self.info.context)
-        left = {"tokens": self.budget.tokens - self.used, "context": context - len(prompt_ids)}
-        if len(self.tree.turns) >= self.budget.turns:
-            self.exhausted = self.exhausted or "turns"
-            raise Refused("turns", f"This session's {self.budget.turns} turns are used up.")
-        if left["tokens"] < 1:
-            self.exhausted = self.exhausted or "tokens"
-            raise Refused("tokens", f"This session's {self.budget.tokens} tokens are used up.")
-        if left["context"] < 1:
-            self.exhausted = self.exhausted or "context"
-            raise Refused(
+        tokens = self.budget.tokens - self.used
+        if len(self.tree.turns) + turns > self.budget.turns:
+            raise self._refused("turns", f"This session's {self.budget.turns} turns are used up.")
+        if tokens < 1:
+            raise self._refused("tokens", f"This session's {self.budget.tokens} tokens are used up.")
+        if self.budget.seconds is not None and self.spent_s >= self.budget.seconds:
+            raise self._refused("seconds", f"This session's {self.budget.seconds:g} seconds are used up.")
+        if len(prompt_ids) >= context:
+            raise self._refused(
                 "context",
                 f"This model's maximum context length is {context} tokens. However, your messages "
                 f"resulted in {len(prompt_ids)} tokens. Please reduce the length of the messages.",
             )
-        return min(left.values())
+        return min(tokens, context - len(prompt_ids))
 
-    async def _generate(self, turn: Turn) -> None:
+    def _refused(self, budget: str, message: str) -> Refused:
+        self.exhausted = self.exhausted or budget
+        return Refused(budget, message)
+
+    @property
+    def spent_s(self) -> float:
+        """Wall seconds since `open` that are charged: waiting for the engine is not."""
+        return time.monotonic() - self._opened - self.clock.read()
+
+    async def _generate(self, turn: Turn, text: TextStream) -> None:
         request = Request(
             id=f"{turn.id}~{self._nonce}",
             prompt_ids=turn.prompt_ids,
@@ -175,20 +181,19 @@ class Session:
                     elif now - last > HELD_GAP_S:
                         self.clock.held(now - last)
                     last = now
-                    turn.ids += chunk.ids
-                    turn.logprobs += chunk.logprobs
-                    turn.versions += chunk.versions
-                    turn.ends.append(len(turn.ids))
-                    self.used += len(chunk.ids)
+                    turn.deltas += text.feed(chunk.ids)
+                    used = len(text.ids) - len(turn.ids)  # what lies behind a stop string is no part of the sample
+                    turn.ids += chunk.ids[:used]
+                    turn.logprobs += chunk.logprobs[:used]
+                    turn.versions += chunk.versions[:used]
+                    self.used += used
                     if chunk.finish == "cancelled":  # not by us: we cancel by closing the iterator
                         raise EngineFailed("the engine cancelled the generation")
-                    if chunk.finish is not None:
-                        self._finish(turn, chunk.finish)
-                        return
+                    if chunk.finish is not None or text.stopped:
+                        return self._finish(turn, text, "stop" if text.stopped else chunk.finish)
                     if self.used >= self.budget.tokens:  # parallel requests share one budget
-                        self._finish(turn, "length")
-                        return
-                    self._notify(turn)
+                        return self._finish(turn, text, "length")
+                    turn.wake()
             raise EngineFailed("the generation ended without a finish reason")
         except asyncio.CancelledError:
             turn.finish = "cancelled"
@@ -198,34 +203,21 @@ class Session:
         finally:
             if waiting:
                 self.clock.leave()
-            self._notify(turn)
+            turn.wake()
 
-    def _finish(self, turn: Turn, finish: str) -> None:
-        turn.finish = finish  # type: ignore[assignment]
-        if turn.whole:
-            self.tree.complete(turn)
+    def _finish(self, turn: Turn, text: TextStream, finish: FinishReason | None) -> None:
+        turn.parsed, rest = text.finish()
+        turn.deltas += rest
+        turn.finish = finish
+        self.tree.complete(turn)
 
-    async def changed(self, turn: Turn) -> None:
-        """Returns when the turn has more to show than at the call, or somebody called `wake`."""
-        future = self._changed.get(turn)
-        if future is None:
-            future = self._changed[turn] = asyncio.get_running_loop().create_future()
-        await asyncio.shield(future)
+    def join(self, turn: Turn, listener: asyncio.Event) -> None:
+        """`listener` is set whenever the turn has more to show."""
+        turn.listeners.add(listener)
 
-    def wake(self, turn: Turn) -> None:
-        self._notify(turn)
-
-    def _notify(self, turn: Turn) -> None:
-        future = self._changed.pop(turn, None)
-        if future is not None and not future.done():
-            future.set_result(None)
-
-    def join(self, turn: Turn) -> None:
-        turn.clients += 1
-
-    def leave(self, turn: Turn) -> None:
+    def leave(self, turn: Turn, listener: asyncio.Event) -> None:
         """A client is done with the turn or gone; nobody left, the generation has `grace_s` to end."""
-        turn.clients -= 1
+        turn.listeners.discard(listener)
         if turn.clients == 0 and not turn.done:
             asyncio.get_running_loop().call_later(self.grace_s, self._cancel_unless_joined, turn)
 

@@ -13,15 +13,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from crrl.engines.api import FinishReason
-from crrl.gateway.api import Delivery, Sample
+from crrl.gateway.api import Ask, Delivery, Sample
 from crrl.gateway.canonical import Message, next_digest, split_reasoning, start_digest
 from crrl.gateway.renderer import Parsed, Renderer
+from crrl.gateway.stream import Delta
 
 
 @dataclass(eq=False)
 class Turn:
-    """One generation, from the request on. `request` and `after` are the digests of the conversation before
-    and after it; `clients` counts who is listening."""
+    """One generation, from the request on. `request` and `after` are the digests of the conversation before and after
+    it; `choice` is its place among the answers of a request for several; `listeners` are woken when there is more."""
 
     id: str
     request: bytes
@@ -29,19 +30,28 @@ class Turn:
     depth: int
     branch: str
     prompt_ids: list[int]
+    choice: int = 0
     params: dict[str, float | int | str | None] = field(default_factory=dict)
     ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     versions: list[int] = field(default_factory=list)
-    ends: list[int] = field(default_factory=list)  # length after each chunk: the events of the stream
+    deltas: list[Delta] = field(default_factory=list)  # what may be shown so far
     finish: FinishReason | None = None
     failed: str = ""
     parsed: Parsed | None = None
     after: bytes = b""
     delivered: bool = False
-    clients: int = 0
     children: int = 0
+    listeners: set[asyncio.Event] = field(default_factory=set)
     task: asyncio.Task[None] | None = None
+
+    @property
+    def clients(self) -> int:
+        return len(self.listeners)
+
+    def wake(self) -> None:
+        for listener in self.listeners:
+            listener.set()
 
     @property
     def done(self) -> bool:
@@ -76,8 +86,9 @@ class Tree:
         self._by_after: dict[bytes, Turn] = {}
         self._openings: set[bytes] = set()
 
-    def place(self, messages: list[Message], tools: list[dict[str, Any]] | None, *, retry: bool = False) -> Placement:
-        """Match a request. `retry`: the client says that it sends this request again (it lost the answer)."""
+    def place(self, ask: Ask, choice: int = 0) -> Placement:
+        """Match a request, for one of the answers it wants."""
+        messages, tools, retry = ask.messages, ask.tools, ask.retry
         digest = start_digest(tools)
         parent: Turn | None = None
         known = 0  # messages up to and with the deepest sampled turn
@@ -92,13 +103,18 @@ class Tree:
                 digest = next_digest(digest, Message("changed reasoning", message.reasoning))
                 continue
             parent, known = turn, i + 1
-        same = self._by_request.get(digest, [])
+        if ask.prompt is not None:
+            digest = next_digest(digest, Message("prompt", repr(ask.prompt)))
+        same = [t for t in self._by_request.get(digest, []) if t.choice == choice]
         for turn in reversed(same):
             lost = not turn.delivered and turn.clients == 0
             if (lost or (retry and turn is same[-1])) and not turn.failed and turn.finish != "cancelled":
                 return Placement(digest, turn.prompt_ids, turn.parent, turn.branch, replay=turn)
         if same:
             return Placement(digest, same[-1].prompt_ids, same[-1].parent, _again(same))
+        if ask.prompt is not None:
+            raw = ask.prompt if isinstance(ask.prompt, list) else self._renderer.tokenizer.encode(ask.prompt)
+            return Placement(digest, list(raw), None, "new" if self.turns else "first")
         appended = messages[known:]
         prompt_ids = self._extend(parent, appended, messages, tools)
         if parent is None:
@@ -141,8 +157,8 @@ class Tree:
         self._by_request.setdefault(turn.request, []).append(turn)
 
     def complete(self, turn: Turn) -> None:
-        """The turn was sampled to its end: parse it, and know it again when it comes back."""
-        turn.parsed = self._renderer.parse(turn.ids)
+        """The turn was sampled to its end and parsed: know it again when it comes back."""
+        assert turn.parsed is not None
         answer = Message("assistant", turn.parsed.content, turn.parsed.calls, turn.parsed.reasoning)
         turn.after = next_digest(turn.request, answer)
         self._by_after[turn.after] = turn

@@ -1,0 +1,61 @@
+"""The APIs that agents speak: one module each, and one line in `DIALECTS` below.
+
+A dialect turns a body into an `Ask`, and `Turn`s into bodies, server-sent events and errors of its API's own shape.
+Unknown fields are accepted. A known field that would change the answer and is not supported is an error that names
+it, never ignored; sampling parameters are read, recorded and overridden by the recipe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from crrl.gateway.dialects import chat
+from crrl.gateway.dialects.common import Answer, BadRequest, Incoming
+from crrl.gateway.stream import Delta
+
+
+class Events(Protocol):
+    """The server-sent events of one streamed answer, in the order of the calls. `choice` is the index of a turn among
+    the answers of a request for several."""
+
+    def start(self) -> bytes: ...
+
+    def delta(self, choice: int, delta: Delta) -> bytes: ...
+
+    def finish(self, choice: int) -> bytes:
+        """The turn is sampled to its end, and all its deltas have been given."""
+        ...
+
+    def end(self) -> bytes: ...
+
+    def broken(self, message: str) -> bytes:
+        """The engine failed in the middle of it."""
+        ...
+
+
+class Dialect(Protocol):
+    """What a module of this package has."""
+
+    def read(self, raw: bytes, headers: Mapping[str, str]) -> Incoming:
+        """Raises BadRequest naming the field. Header names are in lower case."""
+        ...
+
+    def whole(self, answer: Answer) -> bytes:
+        """The body for a request that did not stream. The turns are whole."""
+        ...
+
+    def events(self, answer: Answer) -> Events: ...
+
+    def error(self, status: int, message: str, code: str | None = None, param: str | None = None) -> bytes: ...
+
+    def context_full(self, message: str) -> bytes:
+        """The body of the 400 that tells an agent to stop or to compact: a budget is used up."""
+        ...
+
+
+DIALECTS: dict[str, Dialect] = {
+    "chat/completions": chat,
+}
+
+__all__ = ["DIALECTS", "Answer", "BadRequest", "Dialect", "Events", "Incoming"]

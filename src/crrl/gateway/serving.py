@@ -1,0 +1,143 @@
+"""One HTTP request, from its bytes to the last event: read in its dialect, asked of its session, answered.
+
+Nothing is refused for want of an engine: a request that is held by a weight update or a queue waits. The status is
+sent with the first token, so an engine that fails before it is an honest 503.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from crrl.gateway.dialects import DIALECTS, Answer, BadRequest, Dialect, Incoming
+from crrl.gateway.session import EngineFailed, Refused, Session
+from crrl.gateway.tree import Turn
+
+Scope = dict[str, Any]
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+Headers = tuple[tuple[bytes, bytes], ...]
+
+MAX_BODY = 64 * 2**20
+_JSON = (b"content-type", b"application/json")
+_EVENTS = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache")]
+_NO_RETRY = ((b"x-should-retry", b"false"),)  # the episode is lost already: clients need not try again
+
+
+class _Gone(Exception):
+    """The client left before its request was read."""
+
+
+async def serve(session: Session, path: str, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer a request to `path`, one of `DIALECTS`."""
+    dialect = DIALECTS[path]
+    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+    try:
+        incoming = dialect.read(await _body(receive), headers)
+        turns = [session.ask(incoming.ask, choice) for choice in range(incoming.ask.n)]
+    except _Gone:
+        return
+    except BadRequest as bad:
+        return await reply(send, bad.status, dialect.error(bad.status, bad.message, bad.code, bad.param))
+    except Refused as refused:
+        return await reply(send, 400, dialect.context_full(refused.message))
+    except EngineFailed as failed:
+        return await reply(send, 503, _unavailable(dialect, str(failed)), _NO_RETRY)
+    more = asyncio.Event()
+    for turn in turns:
+        session.join(turn, more)
+    gone = asyncio.ensure_future(receive())
+    gone.add_done_callback(lambda _: more.set())
+    try:
+        await _answer(session, dialect, incoming, turns, send, more, gone)
+    finally:
+        for turn in turns:
+            session.leave(turn, more)
+        gone.cancel()
+
+
+async def _answer(
+    session: Session,
+    dialect: Dialect,
+    incoming: Incoming,
+    turns: Sequence[Turn],
+    send: Send,
+    more: asyncio.Event,
+    gone: asyncio.Future[Any],
+) -> None:
+    """Stream the turns, or wait for all of them. Returns early when the client is gone."""
+    while not (gone.done() or any(turn.ids or turn.done for turn in turns)):
+        await more.wait()
+        more.clear()
+    answer = Answer(incoming, turns, int(time.time()), session.renderer)
+    if incoming.stream and not any(turn.done and not turn.whole for turn in turns):
+        return await _stream(dialect, answer, send, more, gone)
+    while not (gone.done() or all(turn.done for turn in turns)):
+        await more.wait()
+        more.clear()
+    if gone.done():
+        return
+    for turn in turns:
+        if not turn.whole:
+            return await reply(send, 503, _unavailable(dialect, _why(turn)), _NO_RETRY)
+    for turn in turns:
+        turn.delivered = True
+    await reply(send, 200, dialect.whole(answer))
+
+
+async def _stream(dialect: Dialect, answer: Answer, send: Send, more: asyncio.Event, gone: asyncio.Future[Any]) -> None:
+    events = dialect.events(answer)
+    sent = [0] * len(answer.turns)
+    open_turns = dict(enumerate(answer.turns))
+    out = [events.start()]
+    await send({"type": "http.response.start", "status": 200, "headers": _EVENTS})
+    while not gone.done():
+        more.clear()
+        for choice, turn in list(open_turns.items()):
+            out += [events.delta(choice, delta) for delta in turn.deltas[sent[choice] :]]
+            sent[choice] = len(turn.deltas)
+            if turn.whole:
+                out.append(events.finish(choice))
+                del open_turns[choice]
+            elif turn.done:
+                out.append(events.broken(f"The engine failed: {_why(turn)}"))
+                return await send({"type": "http.response.body", "body": b"".join(out)})
+        if not open_turns:
+            for turn in answer.turns:
+                turn.delivered = True
+            out.append(events.end())
+            return await send({"type": "http.response.body", "body": b"".join(out)})
+        if out:
+            await send({"type": "http.response.body", "body": b"".join(out), "more_body": True})
+            out = []
+        await more.wait()
+
+
+def _why(turn: Turn) -> str:
+    return turn.failed or "the generation was cancelled"
+
+
+def _unavailable(dialect: Dialect, why: str) -> bytes:
+    return dialect.error(503, f"The engine failed: {why}", "engine_failed")
+
+
+async def reply(send: Send, status: int, body: bytes, headers: Headers = ()) -> None:
+    length = (b"content-length", str(len(body)).encode())
+    await send({"type": "http.response.start", "status": status, "headers": [_JSON, length, *headers]})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def _body(receive: Receive) -> bytes:
+    parts, size = [], 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise _Gone
+        parts.append(message.get("body", b""))
+        size += len(parts[-1])
+        if size > MAX_BODY:
+            raise BadRequest(f"The request body is larger than {MAX_BODY} bytes.", status=413)
+        if not message.get("more_body"):
+            return b"".join(parts)

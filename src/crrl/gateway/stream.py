@@ -1,0 +1,200 @@
+"""What may be shown of a turn while it is being sampled, and what the whole turn is.
+
+Keeps the streamed answer equal to the other one: the deltas of a turn, put together, are its `Parsed`. Text is shown
+only where no later token can change how it is parsed (white space that may be the end, half characters and beginnings
+of stop strings are held back), reasoning and content each in its place, a tool call when it is closed. What can no
+longer be told token by token follows, parsed, at the end.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from tokenizers.decoders import DecodeStream
+
+from crrl.gateway.api import Ask
+from crrl.gateway.canonical import Call
+from crrl.gateway.renderer import Parsed, Renderer
+
+_EARLY_PARSES = 64  # per turn: a policy that babbles call marks must not cost quadratic time
+
+
+@dataclass(frozen=True)
+class Delta:
+    """One thing to show. `index`: of the call; `upto`: how many sampled tokens had been seen when it was shown."""
+
+    kind: Literal["reasoning", "content", "call"]
+    text: str = ""
+    call: Call | None = None
+    index: int = 0
+    upto: int = 0
+
+
+class TextStream:
+    """One generation: `feed` it what the engine samples until it has `stopped`, then `finish`.
+
+    `ids` are the tokens used; what the same chunk holds behind the end of the turn is not among them.
+    """
+
+    def __init__(self, renderer: Renderer, ask: Ask) -> None:
+        self.ids: list[int] = []
+        self.stopped = False  # by a stop string, or the only call that was allowed
+        self._renderer = renderer
+        self._ask = ask
+        self._stops = frozenset(renderer.stop_ids)
+        self._open, self._close = (
+            renderer.tokenizer.decode([mark]) if mark is not None else text
+            for mark, text in ((renderer.think_open, "<think>"), (renderer.think_close, "</think>"))
+        )
+        self._calls = self._parses = 0
+        self._shown: dict[str, list[str]] = {"reasoning": [], "content": []}
+        self._place: Literal["start", "reasoning", "content", "calls", "closed"] = "start"
+        if ask.prompt is not None:
+            self._place = "content"
+        elif renderer.opens_in_reasoning:
+            self._place = "reasoning"
+        self._enter(self._place)
+
+    def feed(self, ids: list[int]) -> list[Delta]:
+        deltas: list[Delta] = []
+        for token in ids:
+            if self.stopped:
+                break
+            self.ids.append(token)
+            if self._ask.prompt is not None:
+                self._raw(token, deltas)
+            else:
+                self._token(token, deltas)
+        return deltas
+
+    def finish(self) -> tuple[Parsed, list[Delta]]:
+        """The whole turn, and what was not shown of it yet. ValueError: the renderer parses it as something else than
+        its beginning, which has been shown."""
+        parsed = self._parsed()
+        deltas: list[Delta] = []
+        self._rest("reasoning", parsed.reasoning, deltas)
+        self._rest("content", parsed.content, deltas)
+        for i in range(self._calls, len(parsed.calls)):
+            deltas.append(Delta("call", "", parsed.calls[i], i, len(self.ids)))
+        return parsed, deltas
+
+    def _parsed(self) -> Parsed:
+        raw = [t for t in self.ids if t not in self._stops]
+        if self._ask.prompt is not None:
+            parsed = Parsed(self._renderer.tokenizer.decode(raw))
+        else:
+            parsed = self._renderer.parse(self.ids)
+            if self._ask.tool_choice == "none" and (parsed.calls or parsed.malformed):
+                text = self._renderer.tokenizer.decode(raw[self._after_reasoning(raw) if parsed.reasoning else 0 :])
+                parsed = Parsed(text.strip(), parsed.reasoning)
+            elif not self._ask.parallel_calls and len(parsed.calls) > 1:
+                parsed = replace(parsed, calls=parsed.calls[:1])
+        at = _first(self._ask.stop, parsed.content)
+        if at is None:
+            return parsed
+        content = parsed.content[:at]
+        return replace(parsed, content=content if self._ask.prompt is not None else content.rstrip())
+
+    def _after_reasoning(self, ids: list[int]) -> int:
+        """Reasoning ends with its mark, or where a call begins."""
+        r = self._renderer
+        if r.think_close in ids:
+            return ids.index(r.think_close) + 1
+        return next((i for i, t in enumerate(ids) if t in r.marks), 0)
+
+    def _token(self, token: int, deltas: list[Delta]) -> None:
+        r, place = self._renderer, self._place
+        if place == "closed":
+            return
+        if place == "calls":
+            if token in r.marks and self._parses < _EARLY_PARSES:
+                self._closed_calls(deltas)
+        elif place == "start" and token == r.think_open and not self._held.strip():
+            self._enter("reasoning")
+        elif place == "reasoning" and token == r.think_close:
+            whole = r.tokenizer.decode(self.ids[self._since : -1])
+            if self._close in whole or "\ufffd" in whole:
+                self._place = "closed"
+            else:
+                self._rest("reasoning", whole.strip(), deltas)
+                self._enter("content")
+        elif token in r.marks or token in (r.think_open, r.think_close):
+            plain = place != "reasoning" and token in r.marks and self._ask.tool_choice != "none"
+            self._enter("calls" if plain else "closed")
+        else:
+            self._text(token, deltas)
+
+    def _enter(self, place: Literal["start", "reasoning", "content", "calls", "closed"]) -> None:
+        self._place, self._held, self._since = place, "", len(self.ids)
+        self._decoder = DecodeStream(skip_special_tokens=False)
+
+    def _text(self, token: int, deltas: list[Delta]) -> None:
+        self._held += self._decoder.step(self._renderer.tokenizer.backend, token) or ""
+        kind: Literal["reasoning", "content"] = "reasoning" if self._place == "reasoning" else "content"
+        if not self._shown[kind]:
+            self._held = self._held.lstrip()
+        if self._place == "start" and self._held:
+            if self._open.startswith(self._held):
+                return
+            self._place = "closed" if self._held.startswith(self._open) else "content"
+        if "\ufffd" in self._held:
+            self._place = "closed"
+        if self._place == "closed":
+            return
+        shown = self._held
+        if kind == "content" and self._ask.stop:
+            shown = self._before_stop()
+        self._show(kind, shown.rstrip(), deltas)
+
+    def _raw(self, token: int, deltas: list[Delta]) -> None:
+        if token in self._stops or self._place == "closed":
+            return
+        self._held += self._decoder.step(self._renderer.tokenizer.backend, token) or ""
+        if "\ufffd" in self._held:
+            self._place = "closed"
+        else:
+            self._show("content", self._before_stop() if self._ask.stop else self._held, deltas)
+
+    def _before_stop(self) -> str:
+        """The held text up to a stop string, or up to what may become one."""
+        at = _first(self._ask.stop, self._held)
+        if at is not None:
+            self.stopped = True
+            return self._held[:at]
+        partial = max(_overlap(self._held, stop) for stop in self._ask.stop)
+        return self._held[: len(self._held) - partial]
+
+    def _closed_calls(self, deltas: list[Delta]) -> None:
+        self._parses += 1
+        calls = self._renderer.parse(self.ids).calls
+        if not self._ask.parallel_calls and calls:
+            calls, self.stopped = calls[:1], True
+        for i in range(self._calls, len(calls)):
+            deltas.append(Delta("call", "", calls[i], i, len(self.ids)))
+        self._calls = max(self._calls, len(calls))
+
+    def _show(self, kind: Literal["reasoning", "content"], text: str, deltas: list[Delta]) -> None:
+        """`text`: a beginning of what is held."""
+        if not text:
+            return
+        self._held = self._held[len(text) :]
+        self._shown[kind].append(text)
+        if deltas and deltas[-1].kind == kind:
+            text = deltas.pop().text + text
+        deltas.append(Delta(kind, text, upto=len(self.ids)))
+
+    def _rest(self, kind: Literal["reasoning", "content"], whole: str, deltas: list[Delta]) -> None:
+        shown = "".join(self._shown[kind])
+        if not whole.startswith(shown):
+            raise ValueError(f"renderer {self._renderer.key!r}: {kind} was shown as {shown!r}, and is {whole!r}")
+        self._show(kind, whole[len(shown) :], deltas)
+
+
+def _first(stops: list[str], text: str) -> int | None:
+    return min((at for at in (text.find(stop) for stop in stops) if at >= 0), default=None)
+
+
+def _overlap(text: str, stop: str) -> int:
+    """Length of the longest end of `text` that begins `stop`."""
+    return next((n for n in range(min(len(text), len(stop) - 1), 0, -1) if text.endswith(stop[:n])), 0)
