@@ -50,6 +50,8 @@ async def test_the_same_attempt_gives_the_same_episode(parts: Parts) -> None:
 class Scripted:
     """An agent of the test: does what it is told to the box."""
 
+    inside, mounts = False, ()
+
     def __init__(self, act: Any) -> None:
         self.act = act
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
-from crrl.sandbox.api import Box
+from crrl.sandbox.api import Box, Mount
 from crrl.tasks.task import Task
 
 ExitReason = Literal["finished", "turn_limit", "token_limit", "time_limit", "context_length", "error"]
@@ -38,18 +39,33 @@ class AgentLimits:
 class AgentExit:
     """Why the agent stopped. `finished` is the agent's own decision; every `*_limit` and `context_length`
     makes the episode `truncated`; `error` is the agent's own failure (scored on what it left). `code` is the
-    process's exit code for command-line agents. `counts`: what the agent did, by name (`tool_calls`, `tool_errors`,
-    `malformed`, `edits`...); agents that cannot tell leave it empty."""
+    process's exit code for command-line agents, `output` what it printed. `counts`: what the agent did, by name
+    (`tool_calls`, `tool_errors`, `malformed`, `edits`...); agents that cannot tell leave it empty."""
 
     reason: ExitReason
     code: int | None = None
     detail: str = ""
     counts: dict[str, int] = field(default_factory=dict)
+    output: str = ""
 
 
 class Agent(Protocol):
-    """Raises LostError only for faults on our side (box lost, endpoint gone)."""
+    """Raises LostError only for faults on our side (box lost, endpoint gone).
+
+    `inside`: it runs in the box, and its endpoint is the box's own loopback port, behind which is its session alone;
+    else it runs out here, and acts through the box's methods. `mounts`: its files, shown in the box."""
+
+    inside: bool
+    mounts: Sequence[Mount]
 
     async def run(self, box: Box, task: Task, endpoint: Endpoint, limits: AgentLimits) -> AgentExit: ...
 
     async def close(self) -> None: ...
+
+
+async def finished_within(running: asyncio.Task[Any], wall_s: float, spent_s: Callable[[], float]) -> bool:
+    """Wait until the task is done, or until `wall_s` of the budget is spent (which does not go on while the engine is
+    waited for): True if it is done."""
+    while not running.done() and (left := wall_s - spent_s()) > 0:
+        await asyncio.wait({running}, timeout=left)
+    return running.done()

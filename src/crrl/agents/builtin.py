@@ -8,6 +8,7 @@ result; at one it stops. A tool call that cannot be carried out is answered with
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +18,7 @@ from openai import AsyncOpenAI, BadRequestError, DefaultAsyncHttpxClient, OpenAI
 from crrl.agents.api import AgentExit, AgentLimits, Endpoint
 from crrl.agents.prompts import PARAMETERS, Prompts
 from crrl.errors import LostError
-from crrl.sandbox.api import Box, ExecResult
+from crrl.sandbox.api import Box, ExecResult, Mount
 from crrl.tasks.task import Task
 
 UNREADABLE = "error: the tool call could not be read; send one JSON object with name and arguments"
@@ -56,6 +57,9 @@ class BuiltinAgent:
     Args:
         prompts: what the policy is told.
     """
+
+    inside = False
+    mounts: Sequence[Mount] = ()
 
     def __init__(self, prompts: Prompts) -> None:
         self.prompts = prompts

@@ -1,4 +1,4 @@
-"""What the built-in agent says to the policy: templates under `conf/agent/`, filled in per task.
+"""What the built-in agent says to the policy: templates under `conf/prompts/`, filled in per task.
 
 The same agent serves a 1 M-parameter policy with a short prompt (`tiny`) and a 32B one with a full one (`full`);
 only the words differ. A prompt set is a YAML file: `system` and `task` are Jinja templates over `task` (and
@@ -79,12 +79,12 @@ def _template(text: str) -> Template:
 
 def prompt_sets() -> list[str]:
     """The packaged prompt sets, by name."""
-    return sorted(path.stem for path in (FOLDER / "agent").glob("*.yaml"))
+    return sorted(path.stem for path in (FOLDER / "prompts").glob("*.yaml"))
 
 
 def load_prompts(name: str) -> Prompts:
     """A packaged prompt set by name, or the path of a .yaml file. Raises UsageError, CrrlError."""
-    path = Path(name) if name.endswith(".yaml") else FOLDER / "agent" / f"{name}.yaml"
+    path = Path(name) if name.endswith(".yaml") else FOLDER / "prompts" / f"{name}.yaml"
     if not path.is_file():
         raise UsageError(f"agent.prompts={name} does not exist.", nearest(name, prompt_sets()))
     raw = yaml.safe_load(path.read_text())
@@ -100,5 +100,5 @@ def load_prompts(name: str) -> Prompts:
     except (KeyError, TypeError, AttributeError) as error:
         raise CrrlError(
             f"{path}: not a prompt set ({type(error).__name__}: {error}).",
-            "It needs system, task, tools.shell, tools.edit and warnings, as conf/agent/tiny.yaml has them.",
+            "It needs system, task, tools.shell, tools.edit and warnings, as conf/prompts/tiny.yaml has them.",
         ) from None

@@ -54,7 +54,7 @@ def candidates(words: Sequence[str]) -> list[str]:
     empty)."""
     from crrl.cli.main import VERBS
     from crrl.conf.checks import CHOICES
-    from crrl.conf.recipes import recipe_names
+    from crrl.conf.recipes import GROUPS, ready, recipe_names
     from crrl.conf.schema import Config, WarmstartConfig, keys
 
     last = words[-1] if words else ""
@@ -65,7 +65,9 @@ def candidates(words: Sequence[str]) -> list[str]:
     if verb in ("train", "eval", "sft"):
         key = last.partition("=")[0]
         if "=" in last:
-            return [f"{key}={v}" for v in CHOICES.get(key, ()) if f"{key}={v}".startswith(last)]
+            values = ready(key) if key in GROUPS else CHOICES.get(key, ())
+            return [f"{key}={v}" for v in values if f"{key}={v}".startswith(last)]
+        found += [f"{group}=" for group in GROUPS if verb != "sft"]
         found += [f"{k.name}=" for k in keys(WarmstartConfig if verb == "sft" else Config)]
     if len(words) == 2:
         own = {"train": [r for r in recipe_names() if r != "warmstart"] + ["resume="], "sft": ["warmstart"]}

@@ -19,7 +19,7 @@ from crrl.errors import UsageError, nearest
 CHOICES: dict[str, tuple[str, ...]] = {
     "engine.name": ("local",),
     "renderer.key": ("qwen3",),
-    "agent.name": ("builtin",),
+    "agent.name": ("builtin", "command"),
     "sandbox.name": ("bubblewrap", "unsafe_host"),
     "objective.loss": ("grpo", "bnpo", "dr_grpo", "dapo", "cispo", "sapo", "vespo", "luspo"),
     "objective.advantage": ("centred", "normalised", "leave_one_out"),
@@ -112,6 +112,7 @@ def check(config: Config) -> None:
         )
     if "/" in config.run or config.run in (".", ".."):
         raise UsageError(f"run={config.run} is a folder name, not a path.", "Write run=NAME runs_dir=FOLDER.")
+    _check_agent(config)
     _check_rewards(config)
     _check_corpus(config)
     _check_evaluation(config)
@@ -122,6 +123,23 @@ def _greedy_hint(key: str) -> str:
     if key == "rollout.temperature":
         return "Write rollout.temperature=1.0: samples must differ. Greedy is a decoding of evaluation."
     return f"Write a positive number for {key}."
+
+
+def _check_agent(config: Config) -> None:
+    if config.agent.name != "command":
+        return
+    from crrl.agents.command import check_templates
+
+    if not config.agent.command:
+        raise UsageError(
+            "agent.name=command: agent.command is empty.", "Write agent.command='PROGRAM {{ instruction }}'."
+        )
+    if config.sandbox.name == "unsafe_host":
+        raise UsageError(
+            "agent.name=command runs inside a box; sandbox.name=unsafe_host has none.",
+            "Write sandbox.name=bubblewrap, or agent.name=builtin.",
+        )
+    check_templates(config.agent)
 
 
 def _check_rewards(config: Config) -> None:
@@ -187,6 +205,14 @@ def _check_paths(config: Config) -> None:
 
 Ignored = tuple[str, Callable[[Config], bool], str]
 IGNORED: tuple[Ignored, ...] = (
+    *(
+        (f"agent.{key}", lambda c: c.agent.name == "command", "agent.name=command has its own tools and words")
+        for key in ("prompts", "command_s", "output_chars")
+    ),
+    *(
+        (f"agent.{key}", lambda c: c.agent.name == "builtin", "it is for agent.name=command")
+        for key in ("command", "instruction", "env", "files", "mounts", "install")
+    ),
     (
         "sandbox.memory_mb",
         lambda c: c.sandbox.name == "unsafe_host",

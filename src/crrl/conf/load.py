@@ -22,11 +22,13 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from crrl.conf.checks import REFUSED, check, check_ignored
-from crrl.conf.recipes import FOLDER, recipe_names
+from crrl.conf.recipes import FOLDER, GROUPS, ready, recipe_names
 from crrl.conf.schema import SCHEMAS, Config, WarmstartConfig, keys
 from crrl.errors import CrrlError, UsageError, nearest
 
 AnyConfig = TypeVar("AnyConfig", Config, WarmstartConfig)
+
+SEARCH = "hydra.searchpath=[pkg://crrl.conf]"  # a recipe of one's own finds the ready configurations, too
 
 for _name, _schema in SCHEMAS.items():
     ConfigStore.instance().store(name=_name, node=_schema)
@@ -60,8 +62,11 @@ def load_saved(path: Path, overrides: Sequence[str] = ()) -> Config:
             f"{path}: {_first_line(error)}", "It was written by another version; start a new run."
         ) from None
     _refuse_unknown(overrides, Config)
+    choices = [(key, name) for key, name in map(_split, overrides) if key in GROUPS]
+    chosen = {key: OmegaConf.load(FOLDER / key / f"{name}.yaml") for key, name in choices}
+    settings = [override for override in overrides if _split(override)[0] not in GROUPS]
     try:
-        config = OmegaConf.to_object(OmegaConf.merge(base, OmegaConf.from_dotlist(list(overrides))))
+        config = OmegaConf.to_object(OmegaConf.merge(base, chosen, OmegaConf.from_dotlist(settings)))
     except OmegaConfBaseException as error:
         raise UsageError(f"{getattr(error, 'full_key', '') or 'settings'}: {_first_line(error)}") from None
     assert isinstance(config, Config)
@@ -78,7 +83,9 @@ def to_yaml(config: Config | WarmstartConfig) -> str:
 def _load(name: str, overrides: Sequence[str], schema: type[AnyConfig]) -> AnyConfig:
     folder, stem = _find(name)
     _refuse_unknown(overrides, schema)
-    prepared = [_hydra_form(o) for o in overrides]
+    named = _named_groups(folder, stem)
+    maps = tuple(f"{k.name}." for k in keys(schema) if isinstance(k.default, dict))
+    prepared = [SEARCH, *(_hydra_form(o, maps, named) for o in overrides)]
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(config_dir=str(folder), version_base="1.3", job_name="crrl"):
@@ -128,7 +135,11 @@ def _refuse_unknown(overrides: Sequence[str], schema: type) -> None:
     valid = [k.name for k in keys(schema)]
     maps = [k.name for k in keys(schema) if isinstance(k.default, dict)]
     for override in overrides:
-        key, _ = _split(override)
+        key, value = _split(override)
+        if key in GROUPS and schema is Config:
+            if value not in ready(key):
+                raise UsageError(f"There is no ready configuration {override}.", nearest(value, ready(key)))
+            continue
         if key in valid or any(key.startswith(m + ".") and key.count(".") == m.count(".") + 1 for m in maps):
             continue
         raise _unknown(key, valid)
@@ -149,12 +160,30 @@ def _unknown(key: str, valid: Sequence[str]) -> UsageError:
     return UsageError(f"There is no setting '{key}'.", hint)
 
 
-def _hydra_form(override: str) -> str:
-    """Hydra adds a new entry of a map only with `++`, and reads quotes and commas in values as its own
-    grammar."""
+def _named_groups(folder: Path, stem: str) -> set[str]:
+    """Groups that a recipe, or one it builds on, has chosen itself: Hydra replaces such a choice, and adds one where
+    there is none (after the recipe's own settings, which it then overrides)."""
+    try:
+        raw = yaml.safe_load((folder / f"{stem}.yaml").read_text())
+    except yaml.YAMLError:
+        return set()  # composing it says so, too, and where
+    named: set[str] = set()
+    for entry in (raw or {}).get("defaults", []):
+        if isinstance(entry, dict):
+            named |= set(entry)
+        else:
+            homes = (home for home in (folder, FOLDER) if entry != stem and (home / f"{entry}.yaml").is_file())
+            named |= next((_named_groups(home, entry) for home in homes), set())
+    return named
+
+
+def _hydra_form(override: str, maps: tuple[str, ...], named: set[str]) -> str:
+    """Hydra adds a new entry of a map only with `++`, a new choice of a group with `+`, and reads quotes and commas in
+    values as its own grammar."""
     key, value = _split(override)
-    prefix = "++" if key.startswith("rewards.weights.") else ""
-    plain = any(c in value for c in " ()'\",=:$") and not value.startswith(("[", "{", "'", '"'))
+    prefix = "++" if key.startswith(maps) else "+" if key in GROUPS and key not in named else ""
+    grammar = value.startswith(("[", "{", "'", '"')) and not value.startswith("{{")  # that is a template
+    plain = any(c in value for c in " ()'\",=:${") and not grammar
     escaped = value.replace("\\", "\\\\").replace("'", "\\'")
     return f"{prefix}{key}='{escaped}'" if plain else f"{prefix}{key}={value}"
 

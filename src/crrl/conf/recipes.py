@@ -5,8 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 FOLDER = Path(__file__).parent.resolve()
+GROUPS = ("agent",)
+"""Groups of settings with ready configurations in a folder of their name: `agent=mini-swe-agent`."""
 
 
 def recipe_names() -> list[str]:
     """Packaged recipes, by name."""
     return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+
+
+def ready(group: str) -> list[str]:
+    """The ready configurations of a group, by name."""
+    return sorted(path.stem for path in (FOLDER / group).glob("*.yaml"))

@@ -42,8 +42,14 @@ class Renderer:
 
 @dataclass
 class Agent:
-    name: str = doc("who works in the repository: `builtin`", "builtin")
-    prompts: str = doc("prompt templates under conf/agent/: `tiny` (short) or `full`", "tiny")
+    name: str = doc("who works in the repository: `builtin`, or `command`: any program, run in the box", "builtin")
+    prompts: str = doc("builtin: prompt templates under conf/prompts/, `tiny` (short) or `full`", "tiny")
+    command: str = doc("command: a shell line; {{ instruction }}, {{ model }}... stand for quoted words", "")
+    instruction: str = doc("command: what the agent is told, a template over task.issue", "{{ task.issue }}")
+    env: dict[str, str] = doc("command: environment variables besides the usual ones; templates", {})
+    files: dict[str, str] = doc("command: files it needs, path from its HOME -> text; templates", {})
+    mounts: list[str] = doc("command: SOURCE:TARGET, shown read-only; a relative SOURCE: in state_dir/agents", [])
+    install: str = doc("command: what makes its SOURCE, run in that folder (`scripts/agents.py NAME`)", "")
     turns: int = doc("model calls in one episode", 8)
     tokens: int = doc("sampled tokens in one episode", 1024)
     wall_s: float = doc("seconds of one episode; waiting for the engine is not charged", 60.0)

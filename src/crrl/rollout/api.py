@@ -45,6 +45,7 @@ class Episode:
     temperature: float = 1.0
     timings: dict[str, float] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)  # turns, tool_calls, tool_errors, malformed, ...
+    agent_output: str = ""  # what an agent inside the box printed: its beginning and its end
     well_formed: bool = False  # every tool call parsed and valid, an edit applied, the agent finished by itself
 
 

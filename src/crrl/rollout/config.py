@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from crrl.conf.schema import Config
+from crrl.conf.schema import Agent, Config
 from crrl.sandbox import default_state_dir
 from crrl.sandbox.api import Limits
 
@@ -20,13 +20,7 @@ class RolloutConfig:
     engine_socket: str
     tokenizer: str
     renderer: str
-    agent: str
-    prompts: str
-    turns: int
-    tokens: int
-    wall_s: float
-    command_s: float
-    output_chars: int
+    agent: Agent
     sandbox: str
     state_dir: str
     limits: Limits
@@ -37,18 +31,12 @@ class RolloutConfig:
 
     @classmethod
     def from_config(cls, config: Config, tokenizer: Path, engine_socket: Path) -> RolloutConfig:
-        agent, sandbox, rollout = config.agent, config.sandbox, config.rollout
+        sandbox, rollout = config.sandbox, config.rollout
         return cls(
             engine_socket=str(engine_socket),
             tokenizer=str(tokenizer),
             renderer=config.renderer.key,
-            agent=agent.name,
-            prompts=agent.prompts,
-            turns=agent.turns,
-            tokens=agent.tokens,
-            wall_s=agent.wall_s,
-            command_s=agent.command_s,
-            output_chars=agent.output_chars,
+            agent=config.agent,
             sandbox=sandbox.name,
             state_dir=sandbox.state_dir or str(default_state_dir()),
             limits=Limits(

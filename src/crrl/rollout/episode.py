@@ -7,19 +7,22 @@ The one place that says what an episode's outcome is (invariant 2): `truncated` 
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
+import secrets
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
-from crrl.agents.api import Agent, AgentExit, AgentLimits, Endpoint
+from crrl.agents.api import Agent, AgentExit, AgentLimits, Endpoint, finished_within
 from crrl.errors import LostError
 from crrl.gateway import Budget, Gateway, SessionHandle, SessionRecord
 from crrl.rewards.judge import PytestJudge
 from crrl.rewards.verdict import Combine
 from crrl.rollout.api import Attempt, Episode
-from crrl.sandbox.api import Box, Limits, Sandbox, Spec
+from crrl.sandbox.api import GATEWAY_PORT, Box, Limits, Sandbox, Spec
 from crrl.tasks.task import Task
 
 log = logging.getLogger(__name__)
@@ -28,6 +31,7 @@ BUDGET_REASONS = {"turn_limit", "token_limit", "time_limit", "context_length"}
 EXHAUSTED = {"turns": "turn_limit", "tokens": "token_limit", "context": "context_length"}
 WALL_GRACE_S = 5.0  # an agent that does not stop by itself at its wall limit is stopped this much later
 SETUP_S = 600.0
+INSIDE_URL = f"http://127.0.0.1:{GATEWAY_PORT}/v1"  # of every session, as seen from its own box
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,7 @@ class Parts:
     wall_s: float
     command_s: float
     output_chars: int
+    sockets: Path  # where agents inside a box are met: one socket per episode
 
 
 async def run_episode(attempt: Attempt, parts: Parts) -> Episode:
@@ -51,11 +56,12 @@ async def run_episode(attempt: Attempt, parts: Parts) -> Episode:
     clock = _Timings()
     task = attempt.task
     workspace = await parts.sandbox.prepare(task.source)
-    box = await parts.sandbox.start(Spec(root=workspace, limits=parts.box_limits))
+    door = parts.sockets / secrets.token_hex(8) if parts.agent.inside else None
+    box = await parts.sandbox.start(Spec(workspace, parts.agent.mounts, parts.box_limits, gateway_socket=door))
     try:
         await set_up(box, task)
         clock.mark("start")
-        exit, record = await _converse(box, attempt, parts)
+        exit, record = await _converse(box, door, attempt, parts)
         clock.mark("agent")
         patch = await box.patch()
         clock.mark("patch")
@@ -81,6 +87,7 @@ async def run_episode(attempt: Attempt, parts: Parts) -> Episode:
         temperature=attempt.temperature,
         timings={**clock.spent, "engine_wait": record.engine_wait_s},
         counts=exit.counts,
+        agent_output=exit.output,
         well_formed=reason == "finished" and bool(patch) and not exit.counts.get("malformed"),
     )
 
@@ -110,12 +117,16 @@ async def set_up(box: Box, task: Task) -> None:
             raise LostError("setup_failed", f"{' '.join(command.argv)}: {result.reason} {result.code}: {said}")
 
 
-async def _converse(box: Box, attempt: Attempt, parts: Parts) -> tuple[AgentExit, SessionRecord]:
+async def _converse(box: Box, door: Path | None, attempt: Attempt, parts: Parts) -> tuple[AgentExit, SessionRecord]:
     """Let the agent work until it stops or is stopped. The session is closed in any case."""
     gateway = parts.gateway
     handle = gateway.open(attempt.id, parts.budget, seed=attempt.seed, temperature=attempt.temperature)
     try:
-        exit = await _supervised(box, attempt.task, handle, parts)
+        endpoint = Endpoint(handle.base_url, handle.api_key, handle.model)
+        if door is not None:
+            await gateway.listen(attempt.id, door)
+            endpoint = dataclasses.replace(endpoint, base_url=INSIDE_URL)
+        exit = await _supervised(box, attempt.task, handle, endpoint, parts)
     except BaseException:
         record = await gateway.close(attempt.id)
         if record.engine_failed:  # the cause; what the agent met is its consequence
@@ -124,7 +135,7 @@ async def _converse(box: Box, attempt: Attempt, parts: Parts) -> tuple[AgentExit
     return exit, await gateway.close(attempt.id)
 
 
-async def _supervised(box: Box, task: Task, handle: SessionHandle, parts: Parts) -> AgentExit:
+async def _supervised(box: Box, task: Task, handle: SessionHandle, endpoint: Endpoint, parts: Parts) -> AgentExit:
     """The agent under its wall budget, to which waiting for the engine is not charged."""
     charged = _charged(handle)
     limits = AgentLimits(
@@ -135,12 +146,9 @@ async def _supervised(box: Box, task: Task, handle: SessionHandle, parts: Parts)
         command_s=parts.command_s,
         output_chars=parts.output_chars,
     )
-    endpoint = Endpoint(handle.base_url, handle.api_key, handle.model)
     running = asyncio.create_task(parts.agent.run(box, task, endpoint, limits))
     try:
-        while (left := parts.wall_s + WALL_GRACE_S - charged()) > 0 and not running.done():
-            await asyncio.wait({running}, timeout=left)
-        if not running.done():
+        if not await finished_within(running, parts.wall_s + WALL_GRACE_S, charged):
             return AgentExit("time_limit", detail="stopped from outside")
         return running.result()
     except LostError:

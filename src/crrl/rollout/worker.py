@@ -10,6 +10,7 @@ import asyncio
 import logging
 import signal
 import sys
+import tempfile
 import threading
 from contextlib import AsyncExitStack
 from functools import partial
@@ -119,8 +120,9 @@ async def build(config: RolloutConfig, engine: Engine, closing: AsyncExitStack) 
     gateway = Gateway(engine, load_renderer(tokenizer, config.renderer))
     await gateway.start()
     closing.push_async_callback(gateway.stop)
-    agent = agents.make(config.agent, config.prompts)
+    agent = agents.make(config.agent, state_dir)
     closing.push_async_callback(agent.close)
+    sockets = closing.enter_context(tempfile.TemporaryDirectory(prefix="crrl-gateway-"))  # mode 0700
     return Parts(
         sandbox=boxes,
         gateway=gateway,
@@ -128,10 +130,11 @@ async def build(config: RolloutConfig, engine: Engine, closing: AsyncExitStack) 
         judge=judge,
         weigh=combine(config.reward_weights, judge.version),
         box_limits=config.limits,
-        budget=Budget(tokens=config.tokens, turns=config.turns),
-        wall_s=config.wall_s,
-        command_s=config.command_s,
-        output_chars=config.output_chars,
+        budget=Budget(tokens=config.agent.tokens, turns=config.agent.turns),
+        wall_s=config.agent.wall_s,
+        command_s=config.agent.command_s,
+        output_chars=config.agent.output_chars,
+        sockets=Path(sockets),
     )
 
 

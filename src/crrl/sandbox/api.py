@@ -91,7 +91,7 @@ class Box(Protocol):
         env: Mapping[str, str] | None = None,
         timeout_s: float = 60.0,
         output_limit: int = 65536,
-        on_output: Callable[[bytes], None] | None = None,
+        on_output: Callable[[bytes], object] | None = None,
     ) -> ExecResult:
         """`on_output` gets all output as it comes: what a cancelled command wrote is known by it alone."""
         ...

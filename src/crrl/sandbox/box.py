@@ -75,7 +75,7 @@ class BubblewrapBox:
         env: Mapping[str, str] | None = None,
         timeout_s: float = 60.0,
         output_limit: int = 65536,
-        on_output: Callable[[bytes], None] | None = None,
+        on_output: Callable[[bytes], object] | None = None,
     ) -> ExecResult:
         pairs = [f"{k}={v}" for k, v in {**ENV, **(env or {})}.items()]
         request = _message("exec", timeout_s, cwd, len(argv), *argv, *pairs)

@@ -11,7 +11,7 @@ class Sink:
     """The first and the last half of what came, and how much there was. `add` says once that it is too
     much."""
 
-    def __init__(self, limit: int, also: Callable[[bytes], None] | None = None, *, hard: bool = True) -> None:
+    def __init__(self, limit: int, also: Callable[[bytes], object] | None = None, *, hard: bool = True) -> None:
         self.also = also
         self.half = max(1, limit // 2)
         self.most = max(HARD_OUTPUT, 4 * limit) if hard else None

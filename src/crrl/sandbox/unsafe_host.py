@@ -73,7 +73,7 @@ class UnsafeHostBox:
         env: Mapping[str, str] | None = None,
         timeout_s: float = 60.0,
         output_limit: int = 65536,
-        on_output: Callable[[bytes], None] | None = None,
+        on_output: Callable[[bytes], object] | None = None,
     ) -> ExecResult:
         start, sink = time.monotonic(), Sink(output_limit, on_output)
         whole = {

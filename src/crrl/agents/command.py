@@ -1,0 +1,158 @@
+"""Any command line as the agent. It runs inside the box, with its files mounted read-only, and takes the gateway, which
+it meets at a loopback port, for the API it was made for: no line of it is changed.
+
+What it does with the repository is judged by the patch and the tests alone: its exit code 0 says nothing, and one that
+fails, or that the box's limits end, is scored on what it left (invariant 2).
+
+A command is a shell line. `{{ instruction }}`, `{{ model }}`... in it stand for quoted shell variables and never for
+the text itself, so that no issue can break out of its word. In `files` and `env` they stand for the text.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined, TemplateError
+
+from crrl.agents.api import AgentExit, AgentLimits, Endpoint, finished_within
+from crrl.conf import schema
+from crrl.errors import CrrlError, LostError, UsageError
+from crrl.sandbox.api import Box, ExecResult, Mount
+from crrl.sandbox.output import Sink
+from crrl.tasks.task import Task
+
+HOME = "/home/agent"
+KEPT_OUTPUT = 1 << 16  # bytes of what the agent printed, its beginning and its end
+NO_LIMIT_S = 1e6  # the wall budget, which waiting for the engine is not charged to, is kept from out here
+# What agents read, by the API's own names and by those that are common besides. No version check, telemetry or price
+# list is to be had in a box: agents that look for them need not wait for a time-out.
+ENVIRONMENT = {
+    "INSTRUCTION": "{{ instruction }}",
+    "ISSUE": "{{ task.issue }}",
+    "MODEL": "{{ model }}",
+    "OPENAI_BASE_URL": "{{ base_url }}",
+    "OPENAI_API_BASE": "{{ base_url }}",
+    "OPENAI_API_KEY": "{{ api_key }}",
+    "OPENAI_MODEL": "{{ model }}",
+    "ANTHROPIC_BASE_URL": "{{ base_url.removesuffix('/v1') }}",
+    "ANTHROPIC_API_KEY": "{{ api_key }}",
+    "ANTHROPIC_MODEL": "{{ model }}",
+    "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+    "DO_NOT_TRACK": "1",
+    "NO_COLOR": "1",
+    "CI": "1",
+}
+# What a placeholder in the command stands for: the shell expands it, as one word.
+QUOTED = {
+    "instruction": '"$INSTRUCTION"',
+    "task": SimpleNamespace(issue='"$ISSUE"'),
+    "model": '"$MODEL"',
+    "base_url": '"$OPENAI_BASE_URL"',
+    "api_key": '"$OPENAI_API_KEY"',
+}
+PLACEHOLDERS = "instruction, task.issue, model, base_url, api_key"
+
+
+class CommandAgent:
+    """One object serves any number of episodes at once.
+
+    Args:
+        config: the agent's settings. state_dir: a mount whose source is relative lies in `state_dir/agents`.
+    Raises UsageError: a setting that cannot be meant; CrrlError: its files are not there.
+    """
+
+    inside = True
+
+    def __init__(self, config: schema.Agent, state_dir: Path) -> None:
+        self.mounts: Sequence[Mount] = [_mount(text, config, state_dir) for text in config.mounts]
+        self.line = render("agent.command", config.command, QUOTED)
+        self.config = config
+
+    async def close(self) -> None:
+        return None
+
+    async def run(self, box: Box, task: Task, endpoint: Endpoint, limits: AgentLimits) -> AgentExit:
+        """Raises LostError: the box is gone, or the agent could not be started for a cause on our side."""
+        values = _values(self.config, task.issue, endpoint)
+        given = {**ENVIRONMENT, **self.config.env}
+        env = {name: render(f"agent.env.{name}", text, values) for name, text in given.items()}
+        for path, text in self.config.files.items():
+            await _write(box, path, render(f"agent.files {path}", text, values))
+        sink = Sink(KEPT_OUTPUT)
+        running = asyncio.create_task(
+            box.exec(["bash", "-c", self.line], env=env, timeout_s=NO_LIMIT_S, on_output=sink.add)
+        )
+        try:
+            if not await finished_within(running, limits.wall_s, limits.spent_s):
+                return AgentExit("time_limit", output=sink.text())
+            return _exit(running.result(), sink.text())
+        except ValueError as error:  # an instruction that is too long for a command, or holds a NUL byte
+            raise LostError("agent_start", str(error)) from error
+        finally:
+            running.cancel()
+            with suppress(asyncio.CancelledError, Exception):
+                await running
+
+
+def render(setting: str, text: str, values: Mapping[str, Any]) -> str:
+    """A template filled in. Raises UsageError, which names the setting."""
+    try:
+        return Environment(undefined=StrictUndefined, keep_trailing_newline=True).from_string(text).render(values)
+    except TemplateError as error:
+        hint = f"Placeholders are {PLACEHOLDERS}, each written {{{{ so }}}}."
+        raise UsageError(f"{setting}: {error}", hint) from None
+
+
+def check_templates(config: schema.Agent) -> None:
+    """Raises UsageError where a template names what there is not."""
+    values = _values(config, "", Endpoint("", "", ""))
+    render("agent.command", config.command, QUOTED)
+    for name, text in config.env.items():
+        render(f"agent.env.{name}", text, values)
+    for path, text in config.files.items():
+        render(f"agent.files {path}", text, values)
+
+
+def _values(config: schema.Agent, issue: str, endpoint: Endpoint) -> dict[str, Any]:
+    """What templates see of a task: its issue, and nothing that could give its repair away."""
+    task = SimpleNamespace(issue=issue)
+    return {
+        "task": task,
+        "instruction": render("agent.instruction", config.instruction, {"task": task}),
+        "model": endpoint.model,
+        "base_url": endpoint.base_url,
+        "api_key": endpoint.api_key,
+    }
+
+
+def _mount(text: str, config: schema.Agent, state_dir: Path) -> Mount:
+    source, colon, target = text.rpartition(":")
+    if not colon or not source or not target.startswith("/"):
+        raise UsageError(f"agent.mounts: {text!r} is not SOURCE:TARGET.", "Write e.g. /srv/my-agent:/opt/agent.")
+    path = state_dir / "agents" / source
+    if not path.exists():
+        remedy = f"Install it: mkdir -p {path} && cd {path} && {config.install}" if config.install else "Make it."
+        raise CrrlError(f"agent.mounts: {path} does not exist.", remedy)
+    return Mount(path, target)
+
+
+async def _write(box: Box, path: str, text: str) -> None:
+    """A file of the agent's, below its HOME; nothing of the agent's runs yet."""
+    line = 'mkdir -p "$(dirname "$1")" && printf %s "$2" > "$1"'
+    result = await box.exec(["/bin/sh", "-c", line, "sh", f"{HOME}/{path}", text])
+    if result.code != 0:
+        raise LostError("agent_start", f"agent.files {path}: {result.reason} {result.output[-500:]}")
+
+
+def _exit(result: ExecResult, output: str) -> AgentExit:
+    if result.reason == "lost":
+        raise LostError("sandbox_died", output[-500:])
+    if result.reason == "exit" and result.code == 0:
+        return AgentExit("finished", 0, output=output)
+    detail = f"exit code {result.code}" if result.reason == "exit" else f"ended by the box's limit: {result.reason}"
+    return AgentExit("error", result.code, detail, output=output)
