@@ -57,7 +57,7 @@ def test_dry_run_prints_the_settings_and_starts_nothing(tmp_path: Path) -> None:
 
 def test_help_and_errors_load_nothing_heavy() -> None:
     code = "import sys; from crrl.cli.main import main; main(sys.argv[1:]); "
-    code += "print([m for m in ('torch', 'fastapi') if m in sys.modules])"
+    code += "print([m for m in ('torch', 'uvicorn') if m in sys.modules])"
     for words in (["--help"], ["train", "--help"], ["train", "quickstart", "max_steps=3"]):
         done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
         assert done.stdout.splitlines()[-1] == "[]"

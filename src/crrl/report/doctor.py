@@ -149,7 +149,7 @@ def _torch() -> Finding:
 
 def _packages() -> Finding:
     found, lacking = [], []
-    for name in ("transformers", "trl", "renderers", "hydra-core", "fastapi", "openai", "msgspec"):
+    for name in ("transformers", "trl", "renderers", "hydra-core", "uvicorn", "openai", "msgspec"):
         try:
             found.append(f"{name} {version(name)}")
         except PackageNotFoundError:
