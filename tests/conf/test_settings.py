@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 import crrl
 from crrl.agents.prompts import prompt_sets
-from crrl.conf.checks import CHOICES, REWARDS
+from crrl.conf.checks import CHOICES, KINDS, REWARDS
 from crrl.conf.schema import Config, WarmstartConfig, keys
 from crrl.engines.load import load_tokenizer
+from crrl.gateway.api import SampleKind
 from crrl.gateway.renderer import load_renderer
 from crrl.learning.advantages import ADVANTAGES
 from crrl.learning.batches import LOSSES
+from crrl.learning.rows import CREDIT
 from crrl.models import model_folder
 from crrl.rewards import REWARDS as REGISTERED
 from crrl.sandbox import BACKENDS
@@ -36,6 +39,8 @@ def test_the_choices_are_what_is_registered() -> None:
     assert set(CHOICES["objective.advantage"]) == set(ADVANTAGES)
     assert set(CHOICES["objective.loss"]) == set(LOSSES)
     assert set(REWARDS) == set(REGISTERED)
+    assert set(KINDS) == set(get_args(SampleKind)) == set(CREDIT)
+    assert Config().objective.credit == CREDIT
     for key in CHOICES["renderer.key"]:
         load_renderer(load_tokenizer(model_folder("tiny")), key)
     assert {"tiny", "full"} <= set(prompt_sets())

@@ -10,8 +10,9 @@ from crrl.errors import UsageError
 
 USAGE = "crrl replay RUN [--json]"
 HELP = """
-RUN is a run's name or folder. Rebuilds every training row bit for bit from the ledger, and counts the
-tokens trained, masked and left out, and why. Exit 1 if any row differs.
+RUN is a run's name or folder. Checks every sample against its address, rebuilds every training row bit for bit from
+the ledger under the run's credit rule (objective.credit), and counts the tokens trained, masked and left out, and why.
+Exit 1 if anything differs.
 """
 
 
@@ -20,10 +21,12 @@ def run(call: Call) -> int:
     (name,) = call.only("RUN")
     folder = run_folder(name)
     from crrl.learning.replay import replay
+    from crrl.learning.rows import CREDIT
     from crrl.rollout.journal import TRAIN, Journal
 
     with Journal.open(folder, read_only=True) as journal:
-        report = replay(journal.episodes(TRAIN), journal.trained_rows())
+        credit = journal.meta.get("credit", CREDIT)  # runs before there was a choice had this one
+        report = replay(journal.episodes(TRAIN), journal.trained_rows(), credit)
     if call.json:
         print_json({**asdict(report), "exact": report.exact})
         return 0 if report.exact else 1

@@ -32,6 +32,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
 # should not.
 REWARDS = ("tests", "diff_similarity", "format")
 DECODINGS = ("sampled", "greedy")
+KINDS = ("main", "compaction", "subagent", "side")  # of a session's calls: `gateway.api.SampleKind`
 GENERATED_SPLITS = ("rl_instances", "sft_instances", "unseen_families")
 HELD_OUT = "held_out"  # the one evaluation split of a task file
 
@@ -114,6 +115,7 @@ def check(config: Config) -> None:
         raise UsageError(f"run={config.run} is a folder name, not a path.", "Write run=NAME runs_dir=FOLDER.")
     _check_agent(config)
     _check_rewards(config)
+    _check_credit(config)
     _check_corpus(config)
     _check_evaluation(config)
     _check_paths(config)
@@ -148,6 +150,22 @@ def _check_rewards(config: Config) -> None:
             raise UsageError(f"rewards.weights.{name}: there is no such reward.", nearest(name, REWARDS))
     if not any(config.rewards.weights.values()):
         raise UsageError("rewards.weights are all 0: nothing would be trained on.", "Write rewards.weights.tests=1.0.")
+
+
+def _check_credit(config: Config) -> None:
+    for kind, share in config.objective.credit.items():
+        if kind not in KINDS:
+            raise UsageError(f"objective.credit.{kind}: there is no such kind of call.", nearest(kind, KINDS))
+        if not 0 <= share <= 1:
+            raise UsageError(
+                f"objective.credit.{kind}={share} is a share of the episode's advantage: it lies in 0..1.",
+                f"Write objective.credit.{kind}=1.0, or 0 to leave such calls out.",
+            )
+    if not any(config.objective.credit.values()):
+        raise UsageError(
+            "objective.credit is 0 for every kind of call: nothing would be trained on.",
+            "Write objective.credit.main=1.0.",
+        )
 
 
 def _check_corpus(config: Config) -> None:

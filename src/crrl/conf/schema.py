@@ -90,6 +90,10 @@ class Objective:
     beta: float = doc("weight of the KL to the first policy", 0.0)
     clip: float = doc("PPO's epsilon", 0.2)
     length_normaliser: int = doc("dr_grpo: sums over an episode's tokens are divided by this constant", 30)
+    credit: dict[str, float] = doc(
+        "kind of model call (main, compaction, subagent, side) -> share of the episode's advantage; 0: not trained",
+        {"main": 1.0, "compaction": 0.0, "subagent": 0.0, "side": 0.0},
+    )
     shuffle_rewards: bool = doc("CONTROL RUN: rewards are dealt out at random, so nothing can be learnt", False)
 
 

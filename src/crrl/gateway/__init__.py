@@ -14,7 +14,7 @@ A new dialect is one module in `dialects/` and one line in its registry.
 
 from crrl.gateway.api import Ask, Budget, Sample, SessionRecord
 from crrl.gateway.app import Gateway, SessionHandle
-from crrl.gateway.ledger import ledger_hash, sample_hash
+from crrl.gateway.ledger import ledger_hash
 from crrl.gateway.renderer import Renderer, load_renderer
 from crrl.gateway.session import SamplingPolicy
 
@@ -29,5 +29,4 @@ __all__ = [
     "SessionRecord",
     "ledger_hash",
     "load_renderer",
-    "sample_hash",
 ]

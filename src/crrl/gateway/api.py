@@ -22,10 +22,14 @@ class Sample:
         params: sampling parameters `used`, and those the agent `asked` where they differ.
         delivery: `delivered` reached the client; `superseded` was delivered, but the agent went on from
             another; `dropped` never reached it.
-        branch: why this sample starts a branch: "" (it does not: first to extend its parent), `first` (of the
-            session), `new` (another conversation), `rewritten` (the agent changed its history), `resampled`
-            (the same request after delivery), `retried` (the same after a cancelled or failed generation).
+        branch: why this sample starts a branch: "" (it does not: first to extend its parent), `first` (main call of
+            the session), `new` (another conversation), `rewritten` (the agent changed its history), `compacted` (it
+            goes on from a summary), `resampled` (the same request after delivery), `retried` (the same after a
+            cancelled or failed generation).
         finish: the engine's reason; tokens of a `cancelled` sample are recorded all the same.
+        template: hash of what renders messages (`ledger.template_hash`).
+        times: seconds since the epoch of the request `received`, the `first` and the `last` token; in no hash.
+        address: hash of all that was asked of the engine and that it gave, ancestors included (`ledger.addressed`).
     """
 
     id: str
@@ -40,6 +44,9 @@ class Sample:
     delivery: Delivery = "delivered"
     finish: str = "stop"
     branch: str = ""
+    template: str = ""
+    times: dict[str, float] = field(default_factory=dict)
+    address: str = ""
 
 
 @dataclass(frozen=True)
@@ -66,6 +73,14 @@ class Ask:
     tool_choice: Literal["auto", "none"] = "auto"
     parallel_calls: bool = True
     hints: dict[str, str] = field(default_factory=dict)
+
+
+class BadRequest(Exception):
+    """A request that cannot be answered as it is asked, and the field that is wrong. Answered 400 (or `status`)."""
+
+    def __init__(self, message: str, param: str | None = None, code: str | None = None, status: int = 400) -> None:
+        super().__init__(message)
+        self.message, self.param, self.code, self.status = message, param, code, status
 
 
 @dataclass(frozen=True)

@@ -1,25 +1,29 @@
 """The canonical form of messages: two histories are the same conversation iff their canonical forms are
 equal.
 
-What real agents were seen to change without meaning anything by it is covered here, and nothing else:
+What real agents were seen to change without meaning anything by it is covered here, and nothing else
+(`docs/agents.md` lists the same rules):
 - a string content equals a list of text parts; missing, null and "" are equal;
 - white space around a content is ignored;
 - tool-call arguments are compared as JSON (agents re-serialise them); text that is no JSON is compared as it
   is;
 - tool-call ids, `cache_control`, names and unknown fields are ignored; `developer` is `system`;
 - reasoning that an agent drops, or folds into the content as `<think>...</think>`, is no change (reasoning
-  sent back *different* is: see `tree.py`).
+  sent back *different* is: see `same_reasoning`).
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 
 _json = msgspec.json.Encoder(order="deterministic")
+_THINK = re.compile(r"<think>(.*?)</think>", re.DOTALL)
+_LEADING_THINK = re.compile(r"\s*(?:<think>.*?</think>\s*)+", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -54,26 +58,61 @@ class Message:
 
 def split_reasoning(message: Message) -> Message:
     """Unfold `<think>...</think>` at the start of an assistant's content into `reasoning`."""
-    text = message.content.lstrip()
-    if message.role != "assistant" or not text.startswith("<think>") or "</think>" not in text:
+    head = _LEADING_THINK.match(message.content) if message.role == "assistant" else None
+    if head is None:
         return message
-    inside, _, after = text[len("<think>") :].partition("</think>")
-    return Message(message.role, after, message.calls, message.reasoning or inside.strip())
+    return Message(message.role, message.content[head.end() :], message.calls, "\n\n".join(reasoning_of(message)))
+
+
+def reasoning_of(message: Message) -> list[str]:
+    """The pieces of an assistant's reasoning: its own field, and `<think>...</think>` in the content."""
+    inside = _THINK.findall(message.content) if message.role == "assistant" else []
+    return [text for piece in (message.reasoning, *inside) if (text := piece.strip())]
+
+
+def same_reasoning(sent: Message, sampled: Message) -> bool:
+    """Dropped reasoning is the same turn, in part or whole; other reasoning than was sampled is not."""
+    pieces, whole = reasoning_of(sent), reasoning_of(sampled)
+    return set(pieces) <= set(whole) or "".join("".join(pieces).split()) == "".join("".join(whole).split())
+
+
+def _whole_number(text: str) -> float | int:
+    """1.0 is 1: some agents' JSON knows one kind of number."""
+    number = float(text)
+    return int(number) if number.is_integer() else number
+
+
+_arguments = msgspec.json.Decoder(float_hook=_whole_number)
+
+
+def _decoded(arguments: str) -> Any:
+    """Raises ValueError: no JSON."""
+    try:
+        return _arguments.decode(arguments) if arguments.strip() else {}
+    except (msgspec.DecodeError, OverflowError, RecursionError) as error:
+        raise ValueError from error
+
+
+def is_object(arguments: str) -> bool:
+    try:
+        return isinstance(_decoded(arguments), dict)
+    except ValueError:
+        return False
 
 
 def canonical_arguments(arguments: str) -> bytes:
-    if not arguments.strip():
-        return b"{}"
     try:
-        return _json.encode(msgspec.json.decode(arguments))
-    except (msgspec.DecodeError, ValueError, RecursionError):
+        return _json.encode(_decoded(arguments))
+    except (ValueError, OverflowError):
         return arguments.strip().encode("utf-8", "surrogatepass")
 
 
 def canonical(message: Message) -> bytes:
     """Reasoning is not part of it: an agent that drops reasoning continues the same conversation."""
-    message = split_reasoning(message)
-    parts = [message.role.encode(), message.content.strip().encode("utf-8", "surrogatepass")]
+    content = message.content
+    if message.role == "assistant" and "<think>" in content:
+        content = _THINK.sub("", content)
+    parts = [message.role.encode(), content.strip().encode("utf-8", "surrogatepass")]
     for call in message.calls:
         parts += [call.name.encode("utf-8", "surrogatepass"), canonical_arguments(call.arguments)]
     return b"".join(len(p).to_bytes(4, "big") + p for p in parts)

@@ -1,47 +1,80 @@
-"""The ledger's hashes: a sample is addressed by its content, and two equal runs have equal ledger hashes.
+"""The ledger: a session's samples, append-only, each addressed by its content.
 
-Keeps invariant 10 checkable: `ledger_hash` covers what was asked of the engine and what it gave, and neither
-wall times nor the random part of URLs.
+Keeps invariant 10 checkable: an address covers what was asked of the engine and what it gave, and its ancestors
+through the parent's address; neither wall times nor the names that sessions and samples happened to get. What a sample
+was taken for (kind, delivery, branch) is read off the tree later, and is no part of it.
 """
 
 from __future__ import annotations
 
 import hashlib
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from functools import lru_cache
 
 import msgspec
 
 from crrl.gateway.api import Sample
+from crrl.gateway.canonical import Call, Message
+from crrl.gateway.renderer import Renderer
 
 _encoder = msgspec.json.Encoder(order="deterministic")
+_PROBE = [Message("system", "s"), Message("user", "u")]
+_ANSWER = Message("assistant", "a", [Call("t", '{"x": 1}')])
+_TOOL = {"name": "t", "parameters": {"type": "object", "properties": {"x": {"type": "integer"}}}}
 
 
-def sample_hash(sample: Sample) -> str:
-    """Hash of ids, log-probs (as float32), versions, parameters and the sample's place in its tree."""
-    h = hashlib.blake2b(digest_size=16)
-    place = (
-        sample.id,
-        sample.parent,
-        sample.kind,
-        sample.delivery,
-        sample.finish,
-        sample.branch,
-        sample.params,
-    )
-    h.update(_encoder.encode(place))
-    for values in (array("i", sample.prompt_ids), array("i", sample.ids), array("i", sample.versions)):
-        h.update(len(values).to_bytes(4, "little") + values.tobytes())
-    h.update(array("f", sample.logprobs).tobytes())
-    return h.hexdigest()
+@lru_cache(maxsize=8)
+def template_hash(renderer: Renderer) -> str:
+    """Of what the renderer makes of a fixed conversation with a tool: tokenizer, chat template and the versions of
+    whatever renders it are all in it."""
+    prompt = renderer.prompt(_PROBE, [{"type": "function", "function": _TOOL}])
+    ids = renderer.bridge(prompt, renderer.assistant(_ANSWER), [Message("tool", "r")])
+    return _digest(renderer.key.encode(), array("i", ids).tobytes()).hex()
+
+
+def addressed(samples: Iterable[Sample]) -> list[Sample]:
+    """Samples with their addresses. A parent stands before its children; ValueError where it does not, or where a
+    child does not begin with it."""
+    known: dict[str, Sample] = {}
+    for sample in samples:
+        parent, seen = b"", 0
+        if sample.parent is not None:
+            if sample.parent not in known:
+                raise ValueError(f"sample {sample.id}: its parent {sample.parent} is not in the ledger")
+            before = known[sample.parent]
+            parent, seen = bytes.fromhex(before.address), len(before.prompt_ids) + len(before.ids)
+            if sample.prompt_ids[:seen] != before.prompt_ids + before.ids:
+                raise ValueError(f"sample {sample.id} does not extend its parent {before.id} token for token")
+        address = _digest(
+            parent,
+            _encoder.encode((sample.params, sample.template, sample.finish)),
+            array("i", sample.prompt_ids[seen:]).tobytes(),
+            array("i", sample.ids).tobytes(),
+            array("d", sample.logprobs).tobytes(),
+            array("i", sample.versions).tobytes(),
+        )
+        known[sample.id] = replace(sample, address=address.hex())
+    return list(known.values())
+
+
+def damaged(samples: Sequence[Sample]) -> list[str]:
+    """What is not as it was recorded. Samples of runs before there were addresses have none to compare."""
+    try:
+        again = addressed(samples)
+    except ValueError as error:
+        return [str(error)]
+    pairs = zip(samples, again, strict=True)
+    return [
+        f"sample {was.id} is not what its address says" for was, now in pairs if was.address not in ("", now.address)
+    ]
 
 
 def ledger_hash(samples: Iterable[Sample]) -> str:
-    """One hash of many samples, in the order given."""
-    h = hashlib.blake2b(digest_size=16)
-    for sample in samples:
-        h.update(bytes.fromhex(sample_hash(sample)))
-    return h.hexdigest()
+    """One hash of many samples, in the order given, and of what each was taken for."""
+    facts = [(s.address, s.id, s.parent, s.kind, s.delivery, s.branch) for s in samples]
+    return _digest(_encoder.encode(facts)).hex()
 
 
 def request_seed(session_seed: int, turn: int, prompt_ids: list[int], resample: int) -> int:
@@ -51,3 +84,10 @@ def request_seed(session_seed: int, turn: int, prompt_ids: list[int], resample: 
     h.update(f"{session_seed}/{turn}/{resample}/".encode())
     h.update(array("i", prompt_ids).tobytes())
     return int.from_bytes(h.digest(), "little")
+
+
+def _digest(*parts: bytes) -> bytes:
+    h = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        h.update(len(part).to_bytes(8, "little") + part)
+    return h.digest()

@@ -116,6 +116,10 @@ class Session:
         turn.task.add_done_callback(self._tasks.discard)
         return turn
 
+    def count(self, ask: Ask) -> int:
+        """Tokens of the prompt that this request would have if it began a conversation."""
+        return len(self.renderer.prompt(ask.messages, ask.tools))
+
     def _new_turn(self, place: Placement, ask: Ask, choice: int) -> Turn:
         wanted = cast("int | None", ask.asked.get("max_tokens"))
         limits = [self._left(place.prompt_ids, ask.n - choice), wanted, self.policy.max_tokens]
@@ -131,7 +135,7 @@ class Session:
             if value is not None and value != params.get(name):
                 params[f"asked_{name}"] = value
         name = f"{self.id}.{len(self.tree.turns)}"
-        return Turn(name, place.request, place.parent, place.depth, place.branch, place.prompt_ids, choice, params)
+        return Turn(name, place, choice, params)
 
     def _left(self, prompt_ids: list[int], turns: int) -> int:
         """Tokens that may still be sampled for this prompt, for which `turns` answers are wanted; at least 1."""
@@ -183,9 +187,7 @@ class Session:
                     last = now
                     turn.deltas += text.feed(chunk.ids)
                     used = len(text.ids) - len(turn.ids)  # what lies behind a stop string is no part of the sample
-                    turn.ids += chunk.ids[:used]
-                    turn.logprobs += chunk.logprobs[:used]
-                    turn.versions += chunk.versions[:used]
+                    turn.sampled(chunk.ids[:used], chunk.logprobs[:used], chunk.versions[:used])
                     self.used += used
                     if chunk.finish == "cancelled":  # not by us: we cancel by closing the iterator
                         raise EngineFailed("the engine cancelled the generation")
@@ -208,7 +210,7 @@ class Session:
     def _finish(self, turn: Turn, text: TextStream, finish: FinishReason | None) -> None:
         turn.parsed, rest = text.finish()
         turn.deltas += rest
-        turn.finish = finish
+        turn.finish, turn.stopped_by, turn.reasoning_tokens = finish, text.stopped_by, text.reasoning_tokens
         self.tree.complete(turn)
 
     def join(self, turn: Turn, listener: asyncio.Event) -> None:

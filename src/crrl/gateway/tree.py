@@ -1,53 +1,114 @@
 """A session is a tree of turns: the history an agent sends is matched to the turns that were sampled.
 
-Keeps invariant 1: a turn that comes back canonically unchanged is never re-rendered. The deepest sampled
-turn of the history is found by its digest, and what follows is appended to its tokens. Assistant turns which
-the agent changed or wrote itself become context (`rewritten`), behind the sampled tokens before them.
+Keeps invariant 1: a turn that comes back canonically unchanged is never re-rendered. The deepest sampled turn of
+the history is found by its digest, and what follows is appended to its tokens. Sampled turns that come back
+elsewhere (behind another system prompt, other tools, a summary) are spliced in as they were sampled, too; assistant
+turns that the agent changed or wrote itself are rendered. Both are context there, outside the loss.
+
+What a turn was in the end (its kind, branch and delivery) is read off the whole tree by `outcome.py`.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
-from dataclasses import dataclass, field
-from typing import Any
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import msgspec
 
 from crrl.engines.api import FinishReason
-from crrl.gateway.api import Ask, Delivery, Sample
-from crrl.gateway.canonical import Message, next_digest, split_reasoning, start_digest
+from crrl.gateway.api import Ask, Sample
+from crrl.gateway.canonical import (
+    Message,
+    canonical,
+    is_object,
+    next_digest,
+    same_reasoning,
+    split_reasoning,
+    start_digest,
+)
+from crrl.gateway.kinds import Signs
+from crrl.gateway.ledger import addressed, template_hash
+from crrl.gateway.outcome import outcomes
 from crrl.gateway.renderer import Parsed, Renderer
 from crrl.gateway.stream import Delta
 
 
+@dataclass(frozen=True)
+class Placement:
+    """Where a request belongs: either a turn to replay, or where to grow a new one.
+
+    Args:
+        request: digest of all that makes the request what it is; history: of the conversation that the answer
+            continues.
+        parent: the sampled turn whose tokens `prompt_ids` extends.
+        spliced: sampled turns behind it in the prompt, which are no ancestors.
+        changed: the prompt holds assistant turns that were not sampled here as they stand.
+        raw: the prompt as it was sent, where it was no messages.
+    """
+
+    request: bytes
+    history: bytes
+    prompt_ids: list[int]
+    parent: Turn | None
+    signs: Signs
+    spliced: tuple[Turn, ...] = ()
+    changed: bool = False
+    raw: str | list[int] | None = None
+    replay: Turn | None = None
+
+    @property
+    def depth(self) -> int:
+        return self.parent.place.depth + 1 if self.parent else 0
+
+
 @dataclass(eq=False)
 class Turn:
-    """One generation, from the request on. `request` and `after` are the digests of the conversation before and after
-    it; `choice` is its place among the answers of a request for several; `listeners` are woken when there is more."""
+    """One generation, from the request on. `choice` is its place among the answers of a request for several;
+    `times` are seconds since the epoch on our side of the wire; `listeners` are woken when there is more."""
 
     id: str
-    request: bytes
-    parent: Turn | None
-    depth: int
-    branch: str
-    prompt_ids: list[int]
+    place: Placement
     choice: int = 0
     params: dict[str, float | int | str | None] = field(default_factory=dict)
     ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     versions: list[int] = field(default_factory=list)
     deltas: list[Delta] = field(default_factory=list)  # what may be shown so far
+    times: dict[str, float] = field(default_factory=lambda: {"received": time.time()})
     finish: FinishReason | None = None
     failed: str = ""
     parsed: Parsed | None = None
-    after: bytes = b""
+    stopped_by: str = ""  # the stop string that ended it
+    reasoning_tokens: int = 0
     delivered: bool = False
-    children: int = 0
     listeners: set[asyncio.Event] = field(default_factory=set)
     task: asyncio.Task[None] | None = None
 
     @property
+    def request(self) -> bytes:
+        return self.place.request
+
+    @property
+    def prompt_ids(self) -> list[int]:
+        return self.place.prompt_ids
+
+    @property
+    def parent(self) -> Turn | None:
+        return self.place.parent
+
+    @property
     def clients(self) -> int:
         return len(self.listeners)
+
+    def sampled(self, ids: Sequence[int], logprobs: Sequence[float], versions: Sequence[int]) -> None:
+        """The next tokens."""
+        self.ids += ids
+        self.logprobs += logprobs
+        self.versions += versions
+        self.times["last"] = time.time()
+        self.times.setdefault("first", self.times["last"])
 
     def wake(self) -> None:
         for listener in self.listeners:
@@ -62,20 +123,10 @@ class Turn:
         """Sampled to its end: it can be delivered, and continued."""
         return self.finish in ("stop", "length") and not self.failed
 
-
-@dataclass(frozen=True)
-class Placement:
-    """Where a request belongs: either a turn to replay, or where to grow a new one."""
-
-    request: bytes
-    prompt_ids: list[int]
-    parent: Turn | None
-    branch: str
-    replay: Turn | None = None
-
     @property
-    def depth(self) -> int:
-        return self.parent.depth + 1 if self.parent else 0
+    def answer(self) -> Message:
+        assert self.parsed is not None
+        return Message("assistant", self.parsed.content, self.parsed.calls, self.parsed.reasoning)
 
 
 class Tree:
@@ -83,130 +134,160 @@ class Tree:
         self._renderer = renderer
         self.turns: list[Turn] = []
         self._by_request: dict[bytes, list[Turn]] = {}
-        self._by_after: dict[bytes, Turn] = {}
-        self._openings: set[bytes] = set()
+        self._by_after: dict[bytes, list[Turn]] = {}
+        self._by_answer: dict[bytes, list[Turn]] = {}
 
     def place(self, ask: Ask, choice: int = 0) -> Placement:
         """Match a request, for one of the answers it wants."""
-        messages, tools, retry = ask.messages, ask.tools, ask.retry
-        digest = start_digest(tools)
+        if ask.prompt is not None:
+            return self._place_raw(ask, ask.prompt, choice)
+        messages = [self._as_sampled(message) for message in ask.messages]
+        digest = start_digest(ask.tools)
         parent: Turn | None = None
         known = 0  # messages up to and with the deepest sampled turn
         for i, message in enumerate(messages):
             digest = next_digest(digest, message)
-            if message.role != "assistant":
+            if message.role != "assistant" or not (found := self._by_after.get(digest)):
                 continue
-            turn = self._by_after.get(digest)
+            turn = _unchanged(found, message)
             if turn is None:
-                continue
-            if not _reasoning_agrees(message, turn):
                 digest = next_digest(digest, Message("changed reasoning", message.reasoning))
-                continue
-            parent, known = turn, i + 1
-        if ask.prompt is not None:
-            digest = next_digest(digest, Message("prompt", repr(ask.prompt)))
-        same = [t for t in self._by_request.get(digest, []) if t.choice == choice]
-        for turn in reversed(same):
-            lost = not turn.delivered and turn.clients == 0
-            if (lost or (retry and turn is same[-1])) and not turn.failed and turn.finish != "cancelled":
-                return Placement(digest, turn.prompt_ids, turn.parent, turn.branch, replay=turn)
-        if same:
-            return Placement(digest, same[-1].prompt_ids, same[-1].parent, _again(same))
-        if ask.prompt is not None:
-            raw = ask.prompt if isinstance(ask.prompt, list) else self._renderer.tokenizer.encode(ask.prompt)
-            return Placement(digest, list(raw), None, "new" if self.turns else "first")
-        appended = messages[known:]
-        prompt_ids = self._extend(parent, appended, messages, tools)
-        if parent is None:
-            opening = next_digest(start_digest(None), messages[0])
-            branch = "rewritten" if opening in self._openings else ("new" if self.turns else "first")
-            self._openings.add(opening)
-        else:
-            changed = parent.children or any(m.role == "assistant" for m in appended)
-            branch = "rewritten" if changed else ""
-            parent.delivered = True  # it came back whole, whatever became of the connection
-        return Placement(digest, prompt_ids, parent, branch)
+            else:
+                parent, known = turn, i + 1
+        request = _request(digest, ask)
+        if (asked := self._asked_before(request, ask, choice)) is not None:
+            return asked
+        prompt_ids, spliced, changed = self._prompt(parent, messages, known, ask)
+        for turn in spliced if parent is None else (parent, *spliced):
+            turn.delivered = True  # it came back whole, whatever became of the connection
+        return Placement(request, digest, prompt_ids, parent, Signs.of(ask), tuple(spliced), changed)
 
-    def _extend(
-        self,
-        parent: Turn | None,
-        appended: list[Message],
-        messages: list[Message],
-        tools: list[dict[str, Any]] | None,
-    ) -> list[int]:
-        if parent is None:
-            return self._renderer.prompt(messages, tools)
-        prompt_ids, ids = parent.prompt_ids, parent.ids
+    def _asked_before(self, request: bytes, ask: Ask, choice: int) -> Placement | None:
+        """The place of an identical request; with the turn that answers this one, if its answer never arrived."""
+        same = self._by_request.get(request)
+        if not same:
+            return None
+        mine = [turn for turn in same if turn.choice == choice]
+        for turn in reversed(mine):
+            lost = not turn.delivered and turn.clients == 0
+            if (lost or (ask.retry and turn is mine[-1])) and not turn.failed and turn.finish != "cancelled":
+                return replace(turn.place, replay=turn)
+        return same[-1].place
+
+    def _prompt(
+        self, parent: Turn | None, messages: list[Message], known: int, ask: Ask
+    ) -> tuple[list[int], list[Turn], bool]:
+        """The ids of a history whose first `known` messages are `parent`'s; the sampled turns spliced into the rest;
+        and whether other assistant turns had to be rendered."""
+        rest = messages[known:]
+        found = {i: self._sampled(message) for i, message in enumerate(rest) if message.role == "assistant"}
+        spliced = [turn for turn in found.values() if turn is not None]
+        changed = len(spliced) < len(found)
+        ids: list[int] | None = None  # of the assistant turn that the prompt ends with
+        if parent is not None:
+            prompt_ids, ids = parent.prompt_ids, parent.ids
+        elif not spliced or rest[0].role == "assistant":
+            return self._renderer.prompt(messages, ask.tools), [], bool(found)
+        else:
+            first = min(found)
+            prompt_ids = self._renderer.prompt(rest[:first], ask.tools)
+            rest, found = rest[first:], {i - first: turn for i, turn in found.items()}
         pending: list[Message] = []
-        for message in appended:
-            if message.role != "assistant":
+        for i, message in enumerate(rest):
+            if i not in found:
                 pending.append(message)
                 continue
-            if pending:
-                prompt_ids, pending = self._renderer.bridge(prompt_ids, ids, pending), []
-                ids = self._renderer.assistant(split_reasoning(message))
-            else:  # two assistant messages in a row: the later goes behind the earlier's close
-                prompt_ids = self._renderer.bridge(prompt_ids, ids, [])
-                ids = self._renderer.assistant(split_reasoning(message))
-        return self._renderer.bridge(prompt_ids, ids, pending)
+            if ids is not None:
+                prompt_ids = self._renderer.bridge(prompt_ids, ids, pending)
+            turn, pending = found[i], []
+            ids = turn.ids if turn is not None else self._renderer.assistant(split_reasoning(message))
+        assert ids is not None
+        return self._renderer.bridge(prompt_ids, ids, pending), spliced, changed
+
+    def _sampled(self, message: Message) -> Turn | None:
+        """A turn of this session that says the same, wherever it was sampled."""
+        found = self._by_answer.get(canonical(message))
+        return _unchanged(found, message) if found else None
+
+    def _as_sampled(self, message: Message) -> Message:
+        """A call whose arguments are no JSON object was, for the policy, the text that it wrote."""
+        if all(is_object(call.arguments) for call in message.calls):
+            return message
+        parsed = self._renderer.parse(self._renderer.assistant(split_reasoning(message)))
+        return Message("assistant", parsed.content, parsed.calls, message.reasoning)
+
+    def _place_raw(self, ask: Ask, prompt: str | list[int], choice: int) -> Placement:
+        """A prompt that is no messages continues the turn whose prompt and answer it begins with."""
+        digest = next_digest(start_digest(None), Message("raw", repr(prompt)))
+        request = _request(digest, ask)
+        if (asked := self._asked_before(request, ask, choice)) is not None:
+            return asked
+        parent: Turn | None = None
+        prompt_ids = list(prompt) if isinstance(prompt, list) else self._renderer.tokenizer.encode(prompt)
+        for turn in self.turns:
+            more = self._continuing(turn, prompt)
+            if more is not None and (parent is None or len(turn.prompt_ids) > len(parent.prompt_ids)):
+                parent, prompt_ids = turn, turn.prompt_ids + turn.ids + more
+        return Placement(request, digest, prompt_ids, parent, Signs.of(ask), raw=prompt)
+
+    def _continuing(self, turn: Turn, prompt: str | list[int]) -> list[int] | None:
+        """What a raw prompt adds to a turn's own and its answer."""
+        if isinstance(prompt, list):
+            seen = turn.prompt_ids + turn.ids
+            return prompt[len(seen) :] if turn.whole and prompt[: len(seen)] == seen else None
+        before = turn.place.raw
+        if not turn.whole or not isinstance(before, str) or not turn.answer.content:
+            return None
+        shown = before + turn.answer.content
+        if not prompt.startswith(shown):
+            return None
+        stop = self._renderer.tokenizer.decode(turn.ids[-1:]) if turn.ids[-1] in self._renderer.stop_ids else ""
+        return self._renderer.tokenizer.encode(prompt[len(shown) :].removeprefix(stop))
 
     def add(self, turn: Turn) -> None:
-        if turn.parent is not None:
-            turn.parent.children += 1
         self.turns.append(turn)
         self._by_request.setdefault(turn.request, []).append(turn)
 
     def complete(self, turn: Turn) -> None:
-        """The turn was sampled to its end and parsed: know it again when it comes back."""
-        assert turn.parsed is not None
-        answer = Message("assistant", turn.parsed.content, turn.parsed.calls, turn.parsed.reasoning)
-        turn.after = next_digest(turn.request, answer)
-        self._by_after[turn.after] = turn
+        """The turn was sampled to its end and parsed: it is known again when it comes back."""
+        if not turn.whole or turn.place.raw is not None:
+            return
+        answer = turn.answer
+        self._by_after.setdefault(next_digest(turn.place.history, answer), []).append(turn)
+        self._by_answer.setdefault(canonical(answer), []).append(turn)
 
     def samples(self, session: str) -> list[Sample]:
         """The record, in the order of the requests. Failed turns that sampled nothing leave none."""
-        kept = [t for t in self.turns if t.ids or t.whole]
-        deliveries = _deliveries(kept)
-        return [
+        template = template_hash(self._renderer)
+        return addressed(
             Sample(
-                id=t.id,
+                id=turn.id,
                 session=session,
-                parent=t.parent.id if t.parent else None,
-                prompt_ids=t.prompt_ids,
-                ids=t.ids,
-                logprobs=t.logprobs,
-                versions=t.versions,
-                params=t.params,
-                delivery=deliveries[t.id],
-                finish=t.finish or "cancelled",
-                branch=t.branch,
+                parent=turn.parent.id if turn.parent else None,
+                prompt_ids=turn.prompt_ids,
+                ids=turn.ids,
+                logprobs=turn.logprobs,
+                versions=turn.versions,
+                params=turn.params,
+                kind=outcome.kind,
+                delivery=outcome.delivery,
+                finish=turn.finish or "cancelled",
+                branch=outcome.branch,
+                template=template,
+                times=turn.times,
             )
-            for t in kept
-        ]
-
-    def branches(self) -> dict[str, int]:
-        return dict(Counter(t.branch for t in self.turns if t.branch))
+            for turn, outcome in zip(self.turns, outcomes(self.turns), strict=True)
+            if turn.ids or turn.whole
+        )
 
 
-def _again(same: list[Turn]) -> str:
-    return "resampled" if any(t.delivered or t.clients for t in same) else "retried"
+def _unchanged(found: list[Turn], message: Message) -> Turn | None:
+    """Of turns whose canonical answer is the message's, the latest that the agent can mean."""
+    same = [turn for turn in found if same_reasoning(message, turn.answer)]
+    return next((turn for turn in reversed(same) if turn.delivered), same[-1] if same else None)
 
 
-def _reasoning_agrees(message: Message, turn: Turn) -> bool:
-    """Dropped reasoning is the same turn; other reasoning than was sampled is not."""
-    sent = split_reasoning(message).reasoning.strip()
-    return not sent or turn.parsed is None or sent == turn.parsed.reasoning.strip()
-
-
-def _deliveries(turns: list[Turn]) -> dict[str, Delivery]:
-    """Of several answers to one request, those the agent went on from were used (the last, if from none)."""
-    by_request: dict[bytes, list[Turn]] = {}
-    for turn in turns:
-        if turn.delivered and turn.whole:
-            by_request.setdefault(turn.request, []).append(turn)
-    result: dict[str, Delivery] = {turn.id: "dropped" for turn in turns}
-    for answers in by_request.values():
-        used = [t for t in answers if t.children] or answers[-1:]
-        for turn in answers:
-            result[turn.id] = "delivered" if turn in used else "superseded"
-    return result
+def _request(digest: bytes, ask: Ask) -> bytes:
+    """What else makes a request this one and no other."""
+    how = (ask.stop, ask.tool_choice, ask.parallel_calls)
+    return next_digest(digest, Message("request", msgspec.json.encode(how).decode()))

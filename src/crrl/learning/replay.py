@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from crrl.learning.rows import RowCounts, row_hash, rows_of
+from crrl.gateway.ledger import damaged
+from crrl.learning.rows import CREDIT, RowCounts, row_hash, rows_of
 from crrl.rollout.api import Episode, TrainedRow
 
 
@@ -26,8 +27,11 @@ class ReplayReport:
         return not self.differing and self.rebuilt == self.trained_rows
 
 
-def replay(episodes: Iterable[Episode], trained: Iterable[TrainedRow]) -> ReplayReport:
-    """Rebuild each trained row from its episode. Episodes are streamed; only hashes are held in memory."""
+def replay(
+    episodes: Iterable[Episode], trained: Iterable[TrainedRow], credit: Mapping[str, float] = CREDIT
+) -> ReplayReport:
+    """Rebuild each trained row from its episode, under the run's credit rule. Episodes are streamed; only hashes are
+    held in memory."""
     report = ReplayReport()
     by_episode: dict[str, list[TrainedRow]] = {}
     for row in trained:
@@ -35,9 +39,10 @@ def replay(episodes: Iterable[Episode], trained: Iterable[TrainedRow]) -> Replay
         report.trained_rows += 1
     for episode in episodes:
         report.episodes += 1
+        report.differing += [f"{episode.id}: {what}" for what in damaged(episode.samples)]
         stored = by_episode.pop(episode.id, [])
         if stored:
-            _compare(episode, stored, report)
+            _compare(episode, stored, report, credit)
         else:
             reason = "lost" if episode.outcome == "lost" else "not trained on"
             tokens = sum(len(sample.ids) for sample in episode.samples)
@@ -47,13 +52,13 @@ def replay(episodes: Iterable[Episode], trained: Iterable[TrainedRow]) -> Replay
     return report
 
 
-def _compare(episode: Episode, stored: list[TrainedRow], report: ReplayReport) -> None:
+def _compare(episode: Episode, stored: list[TrainedRow], report: ReplayReport, credit: Mapping[str, float]) -> None:
     """An episode may have been trained on more than once (epochs): its tokens are counted once."""
     rebuilt: dict[float, list[str]] = {}
     for trained in stored:
         if trained.advantage not in rebuilt:
             try:
-                rows, counts = rows_of(episode, trained.advantage)
+                rows, counts = rows_of(episode, trained.advantage, credit)
             except ValueError as error:
                 report.differing.append(f"{episode.id} row {trained.index}: {error}")
                 continue

@@ -1,10 +1,11 @@
 """Which tokens are trained: the one place that says so.
 
 A row is one branch of a session's tree, root to leaf: exactly the ids the engine saw and sampled (invariant
-1). Trained are the tokens which the policy sampled in samples that were used: kind `main`, delivered to the
-agent, not superseded by a resample. Everything else in a row is context. A sample that several rows share is
-trained in the first of them only, so each token is trained exactly once; all rows of an episode together
-weigh as one episode.
+1). Trained are the tokens which the policy sampled in samples that were used: delivered to the agent, not
+superseded by a resample, and of a kind that has credit (`objective.credit`; by default the agent's main calls
+alone). Everything else in a row is context. A sample that several rows share is trained in the first of them
+only, so each token is trained exactly once; all rows of an episode together weigh as one episode.
+`docs/agents.md` gives the rule with its reasons.
 """
 
 from __future__ import annotations
@@ -12,11 +13,16 @@ from __future__ import annotations
 import hashlib
 import struct
 from array import array
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from crrl.gateway.api import Sample
 from crrl.learning.api import Row
 from crrl.rollout.api import Episode
+
+# Kind of call -> the share of the episode's advantage that its tokens get; 0 or missing: they are not trained.
+# The schema's default is this one (tested).
+CREDIT: Mapping[str, float] = {"main": 1.0, "compaction": 0.0, "subagent": 0.0, "side": 0.0}
 
 
 @dataclass
@@ -36,43 +42,49 @@ class RowCounts:
             self.left_out[reason] = self.left_out.get(reason, 0) + tokens
 
 
-def rows_of(episode: Episode, advantage: float) -> tuple[list[Row], RowCounts]:
-    """The rows of an episode, in the order of their leaves, and what became of every sampled token.
+def rows_of(episode: Episode, advantage: float, credit: Mapping[str, float] = CREDIT) -> tuple[list[Row], RowCounts]:
+    """The rows of an episode and what became of every sampled token. Kinds of equal credit share rows; greater
+    credit comes first, and within it the order is that of the leaves.
 
     Raises:
         ValueError: the ledger contradicts itself (a sample does not extend its parent token for token).
     """
     counts = RowCounts()
-    used: list[Sample] = []
+    used: dict[float, list[Sample]] = {}
     for sample in episode.samples:
-        reason = _left_out(sample, episode)
+        reason = _left_out(sample, episode, credit)
         if not reason:
-            used.append(sample)
+            used.setdefault(credit[sample.kind], []).append(sample)
         elif sample.ids:
             counts.left_out[reason] = counts.left_out.get(reason, 0) + len(sample.ids)
     by_id = {sample.id: sample for sample in episode.samples}
-    paths = {sample.id: _path(sample, by_id) for sample in used}
-    inner = {ancestor.id for path in paths.values() for ancestor in path[:-1]}
-    leaves = [sample for sample in used if sample.id not in inner]
-    trainable = {sample.id for sample in used}
+    branches = [(share, path) for share in sorted(used, reverse=True) for path in _branches(used[share], by_id)]
+    trainable = {share: {sample.id for sample in samples} for share, samples in used.items()}
     rows = []
-    for leaf in leaves:
-        row = _row(paths[leaf.id], trainable, episode, advantage, weight=1.0 / len(leaves))
+    for share, path in branches:
+        row = _row(path, trainable[share], episode, advantage * share, weight=1.0 / len(branches))
         trained = sum(row.loss_mask)
         counts.add(RowCounts(rows=1, trained=trained, masked=len(row.ids) - trained))
         rows.append(row)
     return rows, counts
 
 
-def _left_out(sample: Sample, episode: Episode) -> str:
+def _left_out(sample: Sample, episode: Episode, credit: Mapping[str, float]) -> str:
     """Why a sample's tokens are not trained; "" if they are."""
     if episode.outcome == "lost":
         return "lost"
-    if sample.kind != "main":
+    if not credit.get(sample.kind):
         return sample.kind
     if sample.delivery != "delivered":
         return sample.delivery
     return "" if sample.ids else "empty"
+
+
+def _branches(samples: list[Sample], by_id: dict[str, Sample]) -> list[list[Sample]]:
+    """The paths from the root to those of the samples that are no ancestor of another."""
+    paths = [_path(sample, by_id) for sample in samples]
+    inner = {ancestor.id for path in paths for ancestor in path[:-1]}
+    return [path for path in paths if path[-1].id not in inner]
 
 
 def _path(leaf: Sample, by_id: dict[str, Sample]) -> list[Sample]:

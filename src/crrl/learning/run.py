@@ -62,7 +62,8 @@ class Run:
         if resume:
             return cls(config, folder, Journal.open(folder), live)
         load_tokenizer(model_folder(config.model.path))  # a bad model folder leaves no run folder behind
-        journal = Journal.create(folder, {"seed": config.seed, "recipe": config.recipe, "versions": versions()})
+        meta = {"seed": config.seed, "recipe": config.recipe, "versions": versions()}
+        journal = Journal.create(folder, {**meta, "credit": config.objective.credit})  # a replay must know the rule
         (folder / "config.yaml").write_text(to_yaml(config))
         return cls(config, folder, journal, live)
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
 from crrl.learning.advantages import ADVANTAGES, Advantage
 from crrl.learning.api import Row
-from crrl.learning.rows import RowCounts, row_hash, rows_of
+from crrl.learning.rows import CREDIT, RowCounts, row_hash, rows_of
 from crrl.rollout.api import Attempt, Episode, Group, TrainedRow
 from crrl.rollout.journal import TRAIN, Journal
 
@@ -79,7 +79,7 @@ class RolloutSource:
         found = [Group(group, "", self._journal.group(group)) for group in groups]
         if objective.shuffle_rewards:
             found = [shuffled(group, self._config.seed) for group in found]
-        batch = step_batch(found, ADVANTAGES[objective.advantage])
+        batch = step_batch(found, ADVANTAGES[objective.advantage], objective.credit)
         self.trained = batch.trained
         return batch
 
@@ -117,7 +117,7 @@ def shuffled(group: Group, seed: int) -> Group:
     return replace(group, episodes=[dealt.get(e.id, e) for e in group.episodes])
 
 
-def step_batch(groups: Sequence[Group], advantage: Advantage) -> StepBatch:
+def step_batch(groups: Sequence[Group], advantage: Advantage, credit: Mapping[str, float] = CREDIT) -> StepBatch:
     """The rows of a step, in the order of `groups`.
 
     Metrics: `reward`, `solved` and `well_formed` are means over scored and truncated episodes; `episodes_*` by outcome;
@@ -138,7 +138,7 @@ def step_batch(groups: Sequence[Group], advantage: Advantage) -> StepBatch:
             continue
         kinds["groups_trained"] += 1
         for (episode, _), value in zip(scored, advantage(rewards), strict=True):
-            of_episode, tokens = rows_of(episode, value)
+            of_episode, tokens = rows_of(episode, value, credit)
             counts.add(tokens)
             rows += of_episode
             trained += [TrainedRow(episode.id, i, row_hash(row), value) for i, row in enumerate(of_episode)]

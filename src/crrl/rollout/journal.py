@@ -323,9 +323,12 @@ def content_hash(episode: Episode) -> str:
             id=str(i),
             session="",
             parent=None if sample.parent is None else str(number.get(sample.parent, sample.parent)),
+            times={},
         )
         for i, sample in enumerate(episode.samples)
     )
     verdict = episode.verdict and dataclasses.replace(episode.verdict, cpu_s=0.0, cached=False)
-    plain = dataclasses.replace(episode, samples=list(samples), verdict=verdict, timings={}, tries=1, counts={})
+    plain = dataclasses.replace(
+        episode, samples=list(samples), verdict=verdict, timings={}, tries=1, counts={}, agent_output=""
+    )
     return hashlib.blake2b(msgspec.msgpack.encode(plain, order="sorted"), digest_size=16).hexdigest()

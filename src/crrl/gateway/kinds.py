@@ -1,0 +1,106 @@
+"""What kind of call a request was: the agent's own work, or something on the side (`docs/agents.md` has the table).
+
+No API says it. Signs are read from the request when it comes (`Signs.of`); what they mean is settled when the
+session is over (`kinds_of`), because a call without tools is on the side only if the agent's main calls have
+them, and a title may be asked for before the first of those.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from crrl.gateway.api import Ask, SampleKind
+from crrl.gateway.canonical import Message
+
+HEAD = 400  # characters of a text in which its purpose must stand
+
+# Sentences with which real agents begin such a call, in its system prompt or its last message.
+SENTENCES: list[tuple[SampleKind, str]] = [
+    ("compaction", "performing a CONTEXT CHECKPOINT COMPACTION"),  # Codex
+    ("compaction", "create a detailed summary of (the|our) conversation"),  # Claude Code
+    ("compaction", "tasked with summarizing conversations"),  # Claude Code, opencode
+    ("compaction", "context summarization (agent|assistant)"),  # opencode, pi
+    ("compaction", "summarizes internal chat history"),  # qwen-code
+    ("compaction", "maintaining a context-aware state summary"),  # OpenHands
+    ("compaction", "context limit was reached when a user was in a working session"),  # goose
+    ("compaction", r"\*?Briefly\*? summarize this partial conversation"),  # aider
+    ("side", "You are a title generator"),  # opencode
+    ("side", "one-line Git commit messages"),  # aider
+    ("side", "indicates a new conversation topic"),  # Claude Code
+    ("side", "who should logically speak next"),  # qwen-code
+]
+# What a client says itself (`Ask.hints["request_kind"]`; Codex), by a part of the word.
+WORDS: list[tuple[SampleKind, str]] = [("compaction", "compact"), ("side", "title"), ("side", "memor")]
+
+_SENTENCES = [(kind, re.compile(sentence)) for kind, sentence in SENTENCES]
+
+
+@dataclass(frozen=True)
+class Signs:
+    """What a request shows. `says`: the kind that it names; None: it names none."""
+
+    says: SampleKind | None
+    tools: frozenset[str]
+    system: str
+    opening: str  # the first message of the user
+    thread: str
+
+    @classmethod
+    def of(cls, ask: Ask) -> Signs:
+        first = len(ask.messages)
+        for i, message in enumerate(ask.messages):
+            if message.role != "system":
+                first = i
+                break
+        system = "\n".join(m.content for m in ask.messages[:first])
+        opening = next((m.content for m in ask.messages if m.role == "user"), "")
+        names = frozenset(str(t.get("function", t).get("name", "")) for t in ask.tools or [])
+        return cls(_says(ask, system), names, system, opening, ask.hints.get("thread", ""))
+
+    def same_agent(self, other: Signs) -> bool:
+        """Another system prompt is another agent, unless tools and task are the same (prompts hold dates)."""
+        if self.thread and other.thread:
+            return not self.other_thread(other)
+        return self.system == other.system or (self.tools, self.opening) == (other.tools, other.opening)
+
+    def other_thread(self, other: Signs) -> bool:
+        """The client itself tells its agents apart (Codex)."""
+        return bool(self.thread and other.thread) and self.thread != other.thread
+
+
+def _says(ask: Ask, system: str) -> SampleKind | None:
+    word = ask.hints.get("request_kind", "").lower()
+    for kind, part in WORDS:
+        if part in word:
+            return kind
+    last = ask.messages[-1] if ask.messages else Message("user")
+    texts = [system[:HEAD], last.content[:HEAD] if last.role == "user" else ""]
+    for kind, sentence in _SENTENCES:
+        if any(sentence.search(text) for text in texts):
+            return kind
+    return None
+
+
+def kinds_of(turns: Sequence[tuple[Signs, int | None]]) -> list[SampleKind]:
+    """The kind of each turn of a session, in the order in which they were asked. With its signs comes the number of
+    the turn that its history ends with, if that was sampled here."""
+    own = [signs for signs, _ in turns if signs.says is None]
+    with_tools = [signs for signs in own if signs.tools]
+    main = set((with_tools or own)[:1])  # what the agent has shown of itself
+    kinds: list[SampleKind] = []
+    for signs, before in turns:
+        inherited = kinds[before] if before is not None else None
+        if signs.says is not None:
+            kind = signs.says
+        elif with_tools and not signs.tools:
+            kind = "side"
+        elif inherited in ("main", "subagent") and not any(signs.other_thread(known) for known in main):
+            kind = inherited
+        else:
+            kind = "main" if any(signs.same_agent(known) for known in main) else "subagent"
+        if kind == "main":
+            main.add(signs)
+        kinds.append(kind)
+    return kinds

@@ -1,0 +1,94 @@
+"""What each turn of a session was in the end: its kind, why it starts a branch, and whether it was used.
+
+Read off the whole tree when the session is over, because only then it is known which answers the agent went on from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from crrl.gateway.api import Delivery, SampleKind
+from crrl.gateway.kinds import kinds_of
+
+if TYPE_CHECKING:
+    from crrl.gateway.tree import Turn
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """As in `Sample`."""
+
+    kind: SampleKind
+    branch: str
+    delivery: Delivery
+
+
+def outcomes(turns: Sequence[Turn]) -> list[Outcome]:
+    """Of all turns of a session, in the order in which they were asked."""
+    known = [(turn.place.signs, _went_on(turn)) for turn in turns]
+    order = {turn: i for i, turn in enumerate(turns)}
+    kinds = kinds_of([(signs, None if before is None else order[before]) for signs, before in known])
+    continued: dict[Turn, int] = {}  # -> when the agent first went on from it
+    for i, turn in enumerate(turns):
+        for before in (turn.parent, *turn.place.spliced):
+            if before is not None:
+                continued.setdefault(before, i)
+    branches = _branches(turns, kinds, order, continued)
+    deliveries = _deliveries(turns, continued)
+    return [Outcome(*parts) for parts in zip(kinds, branches, deliveries, strict=True)]
+
+
+def _went_on(turn: Turn) -> Turn | None:
+    """The turn with which its history ends, wherever that was sampled."""
+    return turn.place.spliced[-1] if turn.place.spliced else turn.parent
+
+
+def _branches(
+    turns: Sequence[Turn], kinds: list[SampleKind], order: dict[Turn, int], continued: dict[Turn, int]
+) -> list[str]:
+    branches: list[str] = []
+    openings: set[tuple[SampleKind, str]] = set()
+    extended: set[tuple[Turn, SampleKind]] = set()  # by which kind of turn
+    by_request: dict[bytes, list[Turn]] = {}
+    compacted = False  # since the last main turn
+    for i, (turn, kind) in enumerate(zip(turns, kinds, strict=True)):
+        parent = turn.parent
+        same = by_request.setdefault(turn.request, [])
+        opening = (kind, turn.place.signs.opening)
+        if same and continued.get(same[-1], i) >= i:
+            branch = "resampled" if any(t.delivered for t in same) else "retried"
+        elif kind == "main" and compacted:
+            branch = "compacted"
+        elif parent is not None and kinds[order[parent]] == kind:
+            branch = "rewritten" if turn.place.changed or (parent, kind) in extended else ""
+        elif opening in openings:
+            branch = "rewritten"
+        else:
+            branch = "first" if kind == "main" and "first" not in branches else "new"
+        branches.append(branch)
+        same.append(turn)
+        openings.add(opening)
+        if parent is not None:
+            extended.add((parent, kind))
+        if kind in ("main", "compaction"):
+            compacted = kind == "compaction"
+    return branches
+
+
+def _deliveries(turns: Sequence[Turn], continued: dict[Turn, int]) -> list[Delivery]:
+    """Of several answers to one request, one that the agent never went on from was superseded if it asked again, or
+    if it went on from another, later."""
+    by_request: dict[bytes, list[tuple[int, Turn]]] = {}
+    for i, turn in enumerate(turns):
+        if turn.delivered and turn.whole:
+            by_request.setdefault(turn.request, []).append((i, turn))
+    result: dict[Turn, Delivery] = {}
+    for answers in by_request.values():
+        last = answers[-1][1]
+        for i, turn in answers:
+            others = any(continued.get(other, 0) > i for _, other in answers)
+            used = turn in continued or (turn is last and not others)
+            result[turn] = "delivered" if used else "superseded"
+    return [result.get(turn, "dropped") for turn in turns]
