@@ -43,6 +43,7 @@ AT_LEAST: dict[str, float] = {
     "engine.context": 0,
     "agent.turns": 1,
     "agent.tokens": 1,
+    "agent.memory_mb": 0,
     "agent.output_chars": 1,
     "sandbox.memory_mb": 16,
     "sandbox.processes": 1,
@@ -229,7 +230,7 @@ IGNORED: tuple[Ignored, ...] = (
     ),
     *(
         (f"agent.{key}", lambda c: c.agent.name == "builtin", "it is for agent.name=command")
-        for key in ("command", "instruction", "env", "files", "mounts", "install")
+        for key in ("command", "instruction", "env", "files", "mounts", "memory_mb", "install")
     ),
     (
         "sandbox.memory_mb",

@@ -49,6 +49,7 @@ class Agent:
     env: dict[str, str] = doc("command: environment variables besides the usual ones; templates", {})
     files: dict[str, str] = doc("command: files it needs, path from its HOME -> text; templates", {})
     mounts: list[str] = doc("command: SOURCE:TARGET, shown read-only; a relative SOURCE: in state_dir/agents", [])
+    memory_mb: int = doc("command: what its own processes need, besides sandbox.memory_mb for the repository's", 0)
     install: str = doc("command: what makes its SOURCE, run in that folder (`scripts/agents.py NAME`)", "")
     turns: int = doc("model calls in one episode", 8)
     tokens: int = doc("sampled tokens in one episode", 1024)

@@ -40,7 +40,7 @@ class RolloutConfig:
             sandbox=sandbox.name,
             state_dir=sandbox.state_dir or str(default_state_dir()),
             limits=Limits(
-                memory_bytes=sandbox.memory_mb << 20,
+                memory_bytes=(sandbox.memory_mb + config.agent.memory_mb) << 20,
                 processes=sandbox.processes,
                 disk_bytes=sandbox.disk_mb << 20,
             ),
