@@ -12,9 +12,8 @@ import crrl
 from crrl.agents.prompts import prompt_sets
 from crrl.conf.checks import CHOICES, KINDS, REWARDS
 from crrl.conf.schema import Config, WarmstartConfig, keys
-from crrl.engines.load import load_tokenizer
 from crrl.gateway.api import SampleKind
-from crrl.gateway.renderer import load_renderer
+from crrl.gateway.renderer import KEYS, load_renderer
 from crrl.learning.advantages import ADVANTAGES
 from crrl.learning.batches import LOSSES
 from crrl.learning.rows import CREDIT
@@ -41,6 +40,6 @@ def test_the_choices_are_what_is_registered() -> None:
     assert set(REWARDS) == set(REGISTERED)
     assert set(KINDS) == set(get_args(SampleKind)) == set(CREDIT)
     assert Config().objective.credit == CREDIT
-    for key in CHOICES["renderer.key"]:
-        load_renderer(load_tokenizer(model_folder("tiny")), key)
+    assert set(CHOICES["renderer.key"]) == set(KEYS)
+    load_renderer(model_folder("tiny"), Config().renderer.key)
     assert {"tiny", "full"} <= set(prompt_sets())

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from anthropic import AsyncAnthropic
+from anthropic import DefaultAsyncHttpxClient as AnthropicHttp
 from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
@@ -16,6 +18,12 @@ SPLIT = r"""[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|
 
 
 def make_tokenizer() -> Tokenizer:
+    tokenizer = train_tokenizer(SPECIAL)
+    tokenizer.add_tokens([AddedToken(t, special=False, normalized=False) for t in MARKS])
+    return tokenizer
+
+
+def train_tokenizer(special: list[str]) -> Tokenizer:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -28,8 +36,7 @@ def make_tokenizer() -> Tokenizer:
         vocab_size=400, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
     )
     tokenizer.train_from_iterator(["user\nassistant\nsystem\n the tool function name arguments"] * 3, trainer)
-    tokenizer.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in SPECIAL])
-    tokenizer.add_tokens([AddedToken(t, special=False, normalized=False) for t in MARKS])
+    tokenizer.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in special])
     return tokenizer
 
 
@@ -52,11 +59,12 @@ def call_text(cmd: str, before: str = "") -> str:
 
 
 class Bench:
-    """A gateway over a scripted engine, with `openai` clients that do not retry unless asked to."""
+    """A gateway over a scripted engine, with official clients that do not retry unless asked to."""
 
     def __init__(self, renderer: Renderer) -> None:
         self.renderer = renderer
         self._http = DefaultAsyncHttpxClient(verify=False)  # shared: a TLS context of each own takes 0.2 s
+        self._anthropic_http = AnthropicHttp(verify=False)
         self.gateway: Gateway
 
     def ids(self, text: str) -> list[int]:
@@ -79,8 +87,18 @@ class Bench:
             http_client=self._http,
         )
 
+    def anthropic(self, handle: SessionHandle, retries: int = 0) -> AsyncAnthropic:
+        return AsyncAnthropic(
+            base_url=handle.base_url.removesuffix("/v1"),
+            api_key=handle.api_key,
+            max_retries=retries,
+            timeout=20,
+            http_client=self._anthropic_http,
+        )
+
     async def stop(self) -> None:
         await self.gateway.stop()
 
     async def close(self) -> None:
         await self._http.aclose()
+        await self._anthropic_http.aclose()

@@ -15,10 +15,28 @@ from typing import Any
 from crrl.conf.schema import Config
 from crrl.errors import UsageError, nearest
 
+# Families of models (`gateway/renderer/families.py`, compared by a test): KEY reasons as it does, or as one writes it.
+ONE_WAY = (
+    *("deepseek-r1", "deepseek-v3", "glm-5.3", "gpt-oss", "inkling", "kimi-k2", "llama-3", "minimax-m2"),
+    *("prime-qwen3", "qwen3-vl"),
+)
+BOTH_WAYS = (
+    *("deepseek-v4", "gemma4", "glm-4.5", "glm-5", "glm-5.1", "hy3", "kimi-k2.5", "laguna-m.1", "laguna-s-2.1"),
+    *("laguna-xs-2.1", "laguna-xs.2", "nemotron-3", "nemotron-3-ultra", "nemotron-3.5", "qwen3", "qwen3.5", "qwen3.6"),
+    "qwen3.8",
+)
+
 # What each `name` may be. A new part adds its word here, beside its registration in its room.
 CHOICES: dict[str, tuple[str, ...]] = {
     "engine.name": ("local",),
-    "renderer.key": ("qwen3",),
+    "renderer.key": (
+        "auto",
+        "generic",
+        "generic-text",
+        *ONE_WAY,
+        *BOTH_WAYS,
+        *(f"{key}-thinking" for key in BOTH_WAYS),
+    ),
     "agent.name": ("builtin", "command"),
     "sandbox.name": ("bubblewrap", "unsafe_host"),
     "objective.loss": ("grpo", "bnpo", "dr_grpo", "dapo", "cispo", "sapo", "vespo", "luspo"),

@@ -37,7 +37,11 @@ class Engine:
 
 @dataclass
 class Renderer:
-    key: str = doc("how messages become tokens: `qwen3`", "qwen3")
+    key: str = doc(
+        "how messages become tokens: the model's family (`qwen3`, `qwen3-thinking`, `llama-3`, ...), `auto`, or "
+        "`generic`: any chat template that only appends",
+        "qwen3",
+    )
 
 
 @dataclass

@@ -23,6 +23,7 @@ from crrl.engines.load import load_local, load_model, load_tokenizer
 from crrl.engines.wire import EngineServer
 from crrl.errors import LostError
 from crrl.evaluation.benchmark import Phase
+from crrl.gateway.renderer import load_renderer
 from crrl.learning import checkpoint as checkpoints
 from crrl.learning.curriculum import Curriculum
 from crrl.learning.push import push_and_prove
@@ -61,7 +62,9 @@ class Run:
         folder = Path(config.runs_dir) / config.run
         if resume:
             return cls(config, folder, Journal.open(folder), live)
-        load_tokenizer(model_folder(config.model.path))  # a bad model folder leaves no run folder behind
+        source = model_folder(config.model.path)
+        load_tokenizer(source)  # a bad model folder leaves no run folder behind, nor does a template that breaks
+        config.renderer.key = load_renderer(source, config.renderer.key).key  # no `auto`: checkpoints have no name
         meta = {"seed": config.seed, "recipe": config.recipe, "versions": versions()}
         journal = Journal.create(folder, {**meta, "credit": config.objective.credit})  # a replay must know the rule
         (folder / "config.yaml").write_text(to_yaml(config))

@@ -20,7 +20,6 @@ from typing import Any
 
 import msgspec
 import psutil
-from tokenizers import Tokenizer
 
 from crrl import agents, sandbox
 from crrl.engines.api import Engine
@@ -116,8 +115,7 @@ async def build(config: RolloutConfig, engine: Engine, closing: AsyncExitStack) 
     closing.push_async_callback(boxes.close)
     judge = PytestJudge(state_dir, prepare=boxes.prepare, concurrency=config.judges)
     closing.push_async_callback(judge.close)
-    tokenizer = Tokenizer.from_file(str(Path(config.tokenizer) / "tokenizer.json"))
-    gateway = Gateway(engine, load_renderer(tokenizer, config.renderer))
+    gateway = Gateway(engine, load_renderer(Path(config.tokenizer), config.renderer))
     await gateway.start()
     closing.push_async_callback(gateway.stop)
     agent = agents.make(config.agent, state_dir)

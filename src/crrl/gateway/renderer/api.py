@@ -1,0 +1,161 @@
+"""What a renderer is: messages to token ids and back, for one tokenizer and one chat template.
+
+Keeps invariant 1's first half: `bridge` only ever appends to what the engine saw and sampled. What the agent appended
+is rendered on its own and put behind the sampled ids, so no sampled token is ever re-tokenised, and the cost of a turn
+is that of its new messages, not of the history.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import msgspec
+from tokenizers import Tokenizer
+
+from crrl.gateway.canonical import Call, Message
+
+_CACHED_RENDERS = 256
+_MARK = re.compile(r"[<\[\]〈].*\S|\]~.*")  # <tool_call>, [TOOL_CALLS], ]~b]; not an added run of spaces
+
+
+class RenderError(Exception):
+    """The template cannot express this conversation. The agent's request is answered 400 with these words."""
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """What sampled ids say. No white space at the edges of `content` and `reasoning`; `malformed` calls are kept in
+    `content` as they were produced. A call's `id` is the one it was sampled with, where the format has one."""
+
+    content: str
+    reasoning: str = ""
+    calls: list[Call] = field(default_factory=list)
+    malformed: int = 0
+
+
+class Renderer(Protocol):
+    """Args:
+    stop_ids: tokens that end a turn; the first is the template's own.
+    marks: tokens at which plain content may no longer be shown: turns, calls, channels begin or end there.
+    think_open, think_close: the tokens around reasoning, where they are tokens.
+    opens_in_reasoning: the generation prompt ends inside open reasoning.
+    call_start: content that begins with this text may turn out to be a call ("": calls begin with a mark).
+    tools: False: text alone can be rendered.
+    """
+
+    key: str
+    tokenizer: FastTokenizer
+    stop_ids: list[int]
+    marks: frozenset[int]
+    think_open: int | None
+    think_close: int | None
+    opens_in_reasoning: bool
+    call_start: str
+    tools: bool
+
+    def __hash__(self) -> int: ...
+
+    def prompt(self, messages: list[Message], tools: list[dict[str, Any]] | None) -> list[int]:
+        """A whole conversation and the generation prompt. RenderError."""
+        ...
+
+    def bridge(self, prompt_ids: list[int], ids: list[int], appended: list[Message]) -> list[int]:
+        """`prompt_ids + ids`, the turn's close where sampling was cut short, `appended` (no assistant message; tool
+        results answer the turn's calls in their order), the generation prompt. RenderError."""
+        ...
+
+    def assistant(self, message: Message) -> list[int]:
+        """The ids a policy could have sampled for an assistant turn that it did not sample (context, never loss)."""
+        ...
+
+    def parse(self, ids: list[int], tools: list[dict[str, Any]] | None = None) -> Parsed:
+        """Sampled ids as content, reasoning and calls. `tools`: where calls are XML, the types of their arguments."""
+        ...
+
+
+class FastTokenizer:
+    """The fast tokenizer under a transformers one: renderers need ids only, and the wrapper around them (offsets,
+    padding, batches) costs ten times the encoding of a short message."""
+
+    unk_token_id = None
+    eos_token_id = None
+
+    def __init__(self, tokenizer: Tokenizer, name: str = "", chat_template: str = "") -> None:
+        self.backend = tokenizer
+        self.name_or_path, self.chat_template = name, chat_template  # some families have variants, told by these
+
+    def encode(self, text: str, add_special_tokens: bool = False) -> list[int]:
+        return self.backend.encode(text, add_special_tokens=add_special_tokens).ids
+
+    def decode(self, ids: int | Sequence[int], skip_special_tokens: bool = False, **_: Any) -> str:
+        ids = [ids] if isinstance(ids, int) else list(ids)
+        return self.backend.decode(ids, skip_special_tokens=skip_special_tokens)
+
+    def convert_tokens_to_ids(self, token: str) -> int | None:
+        return self.backend.token_to_id(token)
+
+    def marks(self) -> frozenset[int]:
+        """Tokens that structure a conversation, by their looks: special ones, and what stands in brackets."""
+        added = self.backend.get_added_tokens_decoder()
+        return frozenset(i for i, token in added.items() if token.special or _MARK.fullmatch(token.content))
+
+
+class FirstPrompts:
+    """A cache of rendered conversations: the attempts of a group share their first prompt."""
+
+    def __init__(self, render: Callable[[list[Message], list[dict[str, Any]] | None], list[int]]) -> None:
+        self._render = render
+        self._known: OrderedDict[bytes, list[int]] = OrderedDict()
+
+    def __call__(self, messages: list[Message], tools: list[dict[str, Any]] | None) -> list[int]:
+        key = msgspec.json.encode((messages, tools))
+        ids = self._known.get(key)
+        if ids is None:
+            ids = self._known[key] = self._render(messages, tools)
+            if len(self._known) > _CACHED_RENDERS:
+                self._known.popitem(last=False)
+        else:
+            self._known.move_to_end(key)
+        return list(ids)
+
+
+def linked(messages: list[Message], call_id: Callable[[Call, int], str], first: int = 0) -> list[dict[str, Any]]:
+    """Messages in chat form, tool results linked to the calls that they answer (by order), calls named by us.
+
+    An agent's own call ids never reach the prompt: they are random, so the same seed would not give the same run, and
+    some formats allow only their own. `first`: how many calls there were before.
+    """
+    shown: list[dict[str, Any]] = []
+    open_calls: list[tuple[str, str]] = []
+    count = first
+    for message in messages:
+        form: dict[str, Any] = {"role": message.role, "content": message.content}
+        if message.reasoning:
+            form["reasoning_content"] = message.reasoning
+        if message.calls:
+            ids = [call_id(call, count + i) for i, call in enumerate(message.calls)]
+            count += len(ids)
+            open_calls = list(zip(ids, (c.name for c in message.calls), strict=True))
+            form["tool_calls"] = [
+                {"id": id, "type": "function", "function": {"name": c.name, "arguments": c.arguments}}
+                for id, c in zip(ids, message.calls, strict=True)
+            ]
+        elif message.role == "assistant":
+            open_calls = []
+        elif message.role == "tool" and open_calls:
+            form["tool_call_id"], form["name"] = open_calls.pop(0)
+        shown.append(form)
+    return shown
+
+
+def arguments_text(arguments: dict[str, Any]) -> str:
+    """JSON. ASCII where it must be: lone surrogates, huge numbers."""
+    try:
+        return msgspec.json.encode(arguments).decode()
+    except (UnicodeEncodeError, ValueError, OverflowError):
+        return json.dumps(arguments)

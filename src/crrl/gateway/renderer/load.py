@@ -1,0 +1,141 @@
+"""A recipe key and a tokenizer -> a renderer, or an error that says what to write instead."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from renderers.base import MODEL_RENDERER_MAP  # type: ignore[import-untyped]
+from tokenizers import Tokenizer
+
+from crrl.errors import CrrlError, UsageError, nearest
+from crrl.gateway.canonical import Message
+from crrl.gateway.renderer.api import FastTokenizer, Renderer, RenderError
+from crrl.gateway.renderer.families import FAMILIES, FamilyRenderer
+from crrl.gateway.renderer.generic import GenericRenderer
+from crrl.gateway.renderer.proof import TOOLS, Refusal
+from crrl.gateway.renderer.template import ChatTemplate
+
+KEYS = (*FAMILIES, "auto", "generic", "generic-text")
+
+
+def load_renderer(source: Any, key: str) -> Renderer:
+    """A renderer for a model folder, a `tokenizers.Tokenizer` (families only) or a fast transformers tokenizer.
+
+    Raises:
+        UsageError: unknown key, a tokenizer without the family's special tokens, a template that breaks.
+    """
+    if key not in KEYS:
+        raise UsageError(f"renderer.key={key} does not exist.", nearest(key, KEYS))
+    if key in ("generic", "generic-text"):
+        return _generic(_with_template(source, key), key)
+    if key == "auto":
+        return _auto(_with_template(source, key))
+    return _family(_fast(source), key)
+
+
+def _family(tokenizer: FastTokenizer, key: str) -> FamilyRenderer:
+    try:
+        return FamilyRenderer(tokenizer, key)
+    except (AssertionError, ValueError) as error:
+        raise UsageError(
+            f"renderer.key={key} does not fit this model's tokenizer: {error}",
+            "Write the renderer of the model's family, or renderer.key=generic, which uses the model's own template.",
+        ) from error
+    except Exception as error:  # harmony's own, when its vocabulary is not on this machine
+        if type(error).__name__ != "HarmonyError":
+            raise
+        raise CrrlError(
+            f"renderer.key={key} needs the vocabulary file of openai-harmony, which is not here: {error}",
+            "Put o200k_base.tiktoken into a folder and name it in TIKTOKEN_ENCODINGS_BASE.",
+        ) from error
+
+
+def _generic(tokenizer: Any, key: str) -> GenericRenderer:
+    try:
+        return GenericRenderer(tokenizer, key, tools=key == "generic")
+    except (Refusal, RenderError) as refusal:
+        remedy = "Write the renderer of the model's family, or give the model a chat template that only appends."
+        if key == "generic" and _proves(tokenizer, "generic-text"):
+            remedy = "Without tools it is sound: write renderer.key=generic-text if your agent sends none. " + remedy
+        raise UsageError(
+            f"renderer.key={key}: this model's chat template cannot be used. {refusal}", remedy
+        ) from refusal
+
+
+def _proves(tokenizer: Any, key: str) -> bool:
+    try:
+        GenericRenderer(tokenizer, key, tools=False)
+    except (Refusal, RenderError):
+        return False
+    return True
+
+
+def _auto(tokenizer: Any) -> FamilyRenderer:
+    """The family by exact name; with or without reasoning as the model's own template has it, which must render the
+    same first prompts."""
+    name = model_name(tokenizer.name_or_path)
+    family = MODEL_RENDERER_MAP.get(name)
+    keys = [key for key, f in FAMILIES.items() if f.name == family]
+    if not keys:
+        raise UsageError(
+            f"renderer.key=auto: {name or tokenizer.name_or_path} is no model of a family that is known by name.",
+            "Write the family's key (a fine-tune does not say what it came from), or renderer.key=generic.",
+        )
+    fast, template = _fast(tokenizer), ChatTemplate(tokenizer)
+    renderers = [_family(fast, key) for key in keys]
+    for renderer in renderers:
+        if all(
+            fast.decode(renderer.prompt(messages, tools)) == template.render(messages, tools, answer=True)
+            for messages in ([Message("user", "Go.")], [Message("system", "Repair."), Message("user", "Go.")])
+            for tools in (None, TOOLS)
+        ):
+            return renderer
+    raise UsageError(
+        f"renderer.key=auto: the chat template of {name} does not render as {' or '.join(keys)} does.",
+        f"Write renderer.key={keys[0]} if that is how the model is to be prompted, or renderer.key=generic.",
+    )
+
+
+def model_name(path: str) -> str:
+    """`Org/Name` of a folder of the Hugging Face cache, or of a folder that is called so."""
+    for part in Path(path).parts:
+        if part.startswith("models--") and part.count("--") == 2:
+            return part.removeprefix("models--").replace("--", "/")
+    return "/".join(Path(path).parts[-2:])
+
+
+def _fast(source: Any) -> FastTokenizer:
+    if isinstance(source, Tokenizer):
+        return FastTokenizer(source)
+    if isinstance(source, str | Path):
+        folder = Path(source)
+        if not (folder / "tokenizer.json").is_file():
+            raise CrrlError(f"{folder} has no tokenizer.json.", "Save the model's fast tokenizer into it.")
+        return FastTokenizer(
+            Tokenizer.from_file(str(folder / "tokenizer.json")), model_name(str(folder)), _template_of(folder)
+        )
+    return FastTokenizer(source.backend_tokenizer, model_name(source.name_or_path), source.chat_template or "")
+
+
+def _template_of(folder: Path) -> str:
+    file = folder / "chat_template.jinja"
+    if file.is_file():
+        return file.read_text()
+    config = folder / "tokenizer_config.json"
+    template = json.loads(config.read_text()).get("chat_template") if config.is_file() else None
+    return template if isinstance(template, str) else ""
+
+
+def _with_template(source: Any, key: str) -> Any:
+    if isinstance(source, str | Path):
+        from crrl.engines.load import load_tokenizer  # transformers and torch: seconds, which other keys do not need
+
+        source = load_tokenizer(source)
+    if not getattr(source, "chat_template", None) or not getattr(source, "is_fast", False):
+        raise UsageError(
+            f"renderer.key={key} needs a fast tokenizer with a chat template, and this one has none.",
+            "Put the model's chat_template.jinja beside its tokenizer.json, or write the renderer of its family.",
+        )
+    return source

@@ -1,0 +1,64 @@
+"""A model's own chat template (Jinja), as text: rendered by transformers, as it is in deployment."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import datetime
+from typing import Any
+
+from jinja2 import TemplateError
+
+from crrl.gateway.canonical import Call, Message
+from crrl.gateway.renderer.api import RenderError, linked
+
+# Templates that write the date get this one: with today's, the same seed would not give the same run.
+_DATE = datetime(2024, 7, 26)
+_NOW = re.compile(r"""strftime_now\(\s*(?:"([^"]*)"|'([^']*)')\s*\)""")
+# Switches by which some templates keep earlier reasoning; the others ignore them.
+KEEP_REASONING = {"clear_thinking": False, "preserve_thinking": True, "truncate_history_thinking": False}
+
+
+class ChatTemplate:
+    """Args:
+    tokenizer: of transformers, with its template and special tokens.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.source = _NOW.sub(lambda m: repr(_DATE.strftime(m[1] or m[2])), tokenizer.chat_template)
+        self._tokenizer = tokenizer
+
+    def render(self, messages: list[Message], tools: list[dict[str, Any]] | None = None, *, answer: bool) -> str:
+        """`answer`: with the generation prompt. RenderError: the template's own words."""
+        try:
+            return self._tokenizer.apply_chat_template(
+                [_decoded(m) for m in linked(messages, _call_id)],
+                tools=tools,
+                tokenize=False,
+                add_generation_prompt=answer,
+                chat_template=self.source,
+                **KEEP_REASONING,
+            )
+        except (TemplateError, TypeError, ValueError, KeyError, AttributeError, IndexError) as error:
+            raise RenderError(f"the model's chat template does not render this conversation: {error}") from error
+
+
+def _call_id(call: Call, n: int) -> str:
+    return call.id or f"call{n:05d}"  # nine letters and digits: all that Mistral's templates allow
+
+
+def _decoded(message: dict[str, Any]) -> dict[str, Any]:
+    """Arguments as objects, which is what templates expect (text that is no JSON object stays text)."""
+    if "tool_calls" not in message:
+        return message
+    calls = []
+    for call in message["tool_calls"]:
+        function = dict(call["function"])
+        try:
+            value = json.loads(function["arguments"])
+        except (ValueError, RecursionError):
+            value = None
+        if isinstance(value, dict):
+            function["arguments"] = value
+        calls.append({**call, "function": function})
+    return {**message, "tool_calls": calls}

@@ -1,0 +1,206 @@
+"""The generic renderer on chat templates written out by hand: which are sound, which are refused and why."""
+
+from __future__ import annotations
+
+import pytest
+from gateway_kit import TOOLS
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from template_kit import template, tokenizer
+
+from crrl.errors import UsageError
+from crrl.gateway.api import Ask
+from crrl.gateway.canonical import Call, Message
+from crrl.gateway.renderer import RenderError, load_renderer
+from crrl.gateway.renderer.families import FamilyRenderer
+from crrl.gateway.renderer.generic import GenericRenderer
+from crrl.gateway.stream import TextStream
+
+SOUND = {
+    "qwen2_5": ("Hermes (<tool_call>)", "several"),
+    "llama3_1": ("Llama 3 (JSON or <|python_tag|>)", "one"),
+    "ministral_3": ("Mistral ([TOOL_CALLS])", "several"),
+    "phi_4_mini": ("Phi and Granite (<|tool_call|>)", "several"),
+    "qwen3_training": ("Hermes (<tool_call>)", "several"),
+}
+THINKING = template("qwen3_training").replace(
+    "'<|im_start|>assistant\\n' }}", "'<|im_start|>assistant\\n<think>\\n' }}"
+)
+RENDERERS = {name: load_renderer(tokenizer(name), "generic") for name in SOUND}
+RENDERERS["opens in reasoning"] = load_renderer(tokenizer("qwen3", THINKING), "generic")
+LOOK = Call("shell", '{"cmd":"ls"}')
+
+
+def texts(renderer: GenericRenderer, messages: list[Message], tools: list | None, *, answer: bool) -> list[int]:
+    return renderer.tokenizer.encode(renderer._template.render(messages, tools, answer=answer))
+
+
+@pytest.mark.parametrize("name", SOUND)
+def test_sound_templates_are_proved(name: str) -> None:
+    renderer = RENDERERS[name]
+    form, calls = SOUND[name]
+    assert renderer.format.name == form
+    assert renderer.several_calls == (calls == "several")
+    assert renderer.tokenizer.decode(renderer.stop_ids[0]) in ("<|im_end|>", "<|eot_id|>", "</s>", "<|end|>")
+
+
+@pytest.mark.parametrize("name", RENDERERS)
+def test_a_whole_session_by_bridges_is_the_full_render(name: str) -> None:
+    """User, two tool cycles, answer, user, answer, with a system message and tools: token for token."""
+    renderer = RENDERERS[name]
+    assert isinstance(renderer, GenericRenderer)
+    reasoning = "Hm." if renderer.opens_in_reasoning else ""
+    messages = [Message("system", "You repair."), Message("user", "Go.")]
+    ids = renderer.prompt(messages, TOOLS)
+    assert ids == texts(renderer, messages, TOOLS, answer=True)
+    for answer, appended in [
+        (Message("assistant", "", [LOOK], reasoning), [Message("tool", "a.py")]),
+        (Message("assistant", "", [LOOK], reasoning), [Message("tool", "b.py")]),
+        (Message("assistant", "Done.", [], reasoning), [Message("user", "Thanks. Once more?")]),
+        (Message("assistant", "Sure.", [], reasoning), [Message("user", "Good.")]),
+    ]:
+        sampled = renderer.assistant(answer)
+        parsed = renderer.parse(sampled, TOOLS)
+        assert (parsed.content, parsed.reasoning) == (answer.content, reasoning)
+        assert [c.arguments for c in parsed.calls] == [c.arguments for c in answer.calls]
+        before, ids = ids, renderer.bridge(ids, sampled, appended)
+        assert ids[: len(before) + len(sampled)] == before + sampled
+        messages += [answer, *appended]
+        assert ids == texts(renderer, messages, TOOLS, answer=True)
+
+
+PIECES = [" a b", "\n\n", "é你", "<think>", "</think>", '{"name": "shell", "parameters": {}}', "{", "shell[ARGS]{}"]
+PIECES += ['<tool_call>{"name": "shell", "arguments": {}}</tool_call>', "<tool_call>", "</tool_call>", "<|end|>"]
+PIECES += ["[TOOL_CALLS]", "[ARGS]", "<|python_tag|>", 'shell.call(cmd="x")', "<|tool_call|>", "<|/tool_call|>"]
+PIECES += ["<|im_end|>", "<|eot_id|>", "</s>", "<|endoftext|>"]
+
+
+@given(st.sampled_from(sorted(RENDERERS)), st.lists(st.sampled_from(PIECES), min_size=1, max_size=8).map("".join))
+@settings(max_examples=400, deadline=None)
+def test_whatever_is_sampled_stays_streams_and_bridges(name: str, text: str) -> None:
+    renderer = RENDERERS[name]
+    ids = renderer.tokenizer.encode(text)
+    stop = next((i for i, t in enumerate(ids) if t in renderer.stop_ids), len(ids))
+    ids = ids[: stop + 1]
+    stream = TextStream(renderer, Ask([Message("user", "x")], TOOLS))
+    deltas = [d for t in ids for d in stream.feed([t])]
+    parsed, rest = stream.finish()
+    deltas += rest
+    assert "".join(d.text for d in deltas if d.kind == "content") == parsed.content
+    assert "".join(d.text for d in deltas if d.kind == "reasoning") == parsed.reasoning
+    assert [d.call for d in deltas if d.kind == "call"] == parsed.calls
+    prompt = renderer.prompt([Message("user", "Go.")], TOOLS)
+    tail = renderer.bridge(prompt, renderer.assistant(Message("assistant", "Done.")), [Message("user", "next")])
+    bridged = renderer.bridge(prompt, ids, [Message("user", "next")])
+    assert bridged[: len(prompt) + len(ids)] == prompt + ids
+    close = [] if ids[-1] in renderer.stop_ids else renderer.stop_ids[:1]
+    assert bridged[len(prompt) + len(ids) :] == [*close, *tail[-len(bridged) + len(prompt) + len(ids) + len(close) :]]
+    results = [Message("tool", "out")] * max(1, len(parsed.calls))
+    if name in ("llama3_1",) and len(results) > 1:
+        return
+    assert renderer.bridge(prompt, ids, results)[: len(prompt) + len(ids)] == prompt + ids
+
+
+REFUSED = {
+    "qwen3": "At a user message after an answer: .*changes what was sampled",
+    "deepseek_r1": "At an answer to a user message: .*does not keep the generation prompt",
+    "mistral_7b_v0_3": "At a user message after an answer that ends tool calls, with tools: .*AVAILABLE_TOOLS",
+    "phi_4": "At a tool call: it writes '<.im_end.>', which is no form of call",
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_templates_that_break_are_refused_naming_the_turn(name: str) -> None:
+    with pytest.raises(UsageError, match=REFUSED[name]) as refused:
+        load_renderer(tokenizer(name), "generic")
+    assert ("generic-text" in refused.value.remedy) == (name in ("mistral_7b_v0_3", "phi_4"))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "why"),
+    [
+        (
+            "{{- '<|im_start|>assistant\\n' }}",
+            "{{- messages | length }}{{- '<|im_start|>assistant\\n' }}",
+            "changes|keep",
+        ),
+        (
+            "message.role + '\\n' + message.content",
+            "message.role + '\\n' + loop.revindex0 | string",
+            "leaves out|changes|keep",
+        ),
+        ("+ '<|im_end|>' + '\\n' }}", "+ '\\n' }}", "no token of the tokenizer"),
+        ("{{- message.content }}", "{{- message.content[:3] }}", "leaves out the tool message"),
+        ("{{- tool_call.arguments | tojson }}", "", "no form of call"),
+        ('(message.role == "user")', '(message.role == "user" and (loop.last or loop.first))', "changes what|leaves"),
+    ],
+)
+def test_edits_that_break_a_sound_template_are_found(old: str, new: str, why: str) -> None:
+    source = template("qwen2_5")
+    assert old in source
+    with pytest.raises(UsageError, match=why):
+        load_renderer(tokenizer("qwen2_5", source.replace(old, new)), "generic")
+
+
+def test_a_switch_that_keeps_earlier_reasoning_is_set() -> None:
+    """Qwen3's template strips reasoning; with such a switch, as later ones have, it is sound."""
+    source = template("qwen3")
+    strip = "{%- if loop.index0 > ns.last_query_index and (loop.last or reasoning_content) %}"
+    assert strip in source
+    switched = source.replace(strip, "{%- if preserve_thinking or loop.index0 > ns.last_query_index %}")
+    assert load_renderer(tokenizer("qwen3", switched), "generic").format.name.startswith("Hermes")
+
+
+def test_text_alone_refuses_tools_in_a_request() -> None:
+    renderer = load_renderer(tokenizer("phi_4"), "generic-text")
+    assert renderer.parse(renderer.tokenizer.encode("<tool_call>{}")).content == "<tool_call>{}"
+    prompt = renderer.prompt([Message("user", "Go.")], None)
+    for ask in (
+        lambda: renderer.prompt([Message("user", "Go.")], TOOLS),
+        lambda: renderer.bridge(prompt, renderer.stop_ids[:1], [Message("tool", "x")]),
+    ):
+        with pytest.raises(RenderError, match="text alone"):
+            ask()
+
+
+def test_a_template_without_a_place_for_later_system_messages_says_so() -> None:
+    renderer = RENDERERS["ministral_3"]
+    prompt = renderer.prompt([Message("system", "a"), Message("system", "b"), Message("user", "Go.")], None)
+    assert "[SYSTEM_PROMPT]a\n\nb[/SYSTEM_PROMPT]" in renderer.tokenizer.decode(prompt)
+    with pytest.raises(RenderError, match="at the beginning alone"):
+        renderer.bridge(prompt, renderer.stop_ids[:1], [Message("system", "c"), Message("user", "d")])
+    with pytest.raises(RenderError, match="roles must alternate"):
+        renderer.prompt([Message("user", "a"), Message("user", "b")], None)
+
+
+def test_an_agents_call_ids_never_reach_the_prompt_and_sampled_ones_stay() -> None:
+    renderer = load_renderer(tokenizer("mistral_7b_v0_3", sound_mistral()), "generic")
+    conversation = [
+        Message("user", "Go."),
+        Message("assistant", "", [Call("shell", "{}", "call_f00")]),
+        Message("tool", "x"),
+    ]
+    shown = renderer.tokenizer.decode(renderer.prompt(conversation, None))
+    assert '"id": "call00000"' in shown and '"call_id": "call00000"' in shown
+    sampled = renderer.tokenizer.encode('[TOOL_CALLS] [{"name": "shell", "arguments": {}, "id": "9zG4xQ1aB"}]</s>')
+    assert renderer.parse(sampled).calls == [Call("shell", "{}", "9zG4xQ1aB")]
+    bridged = renderer.bridge(renderer.prompt([Message("user", "Go.")], None), sampled, [Message("tool", "x")])
+    assert '"call_id": "9zG4xQ1aB"' in renderer.tokenizer.decode(bridged)
+
+
+def sound_mistral() -> str:
+    """Its tools before the first user message instead of before the last."""
+    return template("mistral_7b_v0_3").replace("user_messages[-1]", "user_messages[0]")
+
+
+def test_it_agrees_with_a_hand_coded_family() -> None:
+    """Llama 3.1's template written out here, through the generic renderer, and the `renderers` package's own."""
+    generic = RENDERERS["llama3_1"]
+    family = FamilyRenderer(generic.tokenizer, "llama-3")
+    messages = [Message("system", "You repair."), Message("user", "Go.")]
+    for tools in (None, TOOLS):
+        assert generic.prompt(messages, tools) == family.prompt(messages, tools)
+    called = generic.assistant(Message("assistant", "", [LOOK]))
+    prompt = family.prompt(messages, TOOLS)
+    for appended in ([Message("tool", "a\n")], [Message("user", " b ")], [Message("tool", "a"), Message("user", "b")]):
+        assert generic.bridge(prompt, called, appended) == family.bridge(prompt, called, appended)
