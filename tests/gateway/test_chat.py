@@ -318,3 +318,87 @@ async def test_64_sessions_at_once_and_the_same_seeds_give_the_same_ledger(bench
         hashes.append(ledger_hash(samples))
         await bench.stop()
     assert hashes[0] == hashes[1]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_several_answers_to_one_request(bench: Bench, stream: bool) -> None:
+    await bench.start(f"one{STOP}", call_text("ls", "two "), f"three{STOP}", f"done{STOP}")
+    client = bench.client(bench.gateway.open("a", Budget(turns=4)))
+    asked = client.chat.completions.create(
+        model="m", messages=[USER], tools=TOOLS, n=3, stream=stream, logprobs=True, top_logprobs=0
+    )
+    content, finish, told = ["", "", ""], ["", "", ""], [[], [], []]
+    for event in [e async for e in await asked] if stream else [await asked]:
+        for choice in event.choices:
+            part = choice.delta if stream else choice.message
+            content[choice.index] += part.content or ""
+            finish[choice.index] = choice.finish_reason or finish[choice.index]
+            told[choice.index] += (choice.logprobs and choice.logprobs.content) or []
+    assert (content, finish) == (["one", "two", "three"], ["stop", "tool_calls", "stop"])
+    with pytest.raises(openai.BadRequestError):  # two turns, where one is left
+        await client.chat.completions.create(model="m", messages=[{"role": "user", "content": "x"}], n=2)
+    history = [USER, {"role": "assistant", "content": "three"}, {"role": "user", "content": "go on"}]
+    await client.chat.completions.create(model="m", messages=history, tools=TOOLS)
+    samples = (await bench.gateway.close("a")).samples
+    assert extends(samples[3], samples[2])
+    assert [s.delivery for s in samples] == ["superseded", "superseded", "delivered", "delivered"]
+    assert len({s.params["seed"] for s in samples}) == 4
+    for entries, sample in zip(told, samples, strict=False):
+        assert "".join(e.token for e in entries) == bench.renderer.tokenizer.decode(sample.ids)
+        assert [e.logprob for e in entries] == sample.logprobs and entries[0].bytes == list(entries[0].token.encode())
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_stop_string_ends_the_turn_and_the_history_still_matches(bench: Bench, stream: bool) -> None:
+    await bench.start(f"one two three four{STOP}", f"ok{STOP}")
+    client = bench.client(bench.gateway.open("a"))
+    asked = client.chat.completions.create(model="m", messages=[USER], stop="three", stream=stream)
+    content = (await collect(await asked))["content"] if stream else (await asked).choices[0].message.content
+    assert content == "one two"
+    history = [USER, {"role": "assistant", "content": content}, {"role": "user", "content": "go on"}]
+    await client.chat.completions.create(model="m", messages=history, stop="three")
+    one, two = (await bench.gateway.close("a")).samples
+    assert extends(two, one) and bench.renderer.tokenizer.decode(one.ids) == "one two three"
+    assert (one.finish, one.params["stop"]) == ("stop", '["three"]')
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_no_tool_choice_and_no_parallel_calls(bench: Bench, stream: bool) -> None:
+    two = call_text("ls")[: -len(STOP)] + "\n" + call_text("cat x")
+    await bench.start(two, two, f"ok{STOP}")
+    client = bench.client(bench.gateway.open("a"))
+
+    async def ask(**body):
+        asked = await client.chat.completions.create(model="m", tools=TOOLS, stream=stream, **body)
+        if stream:
+            got = await collect(asked)
+            return got["content"], got["calls"], got["finish"]
+        return (
+            asked.choices[0].message.content,
+            asked.choices[0].message.tool_calls or [],
+            asked.choices[0].finish_reason,
+        )
+
+    content, calls, finish = await ask(messages=[USER], tool_choice="none")
+    assert content == two.removesuffix(STOP) and calls == [] and finish == "stop"
+    content, calls, finish = await ask(messages=[USER], parallel_tool_calls=False)
+    assert not content and len(calls) == 1 and finish == "tool_calls"
+    history = [USER, {"role": "assistant", "tool_calls": [calls[0].model_dump(exclude={"index"})]}]
+    history.append({"role": "tool", "tool_call_id": calls[0].id, "content": "out"})
+    await ask(messages=history, parallel_tool_calls=False)
+    shown, one, after = (await bench.gateway.close("a")).samples
+    assert extends(after, one) and bench.renderer.tokenizer.decode(one.ids) + "\n" == two[: two.index("<tool_call>", 5)]
+    assert shown.prompt_ids == one.prompt_ids
+
+
+async def test_the_synchronous_client(bench: Bench) -> None:
+    await bench.start(*[f"one two{STOP}"] * 2)
+    handle = bench.gateway.open("a")
+
+    def talk() -> list[str]:
+        with openai.OpenAI(base_url=handle.base_url, api_key="k", timeout=20) as client:
+            whole = client.chat.completions.create(model="m", messages=[USER]).choices[0].message.content
+            stream = client.chat.completions.create(model="m", messages=[USER], stream=True)
+            return [whole, "".join(event.choices[0].delta.content or "" for event in stream)]
+
+    assert await asyncio.to_thread(talk) == ["one two", "one two"]

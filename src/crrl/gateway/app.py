@@ -23,9 +23,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from crrl.engines.api import Engine
 from crrl.errors import CrrlError
 from crrl.gateway.api import Budget, SessionRecord
-from crrl.gateway.dialects import DIALECTS, chat, common
+from crrl.gateway.dialects import DIALECTS, chat, common, messages
 from crrl.gateway.renderer import Renderer
-from crrl.gateway.serving import Receive, Scope, Send, reply, serve
+from crrl.gateway.serving import Receive, Scope, Send, count, reply, serve
 from crrl.gateway.session import GRACE_S, SamplingPolicy, Session
 
 _KEY = "crrl-"  # an API key is this and the session's token
@@ -197,14 +197,18 @@ class Gateway:
             return
         session, path, status = self._route(scope)
         name, method = path.removeprefix("v1/"), scope["method"]
-        dialect = DIALECTS.get(name) or chat
+        counting = name == "messages/count_tokens"
+        anthropic = counting or any(header == b"anthropic-version" for header, _ in scope["headers"])
+        dialect = DIALECTS.get(name) or (messages if anthropic else chat)
         if session is None and status == 401:
             await reply(send, 401, dialect.error(401, "No session has this API key.", "invalid_api_key"))
         elif session is None:
             await reply(send, 404, dialect.error(404, "No such session.", "session_not_found"))
-        elif path.startswith("v1/") and name in DIALECTS and method == "POST":
+        elif path.startswith("v1/") and method == "POST" and name in DIALECTS:
             await serve(session, name, scope, receive, send)
-        elif path.startswith("v1/") and name in DIALECTS:
+        elif path.startswith("v1/") and method == "POST" and counting:
+            await count(session, scope, receive, send)
+        elif path.startswith("v1/") and (name in DIALECTS or counting):
             await reply(send, 405, dialect.error(405, "Use POST.", "method_not_allowed"))
         elif path == "v1/models" and method in ("GET", "HEAD"):
             await reply(send, 200, common.models(self.model, self._info.context))

@@ -11,7 +11,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from crrl.gateway.dialects import DIALECTS, Answer, BadRequest, Dialect, Incoming
+from crrl.gateway.dialects import DIALECTS, Answer, BadRequest, Dialect, Incoming, messages
 from crrl.gateway.session import EngineFailed, Refused, Session
 from crrl.gateway.tree import Turn
 
@@ -33,9 +33,8 @@ class _Gone(Exception):
 async def serve(session: Session, path: str, scope: Scope, receive: Receive, send: Send) -> None:
     """Answer a request to `path`, one of `DIALECTS`."""
     dialect = DIALECTS[path]
-    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
     try:
-        incoming = dialect.read(await _body(receive), headers)
+        incoming = dialect.read(await _body(receive), _headers(scope))
         turns = [session.ask(incoming.ask, choice) for choice in range(incoming.ask.n)]
     except _Gone:
         return
@@ -56,6 +55,17 @@ async def serve(session: Session, path: str, scope: Scope, receive: Receive, sen
         for turn in turns:
             session.leave(turn, more)
         gone.cancel()
+
+
+async def count(session: Session, scope: Scope, receive: Receive, send: Send) -> None:
+    """`messages/count_tokens`: how long the prompt would be; nothing is sampled."""
+    try:
+        incoming = messages.read(await _body(receive), _headers(scope))
+        await reply(send, 200, messages.counted(session.count(incoming.ask)))
+    except _Gone:
+        return
+    except BadRequest as bad:
+        await reply(send, bad.status, messages.error(bad.status, bad.message, bad.code, bad.param))
 
 
 async def _answer(
@@ -127,6 +137,10 @@ async def reply(send: Send, status: int, body: bytes, headers: Headers = ()) -> 
     length = (b"content-length", str(len(body)).encode())
     await send({"type": "http.response.start", "status": status, "headers": [_JSON, length, *headers]})
     await send({"type": "http.response.body", "body": body})
+
+
+def _headers(scope: Scope) -> dict[str, str]:
+    return {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
 
 
 async def _body(receive: Receive) -> bytes:

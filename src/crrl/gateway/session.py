@@ -9,16 +9,17 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from contextlib import aclosing, suppress
+from collections.abc import Iterator
+from contextlib import aclosing, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import cast
 
 import msgspec
 
 from crrl.engines.api import Engine, EngineInfo, FinishReason, Request
-from crrl.gateway.api import Ask, Budget, SessionRecord
+from crrl.gateway.api import Ask, BadRequest, Budget, SessionRecord
 from crrl.gateway.ledger import request_seed
-from crrl.gateway.renderer import Renderer
+from crrl.gateway.renderer import Renderer, RenderError
 from crrl.gateway.stream import TextStream
 from crrl.gateway.tree import Placement, Tree, Turn
 
@@ -42,6 +43,14 @@ class Refused(Exception):
         super().__init__(message)
         self.budget = budget
         self.message = message
+
+
+@contextmanager
+def _as_bad_request() -> Iterator[None]:
+    try:
+        yield
+    except RenderError as error:
+        raise BadRequest(str(error), "messages") from None
 
 
 class EngineFailed(Exception):
@@ -102,11 +111,14 @@ class Session:
         `n` answers asks once for each `choice`, the first first.
 
         Raises:
-            Refused: a budget is used up (nothing is generated). EngineFailed: the engine has failed before.
+            Refused: a budget is used up (nothing is generated). BadRequest: this cannot be a prompt.
+            EngineFailed: the engine has failed before.
         """
         if self.engine_failed:
             raise EngineFailed(self.engine_failed)
-        place = self.tree.place(ask, choice)
+        self._check_ids(ask.prompt)
+        with _as_bad_request():
+            place = self.tree.place(ask, choice)
         if place.replay is not None:
             return place.replay
         turn = self._new_turn(place, ask, choice)
@@ -116,9 +128,15 @@ class Session:
         turn.task.add_done_callback(self._tasks.discard)
         return turn
 
+    def _check_ids(self, prompt: str | list[int] | None) -> None:
+        size = self.info.vocab_size
+        if isinstance(prompt, list) and not all(0 <= token < size for token in prompt):
+            raise BadRequest(f"Token ids are between 0 and {size - 1}.", "prompt")
+
     def count(self, ask: Ask) -> int:
         """Tokens of the prompt that this request would have if it began a conversation."""
-        return len(self.renderer.prompt(ask.messages, ask.tools))
+        with _as_bad_request():
+            return len(self.renderer.prompt(ask.messages, ask.tools))
 
     def _new_turn(self, place: Placement, ask: Ask, choice: int) -> Turn:
         wanted = cast("int | None", ask.asked.get("max_tokens"))

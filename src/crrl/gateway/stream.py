@@ -40,6 +40,7 @@ class TextStream:
     def __init__(self, renderer: Renderer, ask: Ask) -> None:
         self.ids: list[int] = []
         self.stopped = False  # by a stop string, or the only call that was allowed
+        self.stopped_by = ""  # the stop string
         self._renderer = renderer
         self._ask = ask
         self._stops = frozenset(renderer.stop_ids)
@@ -72,6 +73,7 @@ class TextStream:
         """The whole turn, and what was not shown of it yet. ValueError: the renderer parses it as something else than
         its beginning, which has been shown."""
         parsed = self._parsed()
+        self._reasoned = bool(parsed.reasoning)
         deltas: list[Delta] = []
         self._rest("reasoning", parsed.reasoning, deltas)
         self._rest("content", parsed.content, deltas)
@@ -84,24 +86,30 @@ class TextStream:
         if self._ask.prompt is not None:
             parsed = Parsed(self._renderer.tokenizer.decode(raw))
         else:
-            parsed = self._renderer.parse(self.ids)
+            parsed = self._renderer.parse(self.ids, self._ask.tools)
             if self._ask.tool_choice == "none" and (parsed.calls or parsed.malformed):
                 text = self._renderer.tokenizer.decode(raw[self._after_reasoning(raw) if parsed.reasoning else 0 :])
                 parsed = Parsed(text.strip(), parsed.reasoning)
             elif not self._ask.parallel_calls and len(parsed.calls) > 1:
                 parsed = replace(parsed, calls=parsed.calls[:1])
-        at = _first(self._ask.stop, parsed.content)
-        if at is None:
+        at, stop = _first(self._ask.stop, parsed.content)
+        if at < 0:
             return parsed
+        self.stopped_by = stop
         content = parsed.content[:at]
         return replace(parsed, content=content if self._ask.prompt is not None else content.rstrip())
 
     def _after_reasoning(self, ids: list[int]) -> int:
-        """Reasoning ends with its mark, or where a call begins."""
+        """Reasoning ends with its mark, where a call begins, or not."""
         r = self._renderer
         if r.think_close in ids:
             return ids.index(r.think_close) + 1
-        return next((i for i, t in enumerate(ids) if t in r.marks), 0)
+        return next((i for i, t in enumerate(ids) if t in r.marks), len(ids))
+
+    @property
+    def reasoning_tokens(self) -> int:
+        """Of a finished turn, marks included."""
+        return self._after_reasoning(self.ids) if self._reasoned else 0
 
     def _token(self, token: int, deltas: list[Delta]) -> None:
         r, place = self._renderer, self._place
@@ -138,6 +146,9 @@ class TextStream:
             if self._open.startswith(self._held):
                 return
             self._place = "closed" if self._held.startswith(self._open) else "content"
+        call_start = self._renderer.call_start
+        if kind == "content" and not self._shown[kind] and call_start and self._held.startswith(call_start):
+            self._place = "closed"  # it may turn out to be a call
         if "\ufffd" in self._held:
             self._place = "closed"
         if self._place == "closed":
@@ -158,16 +169,16 @@ class TextStream:
 
     def _before_stop(self) -> str:
         """The held text up to a stop string, or up to what may become one."""
-        at = _first(self._ask.stop, self._held)
-        if at is not None:
-            self.stopped = True
+        at, stop = _first(self._ask.stop, self._held)
+        if at >= 0:
+            self.stopped, self.stopped_by = True, stop
             return self._held[:at]
         partial = max(_overlap(self._held, stop) for stop in self._ask.stop)
         return self._held[: len(self._held) - partial]
 
     def _closed_calls(self, deltas: list[Delta]) -> None:
         self._parses += 1
-        calls = self._renderer.parse(self.ids).calls
+        calls = self._renderer.parse(self.ids, self._ask.tools).calls
         if not self._ask.parallel_calls and calls:
             calls, self.stopped = calls[:1], True
         for i in range(self._calls, len(calls)):
@@ -191,8 +202,9 @@ class TextStream:
         self._show(kind, whole[len(shown) :], deltas)
 
 
-def _first(stops: list[str], text: str) -> int | None:
-    return min((at for at in (text.find(stop) for stop in stops) if at >= 0), default=None)
+def _first(stops: list[str], text: str) -> tuple[int, str]:
+    """Where the first stop string begins, and which it is; -1 if there is none."""
+    return min(((at, stop) for stop in stops if (at := text.find(stop)) >= 0), default=(-1, ""))
 
 
 def _overlap(text: str, stop: str) -> int:

@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
-from crrl.gateway.dialects import chat
-from crrl.gateway.dialects.common import Answer, BadRequest, Incoming
+from crrl.gateway.api import BadRequest
+from crrl.gateway.dialects import chat, completions, messages, responses
+from crrl.gateway.dialects.common import Answer, Incoming
 from crrl.gateway.stream import Delta
 
 
@@ -56,6 +57,9 @@ class Dialect(Protocol):
 
 DIALECTS: dict[str, Dialect] = {
     "chat/completions": chat,
+    "completions": completions,
+    "messages": messages,
+    "responses": responses,
 }
 
 __all__ = ["DIALECTS", "Answer", "BadRequest", "Dialect", "Events", "Incoming"]

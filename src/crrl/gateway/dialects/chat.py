@@ -7,10 +7,10 @@ from typing import Any
 
 import msgspec
 
-from crrl.gateway.api import Ask
+from crrl.gateway.api import Ask, BadRequest
 from crrl.gateway.canonical import Call, Message
 from crrl.gateway.dialects import common
-from crrl.gateway.dialects.common import Answer, BadRequest, Incoming, encode
+from crrl.gateway.dialects.common import Answer, Incoming, encode
 from crrl.gateway.stream import Delta
 from crrl.gateway.tree import Turn
 
@@ -99,6 +99,7 @@ def read(raw: bytes, headers: Mapping[str, str]) -> Incoming:
         retry=common.is_retry(headers),
         tool_choice="none" if body.tool_choice == "none" else "auto",
         parallel_calls=body.parallel_tool_calls is not False,
+        hints=common.hints(headers),
     )
     usage = body.stream_options is not None and bool(body.stream_options.include_usage)
     return Incoming(ask, body.model, bool(body.stream), {"usage": usage, "logprobs": bool(body.logprobs)})
@@ -111,9 +112,9 @@ def _refuse_unsupported(body: _Body) -> None:
             "top_logprobs": bool(body.top_logprobs),
             "logit_bias": bool(body.logit_bias),
             "response_format": kind not in (None, "text"),
-            "tool_choice": body.tool_choice not in (None, "auto", "none"),
+            "tool_choice": common.forced(body.tool_choice),
             "functions": bool(body.functions),
-            "function_call": body.function_call not in (None, "auto", "none"),
+            "function_call": common.forced(body.function_call),
             "modalities": body.modalities not in (None, [], ["text"]),
             "audio": bool(body.audio),
             "web_search_options": body.web_search_options is not None,
@@ -156,8 +157,8 @@ def whole(answer: Answer) -> bytes:
 
 
 def _head(answer: Answer, kind: str) -> dict[str, Any]:
-    name, model = f"chatcmpl-{answer.turns[0].id}", answer.incoming.model
-    return {"id": name, "object": kind, "created": answer.created, "model": model}
+    name = answer.name("chatcmpl-")
+    return {"id": name, "object": kind, "created": answer.created, "model": answer.incoming.model}
 
 
 def _call(turn: Turn, i: int, call: Call) -> dict[str, Any]:

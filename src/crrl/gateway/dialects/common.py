@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import msgspec
 
-from crrl.gateway.api import Ask
+from crrl.gateway.api import Ask, BadRequest
 from crrl.gateway.renderer import Renderer
 from crrl.gateway.tree import Turn
 
 MAX_ANSWERS = 128
-TEXT_PARTS = {"text", "input_text", "output_text", "refusal", "summary_text", "reasoning_text"}
+MAX_STOPS = 16
+TEXT_PARTS = {"text", "input_text", "output_text", "refusal"}
+_REQUEST_KIND = re.compile(r'"request_kind" *: *"([^"]+)"')
 encode: Callable[[Any], bytes] = msgspec.json.Encoder().encode
 Body = TypeVar("Body")
-
-
-class BadRequest(Exception):
-    """Answered with the field that is wrong."""
-
-    def __init__(self, message: str, param: str | None = None, code: str | None = None, status: int = 400) -> None:
-        super().__init__(message)
-        self.message, self.param, self.code, self.status = message, param, code, status
 
 
 @dataclass(frozen=True)
@@ -44,6 +40,9 @@ class Answer:
     turns: Sequence[Turn]
     created: int
     renderer: Renderer
+
+    def name(self, prefix: str) -> str:
+        return prefix + name_of(self.turns[0])
 
     def logprobs(self, choice: int, start: int = 0, end: int | None = None) -> list[dict[str, Any]]:
         """Of the sampled tokens start..end, whether they show or not; of the temperature they were drawn at.
@@ -68,12 +67,31 @@ def refuse(unsupported: Mapping[str, bool]) -> None:
     """Raises for the first field whose value would change the answer in a way that we cannot."""
     for name, bad in unsupported.items():
         if bad:
-            raise BadRequest(f"'{name}' is not supported with this value.", name, "unsupported_parameter")
+            raise unsupported_value(name)
+
+
+def unsupported_value(name: str, why: str = "is not supported with this value") -> BadRequest:
+    return BadRequest(f"'{name}' {why}.", name, "unsupported_parameter")
+
+
+def forced(choice: Any) -> bool:
+    """Forcing the policy's hand would make its log-probs those of another policy."""
+    return choice not in (None, "auto", "none")
 
 
 def is_retry(headers: Mapping[str, str]) -> bool:
     """The official clients say so when they send a request again."""
     return headers.get("x-stainless-retry-count", "0") not in ("", "0")
+
+
+def hints(headers: Mapping[str, str]) -> dict[str, str]:
+    """What clients tell of a call in their headers: `request_kind`, and the `thread` of an agent or sub-agent."""
+    said: dict[str, str] = {}
+    if kind := _REQUEST_KIND.search(headers.get("x-codex-turn-metadata", "")):
+        said["request_kind"] = kind[1]
+    if thread := headers.get("thread-id") or headers.get("x-session-id"):
+        said["thread"] = thread
+    return said
 
 
 def max_tokens(name: str, value: int | None) -> int | None:
@@ -84,8 +102,8 @@ def max_tokens(name: str, value: int | None) -> int | None:
 
 def stop_strings(name: str, value: str | list[str] | None) -> list[str]:
     stops = [value] if isinstance(value, str) else value or []
-    if len(stops) > 16:
-        raise BadRequest(f"'{name}' has more than 16 strings.", name)
+    if len(stops) > MAX_STOPS:
+        raise BadRequest(f"'{name}' has more than {MAX_STOPS} strings.", name)
     return [stop for stop in stops if stop]
 
 
@@ -95,7 +113,7 @@ def answers(n: int | None) -> int:
     return n or 1
 
 
-def text_of(content: Any, where: str) -> str:
+def text_of(content: Any, where: str, kinds: set[str] = TEXT_PARTS, between: str = "") -> str:
     """The text of a string, of a list of strings and text parts, or of nothing."""
     if content is None or isinstance(content, str):
         return content or ""
@@ -103,7 +121,7 @@ def text_of(content: Any, where: str) -> str:
     for i, part in enumerate(content):
         if isinstance(part, str):
             texts.append(part)
-        elif not isinstance(part, dict) or part.get("type", "text") not in TEXT_PARTS:
+        elif not isinstance(part, dict) or part.get("type", "text") not in kinds:
             kind = part.get("type") if isinstance(part, dict) else part
             raise BadRequest(f"Only text parts are supported, not {kind!r}.", f"{where}[{i}]")
         else:
@@ -111,7 +129,7 @@ def text_of(content: Any, where: str) -> str:
             if not isinstance(text, str):
                 raise BadRequest("A text part must have a 'text'.", f"{where}[{i}].text")
             texts.append(text)
-    return "".join(texts)
+    return between.join(texts)
 
 
 def arguments_of(value: str | dict[str, Any] | None) -> str:
@@ -120,19 +138,30 @@ def arguments_of(value: str | dict[str, Any] | None) -> str:
     return value or "{}"
 
 
-def call_id(turn: Turn, index: int) -> str:
-    return f"call_{turn.id}_{index}"
-
-
 def chat_tool(name: str, description: Any, parameters: Any) -> dict[str, Any]:
     function = {"name": name, "description": description, "parameters": parameters}
     return {"type": "function", "function": {k: v for k, v in function.items() if v is not None}}
 
 
-def usage(turns: Sequence[Turn]) -> dict[str, int]:
+def name_of(turn: Turn) -> str:
+    """For ids on the wire: a session's own id is nothing an agent should read."""
+    return hashlib.blake2b(turn.id.encode("utf-8", "surrogatepass"), digest_size=12).hexdigest()
+
+
+def call_id(turn: Turn, index: int, prefix: str = "call_") -> str:
+    return f"{prefix}{name_of(turn)}_{index}"
+
+
+def usage(turns: Sequence[Turn]) -> dict[str, Any]:
     """The prompt is counted once: one request, however many answers."""
     prompt, sampled = len(turns[0].prompt_ids), sum(len(t.ids) for t in turns)
-    return {"prompt_tokens": prompt, "completion_tokens": sampled, "total_tokens": prompt + sampled}
+    details = {"reasoning_tokens": sum(t.reasoning_tokens for t in turns)}
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": sampled,
+        "total_tokens": prompt + sampled,
+        "completion_tokens_details": details,
+    }
 
 
 def openai_error(status: int, message: str, code: str | None = None, param: str | None = None) -> bytes:
@@ -142,6 +171,11 @@ def openai_error(status: int, message: str, code: str | None = None, param: str 
 
 def openai_context_full(message: str) -> bytes:
     return openai_error(400, message, "context_length_exceeded", "messages")
+
+
+def event(name: str, data: dict[str, Any]) -> bytes:
+    """One server-sent event, in the APIs that name them."""
+    return b"event: " + name.encode() + b"\ndata: " + encode(data) + b"\n\n"
 
 
 def models(name: str, context: int) -> bytes:
