@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 WORKERS ?= 2
 
-.PHONY: help setup train test lint bench clean
+.PHONY: help setup train test test-agents lint bench clean
 
 help:  ## what can be made
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -20,6 +20,13 @@ train: setup  ## the quickstart: evaluate, train, evaluate again (SEED=n, ARGS='
 
 test: setup  ## all tests, in parallel
 	OMP_NUM_THREADS=1 $(VENV)/bin/pytest -n $(WORKERS) $(ARGS)
+
+# The agents that the tests need; `AGENTS=` (all there are) installs the others too, and tests them.
+AGENTS ?= nano-agent mini-swe-agent aider codex opencode pi
+
+test-agents: setup  ## third-party agents in the sandbox: installs them outside HOME (needs npm), then runs them
+	$(VENV)/bin/python scripts/agents.py $(AGENTS)
+	OMP_NUM_THREADS=1 $(VENV)/bin/pytest -m agents tests/agents $(ARGS)
 
 lint: setup  ## ruff and mypy
 	$(VENV)/bin/ruff check src tests
