@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+import trl
 from gateway_kit import TOOLS
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from template_kit import template, tokenizer
+from template_kit import every_family, template, tokenizer
+from transformers import PreTrainedTokenizerFast
 
 from crrl.errors import UsageError
 from crrl.gateway.api import Ask
@@ -28,6 +32,7 @@ THINKING = template("qwen3_training").replace(
 )
 RENDERERS = {name: load_renderer(tokenizer(name), "generic") for name in SOUND}
 RENDERERS["opens in reasoning"] = load_renderer(tokenizer("qwen3", THINKING), "generic")
+EVERY = every_family()
 LOOK = Call("shell", '{"cmd":"ls"}')
 
 
@@ -188,6 +193,19 @@ def test_an_agents_call_ids_never_reach_the_prompt_and_sampled_ones_stay() -> No
     assert '"call_id": "9zG4xQ1aB"' in renderer.tokenizer.decode(bridged)
 
 
+def test_what_a_call_says_does_not_move_the_end_of_its_turn() -> None:
+    renderer = RENDERERS["qwen2_5"]
+    prompt = renderer.prompt([Message("user", "Go.")], TOOLS)
+    spelled = [t for character in "<|im_end|>" for t in renderer.tokenizer.encode(character)]
+    opened, closed = '<tool_call>{"name": "shell", "arguments": {"cmd": "', '"}}</tool_call><|im_end|>'
+    sampled = [*renderer.tokenizer.encode(opened), *spelled, *renderer.tokenizer.encode(closed)]
+    assert "<|im_end|>" in renderer.parse(sampled).calls[0].arguments
+    plain = renderer.assistant(Message("assistant", "", [LOOK]))
+    result = [Message("tool", "x")]
+    tails = [renderer.bridge(prompt, ids, result)[len(prompt) + len(ids) :] for ids in (sampled, plain)]
+    assert tails[0] == tails[1]
+
+
 def sound_mistral() -> str:
     """Its tools before the first user message instead of before the last."""
     return template("mistral_7b_v0_3").replace("user_messages[-1]", "user_messages[0]")
@@ -203,4 +221,32 @@ def test_it_agrees_with_a_hand_coded_family() -> None:
     called = generic.assistant(Message("assistant", "", [LOOK]))
     prompt = family.prompt(messages, TOOLS)
     for appended in ([Message("tool", "a\n")], [Message("user", " b ")], [Message("tool", "a"), Message("user", "b")]):
+        assert generic.bridge(prompt, called, appended) == family.bridge(prompt, called, appended)
+
+
+SHIPPED = Path(trl.__file__).parent / "chat_templates"  # real templates, as models carry them, in the trainer's package
+FAMILY = {
+    "qwen3_instruct_2507": "qwen3-thinking",
+    "qwen3_6": "qwen3.6-thinking",
+    "qwen3_8": "qwen3.8-thinking",
+    "nemotron_3_nano": "nemotron-3-thinking",
+    "llama3_2": "llama-3",
+}
+
+
+@pytest.mark.parametrize("name", FAMILY)
+def test_on_a_models_real_template_it_agrees_with_the_hand_coded_family(name: str) -> None:
+    """Two that know nothing of each other: Jinja through the proof, and the `renderers` package."""
+    source = (SHIPPED / f"{name}.jinja").read_text()
+    bos = "<|begin_of_text|>" if name.startswith("llama") else None
+    own = PreTrainedTokenizerFast(tokenizer_object=EVERY, chat_template=source, bos_token=bos, eos_token="<eos>")
+    generic = load_renderer(own, "generic")
+    family = load_renderer(EVERY, FAMILY[name])
+    messages = [Message("system", "You repair."), Message("user", "Go.")]
+    for tools in (None, TOOLS):
+        assert generic.prompt(messages, tools) == family.prompt(messages, tools)
+    reasoning = "Hm." if generic.opens_in_reasoning else ""
+    prompt, called = family.prompt(messages, TOOLS), generic.assistant(Message("assistant", "", [LOOK], reasoning))
+    assert generic.parse(called, TOOLS) == family.parse(called, TOOLS)
+    for appended in ([Message("tool", "a\n")], [Message("user", "b")]):
         assert generic.bridge(prompt, called, appended) == family.bridge(prompt, called, appended)

@@ -136,9 +136,9 @@ class FamilyRenderer:
             bridged = self._inner.bridge_to_next_turn(self._probe, sampled, shown)
             before = [*self._probe, *sampled]
             if bridged is not None and bridged.token_ids[: len(before)] == before:
-                return prompt_ids + ids + bridged.token_ids[len(before) :]
+                return [*prompt_ids, *ids, *bridged.token_ids[len(before) :]]
         close = [] if closed else self.stop_ids[:1]
-        return prompt_ids + ids + close + self._tail(ids, appended)
+        return [*prompt_ids, *ids, *close, *self._tail(ids, appended)]
 
     def _tail(self, ids: list[int], appended: list[Message]) -> list[int]:
         """What a full render puts behind a short turn's end."""

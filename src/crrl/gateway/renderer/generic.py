@@ -77,7 +77,7 @@ class GenericRenderer:
         results = sum(m.role == "tool" for m in appended)
         calls = self.parse(ids).calls if results else []
         calls += [_CALL] * (results - len(calls))  # a result that nobody asked for is shown like the others
-        return prompt_ids + ids + close + self._tail(calls, appended)
+        return [*prompt_ids, *ids, *close, *self._tail(calls, appended)]
 
     def _tail(self, calls: list[Call], appended: list[Message]) -> list[int]:
         """What the template puts behind the end of a turn, which made these calls."""
