@@ -20,7 +20,7 @@ from crrl.gateway.renderer import load_renderer
 from crrl.gateway.session import SamplingPolicy, Session
 
 RENDERER = load_renderer(make_tokenizer(), "qwen3")
-OPS = ["append", "again", "retry", "drop", "cancel", "rewrite", "edit", "back", "side", "compact", "prompt"]
+OPS = ["append", "again", "retry", "drop", "cancel", "rewrite", "discard", "edit", "back", "side", "compact", "prompt"]
 TITLE = [Message("system", "You are a title generator."), Message("user", "title?")]
 COMPACT = "You are performing a CONTEXT CHECKPOINT COMPACTION."
 
@@ -49,6 +49,7 @@ class TreeAgent:
         self.kinds: dict[int, str] = {}
         self.answers: dict[str, list[tuple[int, int]]] = {}  # request -> (time, version) of what arrived
         self.continued: dict[int, int] = {}  # version -> when the agent first sent it back
+        self.passed: dict[str, int] = {}  # request -> when the agent last went on from it without an answer
         self.time = 0
 
     async def open(self) -> None:
@@ -64,6 +65,9 @@ class TreeAgent:
         messages = [message if version is None else self.noisy(message) for message, version in history]
         tools = TOOLS if kind == "main" else None
         turn = self.session.ask(Ask(messages, tools, retry=how == "retry"))
+        for i, (message, _) in enumerate(history):
+            if message.role != "assistant":
+                self.passed[key(kind, history[:i])] = self.time
         at = 0
         for _, version in history:
             if version is not None:
@@ -81,7 +85,7 @@ class TreeAgent:
         if how in ("drop", "cancel") or not turn.whole:
             return
         turn.delivered = True
-        arrived = self.answers.setdefault(repr((kind, [message for message, _ in history])), [])
+        arrived = self.answers.setdefault(key(kind, history), [])
         if turn.versions[0] not in [version for _, version in arrived]:
             arrived.append((self.time, turn.versions[0]))
         if kind == "main":
@@ -112,6 +116,8 @@ class TreeAgent:
         elif op == "rewrite":  # it goes on from its own version of the answer
             mine = Message("assistant", f"edited {self.edits}")
             self.history = [*self.history, (mine, None), (Message("user", f"next {self.edits}"), None)]
+        elif op == "discard":  # it complains of the answer, which it throws away
+            self.history = [*self.history, (Message("user", f"no {self.edits}"), None)]
         elif op == "edit":  # it changes what it said before
             message = dataclasses.replace(self.history[-1][0], content=f"other {self.edits}")
             self.history = [*self.history[:-1], (message, None)]
@@ -120,16 +126,21 @@ class TreeAgent:
         await self.ask([(self.system, None), *self.history])
 
     def used(self) -> dict[int, list[int]]:
-        """By the rule as documented: what the agent went on from; of other answers to a request the last, unless it
-        went on from another one later."""
+        """By the rule as documented: what the agent went on from, and what it did not turn away from: by asking again,
+        by going on from another answer, or from the request alone."""
         used = {}
-        for answers in self.answers.values():
+        for request, answers in self.answers.items():
             for time, version in answers:
                 again = any(later > time for later, _ in answers)
-                passed_over = any(self.continued.get(other, 0) > time for _, other in answers)
-                if version in self.continued or not (again or passed_over):
+                another = any(self.continued.get(other, 0) > time for _, other in answers)
+                without = self.passed.get(request, 0) > time
+                if version in self.continued or not (again or another or without):
                     used[version] = self.ids[version]
         return used
+
+
+def key(kind: str, history: list[tuple[Message, int | None]]) -> str:
+    return repr((kind, [message for message, _ in history]))
 
 
 def position(ids: list[int], part: list[int], start: int) -> int:

@@ -184,7 +184,7 @@ class Replay:
             await self._drop(one, place)
         elif one.resp == "FAIL-ctx":
             await self._refuse(one)
-        else:  # another's fault, which never reaches a gateway; but the request must be readable
+        elif isinstance(one.resp, str):  # another's fault, which never reaches a gateway; but it must be readable
             self._history(one)
 
     async def _probe(self, one: Recorded) -> None:
@@ -240,6 +240,7 @@ class Replay:
             await _until(lambda: len(self._player.log) > asked or request.done())
             if request.done():
                 raise Broken(f"answered {request.result().status_code}")
+            self._match(self._history(one))
             request.cancel()
             turn = self._handle._session.tree.turns[-1]
             await _until(lambda: not turn.clients)

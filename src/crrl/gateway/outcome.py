@@ -31,12 +31,15 @@ def outcomes(turns: Sequence[Turn]) -> list[Outcome]:
     order = {turn: i for i, turn in enumerate(turns)}
     kinds = kinds_of([(signs, None if before is None else order[before]) for signs, before in known])
     continued: dict[Turn, int] = {}  # -> when the agent first went on from it
-    for i, turn in enumerate(turns):
+    passed: dict[Turn, int] = {}  # -> when the agent last went on from its very request, without it
+    for turn, kind in zip(turns, kinds, strict=True):
+        now = turn.asked[0]
         for before in (turn.parent, *turn.place.spliced):
             if before is not None:
-                continued.setdefault(before, i)
+                continued.setdefault(before, now)
+        passed.update((before, now) for before in turn.place.passed if kinds[order[before]] == kind)
     branches = _branches(turns, kinds, order, continued)
-    deliveries = _deliveries(turns, continued)
+    deliveries = _deliveries(turns, continued, passed)
     return [Outcome(*parts) for parts in zip(kinds, branches, deliveries, strict=True)]
 
 
@@ -53,14 +56,16 @@ def _branches(
     extended: set[tuple[Turn, SampleKind]] = set()  # by which kind of turn
     by_request: dict[bytes, list[Turn]] = {}
     compacted = False  # since the last main turn
-    for i, (turn, kind) in enumerate(zip(turns, kinds, strict=True)):
-        parent = turn.parent
+    for turn, kind in zip(turns, kinds, strict=True):
+        parent, now = turn.parent, turn.asked[0]
         same = by_request.setdefault(turn.request, [])
         opening = (kind, turn.place.signs.opening)
-        if same and continued.get(same[-1], i) >= i:
+        if same and continued.get(same[-1], now) >= now:
             branch = "resampled" if any(t.delivered for t in same) else "retried"
         elif kind == "main" and compacted:
             branch = "compacted"
+        elif any(t.delivered and t.parent is parent and continued.get(t, now) >= now for t in turn.place.passed):
+            branch = "resampled"
         elif parent is not None and kinds[order[parent]] == kind:
             branch = "rewritten" if turn.place.changed or (parent, kind) in extended else ""
         elif opening in openings:
@@ -77,18 +82,16 @@ def _branches(
     return branches
 
 
-def _deliveries(turns: Sequence[Turn], continued: dict[Turn, int]) -> list[Delivery]:
-    """Of several answers to one request, one that the agent never went on from was superseded if it asked again, or
-    if it went on from another, later."""
-    by_request: dict[bytes, list[tuple[int, Turn]]] = {}
-    for i, turn in enumerate(turns):
+def _deliveries(turns: Sequence[Turn], continued: dict[Turn, int], passed: dict[Turn, int]) -> list[Delivery]:
+    """An answer that the agent never went on from was superseded if it then asked the same again, went on from another
+    answer to the same, or went on from the request without it."""
+    by_request: dict[bytes, list[Turn]] = {}
+    for turn in turns:
         if turn.delivered and turn.whole:
-            by_request.setdefault(turn.request, []).append((i, turn))
+            by_request.setdefault(turn.request, []).append(turn)
     result: dict[Turn, Delivery] = {}
     for answers in by_request.values():
-        last = answers[-1][1]
-        for i, turn in answers:
-            others = any(continued.get(other, 0) > i for _, other in answers)
-            used = turn in continued or (turn is last and not others)
-            result[turn] = "delivered" if used else "superseded"
+        for turn in answers:
+            later = [passed.get(turn, 0), *(t for other in answers for t in (other.asked[-1], continued.get(other, 0)))]
+            result[turn] = "superseded" if max(later) > turn.asked[-1] and turn not in continued else "delivered"
     return [result.get(turn, "dropped") for turn in turns]

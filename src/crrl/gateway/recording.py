@@ -120,6 +120,8 @@ def _recorded(line: dict[str, Any]) -> Recorded:
     if isinstance(resp, dict):
         calls = tuple((str(id), str(name), str(arguments)) for id, name, arguments in resp.get("calls") or [])
         resp = Reply(resp.get("text") or "", resp.get("reasoning"), calls)
+    elif isinstance(resp, str) and resp.isdecimal():
+        resp = int(resp)
     elif not isinstance(resp, str | int):
         raise ValueError(f"resp is {type(resp).__name__}")
     return Recorded(

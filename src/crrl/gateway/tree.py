@@ -45,6 +45,7 @@ class Placement:
         parent: the sampled turn whose tokens `prompt_ids` extends.
         spliced: sampled turns behind it in the prompt, which are no ancestors.
         changed: the prompt holds assistant turns that were not sampled here as they stand.
+        passed: turns whose very request the history repeats, and goes on from there without their answer.
         raw: the prompt as it was sent, where it was no messages.
     """
 
@@ -55,6 +56,7 @@ class Placement:
     signs: Signs
     spliced: tuple[Turn, ...] = ()
     changed: bool = False
+    passed: tuple[Turn, ...] = ()
     raw: str | list[int] | None = None
     replay: Turn | None = None
 
@@ -66,7 +68,8 @@ class Placement:
 @dataclass(eq=False)
 class Turn:
     """One generation, from the request on. `choice` is its place among the answers of a request for several;
-    `times` are seconds since the epoch on our side of the wire; `listeners` are woken when there is more."""
+    `times` are seconds since the epoch on our side of the wire; `asked` says when it was asked for, in the tree's own
+    count of requests, once more for each replay; `listeners` are woken when there is more."""
 
     id: str
     place: Placement
@@ -83,6 +86,7 @@ class Turn:
     stopped_by: str = ""  # the stop string that ended it
     reasoning_tokens: int = 0
     delivered: bool = False
+    asked: list[int] = field(default_factory=list)
     listeners: set[asyncio.Event] = field(default_factory=set)
     task: asyncio.Task[None] | None = None
 
@@ -133,19 +137,25 @@ class Tree:
     def __init__(self, renderer: Renderer) -> None:
         self._renderer = renderer
         self.turns: list[Turn] = []
+        self._requests = 0
         self._by_request: dict[bytes, list[Turn]] = {}
+        self._by_history: dict[bytes, list[Turn]] = {}
         self._by_after: dict[bytes, list[Turn]] = {}
         self._by_answer: dict[bytes, list[Turn]] = {}
 
     def place(self, ask: Ask, choice: int = 0) -> Placement:
         """Match a request, for one of the answers it wants."""
+        self._requests += 1
         if ask.prompt is not None:
             return self._place_raw(ask, ask.prompt, choice)
         messages = [self._as_sampled(message) for message in ask.messages]
         digest = start_digest(ask.tools)
         parent: Turn | None = None
         known = 0  # messages up to and with the deepest sampled turn
+        passed: list[Turn] = []
         for i, message in enumerate(messages):
+            if message.role != "assistant":
+                passed += self._by_history.get(digest, ())
             digest = next_digest(digest, message)
             if message.role != "assistant" or not (found := self._by_after.get(digest)):
                 continue
@@ -160,7 +170,7 @@ class Tree:
         prompt_ids, spliced, changed = self._prompt(parent, messages, known, ask)
         for turn in spliced if parent is None else (parent, *spliced):
             turn.delivered = True  # it came back whole, whatever became of the connection
-        return Placement(request, digest, prompt_ids, parent, Signs.of(ask), tuple(spliced), changed)
+        return Placement(request, digest, prompt_ids, parent, Signs.of(ask), tuple(spliced), changed, tuple(passed))
 
     def _asked_before(self, request: bytes, ask: Ask, choice: int) -> Placement | None:
         """The place of an identical request; with the turn that answers this one, if its answer never arrived."""
@@ -171,6 +181,7 @@ class Tree:
         for turn in reversed(mine):
             lost = not turn.delivered and turn.clients == 0
             if (lost or (ask.retry and turn is mine[-1])) and not turn.failed and turn.finish != "cancelled":
+                turn.asked.append(self._requests)
                 return replace(turn.place, replay=turn)
         return same[-1].place
 
@@ -245,8 +256,10 @@ class Tree:
         return self._renderer.tokenizer.encode(prompt[len(shown) :].removeprefix(stop))
 
     def add(self, turn: Turn) -> None:
+        turn.asked.append(self._requests)
         self.turns.append(turn)
         self._by_request.setdefault(turn.request, []).append(turn)
+        self._by_history.setdefault(turn.place.history, []).append(turn)
 
     def complete(self, turn: Turn) -> None:
         """The turn was sampled to its end and parsed: it is known again when it comes back."""

@@ -1,0 +1,141 @@
+"""`crrl gateway`: does an agent work with the gateway, unmodified, and does every token it was given come back?"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from crrl.cli.call import Call, print_json
+from crrl.errors import CrrlError, UsageError, nearest
+
+if TYPE_CHECKING:
+    from crrl.gateway.check import Report
+
+USAGE = """
+crrl gateway check RECORDING.jsonl [--json]
+crrl gateway record OUT.jsonl upstream=URL [command='AGENT ...'] [variant=NAME] [scenario=NAME] [port=N]
+"""
+HELP = """
+check   replays a recording of an agent through the real gateway over an engine that gives the recorded answers.
+        Exit 0 only if every request was answered as expected, and every turn that came back canonically unchanged
+        stands in the prompt as it was sampled.
+record  makes such a recording: a proxy between an agent and a model server (upstream=, with or without /v1; for
+        one's own policy, `crrl serve`). With command= it runs the agent here, unsandboxed, with OPENAI_BASE_URL,
+        ANTHROPIC_BASE_URL and the like set, and ends with it; without, it prints the address to give to an agent
+        and records until Ctrl-C. Keys are not written down; prompts are.
+"""
+VERBS = ("check", "record")
+COLUMNS = ("requests", "accepted", "matched", "re_rendered", "changed", "replayed", "rows", "trained_tokens")
+
+
+def run(call: Call) -> int:
+    verb, name = call.only("check or record", "a recording's name")
+    if verb not in VERBS:
+        raise UsageError(f"crrl gateway does not know '{verb}'.", nearest(verb, VERBS))
+    return _check(call, Path(name)) if verb == "check" else _record(call, Path(name))
+
+
+def _check(call: Call, file: Path) -> int:
+    call.no_settings()
+    if not file.is_file():
+        raise UsageError(f"{file}: there is no such file.", "Give a recording, or make one: crrl gateway record")
+    from crrl.gateway.check import check
+    from crrl.gateway.recording import read
+
+    report = asyncio.run(check(read(file)))
+    if call.json:
+        print_json(_as_json(report))
+    else:
+        _print(report)
+    return 0 if report.passed else 1
+
+
+def _as_json(report: Report) -> dict[str, Any]:
+    sums = {name: report.total(name) for name in (*COLUMNS, "kinds_differ")}
+    sessions = [vars(session) for session in report.sessions]
+    return {**sums, "branches": report.branches, "passed": report.passed, "sessions": sessions}
+
+
+def _print(report: Report) -> None:
+    lines = [("session", *(name.replace("_", " ") for name in COLUMNS), "branches")]
+    for session in report.sessions:
+        numbers = [str(getattr(session, name)) for name in COLUMNS]
+        lines.append((f"{session.variant}/{session.scenario}", *numbers, _counts(session.branches)))
+    lines.append(("all", *(str(report.total(name)) for name in COLUMNS), _counts(report.branches)))
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for name, *numbers, branches in lines:
+        middle = "  ".join(n.rjust(width) for n, width in zip(numbers, widths[1:-1], strict=True))
+        print(f"{name.ljust(widths[0])}  {middle}  {branches}")
+    for session in report.sessions:
+        for problem in session.problems:
+            print(f"FAILED   {session.variant}/{session.scenario}: {problem}")
+        if session.re_rendered:
+            print(f"FAILED   {session.variant}/{session.scenario}: {session.re_rendered} tokens were re-rendered")
+    if report.total("kinds_differ"):
+        print(f"note     {report.total('kinds_differ')} calls are of another kind than the recording says")
+    print("passed" if report.passed else "failed")
+
+
+def _counts(branches: dict[str, int]) -> str:
+    return ", ".join(f"{kind} {n}" for kind, n in branches.items())
+
+
+def _record(call: Call, out: Path) -> int:
+    upstream, command = call.take("upstream"), call.take("command")
+    variant, scenario = call.take("variant") or "agent", call.take("scenario") or "base"
+    port = call.take("port") or "0"
+    call.no_settings()
+    if upstream is None or not upstream.startswith(("http://", "https://")):
+        raise UsageError("crrl gateway record needs upstream=URL, a model server's.", "See: crrl gateway --help")
+    if not port.isdecimal():
+        raise UsageError(f"port={port} is no port.", "Leave it out for any free one.")
+    from crrl.gateway.record import Recorder
+    from crrl.gateway.recording import Writer
+
+    try:
+        writer = Writer(out)
+    except OSError as error:
+        raise CrrlError(f"{out}: {error.strerror}.", "Give the name of a new file in a folder that exists.") from error
+    recorder = Recorder(upstream, writer, variant, scenario)
+    say: Callable[[str], None] = (lambda _: None) if call.json else (lambda text: print(text, flush=True))
+    try:
+        code = asyncio.run(_session(recorder, int(port), command, say))
+    finally:
+        writer.close()
+    if call.json:
+        print_json({"requests": recorder.requests, "recording": str(out), "agent_exit": code})
+    else:
+        print(f"{recorder.requests} requests in {out}. Check them: crrl gateway check {out}")
+    return 0
+
+
+async def _session(recorder: Any, port: int, command: str | None, say: Callable[[str], None]) -> int | None:
+    """Record one agent's run, or until Ctrl-C. Returns the agent's exit code."""
+    async with recorder.serving(port=port) as url:
+        if command is None:
+            say(f"Recording at {url} (for Anthropic's clients: {url.removesuffix('/v1')}). Ctrl-C ends it.")
+            with suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
+            return None
+        process = await asyncio.create_subprocess_exec("bash", "-c", command, env=_environment(url))
+        try:
+            return await process.wait()
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+
+
+def _environment(url: str) -> dict[str, str]:
+    """This process's, with the recorder in the place of the APIs."""
+    addresses = {
+        "OPENAI_BASE_URL": url,
+        "OPENAI_API_BASE": url,
+        "ANTHROPIC_BASE_URL": url.removesuffix("/v1"),
+    }
+    keys = {"OPENAI_API_KEY": "none", "ANTHROPIC_API_KEY": "none"}
+    return {**keys, **os.environ, **addresses}
