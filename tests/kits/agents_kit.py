@@ -76,7 +76,7 @@ REPAIRS = {
         call("file_editor", command="str_replace", path=WHOLE, old_str=OLD, new_str=NEW),
         call("finish", message="Done."),
     ],
-    "swe-agent": [call("bash", command=CAT), call("bash", command=SED), call("submit")],
+    "swe-agent": [call("bash", command=CAT), call("bash", command=SED), call("submit"), call("submit")],
 }
 
 

@@ -181,7 +181,7 @@ def _hydra_form(override: str, maps: tuple[str, ...], named: set[str]) -> str:
     """Hydra adds a new entry of a map only with `++`, a new choice of a group with `+`, and reads quotes and commas in
     values as its own grammar."""
     key, value = _split(override)
-    prefix = "++" if key.startswith(maps) else "+" if key in GROUPS and key not in named else ""
+    prefix = "++" if f"{key}.".startswith(maps) else "+" if key in GROUPS and key not in named else ""
     grammar = value.startswith(("[", "{", "'", '"')) and not value.startswith("{{")  # that is a template
     plain = any(c in value for c in " ()'\",=:${") and not grammar
     escaped = value.replace("\\", "\\\\").replace("'", "\\'")
