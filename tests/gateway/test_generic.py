@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerFast
 from crrl.errors import UsageError
 from crrl.gateway.api import Ask
 from crrl.gateway.canonical import Call, Message
+from crrl.gateway.ledger import template_hash
 from crrl.gateway.renderer import RenderError, load_renderer
 from crrl.gateway.renderer.families import FamilyRenderer
 from crrl.gateway.renderer.generic import GenericRenderer
@@ -166,6 +167,7 @@ def test_text_alone_refuses_tools_in_a_request() -> None:
     ):
         with pytest.raises(RenderError, match="text alone"):
             ask()
+    assert template_hash(renderer) != template_hash(RENDERERS["qwen2_5"])  # runs over it can be replayed
 
 
 def test_a_template_without_a_place_for_later_system_messages_says_so() -> None:

@@ -25,7 +25,7 @@ from crrl.errors import CrrlError
 from crrl.gateway.api import Budget, SessionRecord
 from crrl.gateway.dialects import DIALECTS, chat, common, messages
 from crrl.gateway.renderer import Renderer
-from crrl.gateway.serving import Receive, Scope, Send, count, reply, serve
+from crrl.gateway.serving import Receive, Scope, Send, Whose, count, reply, serve
 from crrl.gateway.session import GRACE_S, SamplingPolicy, Session
 
 _KEY = "crrl-"  # an API key is this and the session's token
@@ -195,19 +195,19 @@ class Gateway:
     async def _asgi(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
-        session, path, status = self._route(scope)
+        whose, path, status = self._route(scope)
         name, method = path.removeprefix("v1/"), scope["method"]
         counting = name == "messages/count_tokens"
         anthropic = counting or any(header == b"anthropic-version" for header, _ in scope["headers"])
         dialect = DIALECTS.get(name) or (messages if anthropic else chat)
-        if session is None and status == 401:
+        if whose is None and status == 401:
             await reply(send, 401, dialect.error(401, "No session has this API key.", "invalid_api_key"))
-        elif session is None:
+        elif whose is None:
             await reply(send, 404, dialect.error(404, "No such session.", "session_not_found"))
         elif path.startswith("v1/") and method == "POST" and name in DIALECTS:
-            await serve(session, name, scope, receive, send)
+            await serve(whose, name, scope, receive, send)
         elif path.startswith("v1/") and method == "POST" and counting:
-            await count(session, scope, receive, send)
+            await count(whose, scope, receive, send)
         elif path.startswith("v1/") and (name in DIALECTS or counting):
             await reply(send, 405, dialect.error(405, "Use POST.", "method_not_allowed"))
         elif path == "v1/models" and method in ("GET", "HEAD"):
@@ -217,19 +217,21 @@ class Gateway:
         else:
             await reply(send, 404, dialect.error(404, f"Unknown path /{path}.", "not_found"))
 
-    def _route(self, scope: Scope) -> tuple[Session | None, str, int]:
+    def _route(self, scope: Scope) -> tuple[Whose | None, str, int]:
         """Whose request it is, its path behind what names the session, and the status if it is nobody's."""
         address, port = scope["server"]
-        path = scope["path"].strip("/")
+        path, status = scope["path"].strip("/"), 404
         if port is None:
-            return self._by_socket.get(address), path, 404
-        if path.startswith("s/"):
+            session = self._by_socket.get(address)
+        elif path.startswith("s/"):
             token, _, path = path[2:].partition("/")
-            return self._by_token.get(token), path, 404
-        return self._by_token.get(_api_key(scope).removeprefix(_KEY)), path, 401
+            session = self._by_token.get(token)
+        else:
+            session, status = self._by_token.get(api_key(scope).removeprefix(_KEY)), 401
+        return None if session is None else lambda _: session, path, status
 
 
-def _api_key(scope: Scope) -> str:
+def api_key(scope: Scope) -> str:
     """As the clients of either API send it."""
     headers = dict(scope["headers"])
     key = headers.get(b"x-api-key") or headers.get(b"authorization", b"").removeprefix(b"Bearer ")

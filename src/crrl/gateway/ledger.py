@@ -27,10 +27,12 @@ _TOOL = {"name": "t", "parameters": {"type": "object", "properties": {"x": {"typ
 
 @lru_cache(maxsize=8)
 def template_hash(renderer: Renderer) -> str:
-    """Of what the renderer makes of a fixed conversation with a tool: tokenizer, chat template and the versions of
-    whatever renders it are all in it."""
-    prompt = renderer.prompt(_PROBE, [{"type": "function", "function": _TOOL}])
-    ids = renderer.bridge(prompt, renderer.assistant(_ANSWER), [Message("tool", "r")])
+    """Of what the renderer makes of a fixed conversation, with a tool where it has tools: tokenizer, chat template and
+    the versions of whatever renders it are all in it."""
+    tools, answer, appended = [{"type": "function", "function": _TOOL}], _ANSWER, Message("tool", "r")
+    if not renderer.tools:
+        tools, answer, appended = [], Message("assistant", "a"), Message("user", "r")
+    ids = renderer.bridge(renderer.prompt(_PROBE, tools), renderer.assistant(answer), [appended])
     return _digest(renderer.key.encode(), array("i", ids).tobytes()).hex()
 
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
+from crrl.gateway.api import Ask
 from crrl.gateway.dialects import DIALECTS, Answer, BadRequest, Dialect, Incoming, messages
 from crrl.gateway.session import EngineFailed, Refused, Session
 from crrl.gateway.tree import Turn
@@ -19,6 +20,7 @@ Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 Headers = tuple[tuple[bytes, bytes], ...]
+Whose = Callable[[Ask], Session]  # the session that a request belongs to
 
 MAX_BODY = 64 * 2**20
 _JSON = (b"content-type", b"application/json")
@@ -30,11 +32,12 @@ class _Gone(Exception):
     """The client left before its request was read."""
 
 
-async def serve(session: Session, path: str, scope: Scope, receive: Receive, send: Send) -> None:
+async def serve(whose: Whose, path: str, scope: Scope, receive: Receive, send: Send) -> None:
     """Answer a request to `path`, one of `DIALECTS`."""
     dialect = DIALECTS[path]
     try:
         incoming = dialect.read(await _body(receive), _headers(scope))
+        session = whose(incoming.ask)
         turns = [session.ask(incoming.ask, choice) for choice in range(incoming.ask.n)]
     except _Gone:
         return
@@ -57,11 +60,11 @@ async def serve(session: Session, path: str, scope: Scope, receive: Receive, sen
         gone.cancel()
 
 
-async def count(session: Session, scope: Scope, receive: Receive, send: Send) -> None:
+async def count(whose: Whose, scope: Scope, receive: Receive, send: Send) -> None:
     """`messages/count_tokens`: how long the prompt would be; nothing is sampled."""
     try:
         incoming = messages.read(await _body(receive), _headers(scope))
-        await reply(send, 200, messages.counted(session.count(incoming.ask)))
+        await reply(send, 200, messages.counted(whose(incoming.ask).count(incoming.ask)))
     except _Gone:
         return
     except BadRequest as bad:

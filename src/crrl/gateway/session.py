@@ -24,6 +24,7 @@ from crrl.gateway.stream import TextStream
 from crrl.gateway.tree import Placement, Tree, Turn
 
 GRACE_S = 10.0
+MAX_TEMPERATURE = 2.0
 HELD_GAP_S = 0.5  # a stream that stands still for longer was held (a weight push), not decoding
 
 
@@ -34,6 +35,7 @@ class SamplingPolicy:
 
     temperature: float = 1.0
     max_tokens: int | None = None  # per turn; None: what is left of the budget
+    as_asked: bool = False  # serving, never training: the agent's temperature where it asks for one
 
 
 class Refused(Exception):
@@ -142,7 +144,7 @@ class Session:
         wanted = cast("int | None", ask.asked.get("max_tokens"))
         limits = [self._left(place.prompt_ids, ask.n - choice), wanted, self.policy.max_tokens]
         params: dict[str, float | int | str | None] = {
-            "temperature": self.temperature,
+            "temperature": self._temperature(ask),
             "max_tokens": min(limit for limit in limits if limit is not None),
         }
         resample = sum(t.request == place.request for t in self.tree.turns)
@@ -154,6 +156,14 @@ class Session:
                 params[f"asked_{name}"] = value
         name = f"{self.id}.{len(self.tree.turns)}"
         return Turn(name, place, choice, params)
+
+    def _temperature(self, ask: Ask) -> float:
+        asked = cast("float | None", ask.asked.get("temperature"))
+        if not self.policy.as_asked or asked is None:
+            return self.temperature
+        if not 0 <= asked <= MAX_TEMPERATURE:
+            raise BadRequest(f"'temperature' must be between 0 and {MAX_TEMPERATURE:g}.", "temperature")
+        return asked
 
     def _left(self, prompt_ids: list[int], turns: int) -> int:
         """Tokens that may still be sampled for this prompt, for which `turns` answers are wanted; at least 1."""
@@ -187,7 +197,7 @@ class Session:
             id=f"{turn.id}~{self._nonce}",
             prompt_ids=turn.prompt_ids,
             max_tokens=cast(int, turn.params["max_tokens"]),
-            temperature=self.temperature,
+            temperature=cast(float, turn.params["temperature"]),
             stop_ids=self.renderer.stop_ids,
             seed=cast(int, turn.params["seed"]),
         )
