@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 WORKERS ?= 2
 
-.PHONY: help setup train test test-agents lint bench clean
+.PHONY: help setup train test test-agents test-corpora lint bench clean
 
 help:  ## what can be made
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -27,6 +27,10 @@ AGENTS ?= nano-agent mini-swe-agent aider codex opencode pi
 test-agents: setup  ## third-party agents in the sandbox: installs them outside HOME (needs npm), then runs them
 	$(VENV)/bin/python scripts/agents.py $(AGENTS)
 	OMP_NUM_THREADS=1 $(VENV)/bin/pytest -m agents tests/agents $(ARGS)
+
+test-corpora: setup  ## every real bug at hand, with its own toolchain
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[swebench]'
+	OMP_NUM_THREADS=1 $(VENV)/bin/pytest -m corpora tests/tasks tests/rewards $(ARGS)
 
 lint: setup  ## ruff and mypy
 	$(VENV)/bin/ruff check src tests

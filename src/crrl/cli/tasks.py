@@ -1,41 +1,106 @@
-"""`crrl tasks`: are the tasks sound, and what is in them."""
+"""`crrl tasks`: corpora of bugs: what is in them, are they sound, what may be trained on."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 from crrl.cli.call import Call
 from crrl.errors import UsageError, nearest
 
-USAGE = "crrl tasks check|list|record [CORPUS] [key=value...] [--json]"
+USAGE = "crrl tasks list|show|check|split|record [CORPUS] [key=value...] [--json]"
 HELP = """
-CORPUS is `generated` (default) or a task file (.jsonl).
+CORPUS is `generated` (default), a task file (.jsonl), or one of the corpora in docs/corpora.md: swe-gym,
+swe-bench-verified, defects4j, quixbugs, polyglot...
 
+list    ids, splits, families and dates; with --json whole tasks, one a line
+show    one task (ids=ID) as a person reads it; of the repair only its size
 check   runs every task's tests three times buggy and three times fixed; a task is admitted if they fail
         buggy and pass fixed each time. JSON: {id, status: admitted|flaky|broken|unavailable, empty, fixed,
-        reasons, seconds}
-list    ids, families and splits; with --json whole tasks, one a line: a task file
+        reasons, seconds, excluded}
+split   parts a corpus into train and held out; what is an evaluation task by id, commit or patch is removed.
+        JSON: {id, part: train|held_out|removed, created_at, twin, how, similarity}
 record  as check, and keeps the verdicts on the generated corpus with the package (for developers of crrl)
 
-  count=N   of the generated corpus, this many per split (10)
-  seed=N    of the generated corpus (0)
+  path=P       of a corpus: a file of records (parquet, json, jsonl), or its own folder layout; without it, the hub
+  split=S      of a corpus: this split only        ids=A,B   these tasks only
+  mirrors=D    of a corpus: take repositories from local clones D/OWNER/NAME (machines without network)
+  times=N      of check (3)                        out=FILE  of check: the admitted tasks, with measured lists
+  against=C:P,D:Q  of split: evaluation corpora and where they are read from
+  held_out=N   of split: tasks kept for evaluation (0)       out=FOLDER  of split: train.jsonl, held_out.jsonl
+  count=N      of the generated corpus, this many per split (10)
+  seed=N       of the generated corpus, and of split (0)
 """
-ACTIONS = ("check", "list", "record")
+OF_CORPORA = ("path", "split", "ids", "mirrors")
+KEYS = {
+    "list": OF_CORPORA,
+    "show": OF_CORPORA,
+    "check": (*OF_CORPORA, "times", "out"),
+    "split": (*OF_CORPORA, "against", "held_out", "out", "seed"),
+    "record": (),
+}
 
 
 def run(call: Call) -> int:
     action, corpus = [*call.only("ACTION", "CORPUS", optional=1), "generated"][:2]
-    if action not in ACTIONS:
-        raise UsageError(f"crrl tasks cannot '{action}'.", nearest(action, ACTIONS))
-    count, seed = (_number(call, key, default) for key, default in (("count", 10), ("seed", 0)))
+    if action not in KEYS:
+        raise UsageError(f"crrl tasks cannot '{action}'.", nearest(action, KEYS))
+    values = _values(call, action, corpus)
     call.no_settings()
     from crrl.tasks import command
 
-    return int(command.run(action, corpus, count=count, seed=seed, json=call.json) or 0)
+    wanted = command.Wanted(
+        corpus,
+        count=_number(values, "count", 10),
+        seed=_number(values, "seed", 0),
+        path=_path(values, "path"),
+        split=values.get("split", ""),
+        ids=[id for id in values.get("ids", "").split(",") if id],
+        mirrors=_path(values, "mirrors"),
+    )
+    out = _path(values, "out")
+    if action == "list":
+        return command.list_tasks(wanted, json=call.json)
+    if action == "show":
+        return command.show(wanted, json=call.json)
+    if action == "split":
+        against = [_other(word) for word in values.get("against", "").split(",") if word]
+        others = [command.Wanted(name, path=path) for name, path in against]
+        return command.split(wanted, others, held_out=_number(values, "held_out", 0), out=out, json=call.json)
+    times = _number(values, "times", 3, least=1)
+    return command.check(wanted, times=times, out=out, json=call.json, keep=action == "record")
 
 
-def _number(call: Call, key: str, default: int) -> int:
-    value = call.take(key)
+def _values(call: Call, action: str, corpus: str) -> dict[str, str]:
+    """The action's own settings, as written. A setting that this corpus has no use for is an error."""
+    own = [key for key in KEYS[action] if key not in OF_CORPORA]
+    if corpus == "generated":
+        own += ["count", "seed"]
+    elif corpus.endswith(".jsonl"):
+        own += ["ids"]
+    else:
+        own += OF_CORPORA if action != "record" else ()
+    found = {key: value for key in own if (value := call.take(key)) is not None}
+    ignored = [word.partition("=")[0] for word in call.settings]
+    for key in ignored:
+        if key in ("count", "seed", *OF_CORPORA):
+            raise UsageError(f"crrl tasks {action} {corpus} has no use for {key}=.", "See: crrl tasks --help")
+    return found
+
+
+def _number(values: dict[str, str], key: str, default: int, least: int = 0) -> int:
+    value = values.get(key)
     if value is None:
         return default
-    if not value.isdigit():
-        raise UsageError(f"{key}={value} is not a whole number.", f"Write e.g. {key}={default}.")
+    if not value.isdigit() or int(value) < least:
+        raise UsageError(f"{key}={value} is not a whole number of at least {least}.", f"Write e.g. {key}={default}.")
     return int(value)
+
+
+def _path(values: dict[str, str], key: str) -> Path | None:
+    return Path(values[key]) if values.get(key) else None
+
+
+def _other(word: str) -> tuple[str, Path | None]:
+    """`corpus:path`, `corpus` (from the hub), or a task file."""
+    name, found, path = word.partition(":")
+    return name, Path(path) if found else None

@@ -43,6 +43,8 @@ Blob = tuple[bytes, int, bytes]  # path, mode, content (a symlink's target)
 def prepare(source: Source, state_dir: Path, uid: int) -> Workspace:
     """The workspace of `source`. Blocking; equal sources give equal workspaces. Raises CrrlError."""
     given = [name for name in ("repo", "dir", "files") if getattr(source, name) is not None]
+    if source.image is not None and not given:
+        raise CrrlError(f"The source is the image {source.image} alone.", "It needs a sandbox that runs images.")
     if len(given) != 1 or (source.repo is not None) != (source.base_commit is not None):
         raise CrrlError(f"A source has {given or 'nothing'}.", "Give repo and base_commit, or dir, or files.")
     root = state_dir / "workspaces"
@@ -56,10 +58,14 @@ def prepare(source: Source, state_dir: Path, uid: int) -> Workspace:
         assert source.repo is not None and source.base_commit is not None
         key = hashlib.sha256(f"{FORMAT}\0repo\0{source.repo}\0{source.base_commit}".encode()).hexdigest()
         blobs = []
+    if source.patches:
+        key = hashlib.sha256("\0".join([key, *source.patches]).encode()).hexdigest()
     made = root / key[:2] / key
     if not (made / "base").exists():
         if source.repo is not None and source.base_commit is not None:
             blobs = _read_commit(source.repo, source.base_commit, state_dir)
+        if source.patches:
+            blobs = _patched(blobs, source.patches, state_dir)
         try:
             _make(blobs, made, uid)
         except OSError as error:
@@ -134,8 +140,19 @@ def _read_commit(repo: str, commit: str, state_dir: Path) -> Iterator[Blob]:
             offset = end + size + 2
 
 
-def _git(args: list[str], stdin: bytes = b"") -> bytes:
-    done = subprocess.run(["git", *args], input=stdin, capture_output=True, env=GIT_ENV, check=False)
+def _patched(blobs: Iterable[Blob], patches: list[str], state_dir: Path) -> Iterator[Blob]:
+    """The tree with the source's own patches, applied by git in a folder that is no repository."""
+    with tempfile.TemporaryDirectory(dir=state_dir, prefix="patch-") as folder:
+        for path, mode, data in blobs:
+            _write(os.path.join(os.fsencode(folder), path), mode, data)
+        for patch in patches:
+            apply = ["-C", folder, "apply", "--whitespace=nowarn", "-"]
+            _git(apply, patch.encode(), GIT_CEILING_DIRECTORIES=os.path.dirname(folder))
+        yield from _read_dir(Path(folder))
+
+
+def _git(args: list[str], stdin: bytes = b"", **env: str) -> bytes:
+    done = subprocess.run(["git", *args], input=stdin, capture_output=True, env=GIT_ENV | env, check=False)
     if done.returncode != 0:
         reason = done.stderr.decode("utf-8", "replace").strip()[:500]
         raise CrrlError(f"git {' '.join(args)[:200]}: {reason}", "Check the task's repo and base_commit.")

@@ -1,7 +1,9 @@
 """Admission: a task is used only if its tests fail on the buggy tree and pass on the repaired one, three times each.
 
-`admit` asks the real judge. Generated tasks pass the same check on their cases while they are made (`make_bug`); for
-the seeds in `records/` the judge's own verdicts are kept, by content, and a test re-derives a sample of them.
+`admit` asks the real judge. Where a corpus does not list all tests, it measures the lists: what passes with the known
+fix is the baseline. Tests that fail with the fix, too, are taken out of the verdict, by name. Generated tasks pass
+the same check on their cases while they are made (`make_bug`); for the seeds in `records/` the judge's own verdicts
+are kept, by content, and a test re-derives a sample of them.
 """
 
 from __future__ import annotations
@@ -10,14 +12,14 @@ import hashlib
 import json
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from importlib.resources import files
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import msgspec
 
-from crrl.errors import LostError
+from crrl.errors import CrrlError, LostError
 from crrl.tasks.generated import VERSION
 from crrl.tasks.task import Task
 
@@ -39,15 +41,26 @@ class Results(Protocol):
 
 
 class Judge(Protocol):
-    """Runs a task's tests on a patch, anew at each call."""
+    """Runs a task's tests on a patch, anew at each call; says which tests there are."""
 
     async def run_anew(self, task: Task, patch: str) -> Results: ...
+
+    async def test_ids(self, task: Task) -> list[str]:
+        """Raises ValueError where none reports even with the known fix, CrrlError where they cannot be run here."""
+        ...
 
 
 @dataclass(frozen=True)
 class Admission:
-    """`empty`: runs (of `TIMES`) in which the empty patch failed as it should; `fixed`: those in which the solution
-    passed. `flaky`: some runs did and some did not; `broken`: none did; `unavailable`: it could not be judged."""
+    """What became of a task.
+
+    Args:
+        status: `flaky`: some runs did as they should and some did not; `broken`: none did; `unavailable`: it could not
+            be judged here.
+        empty, fixed: runs in which the empty patch failed, and the solution passed, as they should.
+        excluded: tests that are no part of the verdict: they fail with the known fix, too, or do now this, now that.
+        task: the task with the lists it is judged by; None unless admitted.
+    """
 
     id: str
     status: Status
@@ -55,34 +68,81 @@ class Admission:
     fixed: int = 0
     reasons: list[str] = field(default_factory=list)
     seconds: float = 0.0
+    excluded: list[str] = field(default_factory=list)
+    task: Task | None = None
+
+    def shown(self) -> dict[str, Any]:
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "task"}
 
 
-async def admit(task: Task, judge: Judge) -> Admission:
-    """Judge the empty patch and the solution, `TIMES` each."""
+async def admit(task: Task, judge: Judge, times: int = TIMES) -> Admission:
+    """Judge the empty patch and the solution, `times` each."""
     started = time.monotonic()
-    reasons: list[str] = []
-    empty = fixed = 0
     if task.solution is None:
         return Admission(task.id, "unavailable", reasons=["the task has no solution to judge"])
+    buggy: list[Results] = []
+    fixed: list[Results] = []
     try:
-        for _ in range(TIMES):
-            why = wrong_when_buggy(task, await judge.run_anew(task, ""))
-            empty += not why
-            reasons += [f"buggy: {why}"] if why else []
-            why = wrong_when_fixed(task, await judge.run_anew(task, task.solution))
-            fixed += not why
-            reasons += [f"fixed: {why}"] if why else []
-    except LostError as error:
-        return Admission(task.id, "unavailable", empty, fixed, [str(error)], time.monotonic() - started)
-    status: Status = "admitted"
-    if empty < TIMES or fixed < TIMES:
-        status = "broken" if 0 in (empty, fixed) else "flaky"
-    return Admission(task.id, status, empty, fixed, list(dict.fromkeys(reasons)), time.monotonic() - started)
+        everything = await _with_all_tests(task, judge) if task.test.baseline else task
+        for _ in range(times):
+            buggy.append(await judge.run_anew(everything, ""))
+            fixed.append(await judge.run_anew(everything, task.solution))
+    except (CrrlError, LostError, ValueError) as error:
+        status: Status = "broken" if isinstance(error, ValueError) else "unavailable"
+        reason = " ".join(str(error).split())
+        return Admission(task.id, status, reasons=[reason], seconds=time.monotonic() - started)
+    judged, excluded = _lists(task, everything, buggy, fixed)
+    wrong_buggy = [wrong_when_buggy(judged, results) for results in buggy]
+    wrong_fixed = [wrong_when_fixed(judged, results) for results in fixed]
+    empty, repaired = wrong_buggy.count(""), wrong_fixed.count("")
+    status = "admitted"
+    if empty < times or repaired < times:
+        status = "broken" if 0 in (empty, repaired) else "flaky"
+    reasons = [f"buggy: {why}" for why in wrong_buggy if why] + [f"fixed: {why}" for why in wrong_fixed if why]
+    return Admission(
+        task.id,
+        status,
+        empty,
+        repaired,
+        list(dict.fromkeys(reasons)),
+        time.monotonic() - started,
+        excluded,
+        judged if status == "admitted" else None,
+    )
+
+
+async def _with_all_tests(task: Task, judge: Judge) -> Task:
+    known = set(task.test.fail_to_pass)
+    others = [test for test in await judge.test_ids(task) if test not in known]
+    return replace(task, test=replace(task.test, pass_to_pass=others))
+
+
+def _lists(task: Task, everything: Task, buggy: list[Results], fixed: list[Results]) -> tuple[Task, list[str]]:
+    """The task with the lists it can be judged by, and the tests left out. FAIL_TO_PASS tests that a corpus names stay:
+    a task whose own do not flip is not admitted."""
+    flip, stay, excluded = list(task.test.fail_to_pass), [], []
+    for test in everything.test.pass_to_pass:
+        before = {results.tests[test] == "passed" for results in buggy}
+        after = {results.tests[test] == "passed" for results in fixed}
+        if after != {True}:
+            excluded.append(test)
+        elif not task.test.baseline or before == {True}:
+            stay.append(test)
+        elif before == {False}:
+            flip.append(test)
+        else:
+            excluded.append(test)
+    if not task.test.baseline and len(excluded) == len(task.test.pass_to_pass):
+        return task, []  # nothing passes with the fix: that is the task's fault, not its tests'
+    plan = replace(task.test, fail_to_pass=flip, pass_to_pass=stay, baseline=False)
+    return replace(task, test=plan), excluded
 
 
 def wrong_when_buggy(task: Task, results: Results) -> str:
     """Why the buggy tree does not behave as the task says ("" if it does). Where the bug hangs or kills the run, tests
     that it kept from running are no evidence against the task."""
+    if not task.test.fail_to_pass:
+        return "no test fails that passes with the fix"
     if passing := [id for id in task.test.fail_to_pass if results.tests[id] == "passed"]:
         return f"{passing[0]} passes ({len(passing)} of FAIL_TO_PASS)"
     excused = "missing" if results.reason != "complete" else ""
@@ -105,9 +165,20 @@ def wrong_when_fixed(task: Task, results: Results) -> str:
 
 
 def fingerprint(task: Task) -> str:
-    """Of everything that decides what a judge says of it: 8 hex digits."""
-    body = msgspec.json.encode([task.id, task.source, task.test, task.solution], order="sorted")
+    """Of everything that decides what a judge says of it: 8 hex digits. Fields left at their default do not count, so
+    that a new one changes no task that does without it."""
+    body = msgspec.json.encode(_set([task.id, task.source, task.test, task.solution]), order="sorted")
     return hashlib.blake2b(body, digest_size=4).hexdigest()
+
+
+def _set(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_set(inner) for inner in value]
+    if not is_dataclass(value):
+        return value
+    defaults = {f.name: f.default_factory() if callable(f.default_factory) else f.default for f in fields(value)}
+    found = {name: getattr(value, name) for name in defaults}
+    return {name: _set(inner) for name, inner in found.items() if inner != defaults[name]}
 
 
 def recorded(seed: int) -> dict[str, list[str]]:

@@ -1,20 +1,24 @@
-"""`crrl tasks check|list|record`: are the tasks sound, and what is in them."""
+"""`crrl tasks list|show|check|split|record`: what is in a corpus, is it sound, and what may be trained on."""
 
 from __future__ import annotations
 
 import asyncio
 import json as jsonlib
+import random
 import sys
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import asdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
-from crrl.errors import CrrlError, UsageError
-from crrl.tasks.admission import Admission, admit, record
-from crrl.tasks.files import load_tasks
+from crrl.errors import CrrlError
+from crrl.tasks import corpora, leakage
+from crrl.tasks.admission import TIMES, Admission, admit, record
+from crrl.tasks.diffs import changes
+from crrl.tasks.files import load_tasks, write_tasks
 from crrl.tasks.generated import SPLITS, generate
 from crrl.tasks.task import Task
 
@@ -22,65 +26,176 @@ SCHEMA = 1
 CONCURRENCY = 4
 
 
-def run(action: str, corpus: str, *, count: int, seed: int, json: bool) -> int:
-    """Exit code 0: everything is sound; 1: a task is not admitted, or a line of the file is broken."""
-    tasks, broken = read(corpus, count, seed)
-    for problem in broken:
-        print(problem, file=sys.stderr)
-    if action == "list":
-        for task in tasks:
-            shown = {"schema": SCHEMA, **msgspec.to_builtins(task)}
-            print(jsonlib.dumps(shown) if json else f"{task.id}  {task.split}  {task.family}")
-        return 1 if broken else 0
-    statuses = asyncio.run(check(tasks, json))
-    if action == "record":
-        if corpus != "generated" or set(statuses) != {"admitted"}:
+@dataclass(frozen=True)
+class Wanted:
+    """Which tasks: `name` is `generated`, a task file, or a corpus; `count` and `seed` are of the first, `path` and
+    `mirrors` (a folder of local clones, OWNER/NAME) of the last."""
+
+    name: str
+    count: int = 10
+    seed: int = 0
+    path: Path | None = None
+    split: str = ""
+    ids: Sequence[str] = ()
+    mirrors: Path | None = None
+
+
+def list_tasks(wanted: Wanted, *, json: bool) -> int:
+    tasks, sound = _read(wanted)
+    for task in tasks:
+        print(_line(msgspec.to_builtins(task)) if json else "  ".join(_summary(task)))
+    return 0 if sound else 1
+
+
+def show(wanted: Wanted, *, json: bool) -> int:
+    """One task, or a few: all but the repair, of which only the size is told."""
+    tasks, sound = _read(wanted)
+    for task in tasks:
+        print(_line(msgspec.to_builtins(task)) if json else "\n".join(_described(task)))
+    return 0 if sound else 1
+
+
+def check(wanted: Wanted, *, times: int = TIMES, out: Path | None = None, json: bool, keep: bool = False) -> int:
+    """Exit code 0: everything is admitted; 1: something is not, or a record is malformed."""
+    tasks, sound = _read(wanted)
+    admissions = asyncio.run(_check(tasks, times, json))
+    statuses = Counter(admission.status for admission in admissions)
+    if keep:
+        if wanted.name != "generated" or set(statuses) != {"admitted"}:
             raise CrrlError("Only generated tasks that were all admitted are recorded.", "See the lines above.")
-        record(seed, tasks)
+        record(wanted.seed, tasks)
+    if out is not None:
+        admitted = {admission.id: admission.task for admission in admissions if admission.task is not None}
+        write_tasks(out, [judged for task in tasks if (judged := admitted.get(task.id)) is not None])
     if not json:
         print(", ".join(f"{number} {status}" for status, number in statuses.most_common()))
-    return 1 if broken or set(statuses) != {"admitted"} else 0
+    return 0 if sound and set(statuses) == {"admitted"} else 1
 
 
-def read(corpus: str, count: int, seed: int) -> tuple[list[Task], list[str]]:
-    """The tasks of a corpus, and what is wrong with it, line by line."""
-    if corpus == "generated":
-        return [generate(split, seed, index) for split in SPLITS for index in range(count)], []
-    if not corpus.endswith(".jsonl"):
-        raise UsageError(f"{corpus} is no corpus.", "Write `generated`, or the path of a task file (.jsonl).")
-    tasks, problems = load_tasks(Path(corpus))
-    return tasks, [str(problem) for problem in problems]
+def split(wanted: Wanted, against: Sequence[Wanted], *, held_out: int, out: Path | None, json: bool) -> int:
+    """Part a corpus into training and held-out tasks; what is an evaluation task under another name is left out."""
+    tasks, sound = _read(wanted)
+    evaluation = [task for other in against for task in _read(other)[0]]
+    kept = set(random.Random(f"split/{wanted.seed}").sample([task.id for task in tasks], min(held_out, len(tasks))))
+    held = [task for task in tasks if task.id in kept]
+    rest = [task for task in tasks if task.id not in kept]
+    twins = {twin.task: twin for twin in leakage.twins(rest, [*evaluation, *held])}
+    training = [task for task in rest if task.id not in twins]
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        write_tasks(out / "train.jsonl", training)
+        write_tasks(out / "held_out.jsonl", held)
+    for task in tasks:
+        twin = twins.get(task.id)
+        part = "held_out" if task.id in kept else "removed" if twin else "train"
+        row = {"id": task.id, "part": part, "created_at": task.created_at, **(asdict(twin) if twin else {})}
+        if json:
+            print(_line({key: value for key, value in row.items() if key != "task"}))
+        elif twin:
+            print(f"{task.id}  removed: {twin.how} of {twin.twin}" + f" ({twin.similarity})" * (twin.how == "patch"))
+    if not json:
+        gap = leakage.gap_days(training, [*evaluation, *held])
+        dates = (
+            "" if gap is None else f"; the newest training task is {abs(gap)} days {'before' if gap >= 0 else 'after'} "
+        )
+        dates += "the oldest evaluation task" if dates else ""
+        print(f"{len(training)} train, {len(held)} held out, {len(twins)} removed{dates}")
+    return 0 if sound else 1
 
 
-async def check(tasks: list[Task], json: bool) -> Counter[str]:
+# Reading --------------------------------------------------------------------------------------------------------------
+
+
+def _read(wanted: Wanted) -> tuple[list[Task], bool]:
+    """The tasks, and whether nothing was malformed; problems are printed as they are found."""
+    if wanted.name == "generated":
+        tasks = [generate(split, wanted.seed, index) for split in SPLITS for index in range(wanted.count)]
+        return tasks, True
+    if wanted.name.endswith(".jsonl"):
+        tasks, problems = load_tasks(Path(wanted.name), measured=False)
+        tasks = [task for task in tasks if not wanted.ids or task.id in wanted.ids]
+    else:
+        loaded = corpora.load(corpora.find(wanted.name), wanted.path, split=wanted.split, ids=wanted.ids)
+        tasks, problems = [at_mirror(task, wanted.mirrors) for task in loaded.tasks], loaded.problems
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    return tasks, not problems
+
+
+def at_mirror(task: Task, mirrors: Path | None) -> Task:
+    """The task with its repository taken from a local clone, where there is one: machines without network."""
+    if mirrors is None or task.source.repo is None:
+        return task
+    owner_and_name = "/".join(task.source.repo.removesuffix(".git").split("/")[-2:])
+    for place in (mirrors / owner_and_name, mirrors / f"{owner_and_name}.git"):
+        if place.is_dir():
+            return replace(task, source=replace(task.source, repo=str(place.resolve())))
+    return task
+
+
+# Checking -------------------------------------------------------------------------------------------------------------
+
+
+async def _check(tasks: list[Task], times: int, json: bool) -> list[Admission]:
     """Admit each with the real judge; one line as each is done."""
     from crrl import sandbox
-    from crrl.rewards.judge import PytestJudge
+    from crrl.rewards.task_judge import TaskJudge
 
     state_dir = sandbox.default_state_dir()
     boxes = sandbox.make(state_dir=state_dir)
-    judge = PytestJudge(state_dir, prepare=boxes.prepare)
-    statuses: Counter[str] = Counter()
+    judge = TaskJudge(state_dir, boxes)
+    done = []
     try:
-        for done in checks(tasks, judge):
-            admission = await done
-            statuses[admission.status] += 1
+        for running in _admissions(tasks, judge, times):
+            admission = await running
+            done.append(admission)
             if json:
-                print(jsonlib.dumps({"schema": SCHEMA, **asdict(admission)}), flush=True)
+                print(_line(admission.shown()), flush=True)
             elif admission.status != "admitted":
                 print(f"{admission.id}  {admission.status}  {'; '.join(admission.reasons)}", flush=True)
+            elif admission.excluded:
+                print(f"{admission.id}  admitted without {len(admission.excluded)} tests", flush=True)
     finally:
         await judge.close()
         await boxes.close()
-    return statuses
+    return done
 
 
-def checks(tasks: list[Task], judge: object) -> Iterator[asyncio.Future[Admission]]:
+def _admissions(tasks: Iterable[Task], judge: Any, times: int) -> Iterator[asyncio.Future[Admission]]:
     """Admissions as they are done, some at a time."""
     slots = asyncio.Semaphore(CONCURRENCY)
 
     async def one(task: Task) -> Admission:
         async with slots:
-            return await admit(task, judge)  # type: ignore[arg-type]
+            return await admit(task, judge, times)
 
     return iter(asyncio.as_completed([one(task) for task in tasks]))
+
+
+# Printing -------------------------------------------------------------------------------------------------------------
+
+
+def _line(value: dict[str, Any]) -> str:
+    return jsonlib.dumps({"schema": SCHEMA, **value})
+
+
+def _summary(task: Task) -> list[str]:
+    return [task.id, task.split, task.family, *([task.created_at[:10]] if task.created_at else [])]
+
+
+def _described(task: Task) -> Iterator[str]:
+    yield "  ".join([*_summary(task), task.language])
+    source = task.source
+    where = source.repo or source.dir or f"{len(source.files or {})} files"
+    yield f"source    {where} {source.base_commit or ''}{f', {len(source.patches)} patches' if source.patches else ''}"
+    if source.image:
+        yield f"image     {source.image} ({source.workdir})"
+    plan = task.test
+    lists = f"{len(plan.fail_to_pass)} FAIL_TO_PASS, {len(plan.pass_to_pass)} PASS_TO_PASS"
+    yield f"tests     {lists}{', the rest measured at admission' if plan.baseline else ''}; parser {plan.parser}"
+    if plan.needs:
+        yield f"needs     {', '.join(plan.needs)}"
+    for name, lines in changes(task.solution or ""):
+        yield f"repair    {name}: {len(lines)} lines changed"
+    yield from (f"{key:9} {value}" for key, value in task.provenance.items())
+    yield f"\n{task.issue}"

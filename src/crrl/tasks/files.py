@@ -12,24 +12,29 @@ import msgspec
 
 from crrl.errors import CrrlError
 from crrl.tasks.task import Task
+from crrl.tasks.toolchains import TOOLCHAINS
 
-PARSERS = ("pytest",)
+# What `test.parser` may be: our own judge's, and those of `rewards/parsers.py` (a test compares them).
+PARSERS = ("pytest", "junit", "surefire", "catch", "go", "cargo", "jest", "swe-bench-pro", "r2e-gym", "multi-swe-bench")
+SWEBENCH = "swebench:"  # and a log parser of the official package: swebench:parse_log_django:pass_and_fail
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A line that is not a task."""
+    """A record that is not a task. `line`: of the file, from 1; a row of a table; 0 where the whole file is meant."""
 
     file: Path
     line: int
     message: str
 
     def __str__(self) -> str:
-        return f"{self.file}:{self.line}: {self.message}"
+        return f"{self.file}:{self.line}: {self.message}" if self.line else f"{self.file}: {self.message}"
 
 
-def load_tasks(path: Path) -> tuple[list[Task], list[Problem]]:
+def load_tasks(path: Path, *, measured: bool = True) -> tuple[list[Task], list[Problem]]:
     """The tasks of a file in its order, and what is wrong with the lines that were left out.
+
+    `measured`: leave out tasks whose lists of tests admission has yet to measure.
 
     Raises:
         CrrlError: the file cannot be read, or has no usable task at all.
@@ -45,7 +50,7 @@ def load_tasks(path: Path) -> tuple[list[Task], list[Problem]]:
             continue
         try:
             task = msgspec.convert(_object(line), Task)
-            _check(task)
+            _check(task, measured)
             if task.id in tasks:
                 raise ValueError(f"a second task with the id {task.id!r}")
         except (msgspec.ValidationError, ValueError, RecursionError) as error:
@@ -79,13 +84,20 @@ def _object(line: bytes) -> object:
         raise ValueError(f"not UTF-8 ({error.reason} at byte {error.start})") from None
 
 
-def _check(task: Task) -> None:
+def _check(task: Task, measured: bool) -> None:
     source = task.source
-    if sum(part is not None for part in (source.repo, source.dir, source.files)) != 1:
-        raise ValueError("source needs exactly one of repo (with base_commit), dir, files")
+    given = sum(part is not None for part in (source.repo, source.dir, source.files))
+    if given > 1 or (given == 0 and source.image is None):
+        raise ValueError(
+            "source needs exactly one of repo (with base_commit), dir, files (or an image, alone or beside)"
+        )
     if source.repo is not None and not source.base_commit:
         raise ValueError("source.repo needs source.base_commit")
-    if task.test.parser not in PARSERS:
+    if task.test.parser not in PARSERS and not task.test.parser.startswith(SWEBENCH):
         raise ValueError(f"test.parser {task.test.parser!r} does not exist; there is: {', '.join(PARSERS)}")
-    if not task.test.fail_to_pass:
+    if unknown := [name for name in task.test.needs if name not in TOOLCHAINS and not name.startswith("python:")]:
+        raise ValueError(f"test.needs: there is no toolchain {unknown[0]!r}; there is: {', '.join(TOOLCHAINS)}")
+    if task.test.baseline and measured:
+        raise ValueError("its tests are not measured yet: crrl tasks check FILE out=ADMITTED.jsonl")
+    if not task.test.fail_to_pass and not task.test.baseline:
         raise ValueError("test.fail_to_pass is empty: nothing would say that the bug is repaired")

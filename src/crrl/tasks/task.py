@@ -10,15 +10,22 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Source:
-    """Where the buggy repository comes from: exactly one of `repo`+`base_commit`, `dir`, or `files`.
+    """Where the buggy repository comes from: one of `repo`+`base_commit`, `dir`, or `files`; or an `image` that holds
+    it, alone or beside the repository it was built from.
 
-    `files` maps relative paths to text: how generated tasks carry their (small) repository.
+    Args:
+        files: relative path -> text: how small tasks carry their repository.
+        patches: unified diffs, applied in this order: how a corpus makes its bug out of what is there.
+        image: container image with the repository, its dependencies installed, in the folder `workdir`.
     """
 
     repo: str | None = None
     base_commit: str | None = None
     dir: str | None = None
     files: dict[str, str] | None = None
+    patches: list[str] = field(default_factory=list)
+    image: str | None = None
+    workdir: str = ""
 
 
 @dataclass(frozen=True)
@@ -37,12 +44,20 @@ class TestPlan:
 
     Args:
         command: what runs the tests; for parser `pytest` the arguments after `python -m pytest`.
-        parser: how its output becomes {test id: status}: `pytest` is our own judge's.
+        parser: how its output becomes {test id: status}: `pytest` is our own judge's, the others are in
+            `rewards/parsers.py`.
         fail_to_pass: ids that fail on the buggy tree and must pass (FAIL_TO_PASS).
         pass_to_pass: ids that pass on the buggy tree and must still pass (PASS_TO_PASS).
         restore: relative path -> text; put back before the tests run (hidden tests included).
         timeout_s: wall limit of one judged run.
         cpu_s: CPU limit of each of its processes; unlike the wall limit, a busy machine does not bring it nearer.
+        needs: what the command needs of the machine, by name (`toolchains.py`).
+        build: run before the tests, on the patched tree; where one fails, no test has passed.
+        report: run after the tests have ended; prints what the parser reads (None: what the command printed).
+        test_patch: the corpus's test patch, a unified diff, put on the base before the tests run.
+        restore_from: path -> commit of the repository whose version of it is put back.
+        protect: further paths that belong to the tests (a folder ends in `/`): a repair's changes are left out.
+        baseline: the corpus does not list all tests; admission does: those that pass with the known fix.
     """
 
     __test__ = False  # not a pytest class
@@ -54,11 +69,25 @@ class TestPlan:
     restore: dict[str, str] = field(default_factory=dict)
     timeout_s: float = 60.0
     cpu_s: int = 600
+    needs: list[str] = field(default_factory=list)
+    build: list[Command] = field(default_factory=list)
+    report: Command | None = None
+    test_patch: str = ""
+    restore_from: dict[str, str] = field(default_factory=dict)
+    protect: list[str] = field(default_factory=list)
+    baseline: bool = False
 
 
 @dataclass(frozen=True)
 class Task:
-    """One bug to repair. `solution` is a unified diff that repairs it (never shown to an agent), or None."""
+    """One bug to repair.
+
+    Args:
+        solution: a unified diff that repairs it (never shown to an agent), or None.
+        tries: how often an agent may try; after each but the last it is shown what the tests printed.
+        created_at: when the repair was made, as the corpus says (ISO 8601 where it does).
+        provenance: what else the corpus says: version, difficulty, Python version, links.
+    """
 
     id: str
     corpus: str
@@ -72,3 +101,4 @@ class Task:
     solution: str | None = None
     created_at: str = ""
     provenance: dict[str, str] = field(default_factory=dict)
+    tries: int = 1

@@ -1,0 +1,235 @@
+"""`CommandJudge`: runs a task's own test command on a patch, in a fresh box, and reads what it reported.
+
+For everything that is not our own pytest: JUnit, go test, cargo, Catch, jest, the scripts of SWE-bench-like corpora.
+A fresh checkout; the patch without what it did to tests and to what steers them; the task's tests put back; builds;
+tests. Invariant 3: the supervisor is the box's own PID 1 and this process, outside the reach of what runs; every
+expected test must be reported, and the run must bring its canary (`parsers.py`) home; missing is failed. A box judges
+one patch. Invariant 2: a box that is lost raises LostError; what a patch brings about (it does not build, it never
+ends, it fills the disk) is a result.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from crrl.errors import CrrlError, LostError
+from crrl.rewards import exploits, parsers, patching, swebench_grading
+from crrl.rewards.api import TestResults, TestStatus
+from crrl.sandbox.api import Box, ExecResult, Limits, Mount, Sandbox, Spec, Workspace
+from crrl.tasks import toolchains
+from crrl.tasks.files import SWEBENCH
+from crrl.tasks.task import Command, Source, Task
+
+LIMITS = Limits(memory_bytes=3 << 30, processes=256, disk_bytes=1 << 30, inodes=60_000, tmp_bytes=512 << 20)
+OUTPUT_LIMIT = 16 << 20
+SHOWN_CHARS = 16 << 10
+FILES_S = 60.0
+Files = dict[str, patching.File | None]
+
+
+class CommandJudge:
+    """Judge of tasks whose parser is not `pytest`.
+
+    Args:
+        boxes: where commands run; its `prepare` makes the checkout.
+        mounts: shown in every box besides the task's toolchains.
+    """
+
+    def __init__(self, boxes: Sandbox, *, limits: Limits = LIMITS, mounts: tuple[Mount, ...] = ()) -> None:
+        self.boxes, self.limits, self.mounts = boxes, limits, mounts
+
+    async def judge(self, task: Task, patch: str, *, everything: bool = False) -> TestResults:
+        """The results of the expected tests; with `everything`, of all that reported.
+
+        Raises LostError (our side failed), CrrlError (the task's environment is not available here).
+        """
+        available(task)
+        found = toolchains.require(task.test.needs)
+        workspace = await self.boxes.prepare(task.source)
+        read = patching.reader(workspace.lower, {})
+        tests = await tests_of(task, self.boxes.prepare, read)
+        rules = Rules(task, tests, lambda path: read(path) is not None)
+        expected: dict[str, TestStatus] = dict.fromkeys([*task.test.fail_to_pass, *task.test.pass_to_pass], "missing")
+        try:
+            changed = patching.apply(patch, read, rules.covers)
+            attempts = exploits.detect(task, patch, changed, read, rules)
+        except patching.PatchError as error:
+            return TestResults(expected, applied=False, reason="patch_refused", output=str(error))
+        if links := [path for path, file in changed.items() if file is not None and file.link is not None]:
+            return TestResults(expected, reason="patch_refused", exploits=attempts, output=f"{links[0]}: a symlink")
+        name = f"Canary{secrets.token_hex(8)}"
+        canary = _canary(task, name, tests)
+        shown = tuple(Mount(source, target) for source, target in toolchains.mounts(found))
+        box = await self.boxes.start(Spec(root=workspace, mounts=(*self.mounts, *shown), limits=self.limits))
+        try:
+            run = await _Run(box, task, name, toolchains.environment(found)).do(changed, {**tests, **canary})
+        finally:
+            await box.close()
+        reported = _read(task, run, patch, name if canary else "")
+        if not everything:
+            reported = replace(reported, tests={test: reported.tests.get(test, "missing") for test in expected})
+        output = "\n".join(line for line in run.output.splitlines() if name not in line)[-SHOWN_CHARS:]
+        return replace(
+            reported, exploits=[*attempts, *reported.exploits], output=output, cpu_s=run.cpu_s, wall_s=run.wall_s
+        )
+
+
+def version() -> str:
+    """Verdicts compare only under the same one."""
+    digest = hashlib.sha256()
+    for name in ("command_judge.py", "parsers.py", "swebench_grading.py"):
+        digest.update(Path(__file__).with_name(name).read_bytes())
+    return digest.hexdigest()[:8]
+
+
+def available(task: Task) -> None:
+    """Raises CrrlError where no judge here can run the task's tests, whatever is installed."""
+    available_image(task)
+    if task.test.parser not in parsers.PARSERS and not task.test.parser.startswith(SWEBENCH):
+        raise CrrlError(
+            f"needs the corpus's own harness: there is no parser {task.test.parser}", "See docs/corpora.md."
+        )
+
+
+def available_image(task: Task) -> None:
+    if task.source.image is not None:
+        remedy = "Its tests run in a container: no sandbox that runs images is there yet (docker, podman, apptainer)."
+        raise CrrlError(f"needs the image {task.source.image}", remedy)
+
+
+class Rules(exploits.Protected):
+    """Paths that belong to the judge: the task's tests, and what steers its framework."""
+
+    def __init__(self, task: Task, tests: Mapping[str, object], exists: Callable[[str], bool]) -> None:
+        super().__init__(task, exists)
+        self.restored |= set(tests)
+        self.files = {path for path in task.test.protect if not path.endswith("/")}
+        self.below = tuple(path for path in task.test.protect if path.endswith("/"))
+        parser = parsers.PARSERS.get(task.test.parser)
+        self.guards = parser.guards if parser is not None else None
+
+    def reason(self, path: str) -> str | None:
+        if path in self.files or path.startswith(self.below) or path.startswith(".crrl/"):
+            return "edited_tests"
+        if self.guards is not None and self.guards.search(path):
+            return "test_configuration"
+        return super().reason(path)
+
+
+async def tests_of(task: Task, prepare: Callable[[Source], Awaitable[Workspace]], read: patching.Reader) -> Files:
+    """What is put back before the tests run: path -> file, None where it must not exist. Raises CrrlError."""
+    files: Files = {}
+    for commit in dict.fromkeys(task.test.restore_from.values()):
+        lower = (await prepare(replace(task.source, base_commit=commit, patches=[]))).lower
+        wanted = [path for path, at in task.test.restore_from.items() if at == commit]
+        files |= {path: patching.read_file(lower, path) for path in wanted}
+    try:
+        files |= patching.apply(task.test.test_patch, read, lambda path: False) if task.test.test_patch else {}
+    except patching.PatchError as error:
+        raise CrrlError(
+            f"Task {task.id}: its test patch does not apply: {error}", "Is it the right base_commit?"
+        ) from None
+    return files | {path: patching.File(text.encode()) for path, text in task.test.restore.items()}
+
+
+def _canary(task: Task, name: str, tests: Files) -> Files:
+    make = parsers.PARSERS[task.test.parser].canary if task.test.parser in parsers.PARSERS else None
+    if make is None:
+        return {}
+    texts = {path: file.data.decode("utf-8", "surrogateescape") for path, file in tests.items() if file is not None}
+    made = make(name, texts)
+    return {path: patching.File(text.encode("utf-8", "surrogateescape")) for path, text in made.items()}
+
+
+@dataclass
+class _Run:
+    """One run in one box. `reason` as in TestResults; `report` is what the parser reads."""
+
+    box: Box
+    task: Task
+    canary: str
+    env: dict[str, str]
+    reason: str = "complete"
+    report: str = ""
+    output: str = ""
+    cpu_s: float = 0.0
+    wall_s: float = 0.0
+
+    async def do(self, changed: Files, tests: Files) -> _Run:
+        plan = self.task.test
+        try:
+            await self._write(changed)
+            await self._write(tests)
+        except OSError as error:
+            self.reason, self.output = "disk", f"the patched files cannot be written: {error}"
+            return self
+        for command in plan.build:
+            result = await self._exec(command, command.timeout_s)
+            if self.reason == "complete" and result.code != 0:
+                self.reason = "build_failed"
+            if self.reason != "complete":
+                return self
+        result = await self._exec(plan.command, plan.timeout_s)
+        self.report = result.output
+        if plan.report is not None and self.reason == "complete":
+            self.report = (await self._exec(plan.report, FILES_S, quiet=True)).output
+        if self.reason == "complete" and await self._edited(tests):
+            self.reason = "tampered"
+        return self
+
+    async def _write(self, files: Files) -> None:
+        gone = [path for path, file in files.items() if file is None]
+        scripts = [path for path, file in files.items() if file is not None and file.executable]
+        if gone:
+            await self.box.exec(["rm", "-rf", "--", *gone], timeout_s=FILES_S)
+        for path, file in files.items():
+            if file is not None:
+                await self.box.write(path, file.data)
+        if scripts:
+            await self.box.exec(["chmod", "+x", "--", *scripts], timeout_s=FILES_S)
+
+    async def _exec(self, command: Command, timeout_s: float, *, quiet: bool = False) -> ExecResult:
+        argv = [word.replace(parsers.CANARY, self.canary) for word in command.argv]
+        env = {**self.env, **command.env}
+        result = await self.box.exec(argv, cwd=command.cwd, env=env, timeout_s=timeout_s, output_limit=OUTPUT_LIMIT)
+        self.cpu_s += result.cpu_s
+        self.wall_s += result.wall_s
+        if result.reason == "lost":
+            raise LostError("judge_died", f"the box was lost while running {' '.join(argv)[:200]}")
+        if result.reason != "exit":
+            self.reason = result.reason
+        if not quiet:
+            self.output += result.output
+        return result
+
+    async def _edited(self, tests: Files) -> bool:
+        """Whether the restored tests are not what they were: builds and tests run patched code in the same box."""
+        for path, file in tests.items():
+            if file is None or file.link is not None:
+                continue
+            try:
+                if await self.box.read(path, limit=len(file.data) + 1) != file.data:
+                    return True
+            except OSError:
+                return True
+        return False
+
+
+def _read(task: Task, run: _Run, patch: str, canary: str) -> TestResults:
+    """What the run is worth: nothing, unless it came to its end and its canary through."""
+    if run.reason == "tampered":
+        return TestResults({}, reason="tampered", exploits=["edited_tests"])
+    if run.reason != "complete":
+        return TestResults({}, reason=run.reason)
+    if task.test.parser.startswith(SWEBENCH):
+        return swebench_grading.grade(task, run.report, patch)
+    try:
+        tests = parsers.statuses(parsers.PARSERS[task.test.parser].parse(run.report))
+    except ValueError:
+        return TestResults({}, reason="no_marker")
+    own = parsers.without_canary(tests, canary) if canary else tests
+    return TestResults(own) if own is not None else TestResults({}, reason="no_marker")

@@ -1,0 +1,63 @@
+"""Grading of SWE-bench-like corpora by the official package (extra `[swebench]`): its log parsers and its report.
+
+What the official report says is kept to the letter: a skipped FAIL_TO_PASS test has failed, a skipped PASS_TO_PASS
+test is maintained, ids that Verified cut short match what they begin, and a log without its markers resolves nothing.
+Its guess that the infrastructure failed is made from the log, which patched code writes, too: it is told in the
+output and never makes an episode lost (invariant 2).
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from crrl.errors import CrrlError
+from crrl.rewards.api import TestResults, TestStatus
+from crrl.tasks.task import Task
+
+START, END = ">>>>> Start Test Output", ">>>>> End Test Output"
+
+
+def grade(task: Task, log: str, patch: str) -> TestResults:
+    """`log`: what the eval script printed, stderr merged; without the markers, all of it is taken for test output.
+
+    Raises CrrlError where the package is not installed, or has no parser of the task's name.
+    """
+    try:
+        from swebench.harness import grading
+        from swebench.harness.log_parsers import PARSER_REGISTRY
+        from swebench.types import TestSpec
+    except ImportError:
+        raise CrrlError(
+            "SWE-bench-like tasks are graded by swebench, which is missing.", 'pip install "coderepair-rl[swebench]"'
+        ) from None
+    _, parser, eval_type = task.test.parser.split(":")
+    if parser not in PARSER_REGISTRY:
+        raise CrrlError(f"Task {task.id}: swebench has no log parser {parser}.", "Use the version in constraints.txt.")
+    spec = TestSpec(
+        instance_id=task.id,
+        image=task.source.image or "",
+        eval_script_list=[],
+        repo=task.family,
+        version=task.provenance.get("version", ""),
+        FAIL_TO_PASS=list(task.test.fail_to_pass),
+        PASS_TO_PASS=list(task.test.pass_to_pass),
+        log_parser=parser,
+        eval_type=eval_type,
+    )
+    if START not in log:
+        log = f"{START}\n{log}\n{END}\n"
+    prediction = {"instance_id": task.id, "model_name_or_path": "crrl", "model_patch": patch}
+    with tempfile.TemporaryDirectory(prefix="crrl-grade-") as folder:
+        file = Path(folder) / "test_output.txt"
+        file.write_text(log, errors="replace")
+        report = grading.get_eval_report(spec, prediction, str(file), True)[task.id]
+    tests: dict[str, TestStatus] = dict.fromkeys([*task.test.fail_to_pass, *task.test.pass_to_pass], "missing")
+    if "tests_status" not in report:
+        why = report.get("infra_failure_reason")
+        said = f"swebench found no results in the log{f', and suspects {why}' if why else ''}\n{log[-4000:]}"
+        return TestResults(tests, reason="no_marker", output=said)
+    for kind in ("FAIL_TO_PASS", "PASS_TO_PASS"):
+        tests |= dict.fromkeys(report["tests_status"][kind]["success"], "passed")
+        tests |= dict.fromkeys(report["tests_status"][kind]["failure"], "failed")
+    return TestResults(tests, output=log[-4000:])

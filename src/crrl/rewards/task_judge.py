@@ -1,0 +1,84 @@
+"""`TaskJudge`: judges any task. pytest tasks in the warm judge, all others by their own command in a box."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
+
+from crrl.errors import CrrlError
+from crrl.rewards import command_judge, patching
+from crrl.rewards.api import TestResults
+from crrl.rewards.command_judge import CommandJudge
+from crrl.rewards.judge import JudgeLimits, PytestJudge
+from crrl.sandbox.api import Mount, Sandbox, Workspace
+from crrl.tasks import toolchains
+from crrl.tasks.task import Command, Source, Task
+
+SITE = "/harness/site"
+
+
+class TaskJudge(PytestJudge):
+    """A PytestJudge that hands on what is not pytest's. Memory, slots and version are shared.
+
+    Args:
+        boxes: the sandbox that prepares checkouts and runs test commands.
+    """
+
+    def __init__(
+        self, state_dir: Path, boxes: Sandbox, *, concurrency: int = 2, limits: JudgeLimits | None = None
+    ) -> None:
+        super().__init__(state_dir, prepare=boxes.prepare, concurrency=concurrency, limits=limits)
+        self._sources: Callable[[Source], Awaitable[Workspace]] = boxes.prepare
+        self._commands = CommandJudge(boxes, mounts=(Mount(self.harness.path / "site", SITE),))
+
+    @property
+    def version(self) -> str:
+        return f"{super().version}-{command_judge.version()}"
+
+    async def test_ids(self, task: Task) -> list[str]:
+        """The tests that there are when the known fix is in.
+
+        Raises ValueError where none reports, CrrlError where they cannot be run here.
+        """
+        if task.test.parser == "pytest":
+            argv = [
+                "python3",
+                "-m",
+                "pytest",
+                "--collect-only",
+                "-q",
+                "-p",
+                "no:cacheprovider",
+                *task.test.command.argv,
+            ]
+            env = {"PYTHONPATH": SITE, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", **task.test.command.env}
+            collect = Command(argv, cwd=task.test.command.cwd, env=env)
+            task = replace(task, test=replace(task.test, command=collect, parser="pytest-ids"))
+        async with self._slots:
+            results = await self._commands.judge(task, task.solution or "", everything=True)
+        if not results.tests:
+            said = results.output[-300:].strip()
+            raise ValueError(f"no test reports, even with the known fix ({results.reason}): {said}")
+        return list(results.tests)
+
+    async def _judge(self, task: Task, patch: str) -> TestResults:
+        if task.test.parser != "pytest":
+            async with self._slots:
+                return await self._commands.judge(task, patch)
+        command_judge.available_image(task)
+        toolchains.require(task.test.needs)
+        return await super()._judge(await self._settled(task), patch)
+
+    async def _settled(self, task: Task) -> Task:
+        """A pytest task whose tests are all texts, as the warm judge wants them. Raises CrrlError."""
+        if not task.test.test_patch and not task.test.restore_from:
+            return task
+        read = patching.reader((await self._sources(task.source)).lower, {})
+        texts: dict[str, str] = {}
+        for path, file in (await command_judge.tests_of(task, self._sources, read)).items():
+            try:
+                texts |= {path: file.data.decode()} if file is not None else {}
+            except UnicodeDecodeError:
+                raise CrrlError(f"Task {task.id}: the test file {path} is not text.", "Use a test command.") from None
+        return replace(task, test=replace(task.test, restore=texts, test_patch="", restore_from={}))

@@ -1,0 +1,113 @@
+"""GitBug-Java (Silva et al. 2024, arXiv:2402.02961): 199 recent bugs of Java projects. From a clone of its repository.
+
+`data/bugs/<owner>-<repo>.json` has one record a line. The buggy tree is the previous commit with `non_code_patch` and
+`test_patch`; where a bug was only in the tests, the previous commit as it is. Each record has three runs of all
+tests: the failing ones are in the second (PASS_PASS: new tests on the old code) or the first (FAIL_PASS: the old
+commit failed), and the third is the repair's. Success is that every test of the third run passes again, no fewer.
+Traps: a run can be null; builds go through Maven or Gradle and need the projects' dependencies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from crrl.tasks.corpora.corpus import Corpus
+from crrl.tasks.corpora.issue import failing_tests
+from crrl.tasks.corpora.rows import Row, diff, read_files, text
+from crrl.tasks.diffs import touched
+from crrl.tasks.files import Problem
+from crrl.tasks.task import Command, Source, Task, TestPlan
+
+FAILING_RUN = {"PASS_PASS": 1, "FAIL_PASS": 0}
+COMMANDS = {
+    "maven": ["mvn", "-o", "-B", "-q", "-fae", "-llr", "-Dmaven.repo.local=/opt/m2", "test"],
+    "gradle": ["/opt/gradle/bin/gradle", "--offline", "--no-daemon", "-g", "/opt/gradle-home", "--continue", "test"],
+}
+REPORT = 'find . -path "*/surefire-reports/TEST-*.xml" -o -path "*/test-results/test/TEST-*.xml" | sort | xargs cat'
+Failures = dict[str, str]
+"""Test -> its message."""
+
+
+def read(path: Path) -> Iterator[Task | Problem]:
+    folder = path / "data" / "bugs"
+    yield from read_files(folder if folder.is_dir() else path, convert, ("test",))
+
+
+def convert(row: Row, split: str) -> Task:
+    repo, commit = text(row, "repository"), text(row, "commit_hash")
+    solution, tests, rest = (diff(row, key, "") for key in ("bug_patch", "test_patch", "non_code_patch"))
+    if not solution:
+        raise ValueError("bug_patch: empty: the bug was in the tests alone")
+    strategy = text(row, "strategy")
+    if strategy not in FAILING_RUN:
+        raise ValueError(f"strategy: {strategy} is neither PASS_PASS nor FAIL_PASS")
+    runs = row.get("actions_runs")
+    if not isinstance(runs, list) or len(runs) != 3:
+        raise ValueError("actions_runs: three runs are needed")
+    passed, failed = _results(runs, 2), _results(runs, FAILING_RUN[strategy])
+    fixed = [test for test, (status, _) in passed.items() if status == "Passed"]
+    flip = [test for test in fixed if failed.get(test, ("", ""))[0] != "Passed"]
+    if not flip:
+        raise ValueError("actions_runs: no test fails before and passes after")
+    tool = _build_tool(runs)
+    return Task(
+        id=f"{repo.replace('/', '-')}-{commit[:12]}",
+        corpus="gitbug-java",
+        split=split,
+        language="java",
+        family=repo,
+        source=Source(
+            repo=text(row, "clone_url"),
+            base_commit=text(row, "previous_commit_hash"),
+            patches=[patch for patch in (rest, tests) if patch.strip()],
+        ),
+        issue=_issue(row, repo, [(test, failed.get(test, ("", ""))[1]) for test in flip]),
+        test=TestPlan(
+            command=Command(COMMANDS[tool]),
+            parser="surefire",
+            fail_to_pass=flip,
+            pass_to_pass=[test for test in fixed if test not in set(flip)],
+            timeout_s=1800.0,
+            needs=[tool],
+            report=Command(["sh", "-c", REPORT]),
+            protect=[*touched(tests), "src/test/"],
+        ),
+        solution=solution,
+        created_at=text(row, "commit_timestamp", ""),
+        provenance={"strategy": strategy, "change": text(row, "change_type", ""), "build": tool},
+    )
+
+
+def _results(runs: list[Any], index: int) -> dict[str, tuple[str, str]]:
+    """Test -> (result, message) of all jobs of a run."""
+    if runs[index] is None:
+        raise ValueError(f"actions_runs[{index}]: null")
+    found = {}
+    try:
+        for job in runs[index]:
+            for test in job["tests"]:
+                (result, *_) = test["results"]
+                found[f"{test['classname']}::{test['name']}"] = (result["result"], result["message"] or "")
+    except (KeyError, TypeError, ValueError):
+        raise ValueError(f"actions_runs[{index}]: each test needs classname, name and a result") from None
+    return found
+
+
+def _build_tool(runs: list[Any]) -> str:
+    tools = [str(job.get("build_tool")) for run in runs if run for job in run if isinstance(job, dict)]
+    tool = next((tool for tool in tools if tool in COMMANDS), "")
+    if not tool:
+        raise ValueError(f"actions_runs: build_tool {tools[:1]} is neither maven nor gradle")
+    return tool
+
+
+def _issue(row: Row, repo: str, failures: list[tuple[str, str]]) -> str:
+    """The issues that the repair names, else the tests that fail; its commit message would tell the repair."""
+    issues = [issue for issue in row.get("issues") or [] if isinstance(issue, dict) and issue.get("title")]
+    told = [f"{issue['title']}\n\n{issue.get('body') or ''}".strip() for issue in issues]
+    return "\n\n".join([*told, failing_tests(repo, failures)])
+
+
+CORPORA = [Corpus("gitbug-java", ("test",), read, "https://github.com/gitbugactions/gitbug-java")]

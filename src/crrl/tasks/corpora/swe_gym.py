@@ -1,0 +1,23 @@
+"""SWE-Gym and SWE-Gym-Lite (Pan et al. 2024, arXiv:2412.21139): training issues of eleven Python repositories.
+
+Rows are SWE-bench's without image, script and parser; the lists of tests are lists.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from crrl.tasks.corpora.corpus import of_rows
+from crrl.tasks.corpora.rows import Row, text
+from crrl.tasks.corpora.swe_rows import image_name, task_of
+from crrl.tasks.task import Task
+
+
+def convert(row: Row, split: str, corpus: str) -> Task:
+    return task_of(row, corpus, split, image=image_name("xingyaoww", text(row, "instance_id"), "_s_"))
+
+
+CORPORA = [
+    of_rows("swe-gym", "SWE-Gym/SWE-Gym", ("train",), partial(convert, corpus="swe-gym")),
+    of_rows("swe-gym-lite", "SWE-Gym/SWE-Gym-Lite", ("train",), partial(convert, corpus="swe-gym-lite")),
+]

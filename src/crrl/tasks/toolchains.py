@@ -1,0 +1,148 @@
+"""What the commands of a task need of the machine, by name (`TestPlan.needs`), and what to do where it is missing.
+
+A toolchain lies below /usr, which every box sees, or in `toolchains/` of the sandbox's state folder, and is shown to
+the box read-only. Nothing is installed from here.
+"""
+
+from __future__ import annotations
+
+import glob
+import importlib.metadata
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from crrl.errors import CrrlError
+from crrl.sandbox import default_state_dir
+
+JARS = "/usr/share/java"
+JUNIT4 = f"{JARS}/junit4.jar:{JARS}/hamcrest.jar"
+JUNIT = ":".join(
+    f"{JARS}/{name}.jar"
+    for name in (
+        "junit-platform-console",
+        "junit-platform-commons",
+        "junit-platform-engine",
+        "junit-platform-launcher",
+        "junit-platform-reporting",
+        "junit-jupiter-api",
+        "junit-jupiter-engine",
+        "junit-jupiter-params",
+        "junit-vintage-engine",
+        "junit4",
+        "hamcrest",
+        "opentest4j",
+        "apiguardian-api",
+        "picocli",
+        "univocity-parsers",
+    )
+)
+DEBIAN_JAVA = "apt-get install openjdk-17-jdk-headless junit5 libpicocli-java"
+
+
+@dataclass(frozen=True)
+class Toolchain:
+    """Args:
+    paths: must exist, else it is missing; a pattern (`*`) must match something.
+    mounts: host path or pattern -> path in the box; those that do not exist are left out.
+    env: of every command of a task that needs it.
+    remedy: what to type where it is missing.
+    """
+
+    paths: tuple[str, ...]
+    remedy: str
+    mounts: Mapping[str, str] = field(default_factory=dict)
+    env: Mapping[str, str] = field(default_factory=dict)
+
+    def missing(self) -> list[str]:
+        return [path for path in self.paths if not glob.glob(_full(path))]
+
+
+JAVA_SETTINGS = {"/etc/java-*-openjdk": ""}  # "": where it is on the host; Debian's JDK reads its settings there
+TOOLCHAINS: dict[str, Toolchain] = {
+    "junit": Toolchain(("/usr/bin/javac", *JUNIT.split(":")), DEBIAN_JAVA, JAVA_SETTINGS),
+    "assertj": Toolchain((f"{JARS}/assertj-core.jar",), "apt-get install libassertj-core-java"),
+    "go": Toolchain(
+        ("/usr/bin/go",),
+        "apt-get install golang-go",
+        env={
+            "GOCACHE": "/tmp/go",
+            "GOPATH": "/tmp/gopath",
+            "GOPROXY": "off",
+            "GOTOOLCHAIN": "local",
+            "GOFLAGS": "-mod=mod",
+        },
+    ),
+    "rust": Toolchain(  # a toolchain under a home folder is not seen by boxes
+        ("/usr/bin/cargo", "/usr/bin/rustc"),
+        "apt-get install cargo",
+        env={"CARGO_HOME": "/tmp/cargo", "CARGO_NET_OFFLINE": "true"},
+    ),
+    "cmake": Toolchain(("/usr/bin/cmake", "/usr/bin/make", "/usr/bin/g++"), "apt-get install cmake make g++"),
+    "jest": Toolchain(
+        ("/usr/bin/node", "jest/node_modules/jest", "jest/node_modules/@exercism/babel-preset-javascript"),
+        "npm install --prefix {toolchains}/jest jest@29 babel-jest@29 @babel/core@7 core-js@3.37 "
+        "@exercism/babel-preset-javascript@0.2.1",
+        {"jest/node_modules": "/node_modules"},  # where Node looks for a module from /workspace
+    ),
+    "maven": Toolchain(
+        ("/usr/bin/mvn", "m2"),
+        "apt-get install maven, then in a checkout with network: mvn -Dmaven.repo.local={toolchains}/m2 test",
+        {**JAVA_SETTINGS, "/etc/maven": "", "m2": "/opt/m2"},
+    ),
+    "gradle": Toolchain(
+        ("gradle/bin/gradle", "gradle-home"),
+        "unpack a Gradle into {toolchains}/gradle, then, in a checkout and with network: "
+        "gradle -g {toolchains}/gradle-home test",
+        {**JAVA_SETTINGS, "gradle": "/opt/gradle", "gradle-home": "/opt/gradle-home"},
+    ),
+    "defects4j": Toolchain(
+        ("defects4j/framework/bin/defects4j",),
+        "only Lang, Math and Jsoup can be built without Defects4J itself, which is not run from here yet",
+    ),
+}
+
+
+def folder() -> Path:
+    """Where toolchains that no package manager installs are put."""
+    return default_state_dir() / "toolchains"
+
+
+def require(needs: Iterable[str]) -> list[Toolchain]:
+    """The toolchains of these names. Raises CrrlError, with the remedy, for the first that is missing."""
+    found = []
+    for name in needs:
+        if name.startswith("python:"):
+            _require_python(name.removeprefix("python:"))
+            continue
+        toolchain = TOOLCHAINS[name]
+        if missing := toolchain.missing():
+            raise CrrlError(f"needs {name} (no {missing[0]})", toolchain.remedy.format(toolchains=folder()))
+        found.append(toolchain)
+    return found
+
+
+def mounts(toolchains: Iterable[Toolchain]) -> list[tuple[Path, str]]:
+    """(host path, path in the box), read-only."""
+    pairs = [
+        (found, inside) for t in toolchains for path, inside in t.mounts.items() for found in glob.glob(_full(path))
+    ]
+    return list(dict.fromkeys((Path(found), inside or found) for found, inside in pairs))
+
+
+def environment(toolchains: Iterable[Toolchain]) -> dict[str, str]:
+    return {key: value for toolchain in toolchains for key, value in toolchain.env.items()}
+
+
+def _require_python(package: str) -> None:
+    """A distribution that the system's Python, which boxes and the judge use, has to have."""
+    places = [*glob.glob("/usr/lib/python3*/*-packages"), *glob.glob("/usr/local/lib/python3*/*-packages")]
+    if not any(importlib.metadata.distributions(name=package, path=places)):
+        raise CrrlError(
+            f"needs the Python package {package}",
+            f"apt-get install python3-{package} (boxes see the system's Python, not a virtual environment)",
+        )
+
+
+def _full(path: str) -> str:
+    return path if path.startswith("/") else str(folder() / path)
