@@ -8,6 +8,7 @@ them, and a title may be asked for before the first of those.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -60,10 +61,11 @@ class Signs:
         return cls(_says(ask, system), names, system, opening, ask.hints.get("thread", ""))
 
     def same_agent(self, other: Signs) -> bool:
-        """Another system prompt is another agent, unless tools and task are the same (prompts hold dates)."""
+        """Another system prompt is another agent, unless it has the same tools and task (prompts hold dates)."""
         if self.thread and other.thread:
             return not self.other_thread(other)
-        return self.system == other.system or (self.tools, self.opening) == (other.tools, other.opening)
+        same_task = bool(self.tools) and (self.tools, self.opening) == (other.tools, other.opening)
+        return self.system == other.system or same_task
 
     def other_thread(self, other: Signs) -> bool:
         """The client itself tells its agents apart (Codex)."""
@@ -75,6 +77,8 @@ def _says(ask: Ask, system: str) -> SampleKind | None:
     for kind, part in WORDS:
         if part in word:
             return kind
+    if ask.tools and not any(m.role == "assistant" for m in ask.messages):
+        return None  # an agent that begins its work, whatever its task speaks of
     last = ask.messages[-1] if ask.messages else Message("user")
     texts = [system[:HEAD], last.content[:HEAD] if last.role == "user" else ""]
     for kind, sentence in _SENTENCES:
@@ -88,7 +92,9 @@ def kinds_of(turns: Sequence[tuple[Signs, int | None]]) -> list[SampleKind]:
     the turn that its history ends with, if that was sampled here."""
     own = [signs for signs, _ in turns if signs.says is None]
     with_tools = [signs for signs in own if signs.tools]
-    main = set((with_tools or own)[:1])  # what the agent has shown of itself
+    usual = Counter(signs.system for signs in own).most_common(1)  # an agent without tools is who asks most
+    without = [signs for signs in own if [signs.system] == [system for system, _ in usual]]
+    main = set((with_tools or without)[:1])  # what the agent has shown of itself
     kinds: list[SampleKind] = []
     for signs, before in turns:
         inherited = kinds[before] if before is not None else None

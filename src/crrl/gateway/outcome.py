@@ -68,7 +68,7 @@ def _branches(
             branch = "resampled"
         elif parent is not None and kinds[order[parent]] == kind:
             branch = "rewritten" if turn.place.changed or (parent, kind) in extended else ""
-        elif opening in openings:
+        elif kind in ("main", "subagent") and opening in openings:
             branch = "rewritten"
         else:
             branch = "first" if kind == "main" and "first" not in branches else "new"

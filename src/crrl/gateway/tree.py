@@ -111,8 +111,9 @@ class Turn:
         self.ids += ids
         self.logprobs += logprobs
         self.versions += versions
-        self.times["last"] = time.time()
-        self.times.setdefault("first", self.times["last"])
+        now = time.time()
+        self.times.setdefault("first", now)
+        self.times["last"] = now
 
     def wake(self) -> None:
         for listener in self.listeners:

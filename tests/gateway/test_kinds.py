@@ -1,0 +1,84 @@
+"""Kinds of calls, by what real agents were seen to send."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from gateway_kit import TOOLS
+
+from crrl.gateway.api import Ask
+from crrl.gateway.canonical import Message
+from crrl.gateway.kinds import SENTENCES, Signs, kinds_of
+
+SYSTEM, USER = Message("system", "You are an agent."), Message("user", "fix it")
+OTHER = [{"type": "function", "function": {"name": "grep"}}]
+
+
+def signs(*messages: Message, tools: list | None = TOOLS, **hints: str) -> Signs:
+    return Signs.of(Ask(list(messages) or [SYSTEM, USER], tools, hints=hints))
+
+
+def kinds(*calls: Signs | tuple[Signs, int]) -> list[str]:
+    return list(kinds_of([call if isinstance(call, tuple) else (call, None) for call in calls]))
+
+
+def test_a_call_without_tools_is_on_the_side_of_an_agent_that_has_them() -> None:
+    title = signs(Message("system", "Name this."), USER, tools=None)
+    assert kinds(title, signs(), (signs(), 1)) == ["side", "main", "main"]  # also one that came first
+
+
+def test_of_agents_without_tools_the_one_that_asks_most_is_the_agent() -> None:
+    name, ask = signs(Message("system", "Name this."), USER, tools=None), signs(tools=None)
+    assert kinds(name, ask, (ask, 1)) == ["subagent", "main", "main"]
+    assert kinds(ask, name) == ["main", "subagent"]
+
+
+@pytest.mark.parametrize(("kind", "sentence"), SENTENCES)
+def test_the_sentences_of_real_agents(kind: str, sentence: str) -> None:
+    plain = sentence.replace("(the|our)", "the").replace("(agent|assistant)", "agent").replace(r"\*?", "*")
+    answer = Message("assistant", "done")
+    for tools in (None, TOOLS):
+        told = signs(Message("system", f"You are it. {plain}."), USER, answer, USER, tools=tools)
+        asked = signs(SYSTEM, USER, answer, Message("user", f"{plain}\nInclude all."), tools=tools)
+        assert kinds(signs(), told, (asked, 0)) == ["main", kind, kind]
+    assert kinds(signs(), signs(Message("system", plain), USER, tools=None)) == ["main", kind]
+    # Where the agent's task or a tool's output speaks of such a thing, it is no sign.
+    task = signs(SYSTEM, Message("user", f"Fix this: {plain}"))
+    output = signs(SYSTEM, USER, answer, Message("tool", plain))
+    late = signs(SYSTEM, USER, answer, Message("user", "x" * 400 + plain))
+    assert kinds(task, output, late) == ["main", "main", "main"]
+
+
+def test_what_the_client_says_itself() -> None:
+    assert kinds(signs(), signs(request_kind="compaction"), signs(request_kind="turn")) == [
+        "main",
+        "compaction",
+        "main",
+    ]
+
+
+def test_another_agent_is_a_subagent_and_stays_one() -> None:
+    other = signs(Message("system", "You search."), Message("user", "where is f?"), tools=OTHER)
+    assert kinds(signs(), (signs(), 0), other, (other, 2), (signs(), 1)) == [
+        "main",
+        "main",
+        "subagent",
+        "subagent",
+        "main",
+    ]
+    assert kinds(signs(thread="1"), signs(thread="2"), signs(thread="1")) == ["main", "subagent", "main"]
+
+
+def test_the_same_agent_may_change_its_prompt_or_its_tools() -> None:
+    later = signs(Message("system", "You are an agent. It is Tuesday."), USER)
+    assert kinds(signs(), later) == ["main", "main"]
+    assert kinds(signs(), signs(tools=[*TOOLS, *OTHER])) == ["main", "main"]  # with the same prompt
+    summed_up = signs(SYSTEM, Message("user", "Summary: ..."))
+    assert kinds(signs(), summed_up) == ["main", "main"]
+
+
+def test_the_table_in_the_docs_is_this_one() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "agents.md").read_text()
+    missing = [sentence for _, sentence in SENTENCES if f"`{sentence.replace('|', chr(92) + '|')}`" not in text]
+    assert not missing
