@@ -22,6 +22,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "sft": ("sft", "make the tiny policy by supervised fine-tuning"),
     "replay": ("replay", "rebuild every training row of a run from its ledger and compare"),
     "gateway": ("gateway", "check that an agent works with the gateway, or record one"),
+    "serve": ("serve", "a trained policy as an API, for your own agent"),
     "tasks": ("tasks", "check that tasks are sound, or list them"),
     "bench": ("bench", "measure this machine: engine, episodes, judge, peers side by side"),
     "doctor": ("doctor", "what this machine has and lacks, with remedies"),
@@ -34,6 +35,7 @@ Common ways in:
   crrl train quickstart                        ten minutes on two cores, nothing downloaded
   crrl train quickstart seed=3 trainer.max_steps=20 --dry-run
   crrl train resume=quickstart-seed0           go on after Ctrl-C or a crash
+  crrl serve quickstart-seed0                  what was trained, as an API for your own agent
 
   crrl VERB --help says more about a verb."""
 

@@ -114,16 +114,7 @@ class Gateway:
     async def start(self, host: str = "127.0.0.1", port: int = 0) -> str:
         """Serve in the running loop; returns the base address. Raises CrrlError when the port is taken."""
         self._info = await self.engine.info()
-        sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            sock.bind((host, port))
-        except OSError as error:
-            sock.close()
-            raise CrrlError(
-                f"gateway: cannot listen on {host}:{port}: {error.strerror}.",
-                "Choose another port, or port 0 for any free one.",
-            ) from error
+        sock = bound(host, port)
         self._serving = asyncio.create_task(self._server.serve(sockets=[sock]))
         while not self._server.started:
             if self._serving.done():
@@ -229,6 +220,21 @@ class Gateway:
         else:
             session, status = self._by_token.get(api_key(scope).removeprefix(_KEY)), 401
         return None if session is None else lambda _: session, path, status
+
+
+def bound(host: str, port: int) -> socket.socket:
+    """A socket with this address. Raises CrrlError when it cannot be had."""
+    sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        sock.bind((host, port))
+    except OSError as error:
+        sock.close()
+        raise CrrlError(
+            f"gateway: cannot listen on {host}:{port}: {error.strerror}.",
+            "Choose another port, or port 0 for any free one.",
+        ) from error
+    return sock
 
 
 def api_key(scope: Scope) -> str:

@@ -188,6 +188,10 @@ class Session:
         return Refused(budget, message)
 
     @property
+    def busy(self) -> bool:
+        return bool(self._tasks)
+
+    @property
     def spent_s(self) -> float:
         """Wall seconds since `open` that are charged: waiting for the engine is not."""
         return time.monotonic() - self._opened - self.clock.read()

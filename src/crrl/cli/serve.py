@@ -1,0 +1,151 @@
+"""`crrl serve`: a trained policy behind the gateway, for one's own agent."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+from dataclasses import dataclass, fields, replace
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+from crrl.cli.call import SCHEMA, Call, print_json
+from crrl.cli.eval import resolve
+from crrl.conf.schema import Config
+from crrl.errors import UsageError, nearest
+
+USAGE = "crrl serve CHECKPOINT_OR_RUN [key=value...] [--json] [--dry-run]"
+HELP = """
+CHECKPOINT_OR_RUN is `tiny` (the shipped policy), a Hugging Face model folder, a run's name, or one of its
+checkpoints (runs/NAME/checkpoints/step-20). It is prompted and sampled as in training, token for token.
+
+  host=127.0.0.1    where to listen; another machine can come in with host=0.0.0.0 api_key=...
+  port=8000         0: any free one
+  api_key=          what clients must send; empty: anything
+  model=            the name shown to agents; empty: the checkpoint's own
+  sampling=recipe   the recipe's temperature; `agent`: the agent's own, where it asks for one
+  ledger=           a folder that keeps the samples of every conversation; empty: none
+
+  rollout.temperature=0.7   engine.context=4096   renderer.key=auto
+
+It speaks /v1/chat/completions, /v1/responses, /v1/completions and /v1/messages. Ctrl-C ends it.
+"""
+OF_THE_RECIPE = ("engine.", "renderer.", "rollout.temperature")  # the settings that serving reads
+
+
+@dataclass(frozen=True)
+class Serving:
+    """The verb's own settings."""
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    api_key: str = ""
+    model: str = ""
+    sampling: str = "recipe"
+    ledger: str = ""
+
+    @classmethod
+    def take(cls, call: Call) -> Serving:
+        """Out of the call's settings; those that are left are the recipe's. Raises UsageError."""
+        taken: dict[str, Any] = {f.name: v for f in fields(cls) if (v := call.take(f.name)) is not None}
+        if "port" in taken:
+            port = taken["port"]
+            if not port.isdigit() or int(port) > 65535:
+                raise UsageError(f"port={port} is no port.", "Write port=8000, or port=0 for any free one.")
+            taken["port"] = int(port)
+        serving = cls(**taken)
+        if serving.sampling not in ("recipe", "agent"):
+            raise UsageError(
+                f"sampling={serving.sampling} does not exist.", nearest(serving.sampling, ("recipe", "agent"))
+            )
+        if not serving.api_key and not _is_loopback(serving.host):
+            raise UsageError(
+                f"host={serving.host} lets other machines in, and any API key would do.", "Write api_key=SECRET, too."
+            )
+        for key in (setting.partition("=")[0] for setting in call.settings):
+            if not key.startswith(OF_THE_RECIPE):
+                own = [f.name for f in fields(cls)]
+                raise UsageError(
+                    f"crrl serve does not read {key}.", nearest(key, [*own, "renderer.key", "engine.context"])
+                )
+        return serving
+
+
+def run(call: Call) -> int:
+    serving = Serving.take(call)
+    (target,) = call.only("CHECKPOINT_OR_RUN")
+    config, checkpoint = resolve(target, call.settings)
+    if not serving.model:
+        serving = replace(serving, model="tiny" if target == "tiny" else Path(checkpoint).name)
+    if call.dry_run:
+        if call.json:
+            print_json({"checkpoint": checkpoint, "serving": vars(serving)})
+        else:
+            print(f"serve {checkpoint}: " + " ".join(f"{k}={v}" for k, v in vars(serving).items()))
+        return 0
+    return asyncio.run(serve(config, checkpoint, serving, as_json=call.json))
+
+
+async def serve(config: Config, checkpoint: str, serving: Serving, *, as_json: bool) -> int:
+    """Until SIGINT or SIGTERM. Raises CrrlError: the port is taken, the model or its template cannot be used."""
+    from crrl.gateway.app import bound
+    from crrl.gateway.ledger_file import LedgerFolder
+    from crrl.gateway.open import OpenGateway
+    from crrl.gateway.renderer import load_renderer
+    from crrl.gateway.session import SamplingPolicy
+    from crrl.models import model_folder
+
+    bound(serving.host, serving.port).close()  # a port in use is said before the model is loaded
+    folder = model_folder(checkpoint)
+    keep = LedgerFolder(Path(serving.ledger)) if serving.ledger else None
+
+    import torch
+
+    from crrl.engines.load import load_local
+
+    torch.set_num_threads(config.engine.threads or torch.get_num_threads())
+    renderer = load_renderer(folder, config.renderer.key)
+    engine = load_local(folder, context=config.engine.context or None, max_batch=config.engine.max_batch)
+    sampling = SamplingPolicy(config.rollout.temperature, as_asked=serving.sampling == "agent")
+    gateway = OpenGateway(engine, renderer, sampling, model=serving.model, key=serving.api_key, keep=keep)
+    ended = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, ended.set)
+    try:
+        address = await gateway.start(serving.host, serving.port)
+        context = (await engine.info()).context
+        ways = {"base_url": address, "openai": f"{address}/v1", "anthropic": address, "model": serving.model}
+        if as_json:
+            print(json.dumps({"schema": SCHEMA, **ways, "renderer": renderer.key, "context": context}), flush=True)
+        else:
+            print(_words(config, checkpoint, serving, ways, renderer.key, context), flush=True)
+        await ended.wait()
+    finally:
+        await gateway.stop()
+        engine.close()
+    return 0
+
+
+def _words(config: Config, checkpoint: str, serving: Serving, ways: dict[str, str], renderer: str, context: int) -> str:
+    key = serving.api_key or "any"
+    temperature = f"temperature {config.rollout.temperature:g}"
+    if serving.sampling == "agent":
+        temperature = f"the agent's temperature, or {config.rollout.temperature:g}"
+    question = json.dumps({"model": serving.model, "messages": [{"role": "user", "content": "Hello"}]})
+    auth = f" -H 'authorization: Bearer {key}'" if serving.api_key else ""
+    return f"""\
+{checkpoint} answers on {ways["base_url"]} ({context} tokens of context, renderer {renderer}, {temperature}).
+
+  OpenAI clients      export OPENAI_BASE_URL={ways["openai"]} OPENAI_API_KEY={key}
+  Anthropic clients   export ANTHROPIC_BASE_URL={ways["anthropic"]} ANTHROPIC_API_KEY={key}
+  to try it           curl {ways["openai"]}/chat/completions{auth} -d '{question}'
+
+{f"Each conversation's samples go to {serving.ledger} when it ends. " if serving.ledger else ""}Ctrl-C ends."""
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
