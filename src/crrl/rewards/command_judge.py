@@ -48,7 +48,7 @@ class CommandJudge:
         Raises LostError (our side failed), CrrlError (the task's environment is not available here).
         """
         available(task)
-        found = toolchains.require(task.test.needs)
+        toolchains.require(task.test.needs)
         workspace = await self.boxes.prepare(task.source)
         read = patching.reader(workspace.lower, {})
         tests = await tests_of(task, self.boxes.prepare, read)
@@ -63,10 +63,10 @@ class CommandJudge:
             return TestResults(expected, reason="patch_refused", exploits=attempts, output=f"{links[0]}: a symlink")
         name = f"Canary{secrets.token_hex(8)}"
         canary = _canary(task, name, tests)
-        shown = tuple(Mount(source, target) for source, target in toolchains.mounts(found))
-        box = await self.boxes.start(Spec(root=workspace, mounts=(*self.mounts, *shown), limits=self.limits))
+        shown = (*self.mounts, *toolchains.mounts(task.test.needs))
+        box = await self.boxes.start(Spec(root=workspace, mounts=shown, limits=self.limits))
         try:
-            run = await _Run(box, task, name, toolchains.environment(found)).do(changed, {**tests, **canary})
+            run = await _Run(box, task, name, toolchains.environment(task.test.needs)).do(changed, {**tests, **canary})
         finally:
             await box.close()
         reported = _read(task, run, patch, name if canary else "")

@@ -23,6 +23,7 @@ from crrl.rewards.judge import PytestJudge
 from crrl.rewards.verdict import Combine
 from crrl.rollout.api import Attempt, Episode
 from crrl.sandbox.api import GATEWAY_PORT, Box, Limits, Sandbox, Spec
+from crrl.tasks import toolchains
 from crrl.tasks.task import Task
 
 log = logging.getLogger(__name__)
@@ -57,7 +58,8 @@ async def run_episode(attempt: Attempt, parts: Parts) -> Episode:
     task = attempt.task
     workspace = await parts.sandbox.prepare(task.source)
     door = parts.sockets / secrets.token_hex(8) if parts.agent.inside else None
-    box = await parts.sandbox.start(Spec(workspace, parts.agent.mounts, parts.box_limits, gateway_socket=door))
+    mounts = (*parts.agent.mounts, *toolchains.mounts(task.test.needs))
+    box = await parts.sandbox.start(Spec(workspace, mounts, parts.box_limits, gateway_socket=door))
     try:
         await set_up(box, task)
         clock.mark("start")

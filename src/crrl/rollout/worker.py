@@ -27,7 +27,7 @@ from crrl.engines.wire import RemoteEngine
 from crrl.errors import CrrlError, LostError
 from crrl.gateway import Budget, Gateway, load_renderer
 from crrl.rewards import combine
-from crrl.rewards.judge import PytestJudge
+from crrl.rewards.task_judge import TaskJudge
 from crrl.rollout.api import Attempt, Episode
 from crrl.rollout.config import RolloutConfig
 from crrl.rollout.episode import Parts, run_episode
@@ -113,7 +113,7 @@ async def build(config: RolloutConfig, engine: Engine, closing: AsyncExitStack) 
     state_dir = Path(config.state_dir)
     boxes = sandbox.make(config.sandbox, state_dir=state_dir)
     closing.push_async_callback(boxes.close)
-    judge = PytestJudge(state_dir, prepare=boxes.prepare, concurrency=config.judges)
+    judge = TaskJudge(state_dir, boxes, concurrency=config.judges)
     closing.push_async_callback(judge.close)
     gateway = Gateway(engine, load_renderer(Path(config.tokenizer), config.renderer))
     await gateway.start()

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from crrl.errors import CrrlError
 from crrl.sandbox import default_state_dir
+from crrl.sandbox.api import Mount
 
 JARS = "/usr/share/java"
 JUNIT4 = f"{JARS}/junit4.jar:{JARS}/hamcrest.jar"
@@ -108,30 +109,26 @@ def folder() -> Path:
     return default_state_dir() / "toolchains"
 
 
-def require(needs: Iterable[str]) -> list[Toolchain]:
-    """The toolchains of these names. Raises CrrlError, with the remedy, for the first that is missing."""
-    found = []
+def require(needs: Iterable[str]) -> None:
+    """Raises CrrlError, with the remedy, for the first that is missing."""
     for name in needs:
         if name.startswith("python:"):
             _require_python(name.removeprefix("python:"))
-            continue
-        toolchain = TOOLCHAINS[name]
-        if missing := toolchain.missing():
-            raise CrrlError(f"needs {name} (no {missing[0]})", toolchain.remedy.format(toolchains=folder()))
-        found.append(toolchain)
-    return found
+        elif missing := TOOLCHAINS[name].missing():
+            remedy = TOOLCHAINS[name].remedy.format(toolchains=folder())
+            raise CrrlError(f"needs {name} (no {missing[0]})", remedy)
 
 
-def mounts(toolchains: Iterable[Toolchain]) -> list[tuple[Path, str]]:
-    """(host path, path in the box), read-only."""
-    pairs = [
-        (found, inside) for t in toolchains for path, inside in t.mounts.items() for found in glob.glob(_full(path))
-    ]
-    return list(dict.fromkeys((Path(found), inside or found) for found, inside in pairs))
+def mounts(needs: Iterable[str]) -> tuple[Mount, ...]:
+    """What boxes show of the toolchains of these names; what is not there is left out."""
+    wanted = [pair for name in needs if name in TOOLCHAINS for pair in TOOLCHAINS[name].mounts.items()]
+    found = [(Path(place), inside or place) for path, inside in wanted for place in glob.glob(_full(path))]
+    return tuple(Mount(source, target) for source, target in dict.fromkeys(found))
 
 
-def environment(toolchains: Iterable[Toolchain]) -> dict[str, str]:
-    return {key: value for toolchain in toolchains for key, value in toolchain.env.items()}
+def environment(needs: Iterable[str]) -> dict[str, str]:
+    """Of each command of a task with these needs."""
+    return {key: value for name in needs if name in TOOLCHAINS for key, value in TOOLCHAINS[name].env.items()}
 
 
 def _require_python(package: str) -> None:
