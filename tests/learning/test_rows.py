@@ -98,6 +98,30 @@ def test_what_was_not_used_is_left_out_and_counted(change: dict, reason: str) ->
     assert counts.left_out == {reason: 1}
 
 
+def test_each_kind_is_trained_with_its_share_of_the_advantage() -> None:
+    """A main call, a summary that goes on from it, the main call after it, and a title."""
+    summary = Sample("c", "e", "s0", [1, 2, 5, 6, 8], [7], [-0.5], [3], kind="compaction")
+    after = Sample("d", "e", None, [4, 4], [5], [-0.5], [3], branch="compacted")
+    title = Sample("t", "e", None, [3], [2], [-0.5], [3], kind="side")
+    samples = [*chain([5, 6]), summary, after, title]
+
+    rows, counts = rows_of(episode(samples), 0.5)
+    assert [(r.ids, r.advantage, r.weight) for r in rows] == [([1, 2, 5, 6], 0.5, 0.5), ([4, 4, 5], 0.5, 0.5)]
+    assert counts.left_out == {"compaction": 1, "side": 1}
+
+    rows, counts = rows_of(episode(samples), 0.5, {"main": 1.0, "compaction": 0.5})  # its context is trained elsewhere
+    assert [(r.ids, r.advantage) for r in rows] == [
+        ([1, 2, 5, 6], 0.5),
+        ([4, 4, 5], 0.5),
+        ([1, 2, 5, 6, 8, 7], 0.25),
+    ]
+    assert [sum(r.loss_mask) for r in rows] == [2, 1, 1] and {r.weight for r in rows} == {1 / 3}
+
+    rows, counts = rows_of(episode(samples), 0.5, {"main": 1.0, "compaction": 1.0})  # of one share: one path, one row
+    assert [(r.ids, r.loss_mask) for r in rows] == [([1, 2, 5, 6, 8, 7], [0, 0, 1, 1, 0, 1]), ([4, 4, 5], [0, 0, 1])]
+    assert counts.trained == 4 and counts.left_out == {"side": 1}
+
+
 def test_a_lost_episode_gives_no_rows() -> None:
     rows, counts = rows_of(episode(chain([5, 6]), outcome="lost"), 1.0)
     assert rows == [] and counts.left_out == {"lost": 2}
