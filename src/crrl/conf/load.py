@@ -83,9 +83,9 @@ def to_yaml(config: Config | WarmstartConfig) -> str:
 def _load(name: str, overrides: Sequence[str], schema: type[AnyConfig]) -> AnyConfig:
     folder, stem = _find(name)
     _refuse_unknown(overrides, schema)
-    named = _named_groups(folder, stem)
-    maps = tuple(f"{k.name}." for k in keys(schema) if isinstance(k.default, dict))
-    prepared = [SEARCH, *(_hydra_form(o, maps, named) for o in overrides)]
+    named: set[str] = _named_groups(folder, stem)
+    maps: tuple[str, ...] = tuple(f"{k.name}." for k in keys(schema) if isinstance(k.default, dict))
+    prepared = [SEARCH, *[_hydra_form(override, maps, named) for override in overrides]]
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(config_dir=str(folder), version_base="1.3", job_name="crrl"):
