@@ -12,7 +12,21 @@ from crrl.gateway.renderer import load_renderer
 from crrl.gateway.stream import Delta, TextStream
 
 RENDERER = load_renderer(make_tokenizer(), "qwen3")
-PIECES = ["a b", "\n\n", " ", "<think>", "</think>", "<tool_call>", "</tool_call>", "é你", "<", "</th", "ink>", STOP]
+PIECES = [
+    "a b",
+    "\n\n",
+    " ",
+    "<think>",
+    "</think>",
+    "<tool_call>",
+    "</tool_call>",
+    "é你",
+    "<",
+    "</th",
+    "ink>",
+    "\ufffd",
+    STOP,
+]
 PIECES += ['{"name": "f", ', '"arguments": {}}', "<|endoftext|>", "<|im_start|>assistant\n", '{"name": "g"}']
 TEXTS = st.lists(st.sampled_from(PIECES), max_size=10).map("".join)
 STOPS = st.lists(st.sampled_from(["b", "a b", "\n", "éé", "<", "ink>", "name"]), max_size=2)

@@ -118,7 +118,7 @@ class TextStream:
         if place == "calls":
             if token in r.marks and self._parses < _EARLY_PARSES:
                 self._closed_calls(deltas)
-        elif place == "start" and token == r.think_open and not self._held.strip():
+        elif place == "start" and token == r.think_open and not r.tokenizer.decode(self.ids[:-1]).strip():
             self._enter("reasoning")
         elif place == "reasoning" and token == r.think_close:
             whole = r.tokenizer.decode(self.ids[self._since : -1])

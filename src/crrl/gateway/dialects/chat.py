@@ -92,7 +92,7 @@ def read(raw: bytes, headers: Mapping[str, str]) -> Incoming:
     asked["max_tokens"] = common.max_tokens(limit, getattr(body, limit))
     ask = Ask(
         messages=[_message(m, i) for i, m in enumerate(body.messages)],
-        tools=body.tools or None,
+        tools=common.chat_tools(body.tools or []) or None,
         asked=asked,
         stop=common.stop_strings("stop", body.stop),
         n=common.answers(body.n),

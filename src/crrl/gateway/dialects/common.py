@@ -45,15 +45,26 @@ class Answer:
         return prefix + name_of(self.turns[0])
 
     def logprobs(self, choice: int, start: int = 0, end: int | None = None) -> list[dict[str, Any]]:
-        """Of the sampled tokens start..end, whether they show or not; of the temperature they were drawn at.
-        `bytes` is null where a token is a part of a character."""
-        turn = self.turns[choice]
+        """Of the sampled tokens start..end, whether they show or not; of the temperature they were drawn at."""
+        turn, tokenizer = self.turns[choice], self.renderer.tokenizer
         entries = []
         for token, logprob in zip(turn.ids[start:end], turn.logprobs[start:end], strict=True):
-            text = self.renderer.tokenizer.decode([token])
-            raw = None if "\ufffd" in text else list(text.encode())
-            entries.append({"token": text, "logprob": logprob, "bytes": raw, "top_logprobs": []})
+            text = tokenizer.decode([token])
+            raw = _part_bytes(tokenizer.backend.id_to_token(token) or "") if "\ufffd" in text else text.encode()
+            entries.append({"token": text, "logprob": logprob, "bytes": list(raw), "top_logprobs": []})
         return entries
+
+
+_PRINTED = [*range(33, 127), *range(161, 173), *range(174, 256)]  # the bytes that byte-level BPE writes as they are
+_UNPRINTED = [byte for byte in range(256) if byte not in _PRINTED]
+_BYTES = {chr(b): b for b in _PRINTED} | {chr(256 + i): b for i, b in enumerate(_UNPRINTED)}
+
+
+def _part_bytes(token: str) -> bytes:
+    """The bytes of a token that is only a part of a character: `<0xE4>`, or byte-level BPE's letters for them."""
+    if token.startswith("<0x") and token.endswith(">"):
+        return bytes.fromhex(token[3:-1])
+    return bytes(_BYTES[letter] for letter in token if letter in _BYTES)
 
 
 def decode(decoder: msgspec.json.Decoder[Body], raw: bytes) -> Body:
@@ -121,7 +132,7 @@ def text_of(content: Any, where: str, kinds: set[str] = TEXT_PARTS, between: str
     for i, part in enumerate(content):
         if isinstance(part, str):
             texts.append(part)
-        elif not isinstance(part, dict) or part.get("type", "text") not in kinds:
+        elif not isinstance(part, dict) or str(part.get("type", "text")) not in kinds:
             kind = part.get("type") if isinstance(part, dict) else part
             raise BadRequest(f"Only text parts are supported, not {kind!r}.", f"{where}[{i}]")
         else:
@@ -136,6 +147,16 @@ def arguments_of(value: str | dict[str, Any] | None) -> str:
     if isinstance(value, dict):
         return encode(value).decode()
     return value or "{}"
+
+
+def chat_tools(tools: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    for i, tool in enumerate(tools):
+        function = tool.get("function")
+        if tool.get("type", "function") != "function":
+            raise unsupported_value(f"tools[{i}].type", f"cannot be {tool['type']!r}")
+        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+            raise BadRequest("A tool must have a 'function' with a 'name'.", f"tools[{i}].function")
+    return tools
 
 
 def chat_tool(name: str, description: Any, parameters: Any) -> dict[str, Any]:

@@ -142,7 +142,7 @@ def _usage(answer: Answer) -> dict[str, Any]:
     turn = answer.turns[0]
     return {
         "input_tokens": len(turn.prompt_ids),
-        "input_tokens_details": {"cached_tokens": 0},
+        "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
         "output_tokens": len(turn.ids),
         "output_tokens_details": {"reasoning_tokens": turn.reasoning_tokens},
         "total_tokens": len(turn.prompt_ids) + len(turn.ids),
