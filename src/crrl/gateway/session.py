@@ -38,6 +38,11 @@ class SamplingPolicy:
     as_asked: bool = False  # serving, never training: the agent's temperature where it asks for one
 
 
+# Agents know a full context, which no retry will empty, by these first words: litellm tries anything else again, for
+# minutes.
+FULL = "This model's maximum context length is reached: the {} of this session are used up."
+
+
 class Refused(Exception):
     """A budget is used up. Answered before generation with the API's own error for a context that is full."""
 
@@ -170,11 +175,11 @@ class Session:
         context = min(self.budget.context or self.info.context, self.info.context)
         tokens = self.budget.tokens - self.used
         if len(self.tree.turns) + turns > self.budget.turns:
-            raise self._refused("turns", f"This session's {self.budget.turns} turns are used up.")
+            raise self._refused("turns", FULL.format(f"{self.budget.turns} turns"))
         if tokens < 1:
-            raise self._refused("tokens", f"This session's {self.budget.tokens} tokens are used up.")
+            raise self._refused("tokens", FULL.format(f"{self.budget.tokens} tokens"))
         if self.budget.seconds is not None and self.spent_s >= self.budget.seconds:
-            raise self._refused("seconds", f"This session's {self.budget.seconds:g} seconds are used up.")
+            raise self._refused("seconds", FULL.format(f"{self.budget.seconds:g} seconds"))
         if len(prompt_ids) >= context:
             raise self._refused(
                 "context",
