@@ -32,6 +32,10 @@ FUZZ = settings(max_examples=EXAMPLES, deadline=None, phases=[Phase.reuse, Phase
 TOGETHER = 12  # requests of one example, which share a session
 RENDERER = load_renderer(make_tokenizer(), "qwen3")
 PIECES = ["a b", "\n\n", "<think>", "</think>", "<tool_call>", "</tool_call>", '{"name": "shell", ', '"arguments": {}}']
+PIECES += [
+    '<tool_call>{"name": "\\ud800", "arguments": {"a": "\\ud800"}}</tool_call>',
+    '{"a": 1e999, "b": 9007199254740993}',
+]
 PIECES += ["é你", '{"name": "shell", "arguments": {"cmd": 1}}', "<|im_start|>", "\ufffd", "x", STOP]
 
 TEXT = st.sampled_from(["", "hi", " a b\n", "<think>x</think>y", "<|im_end|>", "<tool_call>", "\u0000é你", "x" * 300])

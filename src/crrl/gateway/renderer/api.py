@@ -12,7 +12,7 @@ import re
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeGuard
 
 import msgspec
 from tokenizers import Tokenizer
@@ -154,8 +154,13 @@ def linked(messages: list[Message], call_id: Callable[[Call, int], str], first: 
 
 
 def arguments_text(arguments: dict[str, Any]) -> str:
-    """JSON. ASCII where it must be: lone surrogates, huge numbers."""
+    """JSON, in which an infinite number is null. ASCII where it must be: lone surrogates, huge numbers."""
     try:
         return msgspec.json.encode(arguments).decode()
     except (UnicodeEncodeError, ValueError, OverflowError):
-        return json.dumps(arguments)
+        return json.dumps(json.loads(json.dumps(arguments), parse_constant=lambda _: None))
+
+
+def is_name(name: Any) -> TypeGuard[str]:
+    """Of a tool, that can be sent to an agent: JSON can say half characters, UTF-8 cannot."""
+    return isinstance(name, str) and bool(name) and name.isprintable()

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from crrl.gateway.canonical import Call
-from crrl.gateway.renderer.api import arguments_text
+from crrl.gateway.renderer.api import arguments_text, is_name
 
 Decode = Callable[[list[int]], str]
 Types = dict[tuple[str, str], Any]  # (tool, parameter) -> its JSON schema type
@@ -178,7 +178,7 @@ def _call(value: Any) -> Call | None:
         return None
     value = value.get("function", value) if isinstance(value.get("function"), dict) else value
     name, arguments, id = value.get("name"), value.get("arguments", value.get("parameters", {})), value.get("id")
-    if not isinstance(name, str) or not name or not isinstance(arguments, dict):
+    if not is_name(name) or not isinstance(arguments, dict):
         return None
     return Call(name, arguments_text(arguments), id if isinstance(id, str) else "")
 

@@ -14,7 +14,7 @@ from renderers import RendererConfig, create_renderer  # type: ignore[import-unt
 from renderers.base import ToolCallParseStatus  # type: ignore[import-untyped]
 
 from crrl.gateway.canonical import Call, Message
-from crrl.gateway.renderer.api import FastTokenizer, FirstPrompts, Parsed, RenderError, arguments_text, linked
+from crrl.gateway.renderer.api import FastTokenizer, FirstPrompts, Parsed, RenderError, arguments_text, is_name, linked
 
 _PROBE = Message("user", "x")
 _READ_CONFIG = TypeAdapter(RendererConfig).validate_python
@@ -219,4 +219,4 @@ def _understood(call: Any) -> bool:
     """Whether a parsed call can be handed to the agent: it has a name and arguments, though they may be of the wrong
     type or for a tool that is not there (the agent says so)."""
     handed = (ToolCallParseStatus.OK, ToolCallParseStatus.INVALID_JSON, ToolCallParseStatus.UNKNOWN_TOOL)
-    return call.status in handed and isinstance(call.name, str) and isinstance(call.arguments, dict)
+    return call.status in handed and is_name(call.name) and isinstance(call.arguments, dict)
