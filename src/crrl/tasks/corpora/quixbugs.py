@@ -8,6 +8,7 @@ Traps: a buggy program may never end (bitcount), so runs have a CPU limit; the s
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,6 +29,7 @@ CONSOLE = (
     f"-cp .crrl/classes:{JUNIT} org.junit.platform.console.ConsoleLauncher --disable-banner --details=none "
     "--reports-dir=.crrl/reports --scan-class-path=.crrl/classes --include-classname=.*"
 )
+EXPLAINED = re.compile(r'\n+"""(.*?)"""\s*\Z', re.DOTALL)
 REPORT = "cat .crrl/reports/TEST-*.xml"
 
 
@@ -49,6 +51,7 @@ def read(path: Path) -> Iterator[Task | Problem]:
 def _python(root: Path, file: Path) -> Task:
     name = file.stem
     buggy, fixed = file.read_text(), (root / "correct_python_programs" / file.name).read_text()
+    fixed = _code(fixed) + _after_code(buggy)  # only the buggy program is explained, after its code
     tests = [f"python_testcases/test_{name}.py", "python_testcases/load_testdata.py", "conftest.py"]
     optional = [f"json_testcases/{name}.json", *(f"python_testcases/{helper}" for helper in PYTHON_HELPERS)]
     tests += [path for path in optional if (root / path).is_file()]
@@ -74,6 +77,22 @@ def _python(root: Path, file: Path) -> Task:
         ),
         solution=_solution(f"python_programs/{file.name}", buggy, fixed),
     )
+
+
+def _code(program: str) -> str:
+    """Up to the last statement that is not a bare text."""
+    return "".join(program.splitlines(keepends=True)[: _code_lines(program)])
+
+
+def _after_code(program: str) -> str:
+    return "".join(program.splitlines(keepends=True)[_code_lines(program) :])
+
+
+def _code_lines(program: str) -> int:
+    for node in reversed(ast.parse(program).body):
+        if not (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)):
+            return node.end_lineno or 0
+    raise ValueError("a program without code")
 
 
 def _java(root: Path, file: Path) -> Task:
@@ -120,7 +139,7 @@ def _solution(path: str, buggy: str, fixed: str) -> str:
 
 def _issue(name: str, path: str, explained: str) -> str:
     """QuixBugs has no issue texts: what the program should do stands at the end of its Python version."""
-    found = re.search(r'"""(.*?)"""', explained, flags=re.DOTALL)
+    found = EXPLAINED.search(explained)
     said = f"What it should do:\n\n{found[1].strip()}\n" if found else ""
     return f"`{name}` in {path} gives wrong results, fails or does not end. The defect is in one line.\n\n{said}"
 

@@ -1,0 +1,169 @@
+"""Real bugs from real history, end to end: buggy fails, fix passes, and our verdict is that of the corpus's own tests.
+
+A small sample runs always; everything at hand with `make test-corpora`. Repositories that are not at hand are read from
+local clones, CRRL_TEST_REPOSITORIES/OWNER/NAME, where somebody has them.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from crrl import sandbox
+from crrl.errors import CrrlError
+from crrl.rewards.task_judge import TaskJudge
+from crrl.rewards.tests import solved
+from crrl.tasks import toolchains
+from crrl.tasks.admission import Admission, admit
+from crrl.tasks.command import at_mirror
+from crrl.tasks.corpora import find, load
+from crrl.tasks.task import Task
+from crrl.tasks.toolchains import JUNIT4
+
+DATA = Path(os.environ.get("CRRL_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))
+LIMIT_S = 120
+
+
+def ids(corpus: str) -> list[str]:
+    return [task.id for task in load(find(corpus), DATA / corpus).tasks] if (DATA / corpus).is_dir() else []
+
+
+def task_of(corpus: str, id: str) -> Task:
+    (task,) = load(find(corpus), DATA / corpus, ids=[id]).tasks
+    try:
+        toolchains.require(task.test.needs)
+    except CrrlError as error:
+        pytest.skip(f"{error.message}: {error.remedy}")
+    return task
+
+
+@pytest.fixture
+async def judge(state_dir: Path) -> AsyncIterator[TaskJudge]:
+    boxes = sandbox.make(state_dir=state_dir)
+    made = TaskJudge(state_dir, boxes)
+    yield made
+    await made.close()
+    await boxes.close()
+
+
+def sound(admission: Admission, times: int) -> Task:
+    assert admission.status == "admitted", admission.reasons
+    assert (admission.empty, admission.fixed) == (times, times) and admission.task is not None
+    assert admission.task.test.fail_to_pass
+    return admission.task
+
+
+@pytest.mark.parametrize("id", ["quixbugs-python-gcd", "quixbugs-python-detect_cycle"])
+async def test_quixbugs_sample(test_data: Path, judge: TaskJudge, id: str) -> None:
+    judged = sound(await admit(task_of("quixbugs", id), judge, times=1), 1)
+    await same_as_its_own_tests(judged, judge)
+
+
+async def test_quixbugs_sample_in_java(test_data: Path, judge: TaskJudge) -> None:
+    sound(await admit(task_of("quixbugs", "quixbugs-java-gcd"), judge, times=1), 1)
+
+
+@pytest.mark.parametrize("id", ["polyglot-python-grep", "polyglot-go-matrix"])
+async def test_polyglot_sample(test_data: Path, judge: TaskJudge, id: str) -> None:
+    sound(await admit(task_of("polyglot", id), judge, times=1), 1)
+
+
+@pytest.mark.corpora
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("id", ids("quixbugs"))
+async def test_every_program_of_quixbugs(test_data: Path, judge: TaskJudge, id: str) -> None:
+    judged = sound(await admit(task_of("quixbugs", id), judge, times=1), 1)
+    await same_as_its_own_tests(judged, judge)
+
+
+@pytest.mark.corpora
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("id", ids("polyglot"))
+async def test_every_exercise_of_polyglot(test_data: Path, judge: TaskJudge, id: str) -> None:
+    sound(await admit(task_of("polyglot", id), judge, times=1), 1)
+
+
+@pytest.mark.corpora
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize(
+    ("corpus", "folder", "id"),
+    [
+        ("bugsinpy", "bugsinpy", "bugsinpy-youtube-dl-1"),
+        ("defects4j", "defects4j/v2.0.1", "defects4j-Lang-1"),
+        ("defects4j", "defects4j/v2.0.1", "defects4j-Jsoup-93"),
+    ],
+)
+async def test_bugs_of_repositories_at_hand(
+    test_data: Path, judge: TaskJudge, corpus: str, folder: str, id: str
+) -> None:
+    (task,) = load(find(corpus), test_data / folder, ids=[id]).tasks
+    clones = os.environ.get("CRRL_TEST_REPOSITORIES")
+    local = at_mirror(task, Path(clones) if clones else None)
+    if local == task:
+        pytest.skip(f"no clone of {task.source.repo} below CRRL_TEST_REPOSITORIES")
+    judged = sound(await admit(local, judge, times=1), 1)
+    assert judged.test.pass_to_pass  # the measured baseline
+
+
+async def same_as_its_own_tests(task: Task, judge: TaskJudge) -> None:
+    """Verdicts by us, and by the corpus's own runner over its own files, on the buggy and on the correct program."""
+    own = own_pytest if task.language == "python" else own_junit
+    for fixed in (False, True):
+        ours = await judge.run(task, (task.solution or "") if fixed else "")
+        passed, failed = own(task.family, fixed)
+        assert solved(task, ours) == fixed == (failed == 0 and passed > 0)
+        if ours.reason == "complete":
+            counted = list(ours.tests.values())
+            assert (counted.count("passed"), len(counted)) == (passed, passed + failed)
+
+
+def own_pytest(program: str, fixed: bool) -> tuple[int, int]:
+    """(passed, not passed) by `pytest`, as QuixBugs says to run it; one that does not end has failed."""
+    root = DATA / "quixbugs"
+    options = ["-q", "-p", "no:cacheprovider", *(["--correct"] if fixed else [])]
+    command = [sys.executable, "-B", "-m", "pytest", *options, f"python_testcases/test_{program}.py"]
+    limited = ["sh", "-c", f'ulimit -t {10} -v 2000000; exec "$@"', "sh", *command]
+    env = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_ADDOPTS": ""}
+    done = subprocess.run(limited, cwd=root, env=env, capture_output=True, text=True, timeout=LIMIT_S, check=False)
+    counts = {word: int(number) for number, word in re.findall(r"(\d+) (passed|failed|error)", done.stdout[-300:])}
+    failed = counts.get("failed", 0) + counts.get("error", 0)
+    return counts.get("passed", 0), failed if counts else 1
+
+
+def own_junit(program: str, fixed: bool) -> tuple[int, int]:
+    """(passed, not passed) by JUnit 4's own runner. The correct programs have a copy of the tests of their own."""
+    root, name = DATA / "quixbugs", f"{program.upper()}_TEST"
+    tests = Path("java_testcases/junit", *(["crt_program"] if fixed else []), f"{name}.java")
+    package = ".".join(tests.parts[:-1])
+    with tempfile.TemporaryDirectory(prefix="crrl-junit-") as classes:
+        compiled = [
+            *(root / "java_programs").glob("*.java"),
+            root / "java_testcases/junit/QuixFixOracleHelper.java",
+            root / tests,
+        ]
+        compiled += (root / "correct_java_programs").glob("*.java") if fixed else ()
+        subprocess.run(
+            ["javac", "-nowarn", "-encoding", "UTF-8", "-d", classes, "-cp", JUNIT4, *compiled],
+            check=True,
+            capture_output=True,
+        )
+        run = [
+            "java",
+            "-XX:+UseSerialGC",
+            "-cp",
+            f"{classes}:{JUNIT4}",
+            "org.junit.runner.JUnitCore",
+            f"{package}.{name}",
+        ]
+        done = subprocess.run(run, capture_output=True, text=True, timeout=LIMIT_S, check=False)
+    if ok := re.search(r"^OK \((\d+) test", done.stdout, flags=re.MULTILINE):
+        return int(ok[1]), 0
+    ran, failed = re.search(r"^Tests run: (\d+),  Failures: (\d+)", done.stdout, flags=re.MULTILINE).groups()  # type: ignore[union-attr]
+    return int(ran) - int(failed), int(failed)
