@@ -15,6 +15,7 @@ import pytest
 from gateway_kit import STOP, Bench, call_text
 
 from crrl.engines.scripted import ScriptedEngine
+from crrl.errors import CrrlError
 from crrl.gateway import Budget
 
 USER = {"role": "user", "content": "hi"}
@@ -91,6 +92,15 @@ async def test_many_sockets_at_once(bench: Bench, tmp_path: Path) -> None:
     assert threading.active_count() == threads
     assert [len((await bench.gateway.close(f"s{i}")).samples) for i in range(40)] == [i % 3 for i in range(40)]
     assert os.listdir(tmp_path) == []
+
+
+async def test_a_socket_that_cannot_be_made_is_an_error_with_a_remedy(bench: Bench, tmp_path: Path) -> None:
+    await bench.start()
+    bench.gateway.open("a")
+    for path in (tmp_path / "nowhere" / "x.sock", tmp_path / ("x" * 120)):
+        with pytest.raises(CrrlError, match="folder that exists"):
+            await bench.gateway.listen("a", path)
+    assert (await bench.gateway.close("a")).samples == []
 
 
 @pytest.mark.parametrize("path", PATHS)

@@ -163,11 +163,18 @@ class Gateway:
 
     async def listen(self, session_id: str, path: Path) -> None:
         """Serve this session alone, with paths /v1/... and no token, on a unix socket at `path` until it is closed.
-        Anybody who reaches the socket may use it (mode 0666): the directory protects it. KeyError for unknown ids."""
+        Anybody who reaches the socket may use it (mode 0666): the directory protects it. KeyError for unknown ids;
+        CrrlError where no socket can be made."""
         opened, name = self._sessions[session_id], str(path)
-        server = await asyncio.get_running_loop().create_unix_server(
-            lambda: HttpToolsProtocol(self._config, self._server.server_state, {}), name
-        )
+        try:
+            server = await asyncio.get_running_loop().create_unix_server(
+                lambda: HttpToolsProtocol(self._config, self._server.server_state, {}), name
+            )
+        except OSError as error:
+            raise CrrlError(
+                f"gateway: cannot listen on {name}: {error}.",
+                "Use a folder that exists, with a short path (a socket's may have 107 characters).",
+            ) from error
         os.chmod(name, 0o666)
         opened.sockets[name] = server
         self._by_socket[name] = opened.session

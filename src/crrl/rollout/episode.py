@@ -29,7 +29,12 @@ from crrl.tasks.task import Task
 log = logging.getLogger(__name__)
 
 BUDGET_REASONS = {"turn_limit", "token_limit", "time_limit", "context_length"}
-EXHAUSTED = {"turns": "turn_limit", "tokens": "token_limit", "context": "context_length"}
+EXHAUSTED = {
+    "turns": "turn_limit",
+    "tokens": "token_limit",
+    "seconds": "time_limit",
+    "context": "context_length",
+}
 WALL_GRACE_S = 5.0  # an agent that does not stop by itself at its wall limit is stopped this much later
 SETUP_S = 600.0
 INSIDE_URL = f"http://127.0.0.1:{GATEWAY_PORT}/v1"  # of every session, as seen from its own box

@@ -22,7 +22,9 @@ _ROLES = {
     "tool": "tool",
     "function": "tool",
 }
-_LOGGED = ("temperature", "top_p", "presence_penalty", "frequency_penalty", "seed", "reasoning_effort")
+_LOGGED = ("temperature", "top_p", "top_k", "min_p", "presence_penalty", "frequency_penalty", "repetition_penalty")
+_LOGGED += ("seed", "reasoning_effort")
+_CONSTRAINTS = ("guided_json", "guided_regex", "guided_choice", "guided_grammar", "structured_outputs")  # vLLM's
 
 
 class _Function(msgspec.Struct):
@@ -58,6 +60,9 @@ class _Body(msgspec.Struct):
     max_completion_tokens: int | None = None
     temperature: float | None = None
     top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    repetition_penalty: float | None = None
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
     seed: int | None = None
@@ -75,6 +80,11 @@ class _Body(msgspec.Struct):
     modalities: Any = None
     audio: Any = None
     web_search_options: Any = None
+    guided_json: Any = None
+    guided_regex: Any = None
+    guided_choice: Any = None
+    guided_grammar: Any = None
+    structured_outputs: Any = None
 
 
 _decoder = msgspec.json.Decoder(_Body)
@@ -118,6 +128,7 @@ def _refuse_unsupported(body: _Body) -> None:
             "modalities": body.modalities not in (None, [], ["text"]),
             "audio": bool(body.audio),
             "web_search_options": body.web_search_options is not None,
+            **{name: getattr(body, name) is not None for name in _CONSTRAINTS},
         }
     )
 
