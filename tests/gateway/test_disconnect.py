@@ -14,12 +14,12 @@ SLOW = {"step": 1, "delay": 0.02}
 TEXT = f"one two three four five{STOP}"
 
 
-async def post_and_vanish(base_url: str, body: dict, events: int) -> None:
+async def post_and_vanish(base_url: str, body: dict, events: int, api: str = "chat/completions") -> None:
     """A raw client that drops its connection once it has seen that many events."""
     host, port = base_url.split("/")[2].split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     raw = json.dumps(body).encode()
-    path = "/" + base_url.split("/", 3)[3] + "/chat/completions"
+    path = "/" + base_url.split("/", 3)[3] + f"/{api}"
     head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(raw)}\r\n\r\n".encode()
     writer.write(head + raw)
     await writer.drain()
@@ -48,6 +48,43 @@ async def test_a_dropped_stream_goes_on_and_the_retry_gets_that_very_sample(benc
     assert len(bench.engine.requests) == 1
     record = await bench.gateway.close("a")
     assert [(s.delivery, s.finish) for s in record.samples] == [("delivered", "stop")]
+
+
+@pytest.mark.parametrize(
+    ("api", "body"),
+    [
+        ("completions", {"prompt": "hi", "max_tokens": 99}),
+        ("responses", {"input": "hi"}),
+        ("messages", {"messages": BODY["messages"], "max_tokens": 99}),
+    ],
+)
+@pytest.mark.parametrize("events", [0, 5])
+async def test_a_dropped_stream_is_replayed_in_every_dialect(bench: Bench, api: str, body: dict, events: int) -> None:
+    """Whole and in its grammar: the retry sees the stream from its beginning, while it goes on."""
+    await bench.start(TEXT, **SLOW)
+    handle = bench.gateway.open("a")
+    await post_and_vanish(handle.base_url, {**body, "stream": True}, events, api)
+    await asyncio.sleep(0.05)
+    async with httpx.AsyncClient(verify=False) as http:
+        replies = [await http.post(f"{handle.base_url}/{api}", json={**body, "stream": True})]
+        headers = {"x-stainless-retry-count": "1"}
+        replies.append(await http.post(f"{handle.base_url}/{api}", json={**body, "stream": False}, headers=headers))
+    said = "".join(
+        part
+        for line in replies[0].text.splitlines()
+        if line.startswith("data: {")
+        for part in [text_in(json.loads(line[6:]))]
+    )
+    assert said == "one two three four five" and said in replies[1].text
+    assert len(bench.engine.requests) == 1
+    assert [s.delivery for s in (await bench.gateway.close("a")).samples] == ["delivered"]
+
+
+def text_in(event: dict) -> str:
+    if "choices" in event:
+        return "".join(choice["text"] for choice in event["choices"])
+    delta = event.get("delta", "")
+    return delta if isinstance(delta, str) else delta.get("text", "")
 
 
 async def test_nobody_comes_back_within_the_grace_period(bench: Bench) -> None:
