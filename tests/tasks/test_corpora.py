@@ -70,6 +70,24 @@ def test_tasks_of_corpora_are_written_and_read(test_data: Path, tmp_path: Path) 
     assert "crrl tasks check" in str(problems[0])
 
 
+def test_the_hub_s_library_gives_the_same_rows(
+    test_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`datasets` reads a folder as it reads a data set of the hub; a name that is not there says what to do instead."""
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    (tmp_path / "set").mkdir()
+    shutil.copy(test_data / "swe-gym/SWE-Gym.train.sample.parquet", tmp_path / "set" / "train.parquet")
+    gym = find("swe-gym")
+    assert gym.fetch is not None
+    assert list(gym.fetch(str(tmp_path / "set"), "train")) == load(gym, tmp_path / "set").tasks
+    with pytest.raises(CrrlError, match="cannot be loaded") as caught:
+        list(gym.fetch("nobody/no-such-set", "train"))
+    assert "path=FILE" in caught.value.remedy
+
+
 # By value ------------------------------------------------------------------------------------------------------------
 
 
