@@ -22,8 +22,10 @@ _ROLES = {
     "tool": "tool",
     "function": "tool",
 }
-_LOGGED = ("temperature", "top_p", "top_k", "min_p", "presence_penalty", "frequency_penalty", "repetition_penalty")
-_LOGGED += ("seed", "reasoning_effort")
+_LOGGED = (
+    *("temperature", "top_p", "top_k", "min_p", "presence_penalty", "frequency_penalty", "repetition_penalty"),
+    *("seed", "reasoning_effort"),
+)
 _CONSTRAINTS = ("guided_json", "guided_regex", "guided_choice", "guided_grammar", "structured_outputs")  # vLLM's
 
 
