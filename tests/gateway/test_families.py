@@ -91,14 +91,16 @@ def test_whatever_is_sampled_streams_parses_and_bridges(data: st.DataObject) -> 
     ids = [t for part in data.draw(st.lists(token, min_size=1, max_size=8)) for t in part]
     stop = next((i for i, t in enumerate(ids) if t in renderer.stop_ids), len(ids))
     ids = ids[: stop + 1]
-    stream = TextStream(renderer, Ask([Message("user", "x")], TOOLS))
+    prompt = renderer.prompt(PROMPT, TOOLS)
+    if data.draw(st.booleans()):
+        prompt = renderer.bridge(prompt, renderer.assistant(Message("assistant", "", [LS])), [Message("tool", "out")])
+    stream = TextStream(renderer, Ask([Message("user", "x")], TOOLS), prompt)
     deltas = [d for t in ids for d in stream.feed([t])]
     parsed, rest = stream.finish()  # ValueError: what was streamed is not how it begins
     deltas += rest
     assert "".join(d.text for d in deltas if d.kind == "content") == parsed.content
     assert "".join(d.text for d in deltas if d.kind == "reasoning") == parsed.reasoning
     assert [d.call for d in deltas if d.kind == "call"] == parsed.calls
-    prompt = renderer.prompt(PROMPT, None)
     try:
         bridged = renderer.bridge(prompt, ids, [Message("user", "next")])
     except RenderError:
@@ -108,9 +110,18 @@ def test_whatever_is_sampled_streams_parses_and_bridges(data: st.DataObject) -> 
 
 
 def test_reasoning_opens_where_the_family_says() -> None:
-    opened = {key for key, r in RENDERERS.items() if r.opens_in_reasoning}
+    opened = {key for key, r in RENDERERS.items() if r.opens_in_reasoning(r.prompt(PROMPT, None))}
     assert {"qwen3.5-thinking", "deepseek-r1", "minimax-m2", "kimi-k2.5-thinking", "glm-5.3"} <= opened
-    assert not opened & {"qwen3", "qwen3-thinking", "qwen3.5", "llama-3", "glm-5", "deepseek-v3"}
+    assert not opened & {"qwen3", "qwen3-thinking", "qwen3.5", "llama-3", "glm-5", "deepseek-v3", "gemma4-thinking"}
+    behind_a_tool = {
+        key: r.bridge(r.prompt(PROMPT, TOOLS), r.assistant(Message("assistant", "", [LS])), [Message("tool", "out")])
+        for key, r in RENDERERS.items()
+    }
+    opened_there = {key for key, prompt in behind_a_tool.items() if RENDERERS[key].opens_in_reasoning(prompt)}
+    assert opened ^ opened_there == {"deepseek-r1", "gemma4-thinking"}
+    words = RENDERERS["gemma4-thinking"].tokenizer.encode("so<channel|>Done.<turn|>")
+    parsed = RENDERERS["gemma4-thinking"].parse(words, TOOLS, behind_a_tool["gemma4-thinking"])
+    assert (parsed.reasoning, parsed.content) == ("so", "Done.")
 
 
 def test_xml_arguments_have_the_types_of_the_tools() -> None:
@@ -129,7 +140,7 @@ def test_earlier_reasoning_stays_in_all_families_that_reason() -> None:
             thought = [*thought, renderer.think_close]
             thought = (
                 thought
-                if renderer.opens_in_reasoning or renderer.think_open is None
+                if renderer.opens_in_reasoning(prompt) or renderer.think_open is None
                 else [renderer.think_open, *thought]
             )
         ids = [*thought, *renderer.tokenizer.encode("Done."), renderer.stop_ids[0]]

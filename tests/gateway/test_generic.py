@@ -55,7 +55,7 @@ def test_a_whole_session_by_bridges_is_the_full_render(name: str) -> None:
     """User, two tool cycles, answer, user, answer, with a system message and tools: token for token."""
     renderer = RENDERERS[name]
     assert isinstance(renderer, GenericRenderer)
-    reasoning = "Hm." if renderer.opens_in_reasoning else ""
+    reasoning = "Hm." if renderer.opens else ""
     messages = [Message("system", "You repair."), Message("user", "Go.")]
     ids = renderer.prompt(messages, TOOLS)
     assert ids == texts(renderer, messages, TOOLS, answer=True)
@@ -88,14 +88,14 @@ def test_whatever_is_sampled_stays_streams_and_bridges(name: str, text: str) -> 
     ids = renderer.tokenizer.encode(text)
     stop = next((i for i, t in enumerate(ids) if t in renderer.stop_ids), len(ids))
     ids = ids[: stop + 1]
-    stream = TextStream(renderer, Ask([Message("user", "x")], TOOLS))
+    prompt = renderer.prompt([Message("user", "Go.")], TOOLS)
+    stream = TextStream(renderer, Ask([Message("user", "x")], TOOLS), prompt)
     deltas = [d for t in ids for d in stream.feed([t])]
     parsed, rest = stream.finish()
     deltas += rest
     assert "".join(d.text for d in deltas if d.kind == "content") == parsed.content
     assert "".join(d.text for d in deltas if d.kind == "reasoning") == parsed.reasoning
     assert [d.call for d in deltas if d.kind == "call"] == parsed.calls
-    prompt = renderer.prompt([Message("user", "Go.")], TOOLS)
     tail = renderer.bridge(prompt, renderer.assistant(Message("assistant", "Done.")), [Message("user", "next")])
     bridged = renderer.bridge(prompt, ids, [Message("user", "next")])
     assert bridged[: len(prompt) + len(ids)] == prompt + ids
@@ -247,7 +247,7 @@ def test_on_a_models_real_template_it_agrees_with_the_hand_coded_family(name: st
     messages = [Message("system", "You repair."), Message("user", "Go.")]
     for tools in (None, TOOLS):
         assert generic.prompt(messages, tools) == family.prompt(messages, tools)
-    reasoning = "Hm." if generic.opens_in_reasoning else ""
+    reasoning = "Hm." if generic.opens else ""
     prompt, called = family.prompt(messages, TOOLS), generic.assistant(Message("assistant", "", [LOOK], reasoning))
     assert generic.parse(called, TOOLS) == family.parse(called, TOOLS)
     for appended in ([Message("tool", "a\n")], [Message("user", "b")]):

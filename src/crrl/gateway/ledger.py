@@ -79,12 +79,12 @@ def ledger_hash(samples: Iterable[Sample]) -> str:
     return _digest(_encoder.encode(facts)).hex()
 
 
-def request_seed(session_seed: int, turn: int, prompt_ids: list[int], resample: int) -> int:
-    """The 64-bit seed of one generation: of the session, the turn, what it is asked, and which resample it
-    is. Arrival order is not in it, so parallel requests of one session draw the same noise in any order."""
-    h = hashlib.blake2b(digest_size=8)
-    h.update(f"{session_seed}/{turn}/{resample}/".encode())
-    h.update(array("i", prompt_ids).tobytes())
+def request_seed(session_seed: int, turn: int, request: bytes, resample: int) -> int:
+    """The 64-bit seed of one generation: of the session, the turn, what is asked (its digest, so that a long history
+    costs nothing here), and which resample it is. Arrival order is not in it: parallel requests of one session draw
+    the same noise in any order."""
+    h = hashlib.blake2b(f"{session_seed}/{turn}/{resample}/".encode(), digest_size=8)
+    h.update(request)
     return int.from_bytes(h.digest(), "little")
 
 

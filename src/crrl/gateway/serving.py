@@ -81,15 +81,15 @@ async def _answer(
     gone: asyncio.Future[Any],
 ) -> None:
     """Stream the turns, or wait for all of them. Returns early when the client is gone."""
+    if not incoming.stream:
+        await _sampled(turns, gone)
     while not (gone.done() or any(turn.ids or turn.done for turn in turns)):
         await more.wait()
         more.clear()
     answer = Answer(incoming, turns, int(time.time()), session.renderer)
     if incoming.stream and not any(turn.done and not turn.whole for turn in turns):
         return await _stream(dialect, answer, send, more, gone)
-    while not (gone.done() or all(turn.done for turn in turns)):
-        await more.wait()
-        more.clear()
+    await _sampled(turns, gone)
     if gone.done():
         return
     for turn in turns:
@@ -98,6 +98,14 @@ async def _answer(
     for turn in turns:
         turn.delivered = True
     await reply(send, 200, dialect.whole(answer))
+
+
+async def _sampled(turns: Sequence[Turn], gone: asyncio.Future[Any]) -> None:
+    """Until all are done or the client is gone; not woken by every token."""
+    running: set[asyncio.Future[Any]] = {turn.task for turn in turns if turn.task is not None}
+    while running and not gone.done():
+        _, running = await asyncio.wait({*running, gone}, return_when=asyncio.FIRST_COMPLETED)
+        running.discard(gone)
 
 
 async def _stream(dialect: Dialect, answer: Answer, send: Send, more: asyncio.Event, gone: asyncio.Future[Any]) -> None:

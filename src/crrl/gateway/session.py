@@ -130,7 +130,7 @@ class Session:
             return place.replay
         turn = self._new_turn(place, ask, choice)
         self.tree.add(turn)
-        turn.task = asyncio.create_task(self._generate(turn, TextStream(self.renderer, ask)))
+        turn.task = asyncio.create_task(self._generate(turn, TextStream(self.renderer, ask, place.prompt_ids)))
         self._tasks.add(turn.task)
         turn.task.add_done_callback(self._tasks.discard)
         return turn
@@ -153,7 +153,7 @@ class Session:
             "max_tokens": min(limit for limit in limits if limit is not None),
         }
         resample = sum(t.request == place.request for t in self.tree.turns)
-        params["seed"] = request_seed(self.seed, place.depth, place.prompt_ids, resample)
+        params["seed"] = request_seed(self.seed, place.depth, place.request, resample)
         if ask.stop:
             params["stop"] = msgspec.json.encode(ask.stop).decode()
         for name, value in ask.asked.items():

@@ -37,12 +37,13 @@ class TextStream:
     `ids` are the tokens used; what the same chunk holds behind the end of the turn is not among them.
     """
 
-    def __init__(self, renderer: Renderer, ask: Ask) -> None:
+    def __init__(self, renderer: Renderer, ask: Ask, prompt_ids: list[int]) -> None:
         self.ids: list[int] = []
         self.stopped = False  # by a stop string, or the only call that was allowed
         self.stopped_by = ""  # the stop string
         self._renderer = renderer
         self._ask = ask
+        self._prompt_ids = prompt_ids
         self._stops = frozenset(renderer.stop_ids)
         self._open, self._close = (
             renderer.tokenizer.decode([mark]) if mark is not None else text
@@ -53,7 +54,7 @@ class TextStream:
         self._place: Literal["start", "reasoning", "content", "calls", "closed"] = "start"
         if ask.prompt is not None:
             self._place = "content"
-        elif renderer.opens_in_reasoning:
+        elif renderer.opens_in_reasoning(prompt_ids):
             self._place = "reasoning"
         self._enter(self._place)
 
@@ -86,7 +87,7 @@ class TextStream:
         if self._ask.prompt is not None:
             parsed = Parsed(self._renderer.tokenizer.decode(raw))
         else:
-            parsed = self._renderer.parse(self.ids, self._ask.tools)
+            parsed = self._renderer.parse(self.ids, self._ask.tools, self._prompt_ids)
             if self._ask.tool_choice == "none" and (parsed.calls or parsed.malformed):
                 text = self._renderer.tokenizer.decode(raw[self._after_reasoning(raw) if parsed.reasoning else 0 :])
                 parsed = Parsed(text.strip(), parsed.reasoning)
@@ -178,7 +179,7 @@ class TextStream:
 
     def _closed_calls(self, deltas: list[Delta]) -> None:
         self._parses += 1
-        calls = self._renderer.parse(self.ids, self._ask.tools).calls
+        calls = self._renderer.parse(self.ids, self._ask.tools, self._prompt_ids).calls
         if not self._ask.parallel_calls and calls:
             calls, self.stopped = calls[:1], True
         for i in range(self._calls, len(calls)):

@@ -23,6 +23,9 @@ _CACHED_RENDERS = 256
 _MARK = re.compile(r"[<\[\]〈].*\S|\]~.*")  # <tool_call>, [TOOL_CALLS], ]~b]; not an added run of spaces
 
 
+Tools = list[dict[str, Any]] | None  # in the form of chat completions
+
+
 class RenderError(Exception):
     """The template cannot express this conversation. The agent's request is answered 400 with these words."""
 
@@ -43,7 +46,6 @@ class Renderer(Protocol):
     stop_ids: tokens that end a turn; the first is the template's own.
     marks: tokens at which plain content may no longer be shown: turns, calls, channels begin or end there.
     think_open, think_close: the tokens around reasoning, where they are tokens.
-    opens_in_reasoning: the generation prompt ends inside open reasoning.
     call_start: content that begins with this text may turn out to be a call ("": calls begin with a mark).
     tools: False: text alone can be rendered.
     """
@@ -54,13 +56,12 @@ class Renderer(Protocol):
     marks: frozenset[int]
     think_open: int | None
     think_close: int | None
-    opens_in_reasoning: bool
     call_start: str
     tools: bool
 
     def __hash__(self) -> int: ...
 
-    def prompt(self, messages: list[Message], tools: list[dict[str, Any]] | None) -> list[int]:
+    def prompt(self, messages: list[Message], tools: Tools) -> list[int]:
         """A whole conversation and the generation prompt. RenderError."""
         ...
 
@@ -73,8 +74,13 @@ class Renderer(Protocol):
         """The ids a policy could have sampled for an assistant turn that it did not sample (context, never loss)."""
         ...
 
-    def parse(self, ids: list[int], tools: list[dict[str, Any]] | None = None) -> Parsed:
-        """Sampled ids as content, reasoning and calls. `tools`: where calls are XML, the types of their arguments."""
+    def opens_in_reasoning(self, prompt_ids: list[int]) -> bool:
+        """Whether the generation prompt ends inside open reasoning."""
+        ...
+
+    def parse(self, ids: list[int], tools: Tools = None, prompt_ids: list[int] | None = None) -> Parsed:
+        """Sampled ids as content, reasoning and calls. `tools`: where calls are XML, the types of their arguments.
+        `prompt_ids`: what they were sampled behind; None: a user's message."""
         ...
 
 
@@ -108,11 +114,11 @@ class FastTokenizer:
 class FirstPrompts:
     """A cache of rendered conversations: the attempts of a group share their first prompt."""
 
-    def __init__(self, render: Callable[[list[Message], list[dict[str, Any]] | None], list[int]]) -> None:
+    def __init__(self, render: Callable[[list[Message], Tools], list[int]]) -> None:
         self._render = render
         self._known: OrderedDict[bytes, list[int]] = OrderedDict()
 
-    def __call__(self, messages: list[Message], tools: list[dict[str, Any]] | None) -> list[int]:
+    def __call__(self, messages: list[Message], tools: Tools) -> list[int]:
         key = msgspec.json.encode((messages, tools))
         ids = self._known.get(key)
         if ids is None:

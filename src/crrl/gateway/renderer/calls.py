@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from crrl.gateway.canonical import Call
-from crrl.gateway.renderer.api import arguments_text, is_name
+from crrl.gateway.renderer.api import Tools, arguments_text, is_name
 
 Decode = Callable[[list[int]], str]
 Types = dict[tuple[str, str], Any]  # (tool, parameter) -> its JSON schema type
@@ -129,7 +129,7 @@ def _find(ids: list[int], token: int | None, start: int) -> int:
     return next((i for i in range(start, len(ids)) if ids[i] == token), len(ids))
 
 
-def parameter_types(tools: list[dict[str, Any]] | None) -> Types:
+def parameter_types(tools: Tools) -> Types:
     """What a request says of its tools: where arguments have no quotes, only this tells what is text."""
     found: Types = {}
     for tool in tools or []:
@@ -147,7 +147,7 @@ def _block(text: str, types: Types) -> list[Call] | None:
     if mark:
         name, _, id = name.partition("[CALL_ID]")
         value = _json(arguments)
-        if not name.strip() or not isinstance(value, dict):
+        if not is_name(name.strip()) or not isinstance(value, dict):
             return None
         return [Call(name.strip(), arguments_text(value), id.strip())]
     if "<function=" in text:
@@ -164,7 +164,7 @@ def _json_calls(text: str) -> list[Call] | None:
 
 def _xml_call(text: str, types: Types) -> list[Call] | None:
     function = _FUNCTION.fullmatch(text)
-    if function is None:
+    if function is None or not is_name(function[1]):
         return None
     arguments = {}
     for key, value in _PARAMETER.findall(function[2]):

@@ -14,7 +14,16 @@ from renderers import RendererConfig, create_renderer  # type: ignore[import-unt
 from renderers.base import ToolCallParseStatus  # type: ignore[import-untyped]
 
 from crrl.gateway.canonical import Call, Message
-from crrl.gateway.renderer.api import FastTokenizer, FirstPrompts, Parsed, RenderError, arguments_text, is_name, linked
+from crrl.gateway.renderer.api import (
+    FastTokenizer,
+    FirstPrompts,
+    Parsed,
+    RenderError,
+    Tools,
+    arguments_text,
+    is_name,
+    linked,
+)
 
 _PROBE = Message("user", "x")
 _READ_CONFIG = TypeAdapter(RendererConfig).validate_python
@@ -24,13 +33,15 @@ _DATE = "2025-08-05"  # gpt-oss writes today's into the prompt: the same seed wo
 @dataclass(frozen=True)
 class Family:
     """A renderer of the package with its settings. `tool_names`: results show which call they answer. `think`: the
-    tokens around reasoning."""
+    tokens around reasoning. `varies`: reasoning is open in some generation prompts alone (behind a user's message, or
+    behind a tool's result)."""
 
     name: str
     settings: dict[str, Any] = field(default_factory=dict)
     tool_names: bool = False
     think: tuple[str, str] = ("<think>", "</think>")
     call_start: str = ""
+    varies: bool = False
 
 
 def _switched(key: str, switch: str = "enable_thinking", **settings: Any) -> dict[str, Family]:
@@ -49,7 +60,9 @@ FAMILIES: dict[str, Family] = {
     **_switched("qwen3.8", preserve_thinking=True),
     "qwen3-vl": Family("qwen3-vl"),
     "gemma4": Family("gemma4", {"enable_thinking": False, "preserve_thinking": True}, think=("", "")),
-    "gemma4-thinking": Family("gemma4", {"enable_thinking": True, "preserve_thinking": True}, think=("", "")),
+    "gemma4-thinking": Family(
+        "gemma4", {"enable_thinking": True, "preserve_thinking": True}, think=("", ""), varies=True
+    ),
     **_switched("glm-4.5"),
     **_switched("glm-5", clear_thinking=False),
     **_switched("glm-5.1", clear_thinking=False),
@@ -81,7 +94,7 @@ FAMILIES: dict[str, Family] = {
     **_switched("nemotron-3-ultra", truncate_history_thinking=False),
     **_switched("nemotron-3.5", truncate_history_thinking=False),
     "deepseek-v3": Family("deepseek-v3"),
-    "deepseek-r1": Family("deepseek-r1"),
+    "deepseek-r1": Family("deepseek-r1", varies=True),
     **_switched("deepseek-v4", drop_thinking=False),
 }
 
@@ -105,10 +118,8 @@ class FamilyRenderer:
         self.call_start = family.call_start
         self.prompt = FirstPrompts(self._prompt)
         self._probe = self.prompt([_PROBE], None)
-        word = tokenizer.encode("x")
-        said = self._inner.parse_response(word, prompt_ids=self._probe)
-        self.opens_in_reasoning = bool(said.reasoning_content)
-        self._close_reasoning = tokenizer.encode(family.think[1]) if self.opens_in_reasoning else []
+        self._opens = self._opens_behind(self._probe)
+        self._close_reasoning = tokenizer.encode(family.think[1])
 
     def _reasoning_marks(self, think: tuple[str, str]) -> tuple[int | None, int | None]:
         """The tokens around reasoning, where they are tokens, and the family's own parser takes them for that."""
@@ -118,7 +129,14 @@ class FamilyRenderer:
         said = self._inner.parse_response([opened, *self.tokenizer.encode("x"), closed])
         return (opened, closed) if said.reasoning_content else (None, None)
 
-    def _prompt(self, messages: list[Message], tools: list[dict[str, Any]] | None) -> list[int]:
+    def opens_in_reasoning(self, prompt_ids: list[int]) -> bool:
+        return self._opens_behind(prompt_ids) if self._family.varies else self._opens
+
+    def _opens_behind(self, prompt_ids: list[int]) -> bool:
+        said = self._inner.parse_response(self.tokenizer.encode("x"), prompt_ids=prompt_ids)
+        return bool(said.reasoning_content)
+
+    def _prompt(self, messages: list[Message], tools: Tools) -> list[int]:
         try:
             ids = self._inner.render_ids(self._linked(messages), tools=tools, add_generation_prompt=True)
         except (ValueError, TypeError, KeyError) as error:
@@ -129,20 +147,22 @@ class FamilyRenderer:
         """The package's own bridge, over a short history in the place of the real one, so that its cost does not grow
         with that (tested equal). What the package refuses goes by what the family renders behind a short turn: a turn
         which closed inside open reasoning, nothing appended, several results."""
-        calls = self._calls(ids) if self._family.tool_names else []
+        calls = self.parse(ids, None, prompt_ids).calls if self._family.tool_names else []
         shown = self._linked([Message("assistant", calls=calls), *appended], sampled=True)[1:]
         closed = bool(ids) and ids[-1] in self._stops
-        for sampled in (ids, [*self._close_reasoning, ids[-1]]) if closed else (ids,):
+        candidates = [ids]
+        if closed:
+            candidates.append([*(self._close_reasoning if self._opens else []), ids[-1]])
+        for sampled in candidates:
             bridged = self._inner.bridge_to_next_turn(self._probe, sampled, shown)
             before = [*self._probe, *sampled]
             if bridged is not None and bridged.token_ids[: len(before)] == before:
                 return [*prompt_ids, *ids, *bridged.token_ids[len(before) :]]
         close = [] if closed else self.stop_ids[:1]
-        return [*prompt_ids, *ids, *close, *self._tail(ids, appended)]
+        return [*prompt_ids, *ids, *close, *self._tail(self.parse(ids, None, prompt_ids).calls, appended)]
 
-    def _tail(self, ids: list[int], appended: list[Message]) -> list[int]:
-        """What a full render puts behind a short turn's end."""
-        calls = self._calls(ids)
+    def _tail(self, calls: list[Call], appended: list[Message]) -> list[int]:
+        """What a full render puts behind the end of a short turn with these calls."""
         short = [_PROBE, Message("assistant", "" if calls else "x", calls)]
         before, asked = self._whole(short, sampled=True), len(self._whole([_PROBE]))
         whole = self._whole([*short, *appended], sampled=True, answer=True)
@@ -154,9 +174,6 @@ class FamilyRenderer:
             return answer
         roles = ", ".join(m.role for m in appended)
         raise RenderError(f"renderer {self.key!r} cannot put {roles} behind a sampled turn")
-
-    def _calls(self, ids: list[int]) -> list[Call]:
-        return self.parse(ids).calls
 
     def _linked(self, messages: list[Message], sampled: bool = False) -> list[dict[str, Any]]:
         def call_id(call: Call, n: int) -> str:
@@ -181,7 +198,7 @@ class FamilyRenderer:
         body = whole[start:]
         if self.think_close in body:
             body = body[body.index(self.think_close) + 1 :]
-        if self.opens_in_reasoning and self.think_close is not None:
+        if self._opens and self.think_close is not None:
             body = [*self.tokenizer.encode(message.reasoning), self.think_close, *body]
         return self._upto_stop(body)
 
@@ -192,11 +209,15 @@ class FamilyRenderer:
         except (ValueError, TypeError, KeyError) as error:
             raise RenderError(f"renderer {self.key!r} cannot render this conversation: {error}") from error
 
-    def parse(self, ids: list[int], tools: list[dict[str, Any]] | None = None) -> Parsed:
+    def parse(self, ids: list[int], tools: Tools = None, prompt_ids: list[int] | None = None) -> Parsed:
+        behind = prompt_ids if prompt_ids is not None and self._family.varies else self._probe
         try:
-            parsed = self._inner.parse_response(ids, prompt_ids=self._probe, tools=tools)
+            parsed = self._inner.parse_response(ids, prompt_ids=behind, tools=tools)
         except (RecursionError, ValueError):  # JSON nested too deeply, or a number of too many digits
             return Parsed(self.tokenizer.decode([t for t in ids if t not in self._stops]).strip(), malformed=1)
+        if parsed.reasoning_complete is False and not self.opens_in_reasoning(behind):  # what was said before it
+            end = next((i for i, t in enumerate(ids) if t in self.marks or t == self.think_open), len(ids))
+            parsed.content = self.tokenizer.decode(ids[:end])
         calls: list[Call] = []
         broken: list[str] = []
         for call in parsed.tool_calls:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from crrl.gateway.canonical import Call, Message
-from crrl.gateway.renderer.api import FastTokenizer, FirstPrompts, Parsed, RenderError
+from crrl.gateway.renderer.api import FastTokenizer, FirstPrompts, Parsed, RenderError, Tools
 from crrl.gateway.renderer.calls import CallFormat, Marked, NoCalls, formats, parameter_types
 from crrl.gateway.renderer.proof import Refusal, prove
 from crrl.gateway.renderer.template import ChatTemplate
@@ -32,8 +32,6 @@ class GenericRenderer:
         Refusal: the template breaks; says at which turn, and how.
     """
 
-    opens_in_reasoning = False
-
     def __init__(self, tokenizer: Any, key: str, *, tools: bool) -> None:
         self.key = key
         self.tokenizer = FastTokenizer(tokenizer.backend_tokenizer, tokenizer.name_or_path)
@@ -42,7 +40,7 @@ class GenericRenderer:
         self._special = self.tokenizer.marks()
         self._head = self._template.render([_USER], answer=True)
         self._learn_reasoning()
-        self._answer = self.thinking(replace(_ANSWER, reasoning="thought")) if self.opens_in_reasoning else _ANSWER
+        self._answer = self.thinking(replace(_ANSWER, reasoning="thought")) if self.opens else _ANSWER
         self.stop_ids = [self._learn_end()]
         eos = self.tokenizer.convert_tokens_to_ids(tokenizer.eos_token) if tokenizer.eos_token else None
         if eos is not None and eos not in self.stop_ids:
@@ -63,7 +61,7 @@ class GenericRenderer:
 
     # Messages to ids ------------------------------------------------------------------------------------------------
 
-    def _prompt(self, messages: list[Message], tools: list[dict[str, Any]] | None) -> list[int]:
+    def _prompt(self, messages: list[Message], tools: Tools) -> list[int]:
         system = [m.content for m in itertools.takewhile(lambda m: m.role == "system", messages)]
         rest = [_anonymous(m) for m in messages[len(system) :]]
         self._refuse(rest, bool(tools))
@@ -120,7 +118,10 @@ class GenericRenderer:
 
     # Ids to messages ------------------------------------------------------------------------------------------------
 
-    def parse(self, ids: list[int], tools: list[dict[str, Any]] | None = None) -> Parsed:
+    def opens_in_reasoning(self, prompt_ids: list[int]) -> bool:
+        return self.opens  # behind everything: the proof has seen it
+
+    def parse(self, ids: list[int], tools: Tools = None, prompt_ids: list[int] | None = None) -> Parsed:
         end = next((i for i, token in enumerate(ids) if token in self._stops), len(ids))
         reasoning, rest = self._split(ids[:end])
         said = self.format.read(rest, self.tokenizer.decode, parameter_types(tools))
@@ -133,7 +134,7 @@ class GenericRenderer:
             return "", ids
         start = ids.index(self.think_open) + 1 if self.think_open in ids else 0
         opened = start > 0 and not decode(ids[: start - 1]).strip()
-        if not opened and not self.opens_in_reasoning:
+        if not opened and not self.opens:
             return "", ids
         start = start if opened else 0
         if self.think_close not in ids[start:]:
@@ -153,14 +154,14 @@ class GenericRenderer:
     def _learn_reasoning(self) -> None:
         source = self._template.source + self._head
         self.think = next((pair for pair in _REASONING if any(mark in source for mark in pair)), None)
-        self.think_open, self.think_close, self._folded = None, None, False
+        self.think_open, self.think_close, self._folded, self.opens = None, None, False, False
         if self.think is None:
             return
         opened, closed = self.think
         self.think_open, self.think_close = map(self.tokenizer.convert_tokens_to_ids, self.think)
         if self.think_open is None or self.think_close is None:
             raise Refusal("reasoning", f"it writes {opened} and {closed}, which are no tokens of the tokenizer")
-        self.opens_in_reasoning = self._head.rfind(opened) > self._head.rfind(closed)
+        self.opens = self._head.rfind(opened) > self._head.rfind(closed)
         shown = self._template.render([_USER, replace(_ANSWER, reasoning="thought")], answer=False)
         self._folded = "thought" not in shown
 

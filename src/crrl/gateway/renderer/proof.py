@@ -9,10 +9,10 @@ the same tokens behind them. Whatever breaks is refused, naming the turn and sho
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from crrl.gateway.canonical import Call, Message
-from crrl.gateway.renderer.api import RenderError
+from crrl.gateway.renderer.api import RenderError, Tools
 from crrl.gateway.renderer.template import ChatTemplate
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ _LATE_SYSTEM = [
 
 def prove(renderer: GenericRenderer, template: ChatTemplate, *, tools: bool) -> bool:
     """Whether a later system message has a place. Raises Refusal."""
-    thoughts = (True,) if renderer.opens_in_reasoning else (False, True) if renderer.think else (False,)
+    thoughts = (True,) if renderer.opens else (False, True) if renderer.think else (False,)
     for system in ([], [_SYSTEM]):
         for thinking in thoughts:
             _walk(renderer, template, system, _TALK, None, thinking)
@@ -98,7 +98,7 @@ def prove(renderer: GenericRenderer, template: ChatTemplate, *, tools: bool) -> 
                 if renderer.several_calls:
                     _walk(renderer, template, system, _SEVERAL, TOOLS, thinking)
     try:
-        _walk(renderer, template, [], _LATE_SYSTEM, None, renderer.opens_in_reasoning)
+        _walk(renderer, template, [], _LATE_SYSTEM, None, renderer.opens)
     except Refusal:
         return False
     return True
@@ -109,7 +109,7 @@ def _walk(
     template: ChatTemplate,
     system: list[Message],
     steps: list[Step],
-    tools: list[dict[str, Any]] | None,
+    tools: Tools,
     thinking: bool,
 ) -> None:
     circumstances = [
@@ -133,7 +133,7 @@ def _step(
     template: ChatTemplate,
     messages: list[Message],
     step: Step,
-    tools: list[dict[str, Any]] | None,
+    tools: Tools,
 ) -> None:
     encode, answer, turn = renderer.tokenizer.encode, step.answer, step.turn
     prompt = template.render(messages, tools, answer=True)

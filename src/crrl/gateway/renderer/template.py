@@ -10,7 +10,7 @@ from typing import Any
 from jinja2 import TemplateError
 
 from crrl.gateway.canonical import Call, Message
-from crrl.gateway.renderer.api import RenderError, linked
+from crrl.gateway.renderer.api import RenderError, Tools, linked
 
 # Templates that write the date get this one: with today's, the same seed would not give the same run.
 _DATE = datetime(2024, 7, 26)
@@ -28,7 +28,7 @@ class ChatTemplate:
         self.source = _NOW.sub(lambda m: repr(_DATE.strftime(m[1] or m[2])), tokenizer.chat_template)
         self._tokenizer = tokenizer
 
-    def render(self, messages: list[Message], tools: list[dict[str, Any]] | None = None, *, answer: bool) -> str:
+    def render(self, messages: list[Message], tools: Tools = None, *, answer: bool) -> str:
         """`answer`: with the generation prompt. RenderError: the template's own words."""
         try:
             return self._tokenizer.apply_chat_template(
