@@ -45,7 +45,8 @@ class Relay:
     def _accepted(self, inside: _End) -> None:
         if len(self._inside) > MOST:
             return inside.transport.abort()
-        inside.transport.pause_reading()
+        # Not at once: Python 3.11 begins to read just after this call, paused or not, and what came would be lost.
+        asyncio.get_running_loop().call_soon(inside.transport.pause_reading)
         task = asyncio.create_task(self._join(inside))
         self._joining.add(task)
         task.add_done_callback(self._joining.discard)
