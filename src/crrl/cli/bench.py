@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
 from crrl.cli.call import Call, print_json
 from crrl.errors import UsageError, nearest
 
-USAGE = "crrl bench [engine|episodes|judge|all] [--json]"
+USAGE = "crrl bench [engine|gateway|episodes|judge|all|soak [seconds=600]] [--json]"
 HELP = """
 engine    the local engine against transformers generate: tokens per CPU-second, log-prob agreement
+gateway   a request's time over the engine alone at 1, 32 and 256 sessions, and in a session of 64k tokens
 episodes  CPU-seconds of an episode outside the model, by part, and many agents at once
 judge     CPU-seconds of one judged patch, against a plain pytest run
+
+soak      256 sessions stream through the gateway for `seconds`: is its memory flat? (not part of `all`)
 
 Read ratios, not absolute times: both sides run on this machine, one after the other.
 """
@@ -21,23 +25,44 @@ Read ratios, not absolute times: both sides run on this machine, one after the o
 # name -> module whose `bench()` gives a dataclass with `lines() -> list[str]`; run in order.
 BENCHES: dict[str, str] = {
     "engine": "crrl.engines.bench",
+    "gateway": "crrl.gateway.bench",
     "episodes": "crrl.rollout.bench",
     "judge": "crrl.rewards.bench",
 }
 
 
+SOAK_S = 600.0
+
+
 def run(call: Call) -> int:
-    call.no_settings()
     wanted = (call.only("BENCH", optional=1) or ["all"])[0]
-    if wanted != "all" and wanted not in BENCHES:
-        raise UsageError(f"There is no benchmark '{wanted}'.", nearest(wanted, [*BENCHES, "all"]))
+    if wanted not in (*BENCHES, "all", "soak"):
+        raise UsageError(f"There is no benchmark '{wanted}'.", nearest(wanted, [*BENCHES, "all", "soak"]))
+    chosen = {name: _bench(module) for name, module in BENCHES.items() if wanted in (name, "all")}
+    if wanted == "soak":
+        chosen = {"soak": _soak(call)}
+    call.no_settings()
     results: dict[str, Any] = {}
-    for name, module in BENCHES.items():
-        if wanted in (name, "all"):
-            measured = importlib.import_module(module).bench()
-            results[name] = asdict(measured)
-            if not call.json:
-                print("\n".join(measured.lines()), end="\n\n", flush=True)
+    for name, measure in chosen.items():
+        measured = measure()
+        results[name] = asdict(measured)
+        if not call.json:
+            print("\n".join(measured.lines()), end="\n\n", flush=True)
     if call.json:
         print_json(results)
     return 0
+
+
+def _bench(module: str) -> Callable[[], Any]:
+    return lambda: importlib.import_module(module).bench()
+
+
+def _soak(call: Call) -> Callable[[], Any]:
+    word = call.take("seconds")
+    try:
+        seconds = SOAK_S if word is None else float(word)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise UsageError(f"seconds={word} is no time.", "Write seconds=600.")
+    return lambda: importlib.import_module("crrl.gateway.bench").soak(seconds)

@@ -19,7 +19,7 @@ class ScriptedEngine:
     """Args:
     script: see above. A list that has run out raises `EngineError`.
     step: tokens per chunk.
-    delay: seconds before each chunk.
+    delay: seconds from chunk to chunk, by the clock: a late one does not delay the next.
     """
 
     def __init__(
@@ -47,8 +47,11 @@ class ScriptedEngine:
             raise ContextLengthError(len(request.prompt_ids), self._info[0])
         self.requests.append(request)
         ids, finish = self._play(request)
+        loop = asyncio.get_running_loop()
+        due = loop.time()
         for start in range(0, len(ids), self._step):
-            await asyncio.sleep(self._delay)
+            due += self._delay
+            await asyncio.sleep(max(0.0, due - loop.time()))
             await self._open.wait()
             if request.id in self._cancelled:
                 yield Chunk([], [], [], "cancelled")
