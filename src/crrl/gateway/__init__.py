@@ -7,9 +7,9 @@
     record = await gateway.close("attempt-1")  # record.samples: every token, as it was sampled
 
 A request's way: `app.py` (whose is it?) -> `serving.py` and `dialects/` (what does it say?) -> `session.py` (budget,
-generation) -> `tree.py` (which sampled turn does this history continue?) -> `renderer.py` (ids) -> the engine. What is
+generation) -> `tree.py` (which sampled turn does this history continue?) -> `renderer/` (ids) -> the engine. What is
 sampled is shown by `stream.py`, and leaves as `Sample`s.
-A new dialect is one module in `dialects/` and one line in its registry.
+A new dialect is one module in `dialects/` and one line in its registry. `open.py` is the gateway of `crrl serve`.
 """
 
 from crrl.gateway.api import Ask, Budget, Sample, SessionRecord
