@@ -39,7 +39,9 @@ def upto_stop(ids: list[int]) -> list[int]:
 def test_the_bridge_is_the_packages_own(ids_text: str, roles: list[str]) -> None:
     prompt, ids = RENDERER.prompt(PROMPT, TOOLS), RENDERER.tokenizer.encode(ids_text)
     appended = [Message(role, f" output {i}\n") for i, role in enumerate(roles)]
-    theirs = RENDERER._inner.bridge_to_next_turn(prompt, ids, [m.rendered() for m in appended], tools=TOOLS)
+    theirs = RENDERER._inner.bridge_to_next_turn(
+        prompt, ids, [{"role": m.role, "content": m.content} for m in appended], tools=TOOLS
+    )
     assert RENDERER.bridge(prompt, ids, appended) == theirs.token_ids
 
 

@@ -44,17 +44,6 @@ class Message:
     calls: list[Call] = field(default_factory=list)
     reasoning: str = ""
 
-    def rendered(self) -> dict[str, Any]:
-        """The form `renderers` takes; arguments stay the text that was sent."""
-        message: dict[str, Any] = {"role": self.role, "content": self.content}
-        if self.calls:
-            message["tool_calls"] = [
-                {"type": "function", "function": {"name": c.name, "arguments": c.arguments}} for c in self.calls
-            ]
-        if self.reasoning:
-            message["reasoning_content"] = self.reasoning
-        return message
-
 
 def split_reasoning(message: Message) -> Message:
     """Unfold `<think>...</think>` at the start of an assistant's content into `reasoning`."""
