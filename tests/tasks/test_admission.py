@@ -9,31 +9,31 @@ import pytest
 
 from crrl import sandbox
 from crrl.rewards.api import TestResults
-from crrl.rewards.judge import PytestJudge
+from crrl.rewards.task_judge import TaskJudge
 from crrl.tasks.admission import admit, fingerprint, recorded
 from crrl.tasks.generated import SPLITS, generate
-from crrl.tasks.task import Task
+from crrl.tasks.task import Command, Source, Task, TestPlan
 
 RECORDED_SEEDS = (0,)
 
 
 @pytest.fixture
-async def judge() -> AsyncIterator[PytestJudge]:
+async def judge() -> AsyncIterator[TaskJudge]:
     state_dir = sandbox.default_state_dir()
     boxes = sandbox.make(state_dir=state_dir)
-    made = PytestJudge(state_dir, prepare=boxes.prepare)
+    made = TaskJudge(state_dir, boxes)
     yield made
     await made.close()
     await boxes.close()
 
 
-async def test_generated_tasks_are_admitted(judge: PytestJudge) -> None:
+async def test_generated_tasks_are_admitted(judge: TaskJudge) -> None:
     for split in SPLITS:
         admission = await admit(generate(split, 9, 1), judge)
         assert (admission.status, admission.empty, admission.fixed) == ("admitted", 3, 3), admission.reasons
 
 
-async def test_a_task_that_is_not_broken_or_not_repaired_is_refused(judge: PytestJudge) -> None:
+async def test_a_task_that_is_not_broken_or_not_repaired_is_refused(judge: TaskJudge) -> None:
     task = generate("train", 0, 0)
     fixed_already = replace(task, test=replace(task.test, fail_to_pass=task.test.pass_to_pass[:1] or ["x"]))
     assert (await admit(fixed_already, judge)).status == "broken"
@@ -47,22 +47,78 @@ async def test_a_task_that_is_not_broken_or_not_repaired_is_refused(judge: Pytes
 class EverySecondTime:
     """A judge for whom every second repair did not happen."""
 
-    def __init__(self, judge: PytestJudge) -> None:
+    def __init__(self, judge: TaskJudge) -> None:
         self.judge, self.calls = judge, 0
 
     async def run_anew(self, task: Task, patch: str) -> TestResults:
         self.calls += bool(patch)
         return await self.judge.run_anew(task, patch if self.calls % 2 else "")
 
+    async def test_ids(self, task: Task) -> list[str]:
+        return await self.judge.test_ids(task)
 
-async def test_what_passes_sometimes_is_flaky(judge: PytestJudge) -> None:
+
+async def test_what_passes_sometimes_is_flaky(judge: TaskJudge) -> None:
     admission = await admit(generate("train", 0, 0), EverySecondTime(judge))
     assert (admission.status, admission.empty, admission.fixed) == ("flaky", 3, 2)
     assert "fixed: " in admission.reasons[0]
 
 
+MEASURED = """import m
+
+
+def test_flips():
+    assert m.f() == 1
+
+
+def test_stays():
+    assert m.f() > 0
+
+
+def test_fails_with_the_fix_too():
+    assert m.f() == 3
+"""
+
+
+def unmeasured() -> Task:
+    """A task whose corpus lists no tests."""
+    plan = TestPlan(Command(["test_m.py"]), "pytest", [], [], restore={"test_m.py": MEASURED}, baseline=True)
+    fixed = "--- a/m.py\n+++ b/m.py\n@@ -1,2 +1,2 @@\n def f():\n-    return 2\n+    return 1\n"
+    source = Source(files={"m.py": "def f():\n    return 2\n"})
+    return Task("m", "c", "s", "python", "f", source, "", plan, solution=fixed)
+
+
+async def test_lists_are_measured_and_what_fails_anyway_is_excluded_by_name(judge: TaskJudge) -> None:
+    admission = await admit(unmeasured(), judge, times=2)
+    assert (admission.status, admission.empty, admission.fixed) == ("admitted", 2, 2), admission.reasons
+    assert admission.excluded == ["test_m.py::test_fails_with_the_fix_too"] and admission.task is not None
+    measured = admission.task.test
+    assert (measured.fail_to_pass, measured.pass_to_pass) == (["test_m.py::test_flips"], ["test_m.py::test_stays"])
+    assert not measured.baseline
+    again = await admit(admission.task, judge, times=1)
+    assert again.status == "admitted" and again.task == admission.task and again.excluded == []
+
+
+async def test_listed_tests_that_fail_anyway_are_excluded_but_never_those_that_must_flip(judge: TaskJudge) -> None:
+    task = unmeasured()
+    names = [f"test_m.py::test_{name}" for name in ("flips", "stays", "fails_with_the_fix_too")]
+    listed = replace(task, test=replace(task.test, fail_to_pass=names[:1], pass_to_pass=names[1:], baseline=False))
+    admission = await admit(listed, judge, times=1)
+    assert admission.status == "admitted" and admission.excluded == names[2:]
+    wrong = replace(listed, test=replace(listed.test, fail_to_pass=names[2:], pass_to_pass=names[1:2]))
+    assert (await admit(wrong, judge, times=1)).status == "broken"
+
+
+async def test_without_a_test_that_flips_or_reports_a_task_is_broken(judge: TaskJudge) -> None:
+    task = unmeasured()
+    steady = {"test_m.py": "def test_a():\n    pass\n"}
+    for restore, says in ((steady, "no test fails that passes"), ({"test_m.py": "import nothing"}, "no test reports")):
+        admission = await admit(replace(task, test=replace(task.test, restore=restore)), judge, times=1)
+        assert admission.status == "broken" and says in admission.reasons[0]
+
+
 @pytest.mark.parametrize("seed", RECORDED_SEEDS)
-async def test_the_records_are_what_the_judge_says(judge: PytestJudge, seed: int) -> None:
+async def test_the_records_are_what_the_judge_says(judge: TaskJudge, seed: int) -> None:
     """All fingerprints are compared, a sample is judged anew."""
     records = recorded(seed)
     assert set(records) == set(SPLITS)
