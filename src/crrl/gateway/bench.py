@@ -80,7 +80,8 @@ class GatewayBench:
 
 @dataclass(frozen=True)
 class SoakBench:
-    """`rss_mb`: of the gateway's process, every tenth of the time; growth: from the second to the last."""
+    """`rss_mb`: of the gateway's process, at the end of each tenth of the time; growth: over the second half, when every
+    session has been followed by another."""
 
     sessions: int
     seconds: float
@@ -91,7 +92,7 @@ class SoakBench:
 
     @property
     def growth(self) -> float:
-        return self.rss_mb[-1] / self.rss_mb[1] - 1
+        return self.rss_mb[-1] / self.rss_mb[len(self.rss_mb) // 2 - 1] - 1
 
     def lines(self) -> list[str]:
         return [
@@ -99,7 +100,7 @@ class SoakBench:
             f"{self.requests} answers",
             f"  over the engine alone: p50 {self.p50_ms:.2f} ms, p99 {self.p99_ms:.2f} ms",
             "  memory, MiB: " + " ".join(f"{mb:.0f}" for mb in self.rss_mb),
-            f"  growth after the first tenth: {100 * self.growth:+.1f} %",
+            f"  growth over the second half: {100 * self.growth:+.1f} %",
         ]
 
 
