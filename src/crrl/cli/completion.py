@@ -69,9 +69,16 @@ def candidates(words: Sequence[str]) -> list[str]:
             return [f"{key}={v}" for v in values if f"{key}={v}".startswith(last)]
         found += [f"{group}=" for group in GROUPS if verb != "sft"]
         found += [f"{k.name}=" for k in keys(WarmstartConfig if verb == "sft" else Config)]
+    if verb == "serve":
+        from crrl.cli.serve import candidates as settings
+
+        found += settings()
     if len(words) == 2:
         own = {"train": [r for r in recipe_names() if r != "warmstart"] + ["resume="], "sft": ["warmstart"]}
-        own |= {"bench": ["all", "engine", "episodes", "judge"], "tasks": ["check", "list", "record"]}
-        own |= {"completion": list(SCRIPTS), "eval": ["tiny"]}
+        own |= {
+            "bench": ["all", "engine", "gateway", "episodes", "judge", "soak"],
+            "tasks": ["check", "list", "record"],
+        }
+        own |= {"completion": list(SCRIPTS), "eval": ["tiny"], "serve": ["tiny"]}
         found = own.get(verb, []) + found
     return [w for w in found if w.startswith(last)]

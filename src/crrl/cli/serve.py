@@ -12,7 +12,7 @@ from typing import Any
 
 from crrl.cli.call import SCHEMA, Call, print_json
 from crrl.cli.eval import resolve
-from crrl.conf.schema import Config
+from crrl.conf.schema import Config, keys
 from crrl.errors import UsageError, nearest
 
 USAGE = "crrl serve CHECKPOINT_OR_RUN [key=value...] [--json] [--dry-run]"
@@ -70,6 +70,12 @@ class Serving:
                     f"crrl serve does not read {key}.", nearest(key, [*own, "renderer.key", "engine.context"])
                 )
         return serving
+
+
+def candidates() -> list[str]:
+    """What the shell completes."""
+    recipe = [key.name for key in keys(Config) if key.name.startswith(OF_THE_RECIPE)]
+    return [f"{name}=" for name in (*(f.name for f in fields(Serving)), *recipe)]
 
 
 def run(call: Call) -> int:

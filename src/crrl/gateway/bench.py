@@ -80,8 +80,8 @@ class GatewayBench:
 
 @dataclass(frozen=True)
 class SoakBench:
-    """`rss_mb`: of the gateway's process, at the end of each tenth of the time; growth: over the second half, when every
-    session has been followed by another."""
+    """`rss_mb`: of the gateway's process, at the end of each tenth of the time; growth: over the second half, when all
+    sessions have reached their length."""
 
     sessions: int
     seconds: float
