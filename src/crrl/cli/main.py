@@ -22,7 +22,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "sft": ("sft", "make the tiny policy by supervised fine-tuning"),
     "replay": ("replay", "rebuild every training row of a run from its ledger and compare"),
     "gateway": ("gateway", "check that an agent works with the gateway, or record one"),
-    "serve": ("serve", "a trained policy as an API, for your own agent"),
+    "serve": ("serve", "answer your own agent with a trained policy"),
     "tasks": ("tasks", "check that tasks are sound, or list them"),
     "bench": ("bench", "measure this machine: engine, episodes, judge, peers side by side"),
     "doctor": ("doctor", "what this machine has and lacks, with remedies"),
