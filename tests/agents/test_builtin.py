@@ -94,6 +94,7 @@ async def test_it_looks_edits_and_stops(converse: Converse, box: Box) -> None:
     [
         ({"path": "m.py", "old": "c = 1", "new": ""}, "error: text not found in m.py"),
         ({"path": "m.py", "old": " = 1", "new": ""}, "error: text occurs 2 times in m.py"),
+        ({"path": "m.py", "old": "a = 1", "new": "a = 1"}, "error: old and new are the same"),
         ({"path": "no.py", "old": "x", "new": ""}, "error: no such file no.py"),
         ({"path": "m.py", "old": "", "new": "x"}, "error: m.py exists; give the text to replace as `old`"),
         ({"path": "../etc/passwd", "old": "x", "new": ""}, "error: "),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+from crrl.agents.edits import refusal
 from crrl.agents.prompts import load_prompts
 from crrl.engines.load import load_tokenizer
 from crrl.gateway import load_renderer
@@ -34,7 +35,7 @@ def live(issue: str, segments: list[Segment]) -> list[list[int]]:
 def test_contexts_are_those_of_a_live_episode() -> None:
     rng, refused = random.Random(0), 0
     for bug, old, new in warmstart_bugs(seed=4, first=0, count=60, random_share=0.15):
-        mistakes = draw_mistakes(rng, bug.buggy, old, new)
+        mistakes = draw_mistakes(rng, bug.buggy, old, new, bug.fixed)
         refused += len(mistakes)
         segments = episode(bug, old, new, PROMPTS.user, PROMPTS.tools(), mistakes)
         so_far: list[int] = []
@@ -51,8 +52,8 @@ def test_snippets_are_unique_and_mistakes_are_not() -> None:
     for bug, old, new in warmstart_bugs(seed=4, first=0, count=100, random_share=0.0):
         before, after = shortest_unique(bug.buggy, old, new)
         assert bug.buggy.count(before) == 1 and bug.buggy.replace(before, after) == bug.fixed
-        for mistake in draw_mistakes(rng, bug.buggy, old, new):
-            assert bug.buggy.count(mistake.old) == mistake.count != 1
+        for mistake in draw_mistakes(rng, bug.buggy, old, new, bug.fixed):
+            assert refusal(bug.buggy, bug.path, mistake.old, mistake.new)
 
 
 def test_the_prompt_is_short_and_copying_is_copying_ids() -> None:

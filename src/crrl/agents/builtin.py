@@ -16,6 +16,7 @@ import httpx2
 from openai import AsyncOpenAI, BadRequestError, DefaultAsyncHttpxClient, OpenAIError
 
 from crrl.agents.api import AgentExit, AgentLimits, Endpoint
+from crrl.agents.edits import refusal
 from crrl.agents.prompts import PARAMETERS, Prompts
 from crrl.errors import LostError
 from crrl.sandbox.api import Box, ExecResult, Mount
@@ -221,11 +222,8 @@ class _Episode:
         if len(data) > LARGEST_FILE:
             raise ToolError(f"{path} is too large to edit; use the shell")
         text = data.decode()
-        count = text.count(old)
-        if count == 0:
-            raise ToolError(f"text not found in {path}")
-        if count > 1:
-            raise ToolError(f"text occurs {count} times in {path}")
+        if (why := refusal(text, path, old, new)) is not None:
+            raise ToolError(why)
         await self.box.write(path, text.replace(old, new).encode())
 
 

@@ -78,7 +78,7 @@ def make(config: WarmstartConfig) -> None:
     facts = {
         "sha256": digest,
         "parameters": sum(p.numel() for p in model.parameters()),
-        "config": vars(config),
+        "config": {key: value for key, value in vars(config).items() if key not in ("out", "state_dir")},
     }
     (out / "made.json").write_text(json.dumps(facts, indent=1, default=str) + "\n")
     say(f"Made {out} in {time.monotonic() - started:.0f} s (this run). Measure it: crrl eval {out}")

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from crrl.agents.edits import refusal
 from crrl.learning.warmstart.tokenizer import pieces, preamble_tokens
 from crrl.tasks.generated import GeneratedBug
 
@@ -32,11 +33,10 @@ class Segment:
 
 @dataclass(frozen=True)
 class Mistake:
-    """An edit that is refused: `old` occurs `count` times (not once) in the file."""
+    """An edit that is refused."""
 
     old: str
     new: str
-    count: int
 
 
 def snippets(old_line: str, new_line: str) -> Iterator[tuple[str, str]]:
@@ -65,37 +65,49 @@ def shortest_unique(source: str, old_line: str, new_line: str) -> tuple[str, str
     return next((pair for pair in snippets(old_line, new_line) if source.count(pair[0]) == 1), (old_line, new_line))
 
 
-def draw_mistakes(rng: random.Random, source: str, old_line: str, new_line: str) -> list[Mistake]:
-    """One refused edit or two, as a policy makes them: mostly the right edit with too short a snippet, then a snippet
-    of wrong words; and the same once more, so that repeating itself is something it has seen put right."""
-    too_short = [Mistake(o, n, source.count(o)) for o, n in snippets(old_line, new_line) if source.count(o) > 1]
+def draw_mistakes(rng: random.Random, source: str, old_line: str, new_line: str, elsewhere: str) -> list[Mistake]:
+    """One to three refused edits, as a policy makes them: the right edit with too short a snippet, a snippet of wrong
+    words (some from `elsewhere`, another file), or an edit that changes nothing; and the same once more, so that
+    repeating itself is something it has seen put right."""
+    old, new = shortest_unique(source, old_line, new_line)
+    too_short = [Mistake(o, n) for o, n in snippets(old_line, new_line) if source.count(o) > 1]
     drawn: list[Mistake] = []
-    wanted = 1 if rng.random() < 0.6 else 2
+    wanted = rng.choices((1, 2, 3), (5, 3, 2))[0]
     while len(drawn) < wanted:
-        if drawn and rng.random() < 0.6:
+        if drawn and rng.random() < 0.4:
             drawn.append(drawn[-1])
-        elif too_short and rng.random() < 0.7:
+        elif too_short and rng.random() < 0.6:
             drawn.append(rng.choice(too_short))
-        elif (wrong := _wrong_words(rng, source, *shortest_unique(source, old_line, new_line))) is not None:
+        elif rng.random() < 0.15:
+            drawn.append(Mistake(old, old))
+        elif (wrong := _wrong_words(rng, source, old, new, elsewhere)) is not None:
             drawn.append(wrong)
         else:
             break
     return drawn
 
 
-def _wrong_words(rng: random.Random, source: str, old: str, new: str) -> Mistake | None:
-    words = pieces(source)
+def _wrong_words(rng: random.Random, source: str, old: str, new: str, elsewhere: str) -> Mistake | None:
+    words, foreign = pieces(source), pieces(elsewhere)
     for _ in range(20):
-        if rng.random() < 0.5:
+        if rng.random() < 0.4:
             start = rng.randrange(len(words))
             guess = "".join(words[start : start + rng.randint(1, 2)])
         else:
             changed = pieces(old)
-            changed[rng.randrange(len(changed))] = rng.choice(words)
+            changed[rng.randrange(len(changed))] = rng.choice(foreign if rng.random() < 0.5 else words)
             guess = "".join(changed)
-        if guess.strip() and "\n" not in guess and '"' not in guess and source.count(guess) != 1:
-            return Mistake(guess, new, source.count(guess))
+        if guess.strip() and "\n" not in guess and '"' not in guess and refusal(source, "", guess, new):
+            return Mistake(guess, new)
     return None
+
+
+def put_right(source: str, old_line: str, new_line: str, shown: Sequence[str]) -> tuple[str, str]:
+    """The edit after a refusal: a line that the refusal showed is replaced whole where it is the one to repair (copying
+    what was just shown is the surest way), else the shortest unique snippet."""
+    if old_line in shown and source.count(old_line) == 1:
+        return old_line, new_line
+    return shortest_unique(source, old_line, new_line)
 
 
 def call(name: str, **arguments: str) -> str:
@@ -117,7 +129,6 @@ def episode(
 ) -> list[Segment]:
     """One demonstration: `prompt` renders the user message from the issue; `mistakes` come before the right edit."""
     path = bug.path
-    old, new = shortest_unique(bug.buggy, old_line, new_line)
     opening = "<|im_start|>system\n" + "".join(preamble_tokens(tools)) + "<|im_end|>\n"
     opening += f"<|im_start|>user\n{prompt(bug.issue)}<|im_end|>\n" + GENERATION
     segments = [
@@ -125,12 +136,16 @@ def episode(
         Segment(call("shell", cmd=f"cat {path}"), "policy"),
         Segment(response(bug.buggy.rstrip("\n")), "context"),
     ]
+    shown: list[str] = []
     for mistake in mistakes:
-        error = f"text occurs {mistake.count} times in {path}" if mistake.count else f"text not found in {path}"
+        why = refusal(bug.buggy, path, mistake.old, mistake.new)
+        assert why is not None, "a mistake is an edit that is refused"
+        shown = [line.strip() for line in why.split("\n")[1:]]
         segments += [
             Segment(call("edit", path=path, old=mistake.old, new=mistake.new), "mistake"),
-            Segment(response(f"error: {error}"), "context"),
+            Segment(response(f"error: {why}"), "context"),
         ]
+    old, new = put_right(bug.buggy, old_line, new_line, shown)
     return [
         *segments,
         Segment(call("edit", path=path, old=old, new=new), "policy"),

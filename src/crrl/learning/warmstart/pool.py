@@ -73,11 +73,15 @@ def demonstrations(
     """Shard number `shard` of the pool, as text."""
     rng = random.Random(f"warmstart/{settings.seed}/{shard}")
     made = []
+    elsewhere = ""  # the file of the demonstration before: words that are wrong here
     for bug, old_line, new_line in warmstart_bugs(
         seed=settings.seed, first=shard * SHARD, count=count, random_share=settings.random_share
     ):
-        mistakes = draw_mistakes(rng, bug.buggy, old_line, new_line) if rng.random() < settings.mistakes else []
+        mistakes = []
+        if rng.random() < settings.mistakes:
+            mistakes = draw_mistakes(rng, bug.buggy, old_line, new_line, elsewhere or bug.buggy)
         made.append(episode(bug, old_line, new_line, prompt, tools, mistakes))
+        elsewhere = bug.buggy
     return made
 
 

@@ -47,6 +47,9 @@ BOILERPLATE = [
     "Done.",
     "error: text not found in ",
     "error: text occurs ",
+    "error: old and new are the same",
+    "; nearest:",
+    " times in ",
 ]
 
 
