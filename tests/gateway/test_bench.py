@@ -28,6 +28,6 @@ async def test_a_soak_measures_memory_over_its_time(monkeypatch: pytest.MonkeyPa
         monkeypatch.setattr(bench, name, value)
     soaked = await bench._soak(1.0)
     assert len(soaked.rss_mb) == 10 and min(soaked.rss_mb) > 10
-    assert soaked.requests > 8 and soaked.seconds >= 1
+    assert soaked.requests >= 8 and soaked.seconds >= 1
     assert replace(soaked, rss_mb=[50.0, 100.0, 120.0, 150.0]).growth == 0.5
     assert any("growth" in line for line in soaked.lines())
