@@ -125,45 +125,45 @@ async def same_as_its_own_tests(task: Task, judge: TaskJudge) -> None:
 
 
 def own_pytest(program: str, fixed: bool) -> tuple[int, int]:
-    """(passed, not passed) by `pytest`, as QuixBugs says to run it; one that does not end has failed."""
-    root = DATA / "quixbugs"
+    """(passed, not passed) by `pytest`, as QuixBugs says to run it. One that does not end has failed."""
     options = ["-q", "-p", "no:cacheprovider", *(["--correct"] if fixed else [])]
     command = [sys.executable, "-B", "-m", "pytest", *options, f"python_testcases/test_{program}.py"]
-    limited = ["sh", "-c", f'ulimit -t {10} -v 2000000; exec "$@"', "sh", *command]
+    limited = ["sh", "-c", 'ulimit -t 10 -v 2000000; exec "$@"', "sh", *command]
     env = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_ADDOPTS": ""}
-    done = subprocess.run(limited, cwd=root, env=env, capture_output=True, text=True, timeout=LIMIT_S, check=False)
+    try:
+        done = subprocess.run(
+            limited, cwd=DATA / "quixbugs", env=env, capture_output=True, text=True, timeout=LIMIT_S, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return 0, 1
     counts = {word: int(number) for number, word in re.findall(r"(\d+) (passed|failed|error)", done.stdout[-300:])}
     failed = counts.get("failed", 0) + counts.get("error", 0)
     return counts.get("passed", 0), failed if counts else 1
 
 
 def own_junit(program: str, fixed: bool) -> tuple[int, int]:
-    """(passed, not passed) by JUnit 4's own runner. The correct programs have a copy of the tests of their own."""
+    """(passed, not passed) by JUnit 4's own runner. QuixBugs has a copy of the tests for the correct programs."""
     root, name = DATA / "quixbugs", f"{program.upper()}_TEST"
-    tests = Path("java_testcases/junit", *(["crt_program"] if fixed else []), f"{name}.java")
-    package = ".".join(tests.parts[:-1])
-    with tempfile.TemporaryDirectory(prefix="crrl-junit-") as classes:
-        compiled = [
-            *(root / "java_programs").glob("*.java"),
-            root / "java_testcases/junit/QuixFixOracleHelper.java",
-            root / tests,
-        ]
-        compiled += (root / "correct_java_programs").glob("*.java") if fixed else ()
-        subprocess.run(
-            ["javac", "-nowarn", "-encoding", "UTF-8", "-d", classes, "-cp", JUNIT4, *compiled],
-            check=True,
-            capture_output=True,
-        )
+    package = "java_testcases.junit.crt_program" if fixed else "java_testcases.junit"
+    with tempfile.TemporaryDirectory(prefix="crrl-junit-") as folder:
+        helper = Path(folder, *package.split("."), "QuixFixOracleHelper.java")  # the copy's own is not at hand
+        helper.parent.mkdir(parents=True)
+        text = (root / "java_testcases/junit" / helper.name).read_text()
+        helper.write_text(text.replace("package java_testcases.junit;", f"package {package};"))
+        test = root.joinpath(*package.split("."), f"{name}.java")
+        places = ["-d", folder, "-sourcepath", f"{folder}:{root}", "-cp", JUNIT4]
+        subprocess.run(["javac", "-nowarn", "-encoding", "UTF-8", *places, test], check=True, capture_output=True)
         run = [
             "java",
             "-XX:+UseSerialGC",
             "-cp",
-            f"{classes}:{JUNIT4}",
+            f"{folder}:{JUNIT4}",
             "org.junit.runner.JUnitCore",
             f"{package}.{name}",
         ]
-        done = subprocess.run(run, capture_output=True, text=True, timeout=LIMIT_S, check=False)
-    if ok := re.search(r"^OK \((\d+) test", done.stdout, flags=re.MULTILINE):
+        said = subprocess.run(run, capture_output=True, text=True, timeout=LIMIT_S, check=False).stdout
+    if ok := re.search(r"^OK \((\d+) test", said, flags=re.MULTILINE):
         return int(ok[1]), 0
-    ran, failed = re.search(r"^Tests run: (\d+),  Failures: (\d+)", done.stdout, flags=re.MULTILINE).groups()  # type: ignore[union-attr]
-    return int(ran) - int(failed), int(failed)
+    counts = re.search(r"^Tests run: (\d+),  Failures: (\d+)", said, flags=re.MULTILINE)
+    assert counts is not None, said[-500:]
+    return int(counts[1]) - int(counts[2]), int(counts[2])
