@@ -2,8 +2,8 @@
 
 One `Gateway` serves many sessions over one engine. Which session a request belongs to is told by a random token, in
 the URL (`/s/TOKEN/v1/...`) or as the API key, so that one sandbox cannot reach another's session; or by the unix
-socket it came through, which cannot be forged. The server is plain ASGI, and bodies are parsed by msgspec: a framework
-would cost more than all the rest of a request.
+socket it came through, which cannot be forged. The server is plain ASGI on uvicorn, and bodies are parsed by msgspec:
+validation by pydantic would cost more than all the rest of a request.
 """
 
 from __future__ import annotations
