@@ -165,6 +165,8 @@ async def test_budgets_are_answered_before_generation(bench: Bench) -> None:
         with pytest.raises(openai.BadRequestError) as error:
             await client.chat.completions.create(model="m", messages=[message])
         assert error.value.code == "context_length_exceeded"
+        # By these words litellm knows it for what it is, and does not ask again (minutes in each truncated episode).
+        assert "This model's maximum context length is" in error.value.message
         assert (await bench.gateway.close(name)).exhausted == name
     assert len(bench.engine.requests) == asked
 
