@@ -22,7 +22,7 @@ from crrl.tasks.task import Command, Source, Task, TestPlan
 # In requirements, but not needed to run tests with our own pytest.
 TOOLS = frozenset(
     {"atomicwrites", "attrs", "coverage", "flake8", "importlib-metadata", "iniconfig", "mccabe", "more-itertools"}
-    | {"nose", "packaging", "pip", "pkg-resources", "pluggy", "py", "pycodestyle", "pyflakes", "pyparsing", "pytest"}
+    | {"packaging", "pip", "pkg-resources", "pluggy", "py", "pycodestyle", "pyflakes", "pyparsing", "pytest"}
     | {"setuptools", "six", "toml", "tox", "virtualenv", "wcwidth", "wheel", "zipp"}
 )
 
@@ -65,7 +65,7 @@ def _task(folder: Path) -> Task:
             fail_to_pass=wanted,
             pass_to_pass=[],
             timeout_s=300.0,
-            needs=[f"python:{name}" for name in _requirements(folder / "requirements.txt")],
+            needs=[f"python:{name}" for name in _requirements(folder / "requirements.txt", project.name)],
             restore_from={name: fixed for name in files},
             baseline=True,
         ),
@@ -109,11 +109,13 @@ def _dotted(name: str, files: list[str]) -> str:
     raise ValueError(f"run_test.sh: {name} is in none of {', '.join(files)}")
 
 
-def _requirements(file: Path) -> list[str]:
+def _requirements(file: Path, project: str) -> list[str]:
+    """Packages; some lists name the project itself, which is the checkout."""
     if not file.is_file():
         return []
     names = [re.split(r"[=<>!~\[; ]", line.strip())[0].lower() for line in text(file).splitlines()]
-    return [name for name in dict.fromkeys(names) if re.fullmatch(r"[a-z0-9._-]+", name) and name not in TOOLS]
+    own = {*TOOLS, project.lower()}
+    return [name for name in dict.fromkeys(names) if re.fullmatch(r"[a-z0-9._-]+", name) and name not in own]
 
 
 CORPORA = [Corpus("bugsinpy", ("test",), read, "https://github.com/soarsmu/BugsInPy")]
