@@ -145,8 +145,9 @@ def test_ready_configurations(name: str, tmp_path: Path) -> None:
     """Each composes, over a recipe and over a saved run, and pins what it installs."""
     given = ["agent.command=x"] if name == "command" else []
     config = load_recipe("quickstart", [f"agent={name}", *given])
-    assert config.agent.turns == 6 and config.agent.name in ("command", "builtin")
-    (tmp_path / "config.yaml").write_text(to_yaml(load_recipe("quickstart")))
+    recipe = load_recipe("quickstart")
+    assert config.agent.turns == recipe.agent.turns and config.agent.name in ("command", "builtin")
+    (tmp_path / "config.yaml").write_text(to_yaml(recipe))
     assert load_saved(tmp_path / "config.yaml", [f"agent={name}", *given]).agent == config.agent
     raw = yaml.safe_load((FOLDER / "agent" / f"{name}.yaml").read_text())
     if name not in ("command", "builtin"):

@@ -148,8 +148,9 @@ def write_until_killed(folder: Path, told: int) -> None:
 def test_kill_9_at_any_instant_loses_nothing(tmp_path: Path) -> None:
     rng = random.Random(0)
     Journal.create(tmp_path, {}).close()
-    told = -1
-    for _ in range(25):
+    told, rounds = -1, 0
+    while told <= 10 or rounds < 25:  # on a starved machine most children are killed before they have begun
+        rounds += 1
         reader, writer = os.pipe()
         child = os.fork()
         if child == 0:
@@ -170,7 +171,6 @@ def test_kill_9_at_any_instant_loses_nothing(tmp_path: Path) -> None:
                 assert journal.episode(f"e{n}") == make(n, tokens=2000)
             assert all(step.state == "trained" for step in journal.steps()[:-1])
         told = len(finished) - 1
-    assert told > 10
 
 
 def test_a_torn_tail_is_cut_and_a_missing_record_is_not_hidden(tmp_path: Path) -> None:
