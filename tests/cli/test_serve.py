@@ -44,9 +44,9 @@ def test_it_answers_the_official_clients_and_keeps_what_was_sampled(tmp_path: Pa
         ask = {"model": "mine", "max_tokens": 8, "temperature": 0}
         messages = [SYSTEM, {"role": "user", "content": "Hello"}]
         first = client.chat.completions.create(messages=messages, **ask)
-        said = first.choices[0].message.content or ""
+        said = first.choices[0].message.model_dump(exclude_none=True)
         assert first.usage.completion_tokens <= 8
-        again = [*messages, {"role": "assistant", "content": said}, {"role": "user", "content": "More"}]
+        again = [*messages, said, {"role": "user", "content": "More"}]
         with client.chat.completions.create(messages=again, stream=True, **ask) as stream:
             assert [c.choices[0].finish_reason for c in stream][-1] in ("stop", "length", "tool_calls")
         claude = anthropic.Anthropic(base_url=ways["anthropic"], api_key="secret", max_retries=0)
