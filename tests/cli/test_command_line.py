@@ -78,6 +78,8 @@ def test_resuming_takes_the_runs_settings_and_only_changes_what_may(tmp_path: Pa
     assert (config["seed"], config["trainer"]["max_steps"]) == (9, 99)
     refused = crrl("train", "quickstart", "resume=mine", "seed=1", cwd=tmp_path)
     assert refused.returncode == 2 and "cannot change in the middle" in refused.stderr
+    rule = crrl("train", "resume=mine", "objective.credit.side=1.0", cwd=tmp_path)  # a replay knows one rule
+    assert rule.returncode == 2 and "cannot change in the middle" in rule.stderr
     exists = crrl("train", "quickstart", "run=mine", cwd=tmp_path)
     assert exists.returncode == 2 and "resume=mine" in exists.stderr
     near = crrl("train", "resume=mime", cwd=tmp_path)
@@ -110,6 +112,8 @@ def test_completion_knows_recipes_keys_and_values() -> None:
     assert crrl("completion", "words", "train", "quickstart", "trainer.max_s").stdout.split() == ["trainer.max_steps="]
     assert "sandbox.name=unsafe_host" in crrl("completion", "words", "train", "x", "sandbox.name=").stdout.split()
     assert "doctor" in crrl("completion", "words", "").stdout.split()
+    assert crrl("completion", "words", "tasks", "s").stdout.split() == ["show", "split"]
+    assert crrl("completion", "words", "gateway", "r").stdout.split() == ["record"]
 
 
 def test_bash_completion_in_bash() -> None:

@@ -29,15 +29,14 @@ BENCHES: dict[str, str] = {
     "episodes": "crrl.rollout.bench",
     "judge": "crrl.rewards.bench",
 }
-
-
+WORDS = (*BENCHES, "all", "soak")
 SOAK_S = 600.0
 
 
 def run(call: Call) -> int:
     wanted = (call.only("BENCH", optional=1) or ["all"])[0]
-    if wanted not in (*BENCHES, "all", "soak"):
-        raise UsageError(f"There is no benchmark '{wanted}'.", nearest(wanted, [*BENCHES, "all", "soak"]))
+    if wanted not in WORDS:
+        raise UsageError(f"There is no benchmark '{wanted}'.", nearest(wanted, WORDS))
     chosen = {name: _bench(module) for name, module in BENCHES.items() if wanted in (name, "all")}
     if wanted == "soak":
         chosen = {"soak": _soak(call)}

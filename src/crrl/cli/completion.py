@@ -52,6 +52,7 @@ def run(call: Call) -> int:
 def candidates(words: Sequence[str]) -> list[str]:
     """What may stand in place of the last of `words` (the command line after `crrl`; the last may be
     empty)."""
+    from crrl.cli import bench, gateway, tasks
     from crrl.cli.main import VERBS
     from crrl.conf.checks import CHOICES
     from crrl.conf.recipes import GROUPS, ready, recipe_names
@@ -75,10 +76,7 @@ def candidates(words: Sequence[str]) -> list[str]:
         found += settings()
     if len(words) == 2:
         own = {"train": [r for r in recipe_names() if r != "warmstart"] + ["resume="], "sft": ["warmstart"]}
-        own |= {
-            "bench": ["all", "engine", "gateway", "episodes", "judge", "soak"],
-            "tasks": ["check", "list", "record"],
-        }
+        own |= {"bench": [*bench.WORDS], "gateway": [*gateway.VERBS], "tasks": [*tasks.KEYS]}
         own |= {"completion": list(SCRIPTS), "eval": ["tiny"], "serve": ["tiny"]}
         found = own.get(verb, []) + found
     return [w for w in found if w.startswith(last)]

@@ -95,8 +95,8 @@ def run(call: Call) -> int:
 
 async def serve(config: Config, checkpoint: str, serving: Serving, *, as_json: bool) -> int:
     """Until SIGINT or SIGTERM. Raises CrrlError: the port is taken, the model or its template cannot be used."""
-    from crrl.gateway.app import bound
     from crrl.gateway.ledger_file import LedgerFolder
+    from crrl.gateway.listening import bound
     from crrl.gateway.open import OpenGateway
     from crrl.gateway.renderer import load_renderer
     from crrl.gateway.session import SamplingPolicy

@@ -108,8 +108,8 @@ REFUSED: dict[str, str] = {
 
 
 def value_at(config: Any, key: str) -> Any:
-    for part in key.split("."):
-        config = getattr(config, part)
+    for part in key.split("."):  # maps (`rewards.weights.tests`) have entries; one that is not there is None
+        config = config.get(part) if isinstance(config, dict) else getattr(config, part)
     return config
 
 

@@ -11,19 +11,15 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
-import socket
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-
-import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from crrl.engines.api import Engine
 from crrl.errors import CrrlError
 from crrl.gateway.api import Budget, SessionRecord
 from crrl.gateway.dialects import DIALECTS, chat, common, messages
+from crrl.gateway.listening import Server, bound
 from crrl.gateway.renderer import Renderer
 from crrl.gateway.serving import Receive, Scope, Send, Whose, count, reply, serve
 from crrl.gateway.session import GRACE_S, SamplingPolicy, Session
@@ -54,12 +50,6 @@ class SessionHandle:
     @property
     def exhausted(self) -> str:
         return self._session.exhausted
-
-
-class _Server(uvicorn.Server):
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield  # the process's signals belong to whoever runs the loop
 
 
 @dataclass
@@ -95,31 +85,13 @@ class Gateway:
         self._sessions: dict[str, _Open] = {}
         self._by_token: dict[str, Session] = {}
         self._by_socket: dict[str, Session] = {}
-        self._serving: asyncio.Task[None] | None = None
-        self._config = uvicorn.Config(
-            self._asgi,
-            log_config=None,
-            access_log=False,
-            interface="asgi3",
-            proxy_headers=False,
-            lifespan="off",
-            ws="none",
-            http=HttpToolsProtocol,
-            timeout_keep_alive=75,
-            server_header=False,
-            date_header=False,
-        )
-        self._server = _Server(self._config)
+        self._server = Server(self._asgi)
 
     async def start(self, host: str = "127.0.0.1", port: int = 0) -> str:
         """Serve in the running loop; returns the base address. Raises CrrlError when the port is taken."""
         self._info = await self.engine.info()
         sock = bound(host, port)
-        self._serving = asyncio.create_task(self._server.serve(sockets=[sock]))
-        while not self._server.started:
-            if self._serving.done():
-                self._serving.result()
-            await asyncio.sleep(0.005)
+        await self._server.begin(sock)
         shown = f"[{host}]" if ":" in host else host
         self.base_url = f"http://{shown}:{sock.getsockname()[1]}"
         return self.base_url
@@ -128,11 +100,7 @@ class Gateway:
         """Close every session and the listening sockets."""
         for session in list(self._sessions):
             await self.close(session)
-        if self._serving is not None:
-            self._server.should_exit = self._server.force_exit = True
-            with suppress(asyncio.CancelledError):
-                await self._serving
-        self._serving = None
+        await self._server.end()
 
     def open(
         self,
@@ -167,9 +135,7 @@ class Gateway:
         CrrlError where no socket can be made."""
         opened, name = self._sessions[session_id], str(path)
         try:
-            server = await asyncio.get_running_loop().create_unix_server(
-                lambda: HttpToolsProtocol(self._config, self._server.server_state, {}), name
-            )
+            server = await asyncio.get_running_loop().create_unix_server(self._server.protocol, name)
         except OSError as error:
             raise CrrlError(
                 f"gateway: cannot listen on {name}: {error}.",
@@ -227,22 +193,6 @@ class Gateway:
         else:
             session, status = self._by_token.get(api_key(scope).removeprefix(_KEY)), 401
         return None if session is None else lambda _: session, path, status
-
-
-def bound(host: str, port: int) -> socket.socket:
-    """A socket with this address. Raises CrrlError when it cannot be had."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # without it asyncio sets no TCP_NODELAY
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        sock.bind((host, port))
-    except OSError as error:
-        sock.close()
-        raise CrrlError(
-            f"gateway: cannot listen on {host}:{port}: {error.strerror}.",
-            "Choose another port, or port 0 for any free one.",
-        ) from error
-    return sock
 
 
 def api_key(scope: Scope) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 
@@ -37,20 +37,13 @@ def template_hash(renderer: Renderer) -> str:
 
 
 def addressed(samples: Iterable[Sample]) -> list[Sample]:
-    """Samples with their addresses. A parent stands before its children; ValueError where it does not, or where a
-    child does not begin with it."""
+    """Samples with their addresses. A parent stands before its children. Raises ValueError (`parent_of`)."""
     known: dict[str, Sample] = {}
     for sample in samples:
-        parent, seen = b"", 0
-        if sample.parent is not None:
-            if sample.parent not in known:
-                raise ValueError(f"sample {sample.id}: its parent {sample.parent} is not in the ledger")
-            before = known[sample.parent]
-            parent, seen = bytes.fromhex(before.address), len(before.prompt_ids) + len(before.ids)
-            if sample.prompt_ids[:seen] != before.prompt_ids + before.ids:
-                raise ValueError(f"sample {sample.id} does not extend its parent {before.id} token for token")
+        before = parent_of(sample, known)
+        seen = len(before.prompt_ids) + len(before.ids) if before is not None else 0
         address = _digest(
-            parent,
+            bytes.fromhex(before.address) if before is not None else b"",
             _encoder.encode((sample.params, sample.template, sample.finish)),
             array("i", sample.prompt_ids[seen:]).tobytes(),
             array("i", sample.ids).tobytes(),
@@ -59,6 +52,20 @@ def addressed(samples: Iterable[Sample]) -> list[Sample]:
         )
         known[sample.id] = replace(sample, address=address.hex())
     return list(known.values())
+
+
+def parent_of(sample: Sample, known: Mapping[str, Sample]) -> Sample | None:
+    """The sample that this one extends, proved token for token; None: it is a root. Raises ValueError: its parent is
+    not known, or this does not begin with all of it."""
+    if sample.parent is None:
+        return None
+    parent = known.get(sample.parent)
+    if parent is None:
+        raise ValueError(f"sample {sample.id}: its parent {sample.parent} is not in the ledger")
+    seen = parent.prompt_ids + parent.ids
+    if sample.prompt_ids[: len(seen)] != seen:
+        raise ValueError(f"sample {sample.id} does not extend its parent {parent.id} token for token")
+    return parent
 
 
 def damaged(samples: Sequence[Sample]) -> list[str]:

@@ -8,29 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import re
-import socket
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
 import msgspec
-import uvicorn
 
-from crrl.errors import CrrlError
+from crrl.gateway.listening import Server, bound
 from crrl.gateway.recording import Recorded, Reply, Writer
 from crrl.gateway.replies import Broken, api_of, read_reply
 
 _HOP = {"host", "connection", "content-length", "transfer-encoding", "keep-alive", "accept-encoding", "date", "server"}
 _SECRET = re.compile(r"authorization|cookie|api[-_]?key|token|secret", re.IGNORECASE)
 _DULL = {"accept", "accept-encoding", "accept-language", "content-type", "content-length", "connection", "host"}
-
-
-class _Server(uvicorn.Server):
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield  # the process's signals belong to whoever runs the loop
 
 
 class Recorder:
@@ -54,31 +46,12 @@ class Recorder:
     async def serving(self, host: str = "127.0.0.1", port: int = 0) -> AsyncIterator[str]:
         """Serve until the block ends; gives the base URL for agents, which ends in /v1. Raises CrrlError: the port is
         taken."""
-        # With its protocol named, asyncio sets TCP_NODELAY on what it accepts: no event waits for an acknowledgement.
-        sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        sock, server = bound(host, port), Server(self._app)
         try:
-            sock.bind((host, port))
-        except OSError as error:
-            sock.close()
-            hint = "Choose another port, or leave it out for any free one."
-            raise CrrlError(f"record: cannot listen on {host}:{port}: {error.strerror}.", hint) from error
-        config = uvicorn.Config(
-            self._app,
-            log_config=None,
-            access_log=False,
-            interface="asgi3",
-            lifespan="off",
-            ws="none",
-            server_header=False,
-        )
-        server = _Server(config)
-        task = asyncio.create_task(server.serve(sockets=[sock]))
-        try:
+            await server.begin(sock)
             yield f"http://{host}:{sock.getsockname()[1]}/v1"
         finally:
-            server.should_exit = server.force_exit = True
-            with suppress(asyncio.CancelledError):
-                await task
+            await server.end()
             await self._http.aclose()
             for i in sorted(self._done):
                 self._writer.write(self._done[i])

@@ -104,7 +104,6 @@ class Session:
     exhausted: str = ""
     engine_failed: str = ""
     clock: WaitClock = field(default_factory=WaitClock)
-    closed: bool = False
 
     def __post_init__(self) -> None:
         self.tree = Tree(self.renderer)
@@ -265,7 +264,6 @@ class Session:
             turn.task.cancel()
 
     async def close(self) -> SessionRecord:
-        self.closed = True
         for task in list(self._tasks):
             task.cancel()
             with suppress(asyncio.CancelledError):

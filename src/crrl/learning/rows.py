@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from crrl.gateway.api import Sample
+from crrl.gateway.ledger import parent_of
 from crrl.learning.api import Row
 from crrl.rollout.api import Episode
 
@@ -90,14 +91,7 @@ def _branches(samples: list[Sample], by_id: dict[str, Sample]) -> list[list[Samp
 def _path(leaf: Sample, by_id: dict[str, Sample]) -> list[Sample]:
     """Root to leaf, each proved to begin with all of the one before."""
     path = [leaf]
-    while path[-1].parent is not None:
-        child = path[-1]
-        parent = by_id.get(path[-1].parent)
-        if parent is None:
-            raise ValueError(f"sample {child.id}: its parent {child.parent} is not in the ledger")
-        seen = parent.prompt_ids + parent.ids
-        if child.prompt_ids[: len(seen)] != seen:
-            raise ValueError(f"sample {child.id} does not extend its parent {parent.id} token for token")
+    while (parent := parent_of(path[-1], by_id)) is not None:
         path.append(parent)
     return path[::-1]
 

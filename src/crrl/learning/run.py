@@ -62,9 +62,9 @@ class Run:
         folder = Path(config.runs_dir) / config.run
         if resume:
             return cls(config, folder, Journal.open(folder), live)
-        source = model_folder(config.model.path)
-        load_tokenizer(source)  # a bad model folder leaves no run folder behind, nor does a template that breaks
-        config.renderer.key = load_renderer(source, config.renderer.key).key  # no `auto`: checkpoints have no name
+        # A bad model folder leaves no run folder behind, nor does a template that breaks.
+        tokenizer = load_tokenizer(model_folder(config.model.path))
+        config.renderer.key = load_renderer(tokenizer, config.renderer.key).key  # no `auto`: checkpoints have no name
         meta = {"seed": config.seed, "recipe": config.recipe, "versions": versions()}
         journal = Journal.create(folder, {**meta, "credit": config.objective.credit})  # a replay must know the rule
         (folder / "config.yaml").write_text(to_yaml(config))

@@ -23,7 +23,6 @@ Reported = Iterable[tuple[str, TestStatus]]
 CANARY = "CRRL_CANARY"
 """In a task's commands this word stands for the canary's name."""
 WORST: list[TestStatus] = ["error", "failed", "missing", "skipped", "passed"]
-COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 @dataclass(frozen=True)
@@ -32,11 +31,13 @@ class Parser:
     parse: report -> (test id, status), as they come; raises ValueError where it is no such report.
     canary: (its name, path -> text of the restored tests) -> path -> text of what is put there; None: there is none.
     guards: paths, or None.
+    told: (what the commands printed, report) -> what failed, as people read it, in pieces: lines, or a test each.
     """
 
     parse: Callable[[str], Reported]
     canary: Callable[[str, Mapping[str, str]], dict[str, str]] | None = None
     guards: re.Pattern[str] | None = None
+    told: Callable[[str, str], list[str]] = lambda output, report: output.splitlines()
 
 
 def statuses(reported: Reported) -> dict[str, TestStatus]:
@@ -139,11 +140,60 @@ def pro_json(report: str) -> Reported:
 
 
 def r2e_summary(report: str) -> Reported:
-    """pytest's short summary, with R2E-Gym's names: the id without its file, `.` for `::`."""
+    """pytest's short summary, with R2E-Gym's names."""
+    from crrl.tasks.corpora.r2e_gym import COLOUR, results  # all corpora: not at a worker's start
+
     outcomes: dict[str, TestStatus] = {"PASSED": "passed", "FAILED": "failed", "ERROR": "error"}
-    summary = COLOUR.sub("", report).partition("short test summary info")[2]
-    for match in re.finditer(r"^(PASSED|FAILED|ERROR) \S*?::(.*)$", summary, flags=re.MULTILINE):
-        yield match[2].split(" - ")[0].strip().replace("::", "."), outcomes[match[1]]
+    for test, outcome in results(COLOUR.sub("", report).partition("short test summary info")[2]):
+        yield test, outcomes[outcome]
+
+
+# What failed ---------------------------------------------------------------------------------------------------------
+
+
+def told_by_xml(output: str, report: str) -> list[str]:
+    """Name and message of each case that failed; before a run came that far, what was printed."""
+    try:
+        cases = list(_cases(report))
+    except ValueError:
+        return output.splitlines()
+    failed = []
+    for case in cases:
+        for child in case:
+            if child.tag in ("failure", "error"):
+                said = (child.text or child.get("message") or "").strip().splitlines()
+                frames = [line for line in said if not re.match(r"\s+at (org\.junit|java\.base|jdk\.)", line)]
+                failed.append("\n".join([f"FAILED {case.get('name')}", *frames, ""]))
+    return failed or output.splitlines()
+
+
+def told_by_go(output: str, report: str) -> list[str]:
+    """The text in the events, and what stands between them."""
+    said = []
+    for line in output.splitlines():
+        try:
+            event = json.loads(line)
+        except (ValueError, RecursionError):
+            event = {"Output": f"{line}\n"}
+        said.append(str(event.get("Output", "")) if isinstance(event, dict) else line)
+    return [line for line in "".join(said).splitlines() if not line.startswith(("=== RUN", "--- PASS"))]
+
+
+def told_by_jest(output: str, report: str) -> list[str]:
+    try:
+        tests = [test for suite in json.loads(report)["testResults"] for test in suite["assertionResults"]]
+        failed = [
+            (test["fullName"], "\n".join(test["failureMessages"])) for test in tests if test["status"] == "failed"
+        ]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return output.splitlines()
+    return [f"FAILED {name}\n{_plain(said)}\n" for name, said in failed] or output.splitlines()
+
+
+def _plain(text: str) -> str:
+    """Without colours and the framework's own frames."""
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", text).splitlines()
+    return "\n".join(line for line in lines if "/node_modules/" not in line)
 
 
 # Canaries ------------------------------------------------------------------------------------------------------------
@@ -206,12 +256,12 @@ JEST_GUARDS = re.compile(
     r"|\.(spec|test)\.\w+$|(^|/)(__tests__|__mocks__|node_modules)/"
 )
 PARSERS: dict[str, Parser] = {
-    "junit": Parser(junit_xml, java_canary, JAVA_GUARDS),
-    "surefire": Parser(junit_xml, guards=BUILD_GUARDS),
-    "catch": Parser(catch_xml, catch_canary, CATCH_GUARDS),
-    "go": Parser(go_json, go_canary, GO_GUARDS),
+    "junit": Parser(junit_xml, java_canary, JAVA_GUARDS, told_by_xml),
+    "surefire": Parser(junit_xml, guards=BUILD_GUARDS, told=told_by_xml),
+    "catch": Parser(catch_xml, catch_canary, CATCH_GUARDS, told_by_xml),
+    "go": Parser(go_json, go_canary, GO_GUARDS, told_by_go),
     "cargo": Parser(cargo_text, rust_canary, RUST_GUARDS),
-    "jest": Parser(jest_json, jest_canary, JEST_GUARDS),
+    "jest": Parser(jest_json, jest_canary, JEST_GUARDS, told_by_jest),
     "pytest-ids": Parser(pytest_ids),
     "swe-bench-pro": Parser(pro_json),
     "r2e-gym": Parser(r2e_summary),

@@ -9,15 +9,14 @@ whatever the seeds; the families of `unseen_families` occur nowhere else.
 from __future__ import annotations
 
 import ast
-import difflib
 import hashlib
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from crrl.tasks import families
 from crrl.tasks.cases import Case, Outcome, call, draw_argument, failing
+from crrl.tasks.diffs import between
 from crrl.tasks.families import FAMILIES
 from crrl.tasks.families.vocabulary import MODULES, Names
 from crrl.tasks.mutation import Mutant, mutant
@@ -200,7 +199,7 @@ def to_task(bug: GeneratedBug, id: str, split: str) -> Task:
             timeout_s=20.0,
             cpu_s=1,  # a run takes 0.02 s; a repair attempt may loop for ever
         ),
-        solution=_solution(bug),
+        solution=between(bug.path, bug.buggy, bug.fixed),
         provenance={"mutation": bug.kind, "function": bug.function, "generator": VERSION},
     )
 
@@ -210,13 +209,3 @@ def _test_file(module: str, function: str, cases: list[Case]) -> str:
     for index, case in enumerate(cases):
         tests.append(f"\ndef test_{index}():\n    assert {_call_text(function, case)} == {case.expected!r}\n")
     return "\n".join(tests)
-
-
-def _solution(bug: GeneratedBug) -> str:
-    diff: Any = difflib.unified_diff(
-        bug.buggy.splitlines(keepends=True),
-        bug.fixed.splitlines(keepends=True),
-        f"a/{bug.path}",
-        f"b/{bug.path}",
-    )
-    return f"diff --git a/{bug.path} b/{bug.path}\n" + "".join(diff)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from typing import Any
 
 from crrl.tasks.corpora.corpus import of_rows
@@ -57,17 +58,20 @@ def convert(row: Row, split: str) -> Task:
     )
 
 
+def results(output: str) -> Iterator[tuple[str, str]]:
+    """(name, PASSED | FAILED | ERROR) of the lines of pytest's summary; names as the corpus has them: an id without its
+    file, `.` for `::`."""
+    for match in re.finditer(r"^(PASSED|FAILED|ERROR) \S*?::(.*)$", COLOUR.sub("", output), flags=re.MULTILINE):
+        yield match[2].split(" - ")[0].strip().replace("::", "."), match[1]
+
+
 def _before(row: Row) -> dict[str, str]:
     """Statuses on the old commit, from the row's execution log; {} where it has none: they are measured then."""
     value = row.get("execution_result_content")
     result: dict[str, Any] = json.loads(value) if isinstance(value, str) and value.strip() else {}
     if not isinstance(result, dict):
         return {}
-    statuses: dict[str, str] = {}
-    for line in COLOUR.sub("", str(result.get("old_commit_res_stdout") or "")).splitlines():
-        if match := re.match(r"(PASSED|FAILED|ERROR) \S*?::(.*)", line):
-            statuses[match[2].split(" - ")[0].strip().replace("::", ".")] = match[1]
-    return statuses
+    return dict(results(str(result.get("old_commit_res_stdout") or "")))
 
 
 def _solution(change: dict[str, Any]) -> str:

@@ -138,6 +138,13 @@ def names(row: Row, key: str) -> list[str]:
     return list(dict.fromkeys(value))
 
 
+def failing(row: Row, key: str) -> list[str]:
+    """FAIL_TO_PASS, whatever the corpus calls it: a task needs at least one."""
+    if not (tests := names(row, key)):
+        raise ValueError(f"{key}: empty: nothing would say that the bug is repaired")
+    return tests
+
+
 def mapping(row: Row, key: str) -> dict[str, Any]:
     """An object, or its JSON."""
     value = row.get(key)

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from crrl.tasks.corpora.corpus import Corpus, Found
-from crrl.tasks.corpora.rows import Row, diff, names, read_files, read_hub, text
+from crrl.tasks.corpora.rows import Row, diff, failing, names, read_files, read_hub, text
 from crrl.tasks.corpora.swe_rows import language_of
 from crrl.tasks.diffs import touched
 from crrl.tasks.files import Problem
@@ -67,15 +67,13 @@ def convert(row: Row, split: str, scripts: Path | None = None) -> Task:
     plan = TestPlan(
         command=Command(["bash", "-c", _script(row, files)]),
         parser=PARSER,
-        fail_to_pass=names(row, "fail_to_pass"),
+        fail_to_pass=failing(row, "fail_to_pass"),
         pass_to_pass=names(row, "pass_to_pass"),
         restore=_scripts(scripts / id) if scripts is not None else {},
         timeout_s=3600.0,
         report=Command(["cat", ".crrl/output.json"]),
         protect=touched(test_patch) or [name for name in files if "/" in name],
     )
-    if not plan.fail_to_pass:
-        raise ValueError("fail_to_pass: empty: nothing would say that the bug is repaired")
     return Task(
         id=id,
         corpus="swe-bench-pro",

@@ -11,7 +11,7 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import PurePosixPath
 
-from crrl.tasks.corpora.rows import Row, diff, names, text
+from crrl.tasks.corpora.rows import Row, diff, failing, names, text
 from crrl.tasks.diffs import touched
 from crrl.tasks.task import Command, Source, Task, TestPlan
 
@@ -72,13 +72,11 @@ def task_of(row: Row, corpus: str, split: str, *, image: str) -> Task:
     plan = TestPlan(
         command=Command([]),
         parser="",
-        fail_to_pass=names(row, "FAIL_TO_PASS"),
+        fail_to_pass=failing(row, "FAIL_TO_PASS"),
         pass_to_pass=names(row, "PASS_TO_PASS"),
         timeout_s=TIMEOUT_S,
         protect=touched(test_patch),
     )
-    if not plan.fail_to_pass:
-        raise ValueError("FAIL_TO_PASS: empty: nothing would say that the bug is repaired")
     plan = _scripted(plan, row) if row.get("eval_script") else commanded(plan, repo, test_patch)
     return Task(
         id=text(row, "instance_id"),

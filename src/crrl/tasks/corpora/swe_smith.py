@@ -7,7 +7,7 @@ mirror, where the bug is in already; the image holds the repository before it.
 from __future__ import annotations
 
 from crrl.tasks.corpora.corpus import of_rows
-from crrl.tasks.corpora.rows import Row, diff, names, text
+from crrl.tasks.corpora.rows import Row, diff, failing, names, text
 from crrl.tasks.corpora.swe_rows import TESTBED, TIMEOUT_S, commanded, language_of
 from crrl.tasks.diffs import reverse, touched
 from crrl.tasks.task import Command, Source, Task, TestPlan
@@ -19,12 +19,10 @@ def convert(row: Row, split: str) -> Task:
     plan = TestPlan(
         command=Command([]),
         parser="",
-        fail_to_pass=names(row, "FAIL_TO_PASS"),
+        fail_to_pass=failing(row, "FAIL_TO_PASS"),
         pass_to_pass=names(row, "PASS_TO_PASS"),
         timeout_s=TIMEOUT_S,
     )
-    if not plan.fail_to_pass:
-        raise ValueError("FAIL_TO_PASS: empty: nothing would say that the bug is repaired")
     if not (issue := text(row, "problem_statement", "")).strip():
         raise ValueError("problem_statement: empty: the corpus has issue texts for a part of its bugs only")
     return Task(
