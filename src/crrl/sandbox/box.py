@@ -1,36 +1,20 @@
-"""One bubblewrap box, seen from the worker's event loop: commands in, results, files and the patch out.
-
-No thread per box: the loop watches three descriptors of each (`keeper.py`, `pid1.py`, the output pipe).
-Invariant 2: a box that dies without having been told to is `lost`; an agent cannot bring that about,
-because nothing inside can signal or trace PID 1, and whatever it kills besides is an exit code.
-"""
+"""One bubblewrap box: a `ServedBox` whose keeper (`keeper.py`) takes the patch and ends it."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import os
 import socket
-import time
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import cast
+from collections.abc import Callable
 
 from crrl.errors import LostError
-from crrl.sandbox.api import ExecReason, ExecResult
-from crrl.sandbox.output import Sink
-from crrl.sandbox.relay import Relay
+from crrl.sandbox.served_box import GRACE_S, PATCH_S, ServedBox
 
 ENV = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/home/agent", "LANG": "C.UTF-8", "TERM": "dumb"}
-CHUNK = 1 << 16
-START_S, GRACE_S, PATCH_S = 60.0, 20.0, 120.0
-ERRORS = {e.__name__: e for e in (FileNotFoundError, IsADirectoryError, PermissionError, NotADirectoryError)}
 
 
-class BubblewrapBox:
-    """One box. Commands, reads and writes run one at a time; a second caller waits."""
-
+class BubblewrapBox(ServedBox):
     def __init__(
         self,
         channel: socket.socket,
@@ -40,80 +24,11 @@ class BubblewrapBox:
         has_root: bool,
         on_close: Callable[[BubblewrapBox], None],
     ) -> None:
+        super().__init__(control, output, env=ENV)
         self._on_close = on_close
         self._has_root = has_root
-        self._loop = asyncio.get_running_loop()
-        self._channel, self._control, self._output = channel, control, output
-        self._turn = asyncio.Lock()
-        self._closed = False
-        self._why = ""  # why no further command can run
-        self._dead = False  # ended by itself
-        self._stale = 0  # answers of cancelled commands, still to come
-        self._reply: asyncio.Future[list[str]] | None = None
-        self._sink: Sink | None = None
-        self._passed: list[int] = []  # descriptors that came with an answer
-        self._relay: Relay | None = None
-        control.setblocking(False)
+        self._channel = channel
         channel.setblocking(False)
-        os.set_blocking(output, False)
-        self._loop.add_reader(control, self._on_reply)
-        self._loop.add_reader(output, self._on_output)
-
-    async def ready(self, gateway: Path | None) -> None:
-        """Wait until it answers, and join its loopback port to the host's socket at `gateway`. Raises LostError."""
-        fields = await self._answer(START_S)
-        if fields != ["ready"] or len(self._passed) != (gateway is not None):
-            raise LostError("sandbox_start", await self._post_mortem())
-        if gateway is not None:
-            self._relay = await Relay.start(socket.socket(fileno=self._passed.pop()), gateway)
-
-    async def exec(
-        self,
-        argv: Sequence[str],
-        *,
-        cwd: str = ".",
-        env: Mapping[str, str] | None = None,
-        timeout_s: float = 60.0,
-        output_limit: int = 65536,
-        on_output: Callable[[bytes], object] | None = None,
-    ) -> ExecResult:
-        pairs = [f"{k}={v}" for k, v in {**ENV, **(env or {})}.items()]
-        request = _message("exec", timeout_s, cwd, len(argv), *argv, *pairs)
-        async with self._turn:
-            start = time.monotonic()
-            self._sink = sink = Sink(output_limit, on_output)
-            try:
-                fields = await self._ask(request, timeout_s + GRACE_S)
-            finally:
-                self._drain()
-                self._sink = None
-            wall = time.monotonic() - start
-            if len(fields) != 4:
-                return ExecResult(None, sink.text(), "lost", wall, 0.0)
-            reason, code, inner_wall, cpu = fields
-            return ExecResult(
-                int(code) if code else None,
-                sink.text(),
-                cast(ExecReason, reason),
-                float(inner_wall),
-                float(cpu),
-            )
-
-    async def read(self, path: str, limit: int = 1 << 20) -> bytes:
-        """The first `limit` bytes of a file."""
-        async with self._turn:
-            self._sink = sink = Sink(2 * limit, hard=False)
-            try:
-                _raise(await self._ask(_message("read", path, limit), GRACE_S), path)
-            finally:
-                self._drain()
-                self._sink = None
-            return bytes(sink.head)
-
-    async def write(self, path: str, data: bytes) -> None:
-        async with self._turn:
-            messages = [data[i : i + CHUNK] for i in range(0, len(data), CHUNK)]
-            _raise(await self._ask(_message("write", path, len(data)), GRACE_S, messages), path)
 
     async def patch(self) -> str:
         """See `Box.patch`; content beyond the limits in `patch.py` is left out. Raises LostError,
@@ -159,91 +74,8 @@ class BubblewrapBox:
             pass  # the keeper is gone already, and its box with it
         finally:
             self._channel.close()
-            self._control.close()
-            os.close(self._output)
-            if self._relay is not None:
-                self._relay.close()
-            for fd in self._passed:
-                os.close(fd)
+            self._let_go()
             self._on_close(self)
-            if self._reply is not None and not self._reply.done():
-                self._reply.set_result([])
-
-    async def _ask(self, request: bytes, within: float, more: Sequence[bytes] = ()) -> list[str]:
-        """PID 1's answer; [] where the box is gone or does not answer (it is closed then: nothing may come
-        late)."""
-        if self._closed or self._why:
-            return []
-        try:
-            self._reply = self._loop.create_future()
-            for message in (request, *more):
-                await self._loop.sock_sendall(self._control, message)
-        except OSError:
-            return []
-        except asyncio.CancelledError:
-            self._why = "cancelled in the middle of a request"
-            raise
-        try:
-            return await self._answer(within)
-        except asyncio.CancelledError:  # the agent's time is up: end the command, the box stays usable
-            self._stale += 1
-            with contextlib.suppress(OSError):
-                self._control.send(b"abort")
-            raise
-
-    async def _answer(self, within: float) -> list[str]:
-        if self._reply is None:
-            self._reply = self._loop.create_future()
-        try:
-            return await asyncio.wait_for(self._reply, within)
-        except TimeoutError:
-            self._why = "the exec server hangs"
-            return []
-        finally:
-            self._reply = None
-
-    def _on_reply(self) -> None:
-        try:
-            message, fds, _, _ = socket.recv_fds(self._control, 1 << 16, 1)
-            self._passed += fds
-        except BlockingIOError:
-            return
-        except OSError:
-            message = b""
-        if not message:
-            self._why, self._dead = self._why or "the box ended by itself", True
-            self._loop.remove_reader(self._control)
-        elif self._stale > 0:
-            self._stale -= 1
-            self._drain()
-            if self._sink is not None:
-                self._sink.clear()
-            return
-        if self._reply is not None and not self._reply.done():
-            self._reply.set_result([os.fsdecode(f) for f in message.split(b"\0")] if message else [])
-
-    def _on_output(self) -> None:
-        try:
-            data = os.read(self._output, CHUNK)
-        except BlockingIOError:
-            return
-        if not data:
-            self._loop.remove_reader(self._output)
-        elif self._sink is not None and self._sink.add(data):
-            with contextlib.suppress(OSError):
-                self._control.send(b"abort")
-
-    def _drain(self) -> None:
-        """What the pipe still holds when the command has ended; its writers are all dead."""
-        while not self._closed:
-            try:
-                data = os.read(self._output, CHUNK)
-            except BlockingIOError:
-                return
-            if not data:
-                return
-            if self._sink is not None:
-                self._sink.add(data)
 
     async def _receive_channel(self) -> tuple[bytes, list[int]]:
         while True:
@@ -273,26 +105,3 @@ class BubblewrapBox:
 def _wake(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
-
-
-def _message(*fields: object) -> bytes:
-    parts = [os.fsencode(str(f)) for f in fields]
-    if any(b"\0" in p for p in parts):
-        raise ValueError("a NUL byte in a command or path")
-    message = b"\0".join(parts)
-    if len(message) > 1 << 17:
-        raise ValueError("the command is longer than 128 KiB")
-    return message
-
-
-def _raise(fields: list[str], path: str) -> None:
-    if not fields:
-        raise LostError("sandbox_died", f"while at {path}")
-    if fields[0] == "ok":
-        return
-    name, number, text = fields
-    if name == "ValueError":
-        raise ValueError(f"{path}: {text}")
-    if name in ERRORS:
-        raise ERRORS[name](int(number), text, path)
-    raise OSError(int(number), text, path)

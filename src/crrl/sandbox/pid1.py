@@ -5,11 +5,14 @@ Nothing in its pid namespace can kill, stop or trace it (init drops signals with
 dumpable), it reaps what is orphaned, and its kill(-1, SIGKILL) removes every other process of the box:
 after each command, so that nothing of the agent's runs between commands (invariant 4).
 
-Speaks with `bubblewrap.py` over a SOCK_SEQPACKET descriptor; fields of a message are separated by NUL:
+Also of a container's (`container_init.py`, which sets ROOT, ENVIRONMENT, USER and LAYER).
+
+Speaks with `served_box.py` over a SOCK_SEQPACKET descriptor; fields of a message are separated by NUL:
     exec timeout cwd n argv... k=v...   -> reason code wall cpu
     abort                               -> (ends the command, reason `output`)
     read path limit                     -> ok | error class, message  (the bytes come through the output pipe)
     write path size, then data messages -> ok | error class, message
+    layer file_bytes total_bytes        -> ok  (kills everything; the writable layer below ROOT comes through the pipe)
 Where a gateway is to be seen, the first answer, `ready`, carries a listening socket of the box's loopback.
 Usage: pid1.pyc CONTROL_FD OUTPUT_FD memory processes file open_files port|0
 """
@@ -23,6 +26,9 @@ import sys
 import time
 
 ROOT = "/workspace"
+ENVIRONMENT: dict[str, str] = {}  # of every command, below what the command brings
+USER: tuple[int, int, list[int]] | None = None  # uid, gid, groups of commands; None: PID 1's own
+LAYER = ""  # the overlay's upper layer below ROOT
 MESSAGE = 1 << 17
 PR_SET_DUMPABLE = 4
 SAMPLE_S = 0.05
@@ -70,6 +76,10 @@ def main() -> None:
         elif op == "write":
             data = receive(int(fields[1]))
             reply(*attempt(write, fields[0], data))
+        elif op == "layer":
+            kill_all()
+            send_layer(int(fields[0]), int(fields[1]))
+            reply("ok")
 
 
 def hand_out(port: int) -> None:
@@ -101,7 +111,7 @@ def command(*arguments):  # type: ignore[no-untyped-def]
 
 
 def run(timeout, cwd, rest, argc, wake):  # type: ignore[no-untyped-def]
-    argv, env = rest[:argc], dict(pair.split("=", 1) for pair in rest[argc:])
+    argv, env = rest[:argc], ENVIRONMENT | dict(pair.split("=", 1) for pair in rest[argc:])
     start = time.monotonic()
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     pid = os.fork()
@@ -155,6 +165,10 @@ def child(argv, cwd, env):  # type: ignore[no-untyped-def]
         os.dup2(OUTPUT, 1)
         os.dup2(OUTPUT, 2)
         os.close(null)
+        if USER is not None:
+            os.setgroups(USER[2])
+            os.setresgid(USER[1], USER[1], USER[1])
+            os.setresuid(USER[0], USER[0], USER[0])
         os.chdir(os.path.join(ROOT, cwd))
         os.execvpe(argv[0], argv, env)
     except FileNotFoundError:
@@ -254,8 +268,7 @@ def read(path: str, limit: int) -> None:
             if not data:
                 return
             limit -= len(data)
-            while data:
-                data = data[os.write(OUTPUT, data) :]
+            send(data)
     finally:
         os.close(fd)
 
@@ -287,6 +300,8 @@ def write(path: str, data: bytes) -> None:
             while view:
                 view = view[os.write(fd, view) :]
             os.fchmod(fd, mode)
+            if USER is not None:
+                os.fchown(fd, USER[0], USER[1])
         finally:
             os.close(fd)
         os.replace(part, path)
@@ -296,4 +311,50 @@ def write(path: str, data: bytes) -> None:
         raise
 
 
-main()
+def send_layer(file_bytes: int, total_bytes: int) -> None:
+    """Every path of the writable layer: `kind mode size path NUL content`. Kinds: f(ile), l(ink), d(irectory), o(paque
+    directory), w(hiteout), b(ig: more than may be sent, without its content). Nothing of the agent's runs by now."""
+    stack = [b""]
+    while stack:
+        prefix = stack.pop()
+        folder = os.path.join(os.fsencode(LAYER), prefix)
+        for raw in sorted(os.listdir(folder)) if os.path.isdir(folder) else ():
+            if raw.lower() == b".git":
+                continue
+            path, full = os.path.join(prefix, raw), os.path.join(folder, raw)
+            info = os.lstat(full)
+            kind, data = info.st_mode & 0o170000, b""
+            if kind == 0o040000:
+                stack.append(path)
+                word = b"o" if opaque(full) else b"d"
+            elif kind == 0o020000:
+                word = b"w"
+            elif kind == 0o120000:
+                word, data = b"l", os.readlink(full)
+            elif kind != 0o100000:
+                continue
+            elif info.st_size > min(file_bytes, total_bytes):
+                word = b"b"
+            else:
+                total_bytes -= info.st_size
+                with open(full, "rb", 0) as file:
+                    word, data = b"f", file.read()
+            size = info.st_size if word == b"b" else len(data)
+            send(b"%s %o %d %s\0" % (word, info.st_mode & 0o777, size, path) + data)
+
+
+def opaque(folder: bytes) -> bool:
+    try:
+        return os.getxattr(folder, "user.overlay.opaque") == b"y"
+    except OSError:
+        return False
+
+
+def send(data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(OUTPUT, view) :]
+
+
+if __name__ == "__main__":
+    main()
