@@ -1,6 +1,7 @@
 """Invariant 2 in benchmarks: lost episodes enter nothing, pairwise; and DESIGN's JSON."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -28,6 +29,13 @@ def test_lost_episodes_enter_no_rate() -> None:
     result = SplitResult.of([episode("a", True), episode("b", True, "truncated"), episode("c", False), lost("d")])
     assert (result.solved, result.total, result.lost, result.truncated) == (2, 3, 1, 1)
     assert result.rate == result.reward == pytest.approx(2 / 3)
+
+
+def test_who_needed_a_second_try_is_not_solved_by_the_first() -> None:
+    second = replace(episode("b", True), earlier=[Verdict(0.0)])
+    result = SplitResult.of([episode("a", True), second, replace(episode("c", False), earlier=[Verdict(0.0)])])
+    assert (result.rate, result.first_try) == (pytest.approx(2 / 3), pytest.approx(1 / 3))
+    assert SplitResult.of([episode("a", True), episode("b", False)]).first_try is None
 
 
 def test_a_task_lost_on_either_side_leaves_the_pair() -> None:

@@ -55,7 +55,7 @@ class Scripted:
     def __init__(self, act: Any) -> None:
         self.act = act
 
-    async def run(self, box: Box, task: Task, endpoint: Endpoint, limits: AgentLimits) -> AgentExit:
+    async def run(self, box: Box, task: Task, endpoint: Endpoint, limits: AgentLimits, what_now: Any) -> AgentExit:
         return await self.act(box, task, endpoint, limits)
 
     async def close(self) -> None: ...

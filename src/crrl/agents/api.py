@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -49,6 +49,22 @@ class AgentExit:
     output: str = ""
 
 
+@dataclass(frozen=True)
+class Again:
+    """One more try: the box it goes on in (its work is there, the earlier box is gone), and the next user message."""
+
+    box: Box
+    message: str
+
+
+WhatNow = Callable[[], Awaitable[Again | None]]
+"""What an agent asks when it stops by itself; None: that was all. Raises LostError."""
+
+
+async def nothing_more() -> Again | None:
+    return None
+
+
 class Agent(Protocol):
     """Raises LostError only for faults on our side (box lost, endpoint gone).
 
@@ -58,7 +74,9 @@ class Agent(Protocol):
     inside: bool
     mounts: Sequence[Mount]
 
-    async def run(self, box: Box, task: Task, endpoint: Endpoint, limits: AgentLimits) -> AgentExit: ...
+    async def run(
+        self, box: Box, task: Task, endpoint: Endpoint, limits: AgentLimits, what_now: WhatNow = nothing_more
+    ) -> AgentExit: ...
 
     async def close(self) -> None: ...
 

@@ -15,7 +15,7 @@ from typing import Any
 import httpx2
 from openai import AsyncOpenAI, BadRequestError, DefaultAsyncHttpxClient, OpenAIError
 
-from crrl.agents.api import AgentExit, AgentLimits, Endpoint
+from crrl.agents.api import AgentExit, AgentLimits, Endpoint, WhatNow, nothing_more
 from crrl.agents.edits import refusal
 from crrl.agents.prompts import PARAMETERS, Prompts
 from crrl.errors import LostError
@@ -71,13 +71,15 @@ class BuiltinAgent:
     async def close(self) -> None:
         await self._http.aclose()
 
-    async def run(self, box: Box, task: Task, endpoint: Endpoint, limits: AgentLimits) -> AgentExit:
+    async def run(
+        self, box: Box, task: Task, endpoint: Endpoint, limits: AgentLimits, what_now: WhatNow = nothing_more
+    ) -> AgentExit:
         """Raises LostError: the box or the endpoint is gone."""
         client = AsyncOpenAI(base_url=endpoint.base_url, api_key=endpoint.api_key, http_client=self._http)
         episode = _Episode(box, limits, self.prompts, client, endpoint.model)
         messages = self.prompts.messages(task.issue)
         try:
-            reason, detail = await episode.run(messages, self._tools)
+            reason, detail = await episode.run(messages, self._tools, what_now)
         except BadRequestError as error:
             if error.code == "context_length_exceeded":
                 reason, detail = "context_length", error.message
@@ -98,7 +100,9 @@ class _Episode:
         self.warned: set[str] = set()
         self.counts = dict.fromkeys(("turns", "tool_calls", "tool_errors", "malformed", "edits"), 0)
 
-    async def run(self, messages: list[dict[str, Any]], tools: list[dict[str, Any]]) -> tuple[str, str]:
+    async def run(
+        self, messages: list[dict[str, Any]], tools: list[dict[str, Any]], what_now: WhatNow
+    ) -> tuple[str, str]:
         """(reason, detail) of the end."""
         while True:
             if (reason := self._used_up()) is not None:
@@ -116,6 +120,9 @@ class _Episode:
             elif CALL_MARK in answer.content:
                 self.counts["malformed"] += 1
                 messages.append({"role": "user", "content": self._warned(UNREADABLE)})
+            elif (again := await what_now()) is not None:
+                self.box = again.box
+                messages.append({"role": "user", "content": self._warned(again.message)})
             else:
                 return "finished", ""
 

@@ -13,13 +13,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined, TemplateError
 
-from crrl.agents.api import AgentExit, AgentLimits, Endpoint, finished_within
+from crrl.agents.api import AgentExit, AgentLimits, Endpoint, WhatNow, finished_within, nothing_more
 from crrl.conf import schema
 from crrl.errors import CrrlError, LostError, UsageError
 from crrl.sandbox.api import Box, ExecResult, Mount
@@ -76,9 +77,21 @@ class CommandAgent:
     async def close(self) -> None:
         return None
 
-    async def run(self, box: Box, task: Task, endpoint: Endpoint, limits: AgentLimits) -> AgentExit:
-        """Raises LostError: the box is gone, or the agent could not be started for a cause on our side."""
-        values = _values(self.config, task.issue, endpoint)
+    async def run(
+        self, box: Box, task: Task, endpoint: Endpoint, limits: AgentLimits, what_now: WhatNow = nothing_more
+    ) -> AgentExit:
+        """Raises LostError: the box is gone, or the agent could not be started for a cause on our side.
+
+        Its process is gone when there is more to say: it is started again where it left off, and told the issue and
+        then that."""
+        exit = await self._once(box, task.issue, endpoint, limits)
+        while exit.reason != "time_limit" and (again := await what_now()) is not None:
+            later = await self._once(again.box, f"{task.issue}\n\n{again.message}", endpoint, limits)
+            exit = replace(later, output=exit.output + later.output)
+        return exit
+
+    async def _once(self, box: Box, issue: str, endpoint: Endpoint, limits: AgentLimits) -> AgentExit:
+        values = _values(self.config, issue, endpoint)
         given = {**ENVIRONMENT, **self.config.env}
         env = {name: render(f"agent.env.{name}", text, values) for name, text in given.items()}
         for path, text in self.config.files.items():

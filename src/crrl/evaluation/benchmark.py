@@ -60,7 +60,8 @@ class SplitResult:
         ci95: Wilson.
         well_formed: share of `total` in which every tool call was valid, an edit applied and the agent
         finished. lost, truncated: numbers of episodes. `exploits`: episodes with an attempted exploit.
-        `reward`: mean.
+        `reward`: mean. first_try: share of `total` solved before anything was told of the tests' output, where that
+        was done (Aider's pass_1; `rate` is its pass_2); None where it was not.
     """
 
     solved: int
@@ -72,6 +73,7 @@ class SplitResult:
     truncated: int = 0
     exploits: int = 0
     reward: float = 0.0
+    first_try: float | None = None
 
     @classmethod
     def of(cls, episodes: Iterable[Episode]) -> SplitResult:
@@ -89,6 +91,9 @@ class SplitResult:
             truncated=sum(e.outcome == "truncated" for e, _ in counted),
             exploits=sum(bool(verdict.exploits) for _, verdict in counted),
             reward=sum(verdict.reward for _, verdict in counted) / total if total else 0.0,
+            first_try=sum(verdict.solved and not e.earlier for e, verdict in counted) / total
+            if any(e.earlier for e, _ in counted)
+            else None,
         )
 
 

@@ -144,14 +144,15 @@ def rows(summary: Summary) -> list[list[str]]:
                     p_value(difference["p"]) if difference else NOTHING,
                     percent(last["well_formed"]) if "well_formed" in last else NOTHING,
                     percent(floor["rate"]) if floor else NOTHING,
+                    percent(last["first_try"]) if last.get("first_try") is not None else NOTHING,
                 ]
             )
     return table
 
 
 NOTHING = "–"
-COLUMNS = ("tasks", "decoding", "before", "after", "points [95%]", "p", "well-formed", "floor")
-WIDTHS = (8, 12, 12, 15, 9, 11, 5)  # of all but the first, which stands above its block: fits 80 characters
+COLUMNS = ("tasks", "decoding", "before", "after", "points [95%]", "p", "well-formed", "floor", "first try")
+WIDTHS = (8, 12, 12, 15, 9, 11, 5, 9)  # of all but the first, which stands above its block: fits 80 characters
 
 
 def _rate(result: Mapping[str, Any] | None) -> str:

@@ -72,7 +72,7 @@ class CommandJudge:
         reported = _read(task, run, patch, name if canary else "")
         if not everything:
             reported = replace(reported, tests={test: reported.tests.get(test, "missing") for test in expected})
-        output = "\n".join(line for line in run.output.splitlines() if name not in line)[-SHOWN_CHARS:]
+        output = _told(task, run, name)
         return replace(
             reported, exploits=[*attempts, *reported.exploits], output=output, cpu_s=run.cpu_s, wall_s=run.wall_s
         )
@@ -217,6 +217,15 @@ class _Run:
             except OSError:
                 return True
         return False
+
+
+def _told(task: Task, run: _Run, canary: str) -> str:
+    """What the run said, as people read it; nothing of the canary."""
+    parser = parsers.PARSERS.get(task.test.parser)
+    pieces = parser.told(run.output, run.report) if parser is not None else run.output.splitlines()
+    text = "\n".join(piece for piece in pieces if canary.lower() not in piece.lower())
+    half = SHOWN_CHARS // 2
+    return text if len(text) <= SHOWN_CHARS else f"{text[:half]}\n[...]\n{text[-half:]}"
 
 
 def _read(task: Task, run: _Run, patch: str, canary: str) -> TestResults:

@@ -28,7 +28,8 @@ class Attempt:
 @dataclass(frozen=True)
 class Episode:
     """What came of an attempt. `lost` episodes have no verdict and say why; `truncated` ones are scored on what
-    they left. `timings`: wall seconds by part (start, agent, engine_wait, patch, judge)."""
+    they left. `timings`: wall seconds by part (start, agent, engine_wait, patch, judge). `earlier`: verdicts of the
+    tries before the last, where the task has several: after each the agent was told what failed."""
 
     id: str
     group: str
@@ -39,6 +40,7 @@ class Episode:
     samples: list[Sample] = field(default_factory=list)
     patch: str = ""
     verdict: Verdict | None = None
+    earlier: list[Verdict] = field(default_factory=list)
     lost_reason: str = ""
     exit_reason: str = ""
     tries: int = 1

@@ -22,6 +22,7 @@ from crrl.gateway import Budget, Gateway, SessionHandle, SessionRecord
 from crrl.rewards.judge import PytestJudge
 from crrl.rewards.verdict import Combine
 from crrl.rollout.api import Attempt, Episode
+from crrl.rollout.tries import Tries
 from crrl.sandbox.api import GATEWAY_PORT, Box, Limits, Sandbox, Spec
 from crrl.tasks import toolchains
 from crrl.tasks.task import Task
@@ -64,21 +65,32 @@ async def run_episode(attempt: Attempt, parts: Parts) -> Episode:
     workspace = await parts.sandbox.prepare(task.source)
     door = parts.sockets / secrets.token_hex(8) if parts.agent.inside else None
     mounts = (*parts.agent.mounts, *toolchains.mounts(task.test.needs))
-    box = await parts.sandbox.start(Spec(workspace, mounts, parts.box_limits, gateway_socket=door))
+
+    async def start() -> Box:
+        box = await parts.sandbox.start(Spec(workspace, mounts, parts.box_limits, gateway_socket=door))
+        try:
+            await set_up(box, task)
+        except BaseException:
+            await box.close()
+            raise
+        return box
+
+    tries = Tries(task, start, parts.judge, parts.weigh)
     try:
-        await set_up(box, task)
+        box = await tries.first()
         clock.mark("start")
-        exit, record = await _converse(box, door, attempt, parts)
+        exit, record = await _converse(box, door, attempt, parts, tries)
         clock.mark("agent")
-        patch = await box.patch()
+        patch = await tries.patch()
         clock.mark("patch")
     finally:
-        await box.close()
+        await tries.close()
     if record.engine_failed:
         raise LostError("engine_failed", record.engine_failed)
-    results, cached = await parts.judge.run_cached(task, patch)
+    results, cached = await tries.results()
     verdict = parts.weigh(task, patch, results, record.samples, cached=cached)
     clock.mark("judge")
+    clock.move(tries.judging_s, "agent", "judge")
     reason = EXHAUSTED.get(record.exhausted, exit.reason)
     return Episode(
         id=attempt.id,
@@ -90,6 +102,7 @@ async def run_episode(attempt: Attempt, parts: Parts) -> Episode:
         samples=record.samples,
         patch=patch,
         verdict=verdict,
+        earlier=tries.earlier,
         exit_reason=reason,
         temperature=attempt.temperature,
         timings={**clock.spent, "engine_wait": record.engine_wait_s},
@@ -124,7 +137,9 @@ async def set_up(box: Box, task: Task) -> None:
             raise LostError("setup_failed", f"{' '.join(command.argv)}: {result.reason} {result.code}: {said}")
 
 
-async def _converse(box: Box, door: Path | None, attempt: Attempt, parts: Parts) -> tuple[AgentExit, SessionRecord]:
+async def _converse(
+    box: Box, door: Path | None, attempt: Attempt, parts: Parts, tries: Tries
+) -> tuple[AgentExit, SessionRecord]:
     """Let the agent work until it stops or is stopped. The session is closed in any case."""
     gateway = parts.gateway
     handle = gateway.open(attempt.id, parts.budget, seed=attempt.seed, temperature=attempt.temperature)
@@ -133,7 +148,7 @@ async def _converse(box: Box, door: Path | None, attempt: Attempt, parts: Parts)
         if door is not None:
             await gateway.listen(attempt.id, door)
             endpoint = dataclasses.replace(endpoint, base_url=INSIDE_URL)
-        exit = await _supervised(box, attempt.task, handle, endpoint, parts)
+        exit = await _supervised(box, attempt.task, handle, endpoint, parts, tries)
     except BaseException:
         record = await gateway.close(attempt.id)
         if record.engine_failed:  # the cause; what the agent met is its consequence
@@ -142,9 +157,11 @@ async def _converse(box: Box, door: Path | None, attempt: Attempt, parts: Parts)
     return exit, await gateway.close(attempt.id)
 
 
-async def _supervised(box: Box, task: Task, handle: SessionHandle, endpoint: Endpoint, parts: Parts) -> AgentExit:
-    """The agent under its wall budget, to which waiting for the engine is not charged."""
-    charged = _charged(handle)
+async def _supervised(
+    box: Box, task: Task, handle: SessionHandle, endpoint: Endpoint, parts: Parts, tries: Tries
+) -> AgentExit:
+    """The agent under its wall budget, to which waiting for the engine and judging are not charged."""
+    charged = _charged(handle, tries)
     limits = AgentLimits(
         turns=parts.budget.turns,
         tokens=parts.budget.tokens,
@@ -153,7 +170,7 @@ async def _supervised(box: Box, task: Task, handle: SessionHandle, endpoint: End
         command_s=parts.command_s,
         output_chars=parts.output_chars,
     )
-    running = asyncio.create_task(parts.agent.run(box, task, endpoint, limits))
+    running = asyncio.create_task(parts.agent.run(box, task, endpoint, limits, tries.again))
     try:
         if not await finished_within(running, parts.wall_s + WALL_GRACE_S, charged):
             return AgentExit("time_limit", detail="stopped from outside")
@@ -169,9 +186,9 @@ async def _supervised(box: Box, task: Task, handle: SessionHandle, endpoint: End
             await running
 
 
-def _charged(handle: SessionHandle) -> Callable[[], float]:
+def _charged(handle: SessionHandle, tries: Tries) -> Callable[[], float]:
     started = time.monotonic()
-    return lambda: time.monotonic() - started - handle.engine_wait_s
+    return lambda: time.monotonic() - started - handle.engine_wait_s - tries.judging_s
 
 
 class _Timings:
@@ -185,3 +202,7 @@ class _Timings:
         now = time.monotonic()
         self.spent[part] = now - self._last
         self._last = now
+
+    def move(self, seconds: float, source: str, target: str) -> None:
+        self.spent[source] -= seconds
+        self.spent[target] += seconds

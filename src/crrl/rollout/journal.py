@@ -327,8 +327,18 @@ def content_hash(episode: Episode) -> str:
         )
         for i, sample in enumerate(episode.samples)
     )
-    verdict = episode.verdict and dataclasses.replace(episode.verdict, cpu_s=0.0, cached=False)
+    *earlier, verdict = [
+        verdict and dataclasses.replace(verdict, cpu_s=0.0, cached=False)
+        for verdict in (*episode.earlier, episode.verdict)
+    ]
     plain = dataclasses.replace(
-        episode, samples=list(samples), verdict=verdict, timings={}, tries=1, counts={}, agent_output=""
+        episode,
+        samples=list(samples),
+        verdict=verdict,
+        earlier=[verdict for verdict in earlier if verdict is not None],
+        timings={},
+        tries=1,
+        counts={},
+        agent_output="",
     )
     return hashlib.blake2b(msgspec.msgpack.encode(plain, order="sorted"), digest_size=16).hexdigest()
