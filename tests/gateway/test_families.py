@@ -109,6 +109,18 @@ def test_whatever_is_sampled_streams_parses_and_bridges(data: st.DataObject) -> 
     assert "next" in renderer.tokenizer.decode(bridged[len(prompt) + len(ids) :])
 
 
+def test_what_was_said_before_reasoning_opened_again_stays() -> None:
+    renderer = RENDERERS["deepseek-v4"]
+    for text, reasoning, content in [
+        ("<think></think> a<think>", "", "a"),
+        ("<think> x</think> a<think> y", "x y", "a"),
+        (" a<think> y", "y", "a"),
+        ("<think> x", "x", ""),
+    ]:
+        parsed = renderer.parse(renderer.tokenizer.encode(text), TOOLS)
+        assert (parsed.reasoning, parsed.content) == (reasoning, content)
+
+
 def test_reasoning_opens_where_the_family_says() -> None:
     opened = {key for key, r in RENDERERS.items() if r.opens_in_reasoning(r.prompt(PROMPT, None))}
     assert {"qwen3.5-thinking", "deepseek-r1", "minimax-m2", "kimi-k2.5-thinking", "glm-5.3"} <= opened

@@ -7,6 +7,7 @@ it has one): with a family's default, its bridge gives up at each new user messa
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -215,9 +216,8 @@ class FamilyRenderer:
             parsed = self._inner.parse_response(ids, prompt_ids=behind, tools=tools)
         except (RecursionError, ValueError):  # JSON nested too deeply, or a number of too many digits
             return Parsed(self.tokenizer.decode([t for t in ids if t not in self._stops]).strip(), malformed=1)
-        if parsed.reasoning_complete is False and not self.opens_in_reasoning(behind):  # what was said before it
-            end = next((i for i, t in enumerate(ids) if t in self.marks or t == self.think_open), len(ids))
-            parsed.content = self.tokenizer.decode(ids[:end])
+        if parsed.reasoning_complete is False and not self.opens_in_reasoning(behind):
+            parsed.content = self.tokenizer.decode(self._said(ids))  # what was said before it
         calls: list[Call] = []
         broken: list[str] = []
         for call in parsed.tool_calls:
@@ -228,6 +228,14 @@ class FamilyRenderer:
                 broken.append(self.tokenizer.decode(ids[start:end]) if call.token_span else call.raw)
         content = "\n".join(part for part in [parsed.content.strip(), *broken] if part)
         return Parsed(content, (parsed.reasoning_content or "").strip(), calls, len(broken))
+
+    def _said(self, ids: list[int]) -> list[int]:
+        """The plain content of a turn that ended while reasoning: behind closed reasoning, up to a mark."""
+        opened = ids.index(self.think_open) if self.think_open in ids else len(ids)
+        if opened < len(ids) and not self.tokenizer.decode(ids[:opened]).strip():
+            closed = ids.index(self.think_close, opened) if self.think_close in ids[opened:] else len(ids)
+            ids = ids[closed + 1 :]
+        return list(takewhile(lambda t: t not in self.marks and t != self.think_open, ids))
 
     def _upto_stop(self, ids: list[int]) -> list[int]:
         for i, token in enumerate(ids):
