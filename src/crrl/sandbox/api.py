@@ -44,11 +44,34 @@ class Workspace:
         git_dir: pristine bare git dir owned by the host; never shown inside a box; patches are taken
             against it.
         base: commit id in `git_dir` that equals `lower`.
+        image: where its boxes run; None: on this machine's own /usr.
     """
 
     lower: Path
     git_dir: Path
     base: str
+    image: ImageRoot | None = None
+
+
+@dataclass(frozen=True)
+class ImageRoot:
+    """A repository inside a container image. `lower` then holds the files that its git tracks, for reading.
+
+    Args:
+        name: of the image, with its id: what was prepared is what runs.
+        workdir: where the repository is in it.
+        user: whom commands run as, as the image says; "": root.
+        layer: host folder laid over the image's root: the `.git` with one commit.
+        hide: paths of the image that no box shows: other git stores that hold the repository's history.
+        changed: files of the repository that differ from the image's (the task's own patches); None: not there.
+    """
+
+    name: str
+    workdir: str
+    user: str
+    layer: Path
+    hide: tuple[str, ...] = ()
+    changed: Mapping[str, tuple[int, bytes] | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -58,12 +81,14 @@ class Spec:
     Args:
         gateway_socket: host path of a unix socket shown inside as loopback port 8000 (third-party agents); it need
             not listen yet. One session of the gateway: nothing else outside the box can be reached from it.
+        env: of every command of the box, below what the command itself brings.
     """
 
     root: Workspace | None
     mounts: Sequence[Mount] = ()
     limits: Limits = field(default_factory=Limits)
     gateway_socket: Path | None = None
+    env: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import asyncio
 import errno
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from crrl.errors import LostError
 from crrl.sandbox.served_box import GRACE_S, PATCH_S, ServedBox
@@ -22,9 +22,10 @@ class BubblewrapBox(ServedBox):
         output: int,
         *,
         has_root: bool,
+        env: Mapping[str, str],
         on_close: Callable[[BubblewrapBox], None],
     ) -> None:
-        super().__init__(control, output, env=ENV)
+        super().__init__(control, output, env={**ENV, **env})
         self._on_close = on_close
         self._has_root = has_root
         self._channel = channel

@@ -79,7 +79,9 @@ class BubblewrapSandbox:
         channel, keeper = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         control, inner = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         output, output_w = os.pipe()
-        box = BubblewrapBox(channel, control, output, has_root=spec.root is not None, on_close=self._boxes.discard)
+        box = BubblewrapBox(
+            channel, control, output, has_root=spec.root is not None, env=spec.env, on_close=self._boxes.discard
+        )
         self._boxes.add(box)
         try:
             try:

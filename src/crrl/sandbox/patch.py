@@ -46,6 +46,13 @@ def overlay_patch(git_dir: str, upper: str, scratch: str) -> bytes:
     """The patch from the base in `git_dir` to the overlay whose upper layer is `upper`. Raises
     PatchFailed."""
     touched, hidden = _walk_upper(upper)
+    return layer_patch(git_dir, touched, hidden, upper, scratch)
+
+
+def layer_patch(
+    git_dir: str, touched: Mapping[bytes, os.stat_result], hidden: set[bytes], upper: str, scratch: str
+) -> bytes:
+    """The same where the layer was walked elsewhere: `touched` lies in `upper`, what it hides is in `hidden`."""
     if not touched and not hidden:
         return b""
     base = read_listing(git_dir)

@@ -53,15 +53,15 @@ class UnsafeHostSandbox:
             await asyncio.to_thread(shutil.copytree, spec.root.lower, folder / "workspace", symlinks=True)
         else:
             (folder / "workspace").mkdir()
-        return UnsafeHostBox(folder, spec.root)
+        return UnsafeHostBox(folder, spec.root, spec.env)
 
     async def close(self) -> None:
         return None
 
 
 class UnsafeHostBox:
-    def __init__(self, folder: Path, root: Workspace | None) -> None:
-        self._folder, self._root = folder, root
+    def __init__(self, folder: Path, root: Workspace | None, env: Mapping[str, str]) -> None:
+        self._folder, self._root, self._env = folder, root, env
         self._top = (folder / "workspace").resolve()
         self._closed = False
 
@@ -85,7 +85,7 @@ class UnsafeHostBox:
             process = await asyncio.create_subprocess_exec(
                 *argv,
                 cwd=self._path(cwd),
-                env={**whole, **(env or {})},
+                env={**whole, **self._env, **(env or {})},
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.STDOUT,

@@ -17,7 +17,7 @@ import stat
 import struct
 import subprocess
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from crrl.errors import CrrlError
@@ -65,9 +65,9 @@ def prepare(source: Source, state_dir: Path, uid: int) -> Workspace:
         if source.repo is not None and source.base_commit is not None:
             blobs = _read_commit(source.repo, source.base_commit, state_dir)
         if source.patches:
-            blobs = _patched(blobs, source.patches, state_dir)
+            blobs = patched(blobs, source.patches, state_dir)
         try:
-            _make(blobs, made, uid)
+            write(blobs, made, uid)
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 remedy = "Free space there (its `workspaces` folder is a cache), or set sandbox.state_dir."
@@ -140,7 +140,7 @@ def _read_commit(repo: str, commit: str, state_dir: Path) -> Iterator[Blob]:
             offset = end + size + 2
 
 
-def _patched(blobs: Iterable[Blob], patches: list[str], state_dir: Path) -> Iterator[Blob]:
+def patched(blobs: Iterable[Blob], patches: list[str], state_dir: Path) -> Iterator[Blob]:
     """The tree with the source's own patches, applied by git in a folder that is no repository."""
     with tempfile.TemporaryDirectory(dir=state_dir, prefix="patch-") as folder:
         for path, mode, data in blobs:
@@ -159,7 +159,8 @@ def _git(args: list[str], stdin: bytes = b"", **env: str) -> bytes:
     return done.stdout
 
 
-def _make(blobs: Iterable[Blob], made: Path, uid: int) -> None:
+def write(blobs: Iterable[Blob], made: Path, uid: int, finish: Callable[[Path], object] = lambda folder: None) -> None:
+    """`made` with `lower`, `git` and `base`; what else `finish` puts there. Whole or not at all."""
     made.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(dir=made.parent, prefix="new-"))
     try:
@@ -184,6 +185,7 @@ def _make(blobs: Iterable[Blob], made: Path, uid: int) -> None:
             Path(place, "refs/heads/main").write_text(commit + "\n")
         Path(lower, ".git/index").write_bytes(_index(entries, sizes))
         _hand_over(folder, uid)
+        finish(folder)
         (folder / "base").write_text(commit)
         try:
             os.rename(folder, made)

@@ -1,0 +1,32 @@
+"""Removes an owner's containers when the owner is gone, even by SIGKILL.
+
+A running box ends by itself then (`container_init.py`) and its engine removes it; this is for those that were just
+being made. `python -m crrl.sandbox.container_keeper ENGINE ADDRESS OWNER` waits for the end of its stdin, which the
+owner holds.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+
+TIMES, EVERY_S = 5, 1.0  # the engine may still be at work on what the owner asked for last
+
+
+def main() -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    name, address, owner = sys.argv[1:4]
+    while sys.stdin.buffer.read(1):
+        pass
+    from crrl.sandbox.container_engine import ContainerEngine
+
+    engine = ContainerEngine(name, address=address)
+    for _ in range(TIMES):
+        engine.sweep(owner)
+        time.sleep(EVERY_S)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,201 @@
+"""Boxes in containers, for tasks whose repository and dependencies are an image: Docker or Podman.
+
+The same exec server as in every box (`pid1.py`), started by `container_init.py`, over a socket that the container is
+shown at its start; so commands, limits, kills, reads, writes and the patch are those of bubblewrap boxes. No file of an
+episode is on a disk: what is written is in the container's own tmpfs (invariant 4).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import marshal
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from crrl.errors import CrrlError, LostError
+from crrl.sandbox import container_python, image_workspace, seccomp
+from crrl.sandbox.api import GATEWAY_PORT, ImageRoot, Limits, Spec, Workspace
+from crrl.sandbox.availability import state_dirs
+from crrl.sandbox.container_box import ContainerBox
+from crrl.sandbox.container_engine import OWNER, ContainerEngine, Start
+from crrl.sandbox.images import Images
+from crrl.sandbox.served_box import START_S
+from crrl.tasks.task import Source
+
+FIND_S = 300.0
+
+
+class ContainerSandbox:
+    """Boxes of image tasks. Raises CrrlError with the remedy where no engine answers.
+
+    Args:
+        engine: `docker`, `podman`, or `auto`: the first that answers.
+        state_dir: prepared workspaces and the exec server's interpreter; on a disk with extended attributes.
+        cpus: how many a box may use; 0: all.
+        run: name of the run, kept on each container.
+    """
+
+    def __init__(self, engine: str = "auto", *, state_dir: Path, cpus: float = 0.0, run: str = "") -> None:
+        self.state_dir = Path(state_dir).absolute()
+        state_dirs(self.state_dir)
+        self.engine = ContainerEngine(engine, run=run)
+        self.cpus = cpus
+        self.engine.sweep()
+        self._images = Images(self.state_dir)
+        self._python, version = container_python.make(self.state_dir)
+        self._command = container_python.command(version)
+        self._seccomp = seccomp.build()
+        self._doors = self.state_dir / "doors"
+        self._doors.mkdir(exist_ok=True)
+        self._doors.chmod(0o711)
+        self._boxes: set[ContainerBox] = set()
+        self._preparing: dict[str, asyncio.Lock] = {}
+        argv = [sys.executable, "-m", "crrl.sandbox.container_keeper"]
+        argv += [self.engine.name, self.engine.address, self.engine.labels[OWNER]]
+        self._keeper = subprocess.Popen(argv, stdin=subprocess.PIPE, start_new_session=True, cwd="/")
+
+    async def prepare(self, source: object) -> Workspace:
+        """The workspace of an image's repository. Raises CrrlError: the image is not here, its history cannot be
+        hidden."""
+        if not isinstance(source, Source) or source.image is None:
+            raise TypeError(f"a tasks.task.Source with an image, not {source!r:.200}")
+        async with self._preparing.setdefault(source.image, asyncio.Lock()):
+            return await asyncio.to_thread(self._prepare, source, asyncio.get_running_loop())
+
+    def _prepare(self, source: Source, loop: asyncio.AbstractEventLoop) -> Workspace:
+        assert source.image is not None
+        image = self.engine.image(source.image)
+        self._images.used(source.image)
+
+        def find(root: ImageRoot, commits: list[str]) -> list[str]:
+            return asyncio.run_coroutine_threadsafe(self._find(root, commits), loop).result()
+
+        return image_workspace.prepare(
+            source,
+            self.state_dir,
+            id=image.id,
+            user=image.user,
+            archive=lambda path: self.engine.archive(image.id, path),
+            find=find,
+        )
+
+    async def start(self, spec: Spec) -> ContainerBox:
+        """A box that answers. Raises LostError (`sandbox_start`)."""
+        if spec.root is None or spec.root.image is None:
+            raise CrrlError("A container box needs a workspace with an image.", "Use sandbox.name=bubblewrap.")
+        image = spec.root.image
+        mounts = {str(mount.source): mount.target for mount in spec.mounts}
+        port = GATEWAY_PORT if spec.gateway_socket is not None else 0
+        control, output, container = await self._launch(image, spec.limits, mounts, port=port)
+        box = ContainerBox(
+            control, output, root=spec.root, remove=self._removing(container), on_close=self._boxes.discard
+        )
+        self._boxes.add(box)
+        try:
+            await box.ready(spec.gateway_socket)
+            await box.write_changes(image.changed)
+        except BaseException:
+            await box.close()
+            raise
+        return box
+
+    def _removing(self, container: str) -> Callable[[], object]:
+        return lambda: self.engine.remove(container)
+
+    async def _launch(
+        self, image: ImageRoot, limits: Limits, mounts: dict[str, str], *, port: int = 0, find: list[str] | None = None
+    ) -> tuple[socket.socket, int, str]:
+        """(control socket, output pipe, id) of a container whose first program has its order."""
+        door = self._doors / secrets.token_hex(8)
+        door.mkdir(mode=0o755)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        container = ""
+        try:
+            listener.bind(str(door / "socket"))
+            os.chmod(door / "socket", 0o666)
+            listener.listen(1)
+            listener.setblocking(False)
+            binds = {str(self._python): "/.crrl", str(door): "/.crrl/door", str(image.layer): "/.crrl/layer", **mounts}
+            wanted = Start(image.name, self._command, binds, limits, self.cpus)
+            starting = asyncio.get_running_loop().run_in_executor(None, self.engine.start, wanted)
+            try:
+                container = await asyncio.shield(starting)
+            except asyncio.CancelledError:
+                starting.add_done_callback(self._unwanted)
+                raise
+            try:
+                async with asyncio.timeout(START_S):
+                    control, _ = await asyncio.get_running_loop().sock_accept(listener)
+            except TimeoutError:
+                raise LostError("sandbox_start", f"{self.engine.name}: the exec server does not come up") from None
+            output, output_w = os.pipe()
+            try:
+                order = self._order(image, limits, list(mounts.values()), port, find)
+                socket.send_fds(control, [marshal.dumps(order, 2)], [output_w])
+            except BaseException:
+                control.close()
+                os.close(output)
+                raise
+            finally:
+                os.close(output_w)
+            return control, output, container
+        except BaseException:
+            if container:
+                await asyncio.to_thread(self.engine.remove, container)
+            raise
+        finally:
+            listener.close()
+            shutil.rmtree(door, ignore_errors=True)
+
+    def _unwanted(self, starting: asyncio.Future[str]) -> None:
+        if not starting.cancelled() and starting.exception() is None:
+            asyncio.get_running_loop().run_in_executor(None, self.engine.remove, starting.result())
+
+    def _order(
+        self, image: ImageRoot, limits: Limits, mounts: list[str], port: int, find: list[str] | None
+    ) -> dict[str, object]:
+        return {
+            "workdir": image.workdir,
+            "user": image.user,
+            "layer": True,
+            "hide": list(image.hide),
+            "find": find,
+            "mounts": mounts,
+            "seccomp": self._seccomp,
+            "disk": limits.disk_bytes + limits.tmp_bytes,
+            "inodes": limits.inodes,
+            "memory": limits.memory_bytes,
+            "processes": limits.processes,
+            "file": limits.file_bytes,
+            "open_files": limits.open_files,
+            "port": port,
+        }
+
+    async def _find(self, root: ImageRoot, commits: list[str]) -> list[str]:
+        control, output, container = await self._launch(root, Limits(inodes=200_000), {}, find=commits)
+        try:
+            control.setblocking(False)
+            async with asyncio.timeout(FIND_S):
+                word, *found = (await asyncio.get_running_loop().sock_recv(control, 1 << 16)).split(b"\0")
+            if word != b"found":
+                raise LostError("sandbox_start", b" ".join(found).decode(errors="replace") or "no word from it")
+            return [os.fsdecode(path) for path in found]
+        finally:
+            control.close()
+            os.close(output)
+            await asyncio.to_thread(self.engine.remove, container)
+
+    async def close(self) -> None:
+        await asyncio.gather(*(box.close() for box in list(self._boxes)))
+        await asyncio.to_thread(self.engine.sweep, self.engine.labels[OWNER])
+        with contextlib.suppress(OSError):
+            self._keeper.kill()
+            self._keeper.communicate()
+        self.engine.close()

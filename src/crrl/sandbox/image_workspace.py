@@ -1,0 +1,171 @@
+"""The workspace of a task whose repository is inside a container image, made once and kept by content.
+
+What git tracks there is read out of the image as it lies (no program of the image is run, nothing of its `.git` is
+asked but which files it tracks), and gets a history of one commit, as every workspace does. Boxes run in the image with
+that `.git` in place of the image's own (`container_init.py`); every other git store of the image that holds the base
+commit is hidden, and after that the image is searched for the commit once more (invariant 5).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import marshal
+import os
+import re
+import shutil
+import subprocess
+import tarfile
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from crrl.errors import CrrlError
+from crrl.sandbox import workspace
+from crrl.sandbox.api import ImageRoot, Workspace
+from crrl.tasks.task import Source
+
+FORMAT = "1"
+COMMIT = re.compile(r"[0-9a-f]{40}")
+Archive = Callable[[str], Iterator[bytes]]  # a path of the image -> a tar stream; FileNotFoundError
+Find = Callable[[ImageRoot, list[str]], list[str]]  # git stores that hold one of these commits, in a box of that root
+
+
+def prepare(source: Source, state_dir: Path, *, id: str, user: str, archive: Archive, find: Find) -> Workspace:
+    """Blocking. `id`: of the image, by content. Raises CrrlError."""
+    workdir = os.path.normpath(source.workdir)
+    if not workdir.startswith("/") or workdir == "/":
+        raise CrrlError(f"The source's workdir is {source.workdir!r}.", "Name the repository's folder in the image.")
+    key = hashlib.sha256("\0".join(["image", FORMAT, id, workdir, *source.patches]).encode()).hexdigest()
+    made = state_dir / "workspaces" / key[:2] / key
+    root = ImageRoot(id, workdir, user, made / "layer")
+    if not (made / "base").exists():
+        commits = [c for c in (source.base_commit, _head(archive, workdir)) if c and COMMIT.fullmatch(c)]
+        original = {path: (mode, data) for path, mode, data in _tracked(archive, workdir)}
+        blobs: Iterable[workspace.Blob] = [(path, mode, data) for path, (mode, data) in original.items()]
+        if source.patches:
+            blobs = list(workspace.patched(blobs, source.patches, state_dir))
+
+        def finish(folder: Path) -> None:
+            now = {path: (mode, data) for path, mode, data in blobs}
+            names = {path for path in original.keys() | now.keys() if original.get(path) != now.get(path)}
+            _layer(folder, workdir)
+            here = replace(root, layer=folder / "layer")
+            hide = [store for store in find(here, commits) if store != f"{workdir}/.git"] if commits else []
+            if commits and (left := find(replace(here, hide=tuple(hide)), commits)):
+                remedy = "No task may show its repair: report the image, and leave the task out."
+                raise CrrlError(f"{source.image}: the history in {left[0]} cannot be hidden.", remedy)
+            changed = {os.fsdecode(name): now.get(name) for name in names}
+            (folder / "image").write_bytes(marshal.dumps((hide, changed)))
+
+        workspace.write(blobs, made, os.getuid(), finish)
+    hide, changed = marshal.loads((made / "image").read_bytes())
+    root = replace(root, hide=tuple(hide), changed=changed)
+    return Workspace(made / "lower", made / "git", (made / "base").read_text(), image=root)
+
+
+def _layer(folder: Path, workdir: str) -> None:
+    """The `.git` of the workspace, where the image has its own; it hides that one whole."""
+    git = folder / "layer" / workdir[1:] / ".git"
+    shutil.copytree(folder / "lower" / ".git", git, copy_function=os.link)
+    for place in (folder / "layer").rglob("*"):
+        if place.is_dir():
+            place.chmod(0o755)
+    (folder / "layer").chmod(0o755)
+    try:
+        os.setxattr(git, "user.overlay.opaque", b"y")
+    except OSError as error:
+        raise CrrlError(
+            f"The file system of {folder} has no extended attributes: {error}",
+            "Set sandbox.state_dir to a folder on ext4, xfs or btrfs.",
+        ) from error
+
+
+def _tracked(archive: Archive, workdir: str) -> Iterator[workspace.Blob]:
+    """The files that the image's git tracks, as they lie there; where there is no git, all."""
+    index = _file(archive, f"{workdir}/.git/index")
+    wanted = _listed(index) if index is not None else None
+    links: list[tuple[bytes, int]] = []
+    try:
+        with tarfile.open(fileobj=_Stream(archive(workdir)), mode="r|", errors="surrogateescape") as stream:
+            for member in stream:
+                path = member.name.partition("/")[2].encode("utf-8", "surrogateescape")
+                if not path or b".git" in path.split(b"/") or (wanted is not None and path not in wanted):
+                    continue
+                mode = 0o100755 if member.mode & 0o100 else 0o100644
+                if member.issym():
+                    yield path, 0o120000, member.linkname.encode("utf-8", "surrogateescape")
+                elif member.islnk():
+                    links.append((path, mode))
+                elif (file := stream.extractfile(member)) is not None:
+                    yield path, mode, file.read()
+    except FileNotFoundError as error:
+        raise CrrlError(str(error), "Is the source's workdir right?") from error
+    for path, mode in links:  # a second name of a file that came earlier, which a stream cannot go back to
+        data = _file(archive, f"{workdir}/{os.fsdecode(path)}")
+        if data is not None:
+            yield path, mode, data
+
+
+def _listed(index: bytes) -> set[bytes]:
+    """The paths in a git index; submodules are not among them."""
+    with tempfile.TemporaryDirectory(prefix="crrl-index-") as folder:
+        Path(folder, "index").write_bytes(index)
+        env = workspace.GIT_ENV | {"GIT_INDEX_FILE": f"{folder}/index"}
+        for argv in (
+            ["init", "-q", "--bare", f"{folder}/git"],
+            [f"--git-dir={folder}/git", "ls-files", "-z", "--stage"],
+        ):
+            done = subprocess.run(["git", *argv], capture_output=True, env=env, check=False)
+            if done.returncode != 0:
+                raise CrrlError(
+                    f"The image's git index: {done.stderr.decode(errors='replace')[:300]}", "Is git recent?"
+                )
+        rows = [row.split(b"\t", 1) for row in done.stdout.split(b"\0") if row]
+        return {path for meta, path in rows if not meta.startswith(b"160000")}
+
+
+def _head(archive: Archive, workdir: str) -> str:
+    """The commit that the image's repository is at; "" where that cannot be read."""
+    head = (_file(archive, f"{workdir}/.git/HEAD") or b"").decode(errors="replace").strip()
+    if not head.startswith("ref: "):
+        return head
+    name = head.removeprefix("ref: ")
+    if (loose := _file(archive, f"{workdir}/.git/{name}")) is not None:
+        return loose.decode(errors="replace").strip()
+    packed = (_file(archive, f"{workdir}/.git/packed-refs") or b"").decode(errors="replace")
+    return next((line.split(" ")[0] for line in packed.splitlines() if line.endswith(f" {name}")), "")
+
+
+def _file(archive: Archive, path: str) -> bytes | None:
+    try:
+        whole = b"".join(archive(path))
+    except FileNotFoundError:
+        return None
+    with tarfile.open(fileobj=io.BytesIO(whole)) as tar:
+        file = tar.extractfile(tar.getmembers()[0])
+        return file.read() if file is not None else None
+
+
+class _Stream(io.RawIOBase):
+    """Chunks as a file that tarfile reads."""
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._chunks, self._rest = chunks, b""
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        parts, have = [self._rest], len(self._rest)
+        while have < size or size < 0:
+            chunk = next(self._chunks, b"")
+            if not chunk:
+                break
+            parts.append(chunk)
+            have += len(chunk)
+        whole = b"".join(parts)
+        cut = len(whole) if size < 0 else size
+        self._rest = whole[cut:]
+        return whole[:cut]

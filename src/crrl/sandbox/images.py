@@ -1,0 +1,122 @@
+"""Images of tasks on this machine: fetched ahead, kept within a limit, the least recently used given up first.
+
+Which ones are ours, and when each was last used, is kept in `images.json` of the state folder; an image that was there
+before is never removed.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from crrl.errors import CrrlError
+
+
+class Layered(Protocol):
+    """`layers`: (id of all layers up to this one, bytes), from the lowest."""
+
+    @property
+    def layers(self) -> Sequence[tuple[str, int]]: ...
+
+
+class Store(Protocol):
+    """Where images are kept: an engine, or a folder of SIF files."""
+
+    def image(self, name: str) -> Layered:
+        """Raises CrrlError where it is not there."""
+        ...
+
+    def pull(self, name: str, progress: Callable[[int, int], object]) -> None: ...
+
+    def delete(self, name: str) -> None: ...
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """`how`: there | fetched. `evicted`: images that made room for it."""
+
+    name: str
+    how: str
+    evicted: tuple[str, ...] = ()
+
+
+class Images:
+    """The record of what was fetched. Safe for several processes."""
+
+    def __init__(self, state_dir: Path) -> None:
+        self._file = state_dir / "images.json"
+
+    def used(self, name: str) -> None:
+        """Note a use, of an image that was fetched."""
+        with self._record() as record:
+            if name in record:
+                record[name] = time.time()
+
+    def fetch(
+        self, names: Iterable[str], store: Store, max_bytes: int | None, progress: Callable[[str, int, int], object]
+    ) -> Iterator[Fetched]:
+        """Each as it is there. What a stopped fetch has brought stays; the next goes on from it.
+
+        Raises CrrlError: an image cannot be pulled, or max_bytes does not hold what is asked for.
+        """
+        wanted = list(dict.fromkeys(names))
+        for name in wanted:
+            how = "there"
+            if not _is_there(store, name):
+                store.pull(name, lambda here, all, name=name: progress(name, here, all))  # type: ignore[misc]
+                how = "fetched"
+            with self._record() as record:
+                if how == "fetched" or name in record:
+                    record[name] = time.time()
+                evicted = _make_room(store, record, max_bytes, wanted)
+            yield Fetched(name, how, tuple(evicted))
+
+    @contextmanager
+    def _record(self) -> Iterator[dict[str, float]]:
+        with open(self._file.with_suffix(".lock"), "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            record = json.loads(self._file.read_text()) if self._file.exists() else {}
+            yield record
+            part = self._file.with_suffix(".part")
+            part.write_text(json.dumps(record, indent=1))
+            os.replace(part, self._file)
+
+
+def disk_bytes(store: Store, names: Iterable[str]) -> int:
+    """What these images take together: a layer that several share counts once."""
+    return sum(
+        {layer: size for name in names if _is_there(store, name) for layer, size in store.image(name).layers}.values()
+    )
+
+
+def _make_room(store: Store, record: dict[str, float], max_bytes: int | None, wanted: Sequence[str]) -> list[str]:
+    evicted: list[str] = []
+    for name in [name for name in record if not _is_there(store, name)]:
+        del record[name]
+    while max_bytes is not None and (size := disk_bytes(store, record)) > max_bytes:
+        others = sorted((used, name) for name, used in record.items() if name not in wanted)
+        if not others:
+            raise CrrlError(
+                f"max_disk holds {max_bytes >> 20} MiB; what is fetched of these tasks takes {size >> 20} MiB.",
+                "Ask for fewer (ids=...), or allow more (max_disk=200GB).",
+            )
+        name = others[0][1]
+        store.delete(name)
+        del record[name]
+        evicted.append(name)
+    return evicted
+
+
+def _is_there(store: Store, name: str) -> bool:
+    try:
+        store.image(name)
+    except CrrlError:
+        return False
+    return True
