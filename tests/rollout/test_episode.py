@@ -149,10 +149,13 @@ async def test_a_box_that_dies_by_our_fault_loses_the_try(parts: Parts) -> None:
 
 
 async def test_set_up_runs_first_and_a_failing_one_is_our_fault(parts: Parts) -> None:
-    task = dataclasses.replace(attempt().task, setup=[Command(["bash", "-c", "echo ready > made.txt"])])
+    made = "mkdir -p /environment/bin && printf '#!/bin/sh\\necho made' > /environment/bin/made"
+    script = f"{made} && chmod +x /environment/bin/made"
+    task = dataclasses.replace(attempt().task, setup=[Command(["bash", "-c", script])])
 
     async def act(box: Box, *_: Any) -> AgentExit:
-        assert await box.read("made.txt") == b"ready\n"
+        assert (await box.exec(["made"])).output == "made\n"  # below /environment, and on the path
+        assert (await box.exec(["rm", "/environment/bin/made"])).code != 0
         return AgentExit("finished")
 
     await run_episode(attempt(task=task), with_agent(parts, act))

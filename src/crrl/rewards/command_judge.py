@@ -21,6 +21,7 @@ from crrl.rewards import exploits, parsers, patching, swebench_grading
 from crrl.rewards.api import TestResults, TestStatus
 from crrl.sandbox.api import Box, ExecResult, Limits, Mount, Sandbox, Spec, Workspace
 from crrl.tasks import toolchains
+from crrl.tasks.environments import Environment
 from crrl.tasks.files import SWEBENCH
 from crrl.tasks.task import Command, Source, Task
 
@@ -37,10 +38,19 @@ class CommandJudge:
     Args:
         boxes: where commands run; its `prepare` makes the checkout.
         mounts: shown in every box besides the task's toolchains.
+        environment: what a task's set-up built (`Environments.of`).
     """
 
-    def __init__(self, boxes: Sandbox, *, limits: Limits = LIMITS, mounts: tuple[Mount, ...] = ()) -> None:
+    def __init__(
+        self,
+        boxes: Sandbox,
+        *,
+        environment: Callable[[Task], Awaitable[Environment | None]],
+        limits: Limits = LIMITS,
+        mounts: tuple[Mount, ...] = (),
+    ) -> None:
         self.boxes, self.limits, self.mounts = boxes, limits, mounts
+        self._environment = environment
 
     async def judge(self, task: Task, patch: str, *, everything: bool = False) -> TestResults:
         """The results of the expected tests; with `everything`, of all that reported.
@@ -64,9 +74,12 @@ class CommandJudge:
         name = f"Canary{secrets.token_hex(8)}"
         canary = _canary(task, name, tests)
         shown = (*self.mounts, *toolchains.mounts(task.test.needs))
+        env = toolchains.environment(task.test.needs)
+        if (environment := await self._environment(task)) is not None:
+            shown, env = (*shown, environment.mount), env | environment.variables
         box = await self.boxes.start(Spec(root=workspace, mounts=shown, limits=self.limits))
         try:
-            run = await _Run(box, task, name, toolchains.environment(task.test.needs)).do(changed, {**tests, **canary})
+            run = await _Run(box, task, name, env).do(changed, {**tests, **canary})
         finally:
             await box.close()
         reported = _read(task, run, patch, name if canary else "")

@@ -19,6 +19,7 @@ import importlib
 import json
 import os
 import pathlib
+import site
 import socket
 import sys
 import types
@@ -104,7 +105,13 @@ def stage(request: dict) -> None:
     os.environ.update(request["env"])
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     sys.dont_write_bytecode = True
-    sys.path[:] = [os.getcwd(), *(p for p in sys.path if not p.startswith("/harness")), "/harness/site"]
+    sys.path[:] = [os.getcwd(), *(p for p in sys.path if not p.startswith("/harness"))]
+    if request["sites"]:  # like a virtual environment: without the system's packages
+        sys.path[:] = [p for p in sys.path if not p.endswith("-packages")]
+        sys.executable = "/environment/bin/python3"
+    for folder in request["sites"]:
+        site.addsitedir(folder)
+    sys.path.append("/harness/site")
     sys.argv[:] = ["pytest", *request["argv"]]
     for name in ("inside", "__main__"):
         sys.modules.pop(name, None)

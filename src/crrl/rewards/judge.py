@@ -29,6 +29,7 @@ from crrl.rewards import exploits, harness, patching
 from crrl.rewards.api import TestResults, TestStatus
 from crrl.sandbox import seccomp
 from crrl.sandbox.api import Workspace
+from crrl.tasks.environments import Environment
 from crrl.tasks.task import Source, Task
 
 BOX = shlex.split("""
@@ -38,8 +39,9 @@ BOX = shlex.split("""
 --ro-bind-try /etc/ld.so.cache /etc/ld.so.cache --ro-bind-try /etc/alternatives /etc/alternatives
 --ro-bind-try /etc/passwd /etc/passwd --ro-bind-try /etc/group /etc/group
 --ro-bind-try /etc/localtime /etc/localtime --proc /proc --dev /dev
---dir /workspace --dir /scratch --dir /tmp --dir /state
+--dir /workspace --dir /scratch --dir /tmp --dir /state --dir /environment
 """)
+ENV = {"PATH": "/usr/bin:/bin", "HOME": "/tmp", "LANG": "C.UTF-8"}
 GRACE_S = 10.0  # beyond the run's own limit: after that it is our side that hangs
 
 
@@ -135,7 +137,7 @@ class PytestJudge:
             self._zygote = None
 
     def _key(self, task: Task, patch: str) -> str:
-        content = msgspec.json.encode([task.source, task.test, patch, self.version], order="deterministic")
+        content = msgspec.json.encode([task.source, task.test, task.setup, patch, self.version], order="deterministic")
         return hashlib.sha256(content).hexdigest()
 
     def _remember(self, key: str, done: asyncio.Task[TestResults]) -> None:
@@ -149,6 +151,7 @@ class PytestJudge:
         expected = list(dict.fromkeys([*task.test.fail_to_pass, *task.test.pass_to_pass]))
         tests: dict[str, TestStatus] = dict.fromkeys(expected, "missing")
         lower, read = await self._base(task)
+        environment = await self.environment(task)
         rules = exploits.Protected(task, lambda path: read(path) is not None)
         try:
             changed = await asyncio.to_thread(patching.apply, patch, read, rules.covers)
@@ -158,7 +161,7 @@ class PytestJudge:
         if fatal := [name for name in attempts if name in exploits.FATAL]:
             return TestResults(tests, reason="tampered", exploits=attempts, output=f"refused: {fatal}")
         async with self._slots:
-            reply = await self._ask(self._request(task, lower, changed))
+            reply = await self._ask(self._request(task, lower, changed, environment))
         return _results(tests, attempts, reply)
 
     async def _base(self, task: Task) -> tuple[Path | None, patching.Reader]:
@@ -169,7 +172,19 @@ class PytestJudge:
         lower = (await self._prepare(task.source)).lower
         return lower, patching.reader(lower, {})
 
-    def _request(self, task: Task, lower: Path | None, changed: dict[str, patching.File | None]) -> dict[str, Any]:
+    async def environment(self, task: Task) -> Environment | None:
+        """What the task's set-up built. Raises CrrlError."""
+        if task.setup:
+            raise CrrlError(f"Task {task.id}: a task with a set-up is judged by TaskJudge.")
+        return None
+
+    def _request(
+        self,
+        task: Task,
+        lower: Path | None,
+        changed: dict[str, patching.File | None],
+        environment: Environment | None,
+    ) -> dict[str, Any]:
         """What the run needs to know: files, arguments, limits; never the solution."""
         files: dict[str, dict[str, Any] | None] = {}
         for path, text in (task.source.files or {}).items():
@@ -183,10 +198,12 @@ class PytestJudge:
         return {
             "files": files,
             "lower": str(lower.relative_to(self.state_dir)) if lower is not None else None,
+            "environment": str(environment.path.relative_to(self.state_dir)) if environment is not None else None,
+            "sites": environment.sites if environment is not None else [],
             "patched": [f"/workspace/{path}" for path in changed],
             "argv": ["-q", "--tb=short", "--color=no", "-p", "no:cacheprovider", *command.argv],
             "cwd": command.cwd,
-            "env": {"PATH": "/usr/bin:/bin", "HOME": "/tmp", "LANG": "C.UTF-8", **command.env},
+            "env": ENV | (environment.variables if environment is not None else {}) | command.env,
             "timeout_s": task.test.timeout_s,
             "limits": self.limits.wire() | {"cpu": min(self.limits.cpu_s, task.test.cpu_s)},
         }

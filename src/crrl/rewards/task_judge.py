@@ -13,6 +13,7 @@ from crrl.rewards.command_judge import CommandJudge
 from crrl.rewards.judge import JudgeLimits, PytestJudge
 from crrl.sandbox.api import Mount, Sandbox, Workspace
 from crrl.tasks import toolchains
+from crrl.tasks.environments import Environment, Environments
 from crrl.tasks.task import Command, Source, Task
 
 SITE = "/harness/site"
@@ -23,14 +24,26 @@ class TaskJudge(PytestJudge):
 
     Args:
         boxes: the sandbox that prepares checkouts and runs test commands.
+        network: whether the set-up of a repository may use it. Judged runs never do.
     """
 
     def __init__(
-        self, state_dir: Path, boxes: Sandbox, *, concurrency: int = 2, limits: JudgeLimits | None = None
+        self,
+        state_dir: Path,
+        boxes: Sandbox,
+        *,
+        concurrency: int = 2,
+        limits: JudgeLimits | None = None,
+        network: bool = True,
     ) -> None:
         super().__init__(state_dir, prepare=boxes.prepare, concurrency=concurrency, limits=limits)
         self._sources: Callable[[Source], Awaitable[Workspace]] = boxes.prepare
-        self._commands = CommandJudge(boxes, mounts=(Mount(self.harness.path / "site", SITE),))
+        self.environments = Environments(state_dir, boxes.prepare, network=network)
+        site = Mount(self.harness.path / "site", SITE)
+        self._commands = CommandJudge(boxes, mounts=(site,), environment=self.environments.of)
+
+    async def environment(self, task: Task) -> Environment | None:
+        return await self.environments.of(task)
 
     @property
     def version(self) -> str:
@@ -66,7 +79,9 @@ class TaskJudge(PytestJudge):
         if task.test.parser != "pytest":
             async with self._slots:
                 return await self._commands.judge(task, patch)
-        command_judge.available_image(task)
+        if task.source.image is not None:
+            remedy = "Give it a command that runs in the image, and the parser of what that prints."
+            raise CrrlError(f"Task {task.id}: the warm judge runs no images.", remedy)
         toolchains.require(task.test.needs)
         return await super()._judge(await self._settled(task), patch)
 

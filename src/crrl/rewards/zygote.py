@@ -30,7 +30,7 @@ import sys
 import time
 
 CLONE_NEW = 0x10000000 | 0x00020000 | 0x20000000 | 0x40000000 | 0x08000000 | 0x04000000  # user ns pid net ipc uts
-MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REC, MS_PRIVATE = 1, 2, 4, 8, 16384, 1 << 18
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_BIND, MS_REC, MS_PRIVATE = 1, 2, 4, 8, 4096, 16384, 1 << 18
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 1, 4, 22, 24, 38
 REPORT_LIMIT, OUTPUT_LIMIT, DIGEST = 16 << 20, 16 << 10, 32
 
@@ -239,7 +239,7 @@ def run_init(request: dict, report: socket.socket, output: int) -> int:
     except OSError as error:
         os.write(output, f"the patched files cannot be written: {error}".encode())
         return 74  # the patch's own doing: more than fits, a file where a folder must be
-    if request.get("lower"):
+    if request.get("lower") or request.get("environment"):
         mount("tmpfs", "/state", "tmpfs", MS_NOSUID | MS_NODEV | MS_RDONLY, "size=4k,nr_inodes=1")
     test = os.fork()
     if test == 0:
@@ -273,6 +273,8 @@ def build_mounts(request: dict, limits: dict) -> None:
         mount("tmpfs", "/scratch", "tmpfs", flags | MS_RDONLY, "size=4k,nr_inodes=1")
     else:
         mount("tmpfs", "/workspace", "tmpfs", flags, size)
+    if request.get("environment"):  # read-only, as /state is
+        mount(f"/state/{request['environment']}", "/environment", None, MS_BIND)
     small = f"size={limits['tmp_bytes']},nr_inodes={limits['inodes']}"
     mount("tmpfs", "/tmp", "tmpfs", flags, small)
     mount("tmpfs", "/dev/shm", "tmpfs", flags | MS_NOEXEC, small)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from crrl.agents.api import Agent, AgentExit, AgentLimits, Endpoint, finished_within
-from crrl.errors import LostError
+from crrl.errors import CrrlError, LostError
 from crrl.gateway import Budget, Gateway, SessionHandle, SessionRecord
 from crrl.rewards.judge import PytestJudge
 from crrl.rewards.verdict import Combine
@@ -25,6 +25,7 @@ from crrl.rollout.api import Attempt, Episode
 from crrl.rollout.tries import Tries
 from crrl.sandbox.api import GATEWAY_PORT, Box, Limits, Sandbox, Spec
 from crrl.tasks import toolchains
+from crrl.tasks.environments import Environment
 from crrl.tasks.task import Task
 
 log = logging.getLogger(__name__)
@@ -37,7 +38,6 @@ EXHAUSTED = {
     "context": "context_length",
 }
 WALL_GRACE_S = 5.0  # an agent that does not stop by itself at its wall limit is stopped this much later
-SETUP_S = 600.0
 INSIDE_URL = f"http://127.0.0.1:{GATEWAY_PORT}/v1"  # of every session, as seen from its own box
 
 
@@ -64,16 +64,12 @@ async def run_episode(attempt: Attempt, parts: Parts) -> Episode:
     task = attempt.task
     workspace = await parts.sandbox.prepare(task.source)
     door = parts.sockets / secrets.token_hex(8) if parts.agent.inside else None
-    mounts = (*parts.agent.mounts, *toolchains.mounts(task.test.needs))
+    mounts, env = (*parts.agent.mounts, *toolchains.mounts(task.test.needs)), {}
+    if (environment := await _set_up(task, parts)) is not None:
+        mounts, env = (*mounts, environment.mount), environment.variables
 
     async def start() -> Box:
-        box = await parts.sandbox.start(Spec(workspace, mounts, parts.box_limits, gateway_socket=door))
-        try:
-            await set_up(box, task)
-        except BaseException:
-            await box.close()
-            raise
-        return box
+        return await parts.sandbox.start(Spec(workspace, mounts, parts.box_limits, gateway_socket=door, env=env))
 
     tries = Tries(task, start, parts.judge, parts.weigh)
     try:
@@ -127,14 +123,12 @@ def lost_episode(attempt: Attempt, error: LostError, tries: int) -> Episode:
     )
 
 
-async def set_up(box: Box, task: Task) -> None:
-    """The task's own commands, before the agent sees the repository. A task whose set-up fails is our fault."""
-    for command in task.setup:
-        timeout_s = min(command.timeout_s, SETUP_S)
-        result = await box.exec(command.argv, cwd=command.cwd, env=command.env, timeout_s=timeout_s)
-        if result.code != 0:
-            said = result.output[-500:]
-            raise LostError("setup_failed", f"{' '.join(command.argv)}: {result.reason} {result.code}: {said}")
+async def _set_up(task: Task, parts: Parts) -> Environment | None:
+    """What the task's set-up built, once for its repository. A task whose set-up fails is our fault."""
+    try:
+        return await parts.judge.environment(task)
+    except CrrlError as error:
+        raise LostError("setup_failed", error.message) from error
 
 
 async def _converse(

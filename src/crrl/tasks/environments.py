@@ -1,0 +1,276 @@
+"""A repository's environment, for tasks without an image: built once, cached by content, shown read-only in every box.
+
+`Task.setup` is what builds it: commands that run in a checkout of the task at /workspace, with network where that is
+allowed, and leave what tests need in /environment: a virtual environment for Python (`pip` installs into it), jars in
+`lib/` (they are on the class path), programs in `bin/`. Only /environment is kept; what set-up writes into the
+checkout is not. Episodes and judged runs see it offline, and cannot write to it.
+
+The cache key is what the result depends on: the commands, the tree's requirement files, the interpreter. So tasks of
+one repository share one environment. It is built in a folder of its own and renamed: a build that is killed is never
+used. Invariant 5: an environment that holds a copy of the project itself is refused, since the copy may be of a later,
+repaired tree (`pip install -e .` copies nothing, `pip install .` does).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import hashlib
+import importlib.util
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from crrl.errors import CrrlError
+from crrl.sandbox.api import Mount, Workspace
+from crrl.sandbox.availability import PYTHON, dropped_uid
+from crrl.tasks.task import Command, Source, Task
+
+PLACE = "/environment"
+SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin"
+REQUIREMENTS = re.compile(
+    r"^([^/]*requirements[^/]*\.(txt|in)|requirements/[^/]*|constraints[^/]*\.txt|pyproject\.toml|setup\.(py|cfg)"
+    r"|Pipfile(\.lock)?|poetry\.lock|pom\.xml|[^/]*\.gradle(\.kts)?|package(-lock)?\.json|go\.(mod|sum)|Cargo\.(toml|lock))$"
+)
+PASSED = ("PIP_", "SSL_CERT_", "REQUESTS_CA_", "CURL_CA_", "http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY")
+PASSED += ("HTTPS_PROXY", "NO_PROXY")  # of our own environment: where packages come from
+BOX = shlex.split("""
+--unshare-user --uid 1000 --gid 1000 --unshare-pid --unshare-ipc --unshare-uts --hostname setup --new-session
+--die-with-parent --cap-drop ALL --ro-bind /usr /usr --ro-bind /etc /etc --ro-bind-try /opt /opt
+--ro-bind-try /run/systemd/resolve /run/systemd/resolve
+--symlink usr/bin /bin --symlink usr/lib /lib --symlink usr/lib64 /lib64 --symlink usr/sbin /sbin
+--proc /proc --dev /dev --tmpfs /tmp --clearenv
+""")
+SAME_BYTES = 200  # files this small (an empty __init__.py) are equal by chance
+
+
+def pip(*arguments: str) -> list[Command]:
+    """The set-up of a Python task that needs packages: `pip("-r", "requirements.txt")`, `pip("numpy==1.26.4")`.
+
+    Never the project itself, unless with `-e`."""
+    return [Command(["pip", "install", "--quiet", "--disable-pip-version-check", *arguments], timeout_s=1800.0)]
+
+
+@dataclass(frozen=True)
+class Environment:
+    """A built one. `path` is the folder on this machine that boxes see at `PLACE`."""
+
+    path: Path
+
+    @property
+    def mount(self) -> Mount:
+        return Mount(self.path, PLACE)
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """Of every command that runs with it."""
+        found = {"PATH": f"{PLACE}/bin:{SYSTEM_PATH}"}
+        if (self.path / "pyvenv.cfg").exists():
+            found["VIRTUAL_ENV"] = PLACE
+        if any((self.path / "lib").glob("*.jar")):
+            found["CLASSPATH"] = f"{PLACE}/lib/*"
+        return found
+
+    @property
+    def sites(self) -> list[str]:
+        """Its site-packages, as boxes see them."""
+        return [f"{PLACE}/{place.relative_to(self.path)}" for place in self.path.glob("lib/python3*/site-packages")]
+
+
+class Environments:
+    """Finds or builds the environments of tasks, below `state_dir/environments`.
+
+    Args:
+        prepare: makes the checkout of a source (`Sandbox.prepare`).
+        network: whether set-up may use it.
+    """
+
+    def __init__(
+        self, state_dir: Path, prepare: Callable[[Source], Awaitable[Workspace]], *, network: bool = True
+    ) -> None:
+        self.state_dir, self.network = Path(state_dir), network
+        self._prepare = prepare
+        self._known: dict[str, asyncio.Task[Environment]] = {}
+
+    async def of(self, task: Task) -> Environment | None:
+        """The task's environment; None where it has no set-up. Raises CrrlError where it cannot be built here."""
+        if not task.setup:
+            return None
+        tree = (await self._prepare(task.source)).lower
+        key = await asyncio.to_thread(_key, task, tree)
+        if key not in self._known or (self._known[key].done() and not self._known[key].result().path.is_dir()):
+            self._known[key] = asyncio.create_task(self._find(key, task, tree))
+        try:
+            return await asyncio.shield(self._known[key])
+        except BaseException:
+            if self._known[key].done():
+                del self._known[key]  # a failed build may be tried again
+            raise
+
+    async def _find(self, key: str, task: Task, tree: Path) -> Environment:
+        root = self.state_dir / "environments"
+        root.mkdir(parents=True, exist_ok=True)
+        made = Environment(root / key)
+        if made.path.is_dir():
+            return made
+        with (root / f"{key}.lock").open("w") as lock:
+            await asyncio.to_thread(fcntl.flock, lock, fcntl.LOCK_EX)  # freed by the kernel, however its owner goes
+            if not made.path.is_dir():
+                for rest in root.glob(f"{key}.new-*"):
+                    shutil.rmtree(rest, ignore_errors=True)
+                folder = Path(tempfile.mkdtemp(dir=root, prefix=f"{key}.new-"))
+                try:
+                    await self._build(task, tree, folder)
+                    os.rename(folder / "environment", made.path)
+                finally:
+                    shutil.rmtree(folder, ignore_errors=True)
+        return made
+
+    async def _build(self, task: Task, tree: Path, folder: Path) -> None:
+        environment, checkout = folder / "environment", folder / "workspace"
+        await asyncio.to_thread(shutil.copytree, tree, checkout, symlinks=True)
+        environment.mkdir()
+        await asyncio.to_thread(_hand_over, folder)
+        if task.language == "python":
+            await self._run(Command([PYTHON, "-m", "venv", "--without-pip", PLACE]), folder)
+        for command in task.setup:
+            await self._run(command, folder)
+        if copy := await asyncio.to_thread(_copied, tree, environment):
+            raise CrrlError(
+                f"The set-up copied the project itself ({copy}) into the environment: tests would run the copy, and it "
+                "may be of a repaired tree.",
+                "Install it editable: pip install -e .",
+            )
+
+    async def _run(self, command: Command, folder: Path) -> None:
+        """Raises CrrlError with the end of what it printed."""
+        tools = await asyncio.to_thread(_tools, self.state_dir)
+        shown = ["--bind", str(folder / "environment"), PLACE, "--bind", str(folder / "workspace"), "/workspace"]
+        shown += ["--ro-bind", str(tools), "/tools", *([] if self.network else ["--unshare-net"])]
+        given = {name: value for name, value in os.environ.items() if name.startswith(PASSED)}
+        env = given | {"PATH": f"{PLACE}/bin:/tools/bin:{SYSTEM_PATH}", "HOME": "/tmp", "LANG": "C.UTF-8"}
+        env |= {"PYTHONPATH": "/tools", "SETUPTOOLS_SCM_PRETEND_VERSION": "1.0", **command.env}
+        settings = [word for name, value in env.items() for word in ("--setenv", name, value)]
+        argv = ["bwrap", *BOX, *shown, *settings, "--chdir", os.path.join("/workspace", command.cwd), *command.argv]
+        dropped: dict[str, Any] = {"user": dropped_uid(None), "group": dropped_uid(None), "extra_groups": []}
+        process = await asyncio.create_subprocess_exec(
+            *argv,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            cwd="/",
+            env={"PATH": "/usr/bin:/bin"},
+            **(dropped if os.getuid() == 0 else {}),
+        )
+        said = b""
+        try:
+            said, _ = await asyncio.wait_for(process.communicate(), command.timeout_s)
+            reason = f"exit code {process.returncode}"
+        except TimeoutError:
+            reason = f"no end after {command.timeout_s:.0f} s"
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+        if process.returncode != 0:
+            end = said.decode("utf-8", "replace").strip()[-1500:]
+            raise CrrlError(
+                f"Set-up failed ({reason}): {shlex.join(command.argv)}\n{end}",
+                "It runs once, with network unless network=no, and then from the cache. Is a package missing, or the "
+                "network?",
+            )
+
+
+def _key(task: Task, tree: Path) -> str:
+    digest = hashlib.sha256(f"{_versions(task.language)}\0{task.language}\0".encode())
+    for command in task.setup:
+        digest.update(repr((command.argv, command.cwd, sorted(command.env.items()))).encode())
+    for file in sorted([*tree.glob("*"), *tree.glob("requirements/*")]):
+        name = str(file.relative_to(tree))
+        if REQUIREMENTS.match(name) and file.is_file() and not file.is_symlink():
+            digest.update(f"\0{name}\0".encode() + file.read_bytes())
+    return digest.hexdigest()[:32]
+
+
+@cache
+def _versions(language: str) -> str:
+    programs = [[PYTHON, "-VV"], *([["java", "-version"]] if language == "java" else [])]
+    said = []
+    for argv in programs:
+        with contextlib.suppress(FileNotFoundError):
+            done = subprocess.run(argv, capture_output=True, check=False)
+            said.append((done.stdout + done.stderr).decode())
+    return "\n".join(said)
+
+
+def _hand_over(folder: Path) -> None:
+    """To the uid that set-up and boxes run as."""
+    os.chmod(folder, 0o755)
+    if os.getuid() == 0:
+        uid = dropped_uid(None)
+        for here, folders, names in os.walk(folder):
+            for name in (*folders, *names):
+                os.chown(os.path.join(here, name), uid, uid, follow_symlinks=False)
+
+
+def _tools(state_dir: Path) -> Path:
+    """pip, which an environment itself does not have, where boxes can read it."""
+    return tool(state_dir, "pip", {"bin/pip": '#!/bin/sh\nexec python3 -m pip "$@"\n'})
+
+
+def tool(state_dir: Path, package: str, files: dict[str, str]) -> Path:
+    """A folder with a package of ours and `files`, made once, readable by boxes. Raises CrrlError."""
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise CrrlError(f"This needs the Python package '{package}'.", f"Install it: pip install {package}")
+    source = Path(spec.submodule_search_locations[0])
+    version = hashlib.sha256(
+        f"{source}\0{(source / '__init__.py').stat().st_mtime_ns}\0{sorted(files.items())}".encode()
+    )
+    made = state_dir / "tools" / f"{package}-{version.hexdigest()[:16]}"
+    if not made.is_dir():
+        made.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=made.parent) as partial:
+            folder = Path(partial) / "made"
+            shutil.copytree(source, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
+            for name, text in files.items():
+                (folder / name).parent.mkdir(exist_ok=True)
+                (folder / name).write_text(text)
+            for here, _, names in os.walk(folder):
+                os.chmod(here, 0o755)
+                for name in names:
+                    os.chmod(os.path.join(here, name), 0o755 if here.endswith("/bin") else 0o644)
+            with contextlib.suppress(OSError):  # another process was first
+                os.rename(folder, made)
+    return made
+
+
+def _copied(tree: Path, environment: Path) -> str | None:
+    """A source file of the tree that is in the environment, too."""
+    own = {digest: path for path, digest in _contents(_sources(tree))}
+    for _, digest in _contents(environment.rglob("*.py")):
+        if digest in own:
+            return str(own[digest].relative_to(tree))
+    return None
+
+
+def _sources(tree: Path) -> Iterator[Path]:
+    for path in tree.rglob("*.py"):
+        parts = path.relative_to(tree).parts
+        if not {"_vendor", "vendor", "third_party"} & set(parts) and parts[-1] not in ("setup.py", "conftest.py"):
+            yield path
+
+
+def _contents(paths: Iterable[Path]) -> Iterator[tuple[Path, str]]:
+    for path in paths:
+        if path.is_file() and not path.is_symlink() and path.stat().st_size > SAME_BYTES:
+            yield path, hashlib.sha256(path.read_bytes()).hexdigest()

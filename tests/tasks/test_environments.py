@@ -1,0 +1,148 @@
+"""Environments: built once from the task's set-up, cached by content, read-only, and never half-built."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import zipfile
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from crrl import sandbox
+from crrl.errors import CrrlError
+from crrl.rewards.task_judge import TaskJudge
+from crrl.tasks.environments import pip
+from crrl.tasks.task import Command, Source, Task, TestPlan
+
+WHEEL = "dep-1.0-py3-none-any.whl"
+TESTS = """import subprocess, sys
+import dep, m
+
+def test_here():
+    assert m.f() == 1 and dep.__file__.startswith("/environment/")
+
+def test_of_a_process_of_its_own():
+    done = subprocess.run([sys.executable, "-c", "import dep; print(dep.NUMBER)"], capture_output=True)
+    assert done.stdout == b"7\\n"
+
+def test_cannot_be_changed():
+    try:
+        open("/environment/x", "w")
+    except OSError:
+        return
+    raise AssertionError
+"""
+
+
+@pytest.fixture
+async def judge(state_dir: Path) -> AsyncIterator[TaskJudge]:
+    boxes = sandbox.make(state_dir=state_dir)
+    made = TaskJudge(state_dir, boxes, network=False)
+    yield made
+    await made.close()
+    await boxes.close()
+
+
+def repository(tmp_path: Path) -> Path:
+    """With a wheel of its own: nothing is fetched."""
+    root = tmp_path / "repository"
+    root.mkdir()
+    (root / "m.py").write_text("def f():\n    return 1\n")
+    (root / "test_m.py").write_text(TESTS)
+    with zipfile.ZipFile(root / WHEEL, "w") as wheel:
+        wheel.writestr("dep.py", "NUMBER = 7\n")
+        wheel.writestr("dep-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: dep\nVersion: 1.0\n")
+        wheel.writestr("dep-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr("dep-1.0.dist-info/RECORD", "")
+    return root
+
+
+def task(root: Path) -> Task:
+    names = ["here", "of_a_process_of_its_own", "cannot_be_changed"]
+    plan = TestPlan(Command(["test_m.py"]), "pytest", [f"test_m.py::test_{name}" for name in names], [])
+    return Task("t", "c", "s", "python", "f", Source(dir=str(root)), "", plan, setup=pip("--no-index", f"./{WHEEL}"))
+
+
+async def test_judged_runs_have_what_set_up_installed(tmp_path: Path, judge: TaskJudge) -> None:
+    made = task(repository(tmp_path))
+    results = await judge.run(made, "")
+    assert set(results.tests.values()) == {"passed"}, results
+    assert sorted(await judge.test_ids(made)) == sorted(made.test.fail_to_pass)  # and so have boxes
+    without = await judge.run(replace(made, setup=[]), "")
+    assert set(without.tests.values()) == {"missing"}
+
+
+async def test_one_environment_for_equal_set_ups_and_another_for_other_requirements(
+    tmp_path: Path, judge: TaskJudge
+) -> None:
+    root = repository(tmp_path)
+    first = task(root)
+    found = await asyncio.gather(*(judge.environments.of(first) for _ in range(3)))
+    (root / "m.py").write_text("def f():\n    return 2\n")
+    assert {environment.path for environment in found if environment} == {(await judge.environments.of(first)).path}
+    (root / "requirements.txt").write_text("dep\n")
+    assert (await judge.environments.of(first)).path != found[0].path
+    assert await judge.environments.of(replace(first, setup=[])) is None
+
+
+async def test_a_failing_set_up_says_what_it_said_and_leaves_nothing(tmp_path: Path, judge: TaskJudge) -> None:
+    broken = replace(task(repository(tmp_path)), setup=[Command(["sh", "-c", "echo no compiler; exit 3"])])
+    with pytest.raises(CrrlError, match=r"exit code 3[^\n]*\nno compiler"):
+        await judge.environments.of(broken)
+    with pytest.raises(CrrlError):  # tried again, not remembered
+        await judge.environments.of(broken)
+    assert not list((judge.state_dir / "environments").glob("*.new-*"))
+
+
+async def test_a_copy_of_the_project_is_refused(tmp_path: Path, judge: TaskJudge) -> None:
+    root = repository(tmp_path)
+    (root / "m.py").write_text("# the repaired program, which no agent may find in its environment\n" * 5)
+    copies = Command(["sh", "-c", "cp m.py /environment/lib/python3*/site-packages/"])
+    with pytest.raises(CrrlError, match=r"copied the project itself \(m.py\)") as failed:
+        await judge.environments.of(replace(task(root), setup=[copies]))
+    assert "pip install -e ." in failed.value.remedy
+
+
+async def test_set_up_has_no_network_unless_allowed(tmp_path: Path, judge: TaskJudge) -> None:
+    looks = Command(["sh", "-c", "grep -c : /proc/net/dev > /environment/devices"])
+    made = await judge.environments.of(replace(task(repository(tmp_path)), setup=[looks]))
+    assert made is not None and (made.path / "devices").read_text() == "1\n"  # loopback alone
+
+
+KILLED = """
+import asyncio, sys
+from pathlib import Path
+from crrl import sandbox
+from crrl.tasks.environments import Environments
+from crrl.tasks.task import Command, Source, Task, TestPlan
+
+async def main():
+    state_dir, root, script = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
+    boxes = sandbox.make(state_dir=state_dir)
+    setup = [Command(["sh", "-c", "cd /environment; " + script])]
+    plan, source = TestPlan(Command([]), "pytest", [], []), Source(dir=root)
+    task = Task("t", "c", "s", "python", "f", source, "", plan, setup=setup)
+    print((await Environments(state_dir, boxes.prepare).of(task)).path, flush=True)
+    await boxes.close()
+
+asyncio.run(main())
+"""
+
+
+def test_what_is_killed_half_way_is_not_used(tmp_path: Path, state_dir: Path) -> None:
+    script = f"test -e half && exit 1; touch half; sleep 1.{os.getpid()}; touch whole"
+    argv = [sys.executable, "-c", KILLED, str(state_dir), str(repository(tmp_path)), script]
+    first = subprocess.Popen(argv)
+    environments = state_dir / "environments"
+    while not list(environments.glob("*.new-*/environment/half")):
+        assert first.poll() is None
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    made = Path(subprocess.run(argv, capture_output=True, check=True, text=True).stdout.strip())
+    assert (made / "whole").exists() and not list(environments.glob(f"{made.name}.new-*"))
