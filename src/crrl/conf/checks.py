@@ -39,6 +39,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     ),
     "agent.name": ("builtin", "command"),
     "sandbox.name": ("bubblewrap", "unsafe_host"),
+    "sandbox.images": ("auto", "docker", "podman", "apptainer"),
     "objective.loss": ("grpo", "bnpo", "dr_grpo", "dapo", "cispo", "sapo", "vespo", "luspo"),
     "objective.advantage": ("centred", "normalised", "leave_one_out"),
     "adapter.name": ("none",),
@@ -66,6 +67,7 @@ AT_LEAST: dict[str, float] = {
     "sandbox.memory_mb": 16,
     "sandbox.processes": 1,
     "sandbox.disk_mb": 1,
+    "sandbox.cpus": 0,
     "corpus.held_out": 1,
     "objective.groups_per_step": 1,
     "objective.group_size": 2,
@@ -261,6 +263,10 @@ IGNORED: tuple[Ignored, ...] = (
         "sandbox.name=unsafe_host limits nothing",
     ),
     ("sandbox.disk_mb", lambda c: c.sandbox.name == "unsafe_host", "sandbox.name=unsafe_host limits nothing"),
+    *(
+        (f"sandbox.{key}", lambda c: c.corpus.name == "generated", "generated tasks have no image")
+        for key in ("images", "cpus")
+    ),
     (
         "corpus.rl_share",
         lambda c: c.corpus.name != "generated",

@@ -69,6 +69,8 @@ class Sandbox:
     memory_mb: int = doc("memory of one episode's process tree", 1024)
     processes: int = doc("processes of one episode", 128)
     disk_mb: int = doc("what one episode may write into its workspace", 256)
+    images: str = doc("tasks with an image: `docker`, `podman`, `apptainer`, or `auto`: what answers", "auto")
+    cpus: float = doc("cores of one container; 0: all there are", 0.0)
 
 
 @dataclass

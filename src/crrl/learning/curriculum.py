@@ -42,6 +42,10 @@ class Curriculum:
         count = range(evaluation.tasks_per_split)
         return {split: [generate(split, self._config.seed, i) for i in count] for split in evaluation.splits}
 
+    def images(self) -> list[str]:
+        """The container images that the run's tasks need."""
+        return sorted({task.source.image for task in self._file if task.source.image is not None})
+
     def _epoch(self, epoch: int, tasks: list[Task]) -> list[Task]:
         return random.Random(f"epoch/{self._config.seed}/{epoch}").sample(tasks, len(tasks))
 

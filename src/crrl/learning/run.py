@@ -110,7 +110,7 @@ class Run:
             server = EngineServer(self.engine, sockets / "engine.sock")
             self._closing.callback(server.close)
             self.client = RolloutClient(
-                RolloutConfig.from_config(config, source, sockets / "engine.sock"),
+                RolloutConfig.from_config(config, source, sockets / "engine.sock", self.curriculum.images()),
                 self.folder / "log.txt",
                 self._lost_try,
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from crrl.sandbox.api import Limits
 class RolloutConfig:
     """Args:
     engine_socket: where `engines.wire.EngineServer` listens. tokenizer: folder with the policy's tokenizer.json.
+    images: the container engine. needed_images: of the run's tasks; without them it does not start.
     limits: of one box. reward_weights: reward name -> weight. tries: of one attempt, when our side fails.
     """
 
@@ -22,6 +24,9 @@ class RolloutConfig:
     renderer: str
     agent: Agent
     sandbox: str
+    images: str
+    cpus: float
+    needed_images: list[str]
     state_dir: str
     limits: Limits
     reward_weights: dict[str, float]
@@ -30,7 +35,9 @@ class RolloutConfig:
     tries: int
 
     @classmethod
-    def from_config(cls, config: Config, tokenizer: Path, engine_socket: Path) -> RolloutConfig:
+    def from_config(
+        cls, config: Config, tokenizer: Path, engine_socket: Path, needed_images: Sequence[str] = ()
+    ) -> RolloutConfig:
         sandbox, rollout = config.sandbox, config.rollout
         return cls(
             engine_socket=str(engine_socket),
@@ -38,6 +45,9 @@ class RolloutConfig:
             renderer=config.renderer.key,
             agent=config.agent,
             sandbox=sandbox.name,
+            images=sandbox.images,
+            cpus=sandbox.cpus,
+            needed_images=list(needed_images),
             state_dir=sandbox.state_dir or str(default_state_dir()),
             limits=Limits(
                 memory_bytes=(sandbox.memory_mb + config.agent.memory_mb) << 20,

@@ -10,7 +10,7 @@ import asyncio
 import dataclasses
 from collections.abc import Awaitable, Callable
 
-from crrl.errors import LostError
+from crrl.errors import CrrlError, LostError
 from crrl.rollout.api import Attempt, Episode
 from crrl.rollout.episode import lost_episode
 
@@ -53,6 +53,11 @@ class Scheduler:
             for tries in range(1, self._tries + 1):
                 try:
                     episode = await self._run_one(attempt)
+                except CrrlError as error:  # this task cannot be run here, nor could it at a second try
+                    lost = LostError("unavailable", " ".join(str(error).split()))
+                    self._on_lost_try(attempt, lost)
+                    episode = lost_episode(attempt, lost, tries)
+                    break
                 except LostError as error:
                     self._on_lost_try(attempt, error)
                     episode = lost_episode(attempt, error, tries)

@@ -111,8 +111,9 @@ class Worker:
 async def build(config: RolloutConfig, engine: Engine, closing: AsyncExitStack) -> Parts:
     """Everything an episode needs, closed again by `closing`. Raises CrrlError with the remedy."""
     state_dir = Path(config.state_dir)
-    boxes = sandbox.make(config.sandbox, state_dir=state_dir)
+    boxes = sandbox.make(config.sandbox, state_dir=state_dir, images=config.images, cpus=config.cpus)
     closing.push_async_callback(boxes.close)
+    boxes.require_images(config.needed_images)
     judge = TaskJudge(state_dir, boxes, concurrency=config.judges)
     closing.push_async_callback(judge.close)
     gateway = Gateway(engine, load_renderer(Path(config.tokenizer), config.renderer))

@@ -15,6 +15,7 @@
 - `read`, `write`, `patch` raise LostError("sandbox_died") where the box is gone.
 - Between commands nothing of the agent's runs. /workspace is the repository, HOME is /home/agent, /tmp is
   writable.
+- Tasks with an image run in a container of it, whatever `name` is; see `containers.py`.
 - `seccomp.build() -> bytes` is the system call filter (also used by the judge).
 - `availability.check(state_dir, uid) -> list[Finding]` says what is missing, for `crrl doctor`.
 
@@ -27,10 +28,14 @@ from __future__ import annotations
 import importlib
 import os
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from crrl.errors import UsageError, nearest
 from crrl.sandbox.api import Sandbox
+
+if TYPE_CHECKING:
+    from crrl.sandbox.by_image import ByImage
+    from crrl.sandbox.containers import ContainerSandbox
 
 # Names, not classes: the launcher process imports this package and must stay small.
 BACKENDS = {
@@ -44,11 +49,28 @@ def default_state_dir() -> Path:
     return Path(f"/var/tmp/crrl-{os.getuid()}")
 
 
-def make(name: str = "bubblewrap", *, state_dir: Path | None = None, uid: int | None = None) -> Sandbox:
-    """The back end called `name`. Raises UsageError (unknown) or CrrlError (unusable here, with the
-    remedy)."""
+def make(
+    name: str = "bubblewrap",
+    *,
+    state_dir: Path | None = None,
+    uid: int | None = None,
+    images: str = "auto",
+    cpus: float = 0.0,
+) -> ByImage:
+    """The back end called `name`, with the container engine `images` for tasks that have an image (`cpus` of each of
+    their boxes; 0: all). Raises UsageError (unknown) or CrrlError (unusable here, with the remedy)."""
     if name not in BACKENDS:
         raise UsageError(f"Unknown sandbox '{name}'.", nearest(name, BACKENDS))
     module, cls = BACKENDS[name].split(":")
     backend = getattr(importlib.import_module(module), cls)
-    return cast(Sandbox, backend(state_dir=state_dir or default_state_dir(), uid=uid))
+    state_dir = state_dir or default_state_dir()
+    plain = cast(Sandbox, backend(state_dir=state_dir, uid=uid))
+
+    def containers() -> ContainerSandbox:
+        from crrl.sandbox.containers import ContainerSandbox
+
+        return ContainerSandbox(images, state_dir=state_dir, cpus=cpus)
+
+    from crrl.sandbox.by_image import ByImage
+
+    return ByImage(plain, containers)

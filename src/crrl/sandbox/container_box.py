@@ -32,10 +32,11 @@ class ContainerBox(ServedBox):
         output: int,
         *,
         root: Workspace,
+        env: Mapping[str, str],
         remove: Callable[[], object],
         on_close: Callable[[ContainerBox], None],
     ) -> None:
-        super().__init__(control, output, env=ENV)
+        super().__init__(control, output, env={**ENV, **env})
         self._root, self._remove, self._on_close = root, remove, on_close
 
     async def write_changes(self, changed: Mapping[str, tuple[int, bytes] | None]) -> None:

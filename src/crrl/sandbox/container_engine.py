@@ -70,7 +70,7 @@ class ContainerEngine:
             found = self._client.inspect_image(name)
         except (ImageNotFound, NotFound):
             remedy = f"Fetch it first: crrl tasks fetch CORPUS ids=... (or: {self.name} pull {name})"
-            raise CrrlError(f"The image {name} is not on this machine.", remedy) from None
+            raise CrrlError(f"needs the image {name}, which is not on this machine.", remedy) from None
         config = found.get("Config") or {}
         return Image(name, found["Id"], config.get("User") or "", int(found.get("Size") or 0), self._layers(found))
 

@@ -95,7 +95,12 @@ class ContainerSandbox:
         port = GATEWAY_PORT if spec.gateway_socket is not None else 0
         control, output, container = await self._launch(image, spec.limits, mounts, port=port)
         box = ContainerBox(
-            control, output, root=spec.root, remove=self._removing(container), on_close=self._boxes.discard
+            control,
+            output,
+            root=spec.root,
+            env=spec.env,
+            remove=self._removing(container),
+            on_close=self._boxes.discard,
         )
         self._boxes.add(box)
         try:
