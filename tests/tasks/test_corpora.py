@@ -215,7 +215,7 @@ def test_gitbug_java(test_data: Path) -> None:
     tools = Counter(
         need for task in load(find("gitbug-java"), test_data / "gitbug-java").tasks for need in task.test.needs
     )
-    assert tools == {"maven": 14, "gradle": 7}
+    assert tools == {"maven": 9, "gradle": 7, "junit": 5}
 
 
 def test_bugsinpy(test_data: Path) -> None:

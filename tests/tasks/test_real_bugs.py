@@ -98,6 +98,8 @@ async def test_every_exercise_of_polyglot(test_data: Path, judge: TaskJudge, id:
         ("bugsinpy", "bugsinpy", "bugsinpy-youtube-dl-1"),
         ("defects4j", "defects4j/v2.0.1", "defects4j-Lang-1"),
         ("defects4j", "defects4j/v2.0.1", "defects4j-Jsoup-93"),
+        ("gitbug-java", "gitbug-java", "iipc-jwarc-d47a479c9025"),
+        ("gitbug-java", "gitbug-java", "fusesource-jansi-58260c6ce08c"),
     ],
 )
 async def test_bugs_of_repositories_at_hand(

@@ -4,21 +4,27 @@
 `test_patch`; where a bug was only in the tests, the previous commit as it is. Each record has three runs of all
 tests: the failing ones are in the second (PASS_PASS: new tests on the old code) or the first (FAIL_PASS: the old
 commit failed), and the third is the repair's. Success is that every test of the third run passes again, no fewer.
-Traps: a run can be null; builds go through Maven or Gradle and need the projects' dependencies.
+Traps: a run can be null; builds go through Maven or Gradle and need the projects' dependencies. Projects that need
+no more than JUnit (`PLAIN`) are built here with javac.
 """
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from crrl.tasks.corpora.corpus import Corpus
 from crrl.tasks.corpora.issue import failing_tests
+from crrl.tasks.corpora.quixbugs import CONSOLE
+from crrl.tasks.corpora.quixbugs import REPORT as CONSOLE_REPORT
 from crrl.tasks.corpora.rows import Row, diff, read_files, text
 from crrl.tasks.diffs import touched
 from crrl.tasks.files import Problem
 from crrl.tasks.task import Command, Source, Task, TestPlan
+from crrl.tasks.toolchains import JUNIT
 
 FAILING_RUN = {"PASS_PASS": 1, "FAIL_PASS": 0}
 COMMANDS = {
@@ -26,8 +32,23 @@ COMMANDS = {
     "gradle": ["/opt/gradle/bin/gradle", "--offline", "--no-daemon", "-g", "/opt/gradle-home", "--continue", "test"],
 }
 REPORT = 'find . -path "*/surefire-reports/TEST-*.xml" -o -path "*/test-results/test/TEST-*.xml" | sort | xargs cat'
-Failures = dict[str, str]
-"""Test -> its message."""
+
+
+@dataclass(frozen=True)
+class Plain:
+    """How javac and JUnit build a project. `sources`, `resources`: folders, tests' included. `jupiter`: JUnit 5, which
+    writes `name()` where surefire writes `name`."""
+
+    sources: tuple[str, ...] = ("src/main/java", "src/test/java")
+    resources: tuple[str, ...] = ("src/main/resources", "src/test/resources")
+    jupiter: bool = False
+
+
+PLAIN = {
+    "GoSimpleLLC/nbvcxz": Plain(),
+    "fusesource/jansi": Plain(jupiter=True),
+    "iipc/jwarc": Plain(("src", "test"), ("resources", "test-resources")),
+}
 
 
 def read(path: Path) -> Iterator[Task | Problem]:
@@ -52,6 +73,7 @@ def convert(row: Row, split: str) -> Task:
     if not flip:
         raise ValueError("actions_runs: no test fails before and passes after")
     tool = _build_tool(runs)
+    plan = _plain(PLAIN[repo], flip, fixed) if repo in PLAIN else _built(tool, flip, fixed)
     return Task(
         id=f"{repo.replace('/', '-')}-{commit[:12]}",
         corpus="gitbug-java",
@@ -64,19 +86,44 @@ def convert(row: Row, split: str) -> Task:
             patches=[patch for patch in (rest, tests) if patch.strip()],
         ),
         issue=_issue(row, repo, [(test, failed.get(test, ("", ""))[1]) for test in flip]),
-        test=TestPlan(
-            command=Command(COMMANDS[tool]),
-            parser="surefire",
-            fail_to_pass=flip,
-            pass_to_pass=[test for test in fixed if test not in set(flip)],
-            timeout_s=1800.0,
-            needs=[tool],
-            report=Command(["sh", "-c", REPORT]),
-            protect=[*touched(tests), "src/test/"],
-        ),
+        test=replace(plan, protect=[*touched(tests), "src/test/"]),
         solution=solution,
         created_at=text(row, "commit_timestamp", ""),
         provenance={"strategy": strategy, "change": text(row, "change_type", ""), "build": tool},
+    )
+
+
+def _built(tool: str, flip: list[str], fixed: list[str]) -> TestPlan:
+    """By the project's own build tool."""
+    return TestPlan(
+        command=Command(COMMANDS[tool]),
+        parser="surefire",
+        fail_to_pass=flip,
+        pass_to_pass=[test for test in fixed if test not in set(flip)],
+        timeout_s=1800.0,
+        needs=[tool],
+        report=Command(["sh", "-c", REPORT]),
+    )
+
+
+def _plain(project: Plain, flip: list[str], fixed: list[str]) -> TestPlan:
+    """By javac and JUnit alone."""
+
+    def own(test: str) -> str:
+        return f"{test}()" if project.jupiter and not test.endswith((")", "]")) else test
+
+    sources = f"$(find {shlex.join(project.sources)} CRRL_CANARY.java -name '*.java' ! -name module-info.java)"
+    javac = f"javac -nowarn -proc:none -encoding UTF-8 -d .crrl/classes -cp {JUNIT} {sources}"
+    copy = [f"if [ -d {folder} ]; then cp -r {folder}/. .crrl/classes; fi" for folder in project.resources]
+    return TestPlan(
+        command=Command(CONSOLE.split()),
+        parser="junit",
+        fail_to_pass=[own(test) for test in flip],
+        pass_to_pass=[own(test) for test in fixed if test not in set(flip)],
+        timeout_s=600.0,
+        needs=["junit"],
+        build=[Command(["sh", "-c", " && ".join([javac, *copy])], timeout_s=300.0)],
+        report=Command(["sh", "-c", CONSOLE_REPORT]),
     )
 
 
