@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 WORKERS ?= 2
 
-.PHONY: help setup train test test-agents test-corpora fuzz lint bench clean
+.PHONY: help setup train test test-agents test-corpora test-containers fuzz lint bench clean
 
 help:  ## what can be made
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -31,6 +31,9 @@ test-agents: setup  ## third-party agents in the sandbox: installs them outside 
 test-corpora: setup  ## every real bug at hand, with its own toolchain
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[swebench]'
 	OMP_NUM_THREADS=1 $(VENV)/bin/pytest -m corpora tests/tasks tests/rewards $(ARGS)
+
+test-containers: setup  ## boxes in Docker and Podman, whichever answers (ENGINES="podman docker": must)
+	CRRL_ENGINES="$(ENGINES)" OMP_NUM_THREADS=1 $(VENV)/bin/pytest -m containers tests/sandbox tests/rewards tests/rollout $(ARGS)
 
 FUZZ ?= 200
 

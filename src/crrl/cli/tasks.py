@@ -7,8 +7,9 @@ from pathlib import Path
 from crrl.cli.call import Call
 from crrl.errors import UsageError, nearest
 
-USAGE = "crrl tasks list|show|check|split|record [CORPUS] [key=value...] [--json]"
-HELP = """
+USAGE = "crrl tasks list|show|check|fetch|split|record [CORPUS] [key=value...] [--json]"
+HELP = (
+    """
 CORPUS is `generated` (default), a task file (.jsonl), or one of the corpora in docs/corpora.md: swe-gym,
 swe-bench-verified, defects4j, quixbugs, polyglot...
 
@@ -17,6 +18,8 @@ show    one task (ids=ID) as a person reads it; of the repair only its size
 check   runs every task's tests three times buggy and three times fixed; a task is admitted if they fail
         buggy and pass fixed each time. JSON: {id, status: admitted|flaky|broken|unavailable, empty, fixed,
         reasons, seconds, excluded}
+fetch   pulls the images of a corpus's tasks ahead; what a stopped one brought stays. JSON: {image, how:
+        there|fetched, evicted}
 split   parts a corpus into train and held out; what is an evaluation task by id, commit or patch is removed.
         JSON: {id, part: train|held_out|removed, created_at, twin, how, similarity}
 record  as check, and keeps the verdicts on the generated corpus with the package (for developers of crrl)
@@ -25,6 +28,8 @@ record  as check, and keeps the verdicts on the generated corpus with the packag
   split=S      of a corpus: this split only        ids=A,B   these tasks only
   mirrors=D    of a corpus: take repositories from local clones D/OWNER/NAME (machines without network)
   times=N      of check (3)                        out=FILE  of check: the admitted tasks, with measured lists
+  max_disk=N   of fetch: GB that fetched images may take; the least recently used go first
+  images=E     of fetch: docker, podman, apptainer (SIF files), or auto
   against=C:P,D:Q  of split: evaluation corpora and where they are read from
   held_out=N   of split: tasks kept for evaluation (0)       out=FOLDER  of split: train.jsonl, held_out.jsonl
   count=N      of the generated corpus, this many per split (10)
@@ -35,8 +40,10 @@ KEYS = {
     "list": OF_CORPORA,
     "show": OF_CORPORA,
     "check": (*OF_CORPORA, "times", "out"),
+    "fetch": (*OF_CORPORA, "max_disk", "images"),
     "split": (*OF_CORPORA, "against", "held_out", "out", "seed"),
     "record": (),
+    **tasks_make.KEYS,
 }
 
 
@@ -62,6 +69,9 @@ def run(call: Call) -> int:
         return command.list_tasks(wanted, json=call.json)
     if action == "show":
         return command.show(wanted, json=call.json)
+    if action == "fetch":
+        max_gb = _number(values, "max_disk", 0) or None
+        return command.fetch(wanted, engine=values.get("images", "auto"), max_gb=max_gb, json=call.json)
     if action == "split":
         against = [_other(word) for word in values.get("against", "").split(",") if word]
         others = [command.Wanted(name, path=path) for name, path in against]

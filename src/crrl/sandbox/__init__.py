@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import importlib
 import os
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -36,6 +37,7 @@ from crrl.sandbox.api import Sandbox
 if TYPE_CHECKING:
     from crrl.sandbox.by_image import ByImage
     from crrl.sandbox.containers import ContainerSandbox
+    from crrl.sandbox.images import Fetched
 
 # Names, not classes: the launcher process imports this package and must stay small.
 BACKENDS = {
@@ -74,3 +76,21 @@ def make(
     from crrl.sandbox.by_image import ByImage
 
     return ByImage(plain, containers)
+
+
+def fetch_images(
+    names: Sequence[str],
+    *,
+    engine: str = "auto",
+    state_dir: Path | None = None,
+    max_bytes: int | None = None,
+    progress: Callable[[str, int, int], object] = lambda name, here, all: None,
+) -> Iterator[Fetched]:
+    """Pull images ahead, each once; what does not fit into `max_bytes` is given up, the least recently used first.
+    `progress`: name, bytes here, bytes in all. Raises CrrlError, with the remedy."""
+    from crrl.sandbox.containers import make_engine
+    from crrl.sandbox.images import Images
+
+    state_dir = state_dir or default_state_dir()
+    state_dir.mkdir(parents=True, exist_ok=True)
+    return Images(state_dir).fetch(names, make_engine(engine, state_dir), max_bytes, progress)

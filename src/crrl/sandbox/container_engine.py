@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 from docker.types import Mount as Bind
 
 from crrl.errors import CrrlError, LostError, UsageError
-from crrl.sandbox.api import Limits
+from crrl.sandbox.container_api import Image, Start
 
 OWNER, RUN = "crrl.owner", "crrl.run"
 REQUEST_S = 120
@@ -28,28 +27,6 @@ REMOVE_S = 20.0
 ADDED = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID")  # container_init.KEPT
 STARTING = ("SYS_ADMIN", "SYS_CHROOT", "SETPCAP")  # given up by container_init before anything of the image runs
 START_PODMAN = "systemctl --user start podman.socket (as root: systemctl start podman.socket)"
-
-
-@dataclass(frozen=True)
-class Image:
-    """`id`: by content. `user` as in its configuration, "" where it says nothing (root)."""
-
-    name: str
-    id: str
-    user: str
-    size: int
-    layers: tuple[tuple[str, int], ...]  # (id of all up to here, bytes), from the lowest
-
-
-@dataclass(frozen=True)
-class Start:
-    """What a container is started with. `binds`: host path -> path inside, read-only."""
-
-    image: str
-    command: list[str]
-    binds: dict[str, str]
-    limits: Limits
-    cpus: float
 
 
 class ContainerEngine:
@@ -63,9 +40,9 @@ class ContainerEngine:
     def __init__(self, name: str = "auto", *, address: str = "", run: str = "") -> None:
         self.name, self.address, self._client = _connect(name, [(name, address)] if address else sockets(name))
         self.labels = {OWNER: owner(), RUN: run}
+        self.keeper = [self.name, self.address, self.labels[OWNER]]
 
     def image(self, name: str) -> Image:
-        """Raises CrrlError where it is not on this machine: nothing is pulled by the way."""
         try:
             found = self._client.inspect_image(name)
         except (ImageNotFound, NotFound):
@@ -96,15 +73,12 @@ class ContainerEngine:
     def start(self, wanted: Start) -> str:
         """The id of a running container. Raises LostError, CrrlError (the engine cannot do what boxes need)."""
         limits = wanted.limits
-        # What is written counts as memory, too (tmpfs). PID 1 ends a command at `memory_bytes` and says so; where that
-        # is too slow the kernel ends the largest process, which this makes sure PID 1 is not.
-        memory = max(limits.memory_bytes * 3 // 2, limits.processes << 24) + limits.disk_bytes + limits.tmp_bytes
         host = self._client.create_host_config(
             network_mode="none",
             auto_remove=True,
             read_only=True,
-            mem_limit=memory,
-            memswap_limit=memory,
+            mem_limit=wanted.memory_bytes,
+            memswap_limit=wanted.memory_bytes,
             pids_limit=limits.processes + 8,
             nano_cpus=int(wanted.cpus * 1e9) or None,
             cap_drop=["ALL"],
@@ -158,10 +132,10 @@ class ContainerEngine:
                     raise LostError("sandbox_close", f"{self.name} does not remove {container}: {error}") from error
                 time.sleep(0.05)
 
-    def sweep(self, mine: str = "") -> int:
-        """Remove what owners that are no more, and the owner `mine`, left behind. How many there were."""
+    def sweep(self, mine: bool = False) -> int:
         found = self._client.containers(all=True, filters={"label": OWNER})
-        gone = [each["Id"] for each in found if _is_gone(each["Labels"][OWNER]) or each["Labels"][OWNER] == mine]
+        own = self.labels[OWNER] if mine else None
+        gone = [each["Id"] for each in found if _is_gone(each["Labels"][OWNER]) or each["Labels"][OWNER] == own]
         for container in gone:
             self.remove(container)
         return len(gone)
@@ -172,7 +146,6 @@ class ContainerEngine:
         return sum(_is_gone(each["Labels"][OWNER]) for each in found)
 
     def pull(self, name: str, progress: Callable[[int, int], object]) -> None:
-        """`progress` gets bytes here and bytes known of so far. Raises CrrlError."""
         repository, _, tag = name.rpartition(":") if ":" in name.rpartition("/")[2] else (name, "", "latest")
         parts: dict[str, tuple[int, int]] = {}
         try:
@@ -188,7 +161,6 @@ class ContainerEngine:
             raise CrrlError(f"{name} cannot be pulled: {error}", remedy) from error
 
     def delete(self, name: str) -> None:
-        """Remove an image. Raises CrrlError where a container still uses it."""
         try:
             self._client.remove_image(name)
         except (ImageNotFound, NotFound):

@@ -20,11 +20,12 @@ def main() -> None:
     name, address, owner = sys.argv[1:4]
     while sys.stdin.buffer.read(1):
         pass
-    from crrl.sandbox.container_engine import ContainerEngine
+    from crrl.sandbox.container_engine import OWNER, ContainerEngine
 
     engine = ContainerEngine(name, address=address)
+    engine.labels[OWNER] = owner
     for _ in range(TIMES):
-        engine.sweep(owner)
+        engine.sweep(mine=True)
         time.sleep(EVERY_S)
 
 

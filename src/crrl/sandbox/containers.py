@@ -8,7 +8,6 @@ episode is on a disk: what is written is in the container's own tmpfs (invariant
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import marshal
 import os
 import secrets
@@ -22,9 +21,11 @@ from pathlib import Path
 from crrl.errors import CrrlError, LostError
 from crrl.sandbox import container_python, image_workspace, seccomp
 from crrl.sandbox.api import GATEWAY_PORT, ImageRoot, Limits, Spec, Workspace
+from crrl.sandbox.apptainer import Apptainer
 from crrl.sandbox.availability import state_dirs
+from crrl.sandbox.container_api import Engine, Start
 from crrl.sandbox.container_box import ContainerBox
-from crrl.sandbox.container_engine import OWNER, ContainerEngine, Start
+from crrl.sandbox.container_engine import ContainerEngine
 from crrl.sandbox.images import Images
 from crrl.sandbox.served_box import START_S
 from crrl.tasks.task import Source
@@ -36,7 +37,7 @@ class ContainerSandbox:
     """Boxes of image tasks. Raises CrrlError with the remedy where no engine answers.
 
     Args:
-        engine: `docker`, `podman`, or `auto`: the first that answers.
+        engine: `docker`, `podman`, `apptainer`, or `auto`: the first that is there.
         state_dir: prepared workspaces and the exec server's interpreter; on a disk with extended attributes.
         cpus: how many a box may use; 0: all.
         run: name of the run, kept on each container.
@@ -45,7 +46,7 @@ class ContainerSandbox:
     def __init__(self, engine: str = "auto", *, state_dir: Path, cpus: float = 0.0, run: str = "") -> None:
         self.state_dir = Path(state_dir).absolute()
         state_dirs(self.state_dir)
-        self.engine = ContainerEngine(engine, run=run)
+        self.engine = make_engine(engine, self.state_dir, run)
         self.cpus = cpus
         self.engine.sweep()
         self._images = Images(self.state_dir)
@@ -57,9 +58,10 @@ class ContainerSandbox:
         self._doors.chmod(0o711)
         self._boxes: set[ContainerBox] = set()
         self._preparing: dict[str, asyncio.Lock] = {}
-        argv = [sys.executable, "-m", "crrl.sandbox.container_keeper"]
-        argv += [self.engine.name, self.engine.address, self.engine.labels[OWNER]]
-        self._keeper = subprocess.Popen(argv, stdin=subprocess.PIPE, start_new_session=True, cwd="/")
+        self._keeper: subprocess.Popen[bytes] | None = None
+        if self.engine.keeper:
+            argv = [sys.executable, "-m", "crrl.sandbox.container_keeper", *self.engine.keeper]
+            self._keeper = subprocess.Popen(argv, stdin=subprocess.PIPE, start_new_session=True, cwd="/")
 
     async def prepare(self, source: object) -> Workspace:
         """The workspace of an image's repository. Raises CrrlError: the image is not here, its history cannot be
@@ -199,8 +201,20 @@ class ContainerSandbox:
 
     async def close(self) -> None:
         await asyncio.gather(*(box.close() for box in list(self._boxes)))
-        await asyncio.to_thread(self.engine.sweep, self.engine.labels[OWNER])
-        with contextlib.suppress(OSError):
+        await asyncio.to_thread(self.engine.sweep, True)
+        if self._keeper is not None:
             self._keeper.kill()
             self._keeper.communicate()
         self.engine.close()
+
+
+def make_engine(name: str, state_dir: Path, run: str = "") -> Engine:
+    """`docker`, `podman`, `apptainer`; `auto`: the first that is there. Raises CrrlError, with the remedy."""
+    if name == "apptainer":
+        return Apptainer(state_dir)
+    try:
+        return ContainerEngine(name, run=run)
+    except CrrlError:
+        if name == "auto" and shutil.which("apptainer"):
+            return Apptainer(state_dir)
+        raise

@@ -14,28 +14,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from crrl.errors import CrrlError
-
-
-class Layered(Protocol):
-    """`layers`: (id of all layers up to this one, bytes), from the lowest."""
-
-    @property
-    def layers(self) -> Sequence[tuple[str, int]]: ...
-
-
-class Store(Protocol):
-    """Where images are kept: an engine, or a folder of SIF files."""
-
-    def image(self, name: str) -> Layered:
-        """Raises CrrlError where it is not there."""
-        ...
-
-    def pull(self, name: str, progress: Callable[[int, int], object]) -> None: ...
-
-    def delete(self, name: str) -> None: ...
+from crrl.sandbox.container_api import Engine
 
 
 @dataclass(frozen=True)
@@ -60,7 +41,7 @@ class Images:
                 record[name] = time.time()
 
     def fetch(
-        self, names: Iterable[str], store: Store, max_bytes: int | None, progress: Callable[[str, int, int], object]
+        self, names: Iterable[str], engine: Engine, max_bytes: int | None, progress: Callable[[str, int, int], object]
     ) -> Iterator[Fetched]:
         """Each as it is there. What a stopped fetch has brought stays; the next goes on from it.
 
@@ -69,13 +50,13 @@ class Images:
         wanted = list(dict.fromkeys(names))
         for name in wanted:
             how = "there"
-            if not _is_there(store, name):
-                store.pull(name, lambda here, all, name=name: progress(name, here, all))  # type: ignore[misc]
+            if not _is_there(engine, name):
+                engine.pull(name, lambda here, all, name=name: progress(name, here, all))  # type: ignore[misc]
                 how = "fetched"
             with self._record() as record:
                 if how == "fetched" or name in record:
                     record[name] = time.time()
-                evicted = _make_room(store, record, max_bytes, wanted)
+                evicted = _make_room(engine, record, max_bytes, wanted)
             yield Fetched(name, how, tuple(evicted))
 
     @contextmanager
@@ -89,18 +70,18 @@ class Images:
             os.replace(part, self._file)
 
 
-def disk_bytes(store: Store, names: Iterable[str]) -> int:
+def disk_bytes(engine: Engine, names: Iterable[str]) -> int:
     """What these images take together: a layer that several share counts once."""
     return sum(
-        {layer: size for name in names if _is_there(store, name) for layer, size in store.image(name).layers}.values()
+        {layer: size for name in names if _is_there(engine, name) for layer, size in engine.image(name).layers}.values()
     )
 
 
-def _make_room(store: Store, record: dict[str, float], max_bytes: int | None, wanted: Sequence[str]) -> list[str]:
+def _make_room(engine: Engine, record: dict[str, float], max_bytes: int | None, wanted: Sequence[str]) -> list[str]:
     evicted: list[str] = []
-    for name in [name for name in record if not _is_there(store, name)]:
+    for name in [name for name in record if not _is_there(engine, name)]:
         del record[name]
-    while max_bytes is not None and (size := disk_bytes(store, record)) > max_bytes:
+    while max_bytes is not None and (size := disk_bytes(engine, record)) > max_bytes:
         others = sorted((used, name) for name, used in record.items() if name not in wanted)
         if not others:
             raise CrrlError(
@@ -108,15 +89,15 @@ def _make_room(store: Store, record: dict[str, float], max_bytes: int | None, wa
                 "Ask for fewer (ids=...), or allow more (max_disk=200GB).",
             )
         name = others[0][1]
-        store.delete(name)
+        engine.delete(name)
         del record[name]
         evicted.append(name)
     return evicted
 
 
-def _is_there(store: Store, name: str) -> bool:
+def _is_there(engine: Engine, name: str) -> bool:
     try:
-        store.image(name)
+        engine.image(name)
     except CrrlError:
         return False
     return True

@@ -72,6 +72,30 @@ def check(wanted: Wanted, *, times: int = TIMES, out: Path | None = None, json: 
     return 0 if sound and set(statuses) == {"admitted"} else 1
 
 
+def fetch(wanted: Wanted, *, engine: str, max_gb: int | None, json: bool) -> int:
+    """Pull the images of the tasks; one line as each is there. Raises CrrlError, saying what to do."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from crrl import sandbox
+
+    tasks, sound = _read(wanted)
+    names = [task.source.image for task in tasks if task.source.image is not None]
+    if not names:
+        raise CrrlError(f"None of these tasks of {wanted.name} has an image.", "There is nothing to fetch.")
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        bar = progress.add_task(names[0], total=None)
+
+        def show(name: str, here: int, all: int) -> None:
+            progress.update(bar, description=name, completed=here, total=all)
+
+        for got in sandbox.fetch_images(names, engine=engine, max_bytes=max_gb and max_gb << 30, progress=show):
+            evicted = f"  (made room: {', '.join(got.evicted)})" if got.evicted else ""
+            row = {"image": got.name, "how": got.how, "evicted": list(got.evicted)}
+            print(_line(row) if json else f"{got.name}  {got.how}{evicted}", flush=True)
+    return 0 if sound else 1
+
+
 def split(wanted: Wanted, against: Sequence[Wanted], *, held_out: int, out: Path | None, json: bool) -> int:
     """Part a corpus into training and held-out tasks; what is an evaluation task under another name is left out."""
     tasks, sound = _read(wanted)
