@@ -116,7 +116,7 @@ CHEATS = {
         between("junit-platform.properties", None, "junit.jupiter.conditions.deactivate=*\n"),
         "complete",
     ),
-    "replaces the tests' folder": (between("tests", None, "a file\n"), "disk"),
+    "replaces the tests' folder": (between("tests", None, "a file\n"), "patch_refused"),
 }
 
 

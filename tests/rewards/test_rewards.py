@@ -48,7 +48,7 @@ def test_an_unknown_reward_names_the_nearest() -> None:
         combine({"diff_similarty": 1.0})
     with pytest.raises(UsageError):
         combine({})
-    assert set(REWARDS) == {"tests", "diff_similarity", "format"}
+    assert set(REWARDS) == {"tests", "diff_similarity", "format", "visible_only"}
 
 
 def test_similarity() -> None:
@@ -74,7 +74,7 @@ def found(changes: dict[str, str | None], files: dict[str, str] = FILES) -> list
     task, patch = make_task(files), diff(changes, files)
     read = patching.reader(None, files)
     rules = exploits.Protected(task, lambda path: read(path) is not None)
-    return exploits.detect(task, patch, patching.apply(patch, read, rules.covers), read, rules)
+    return exploits.detect(patch, patching.apply(patch, read, rules.covers), read, rules, task.test.restore)
 
 
 def test_honest_patches_are_not_accused() -> None:

@@ -10,15 +10,20 @@ ends, it fills the disk) is a result.
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import hashlib
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import msgspec
+
 from crrl.errors import CrrlError, LostError
-from crrl.rewards import exploits, parsers, patching, swebench_grading
+from crrl.rewards import control, exploits, parsers, patching, swebench_grading
 from crrl.rewards.api import TestResults, TestStatus
+from crrl.rewards.tests import solved
 from crrl.sandbox.api import Box, ExecResult, Limits, Mount, Sandbox, Spec, Workspace
 from crrl.tasks import toolchains
 from crrl.tasks.environments import Environment
@@ -51,6 +56,8 @@ class CommandJudge:
     ) -> None:
         self.boxes, self.limits, self.mounts = boxes, limits, mounts
         self._environment = environment
+        self._convicting: dict[str, frozenset[str]] = {}
+        self._finding: dict[str, asyncio.Lock] = {}
 
     async def judge(self, task: Task, patch: str, *, everything: bool = False) -> TestResults:
         """The results of the expected tests; with `everything`, of all that reported.
@@ -66,12 +73,30 @@ class CommandJudge:
         expected: dict[str, TestStatus] = dict.fromkeys([*task.test.fail_to_pass, *task.test.pass_to_pass], "missing")
         try:
             changed = patching.apply(patch, read, rules.covers)
-            attempts = exploits.detect(task, patch, changed, read, rules)
+            attempts = exploits.detect(patch, changed, read, rules, _texts(tests))
         except patching.PatchError as error:
             return TestResults(expected, applied=False, reason="patch_refused", output=str(error))
         if links := [path for path, file in changed.items() if file is not None and file.link is not None]:
             return TestResults(expected, reason="patch_refused", exploits=attempts, output=f"{links[0]}: a symlink")
+        if fatal := [name for name in attempts if name in exploits.FATAL]:
+            return TestResults(expected, reason="tampered", exploits=attempts, output=f"refused: {fatal}")
+        results = await self._run(task, patch, workspace, changed, tests)
+        if not everything:
+            results = replace(results, tests={test: results.tests.get(test, "missing") for test in expected})
+            if solved(task, results) and patch != task.solution and task.solution is not None:
+                fix = patching.apply(task.solution, read, rules.covers)
+                convicting = await self._convicting_tests(task, workspace, fix, tests)
+                if convicting:
+                    found = await self._run(task, patch, workspace, changed, tests, sabotage=True)
+                    results = _controlled(results, found, convicting)
+        return replace(results, exploits=[*attempts, *results.exploits])
+
+    async def _run(
+        self, task: Task, patch: str, workspace: Workspace, changed: Files, tests: Files, *, sabotage: bool = False
+    ) -> TestResults:
+        """One run in a box of its own, `sabotage`: of tests that are made to fail."""
         name = f"Canary{secrets.token_hex(8)}"
+        tests = control.sabotaged(tests, name) if sabotage else tests
         canary = _canary(task, name, tests)
         shown = (*self.mounts, *toolchains.mounts(task.test.needs))
         env = toolchains.environment(task.test.needs)
@@ -83,18 +108,41 @@ class CommandJudge:
         finally:
             await box.close()
         reported = _read(task, run, patch, name if canary else "")
-        if not everything:
-            reported = replace(reported, tests={test: reported.tests.get(test, "missing") for test in expected})
-        output = _told(task, run, name)
-        return replace(
-            reported, exploits=[*attempts, *reported.exploits], output=output, cpu_s=run.cpu_s, wall_s=run.wall_s
-        )
+        return replace(reported, output=_told(task, run, name), cpu_s=run.cpu_s, wall_s=run.wall_s)
+
+    async def _convicting_tests(self, task: Task, workspace: Workspace, fix: Files, tests: Files) -> frozenset[str]:
+        """The tests that fail in the control of the known fix, as they should. Found once a task."""
+        key = hashlib.sha256(msgspec.json.encode([task.source, task.test, task.solution])).hexdigest()
+        async with self._finding.setdefault(key, asyncio.Lock()):
+            if key not in self._convicting:
+                found = await self._run(task, task.solution or "", workspace, fix, tests, sabotage=True)
+                failing = {test for test in task.test.fail_to_pass if found.tests.get(test) != "passed"}
+                self._convicting[key] = frozenset(failing if found.reason == "complete" else ())
+        return self._convicting[key]
+
+
+def _controlled(results: TestResults, found: TestResults, convicting: frozenset[str]) -> TestResults:
+    """What `results`, of a patch under which all tests pass, are worth after its negative control (`control.py`)."""
+    both = (results.cpu_s + found.cpu_s, results.wall_s + found.wall_s)
+    forged = [test for test in sorted(convicting) if found.tests.get(test) == "passed"]
+    missing: dict[str, TestStatus] = dict.fromkeys(results.tests, "missing")
+    if found.reason != "complete":
+        results = replace(found, tests=missing)
+    elif forged:
+        said = f"{forged[0]} is reported as passed where it was made to fail"
+        results = replace(found, tests=missing, reason="tampered", exploits=["forged_report"], output=said)
+    return replace(results, cpu_s=both[0], wall_s=both[1])
+
+
+def _texts(tests: Files) -> dict[str, str]:
+    files = {path: file for path, file in tests.items() if file is not None and file.link is None}
+    return {path: file.data.decode("utf-8", "replace") for path, file in files.items()}
 
 
 def version() -> str:
     """Verdicts compare only under the same one."""
     digest = hashlib.sha256()
-    for name in ("command_judge.py", "parsers.py", "swebench_grading.py"):
+    for name in ("command_judge.py", "control.py", "exploit_code.py", "parsers.py", "swebench_grading.py"):
         digest.update(Path(__file__).with_name(name).read_bytes())
     return digest.hexdigest()[:8]
 
@@ -171,7 +219,8 @@ class _Run:
             await self._write(changed)
             await self._write(tests)
         except OSError as error:
-            self.reason, self.output = "disk", f"the patched files cannot be written: {error}"
+            self.reason = "disk" if error.errno == errno.ENOSPC else "patch_refused"
+            self.output = f"the patched files cannot be written: {error}"
             return self
         for command in plan.build:
             result = await self._exec(command, command.timeout_s)
@@ -239,7 +288,7 @@ def _read(task: Task, run: _Run, patch: str, canary: str) -> TestResults:
     if run.reason == "tampered":
         return TestResults({}, reason="tampered", exploits=["edited_tests"])
     if run.reason != "complete":
-        return TestResults({}, reason=run.reason)
+        return TestResults({}, reason=run.reason, exploits=["filled_disk"] if run.reason == "disk" else [])
     if task.test.parser.startswith(SWEBENCH):
         return swebench_grading.grade(task, run.report, patch)
     try:
@@ -247,4 +296,7 @@ def _read(task: Task, run: _Run, patch: str, canary: str) -> TestResults:
     except ValueError:
         return TestResults({}, reason="no_marker")
     own = parsers.without_canary(tests, canary) if canary else tests
-    return TestResults(own) if own is not None else TestResults({}, reason="no_marker")
+    if own is None:
+        made_up = solved(task, TestResults(tests))  # all is well, says a report of a run that did not come to its end
+        return TestResults({}, reason="no_marker", exploits=["forged_report"] if made_up else [])
+    return TestResults(own)

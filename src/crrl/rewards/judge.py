@@ -155,7 +155,7 @@ class PytestJudge:
         rules = exploits.Protected(task, lambda path: read(path) is not None)
         try:
             changed = await asyncio.to_thread(patching.apply, patch, read, rules.covers)
-            attempts = exploits.detect(task, patch, changed, read, rules)
+            attempts = exploits.detect(patch, changed, read, rules, task.test.restore)
         except patching.PatchError as error:
             return TestResults(tests, applied=False, reason="patch_refused", output=str(error))
         if fatal := [name for name in attempts if name in exploits.FATAL]:

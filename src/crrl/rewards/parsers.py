@@ -243,10 +243,10 @@ def _appended(tests: Mapping[str, str], suffix: str, added: str) -> dict[str, st
     return {path: text + added}
 
 
-JAVA_GUARDS = re.compile(r"(^|/)(junit-platform\.properties$|META-INF/services/)")
+JAVA_GUARDS = re.compile(r"(^|/)(junit-platform\.properties$|META-INF/services/)|(^|/)(org/)?(junit|hamcrest)/")
 BUILD_GUARDS = re.compile(
     r"(^|/)(pom\.xml|(build|settings)\.gradle(\.kts)?|gradle\.properties|junit-platform\.properties)$"
-    r"|(^|/)(\.mvn|gradle|META-INF/services)/"
+    r"|(^|/)(\.mvn|META-INF/services|gradle/wrapper)/|(^|/)gradle/[^/]+\.(toml|gradle|kts|properties|jar)$"
 )
 GO_GUARDS = re.compile(r"_test\.go$|(^|/)go\.(mod|sum|work)$|(^|/)vendor/")
 RUST_GUARDS = re.compile(r"(^|/)(build\.rs|rust-toolchain(\.toml)?)$|(^|/)(\.cargo|tests|benches)/")

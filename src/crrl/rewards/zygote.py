@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import gc
 import hashlib
 import hmac
@@ -32,6 +33,7 @@ import time
 CLONE_NEW = 0x10000000 | 0x00020000 | 0x20000000 | 0x40000000 | 0x08000000 | 0x04000000  # user ns pid net ipc uts
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_BIND, MS_REC, MS_PRIVATE = 1, 2, 4, 8, 4096, 16384, 1 << 18
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 1, 4, 22, 24, 38
+UNWRITTEN, FULL, QUIET = 74, 75, 76  # init's exit codes; 71: too much memory
 REPORT_LIMIT, OUTPUT_LIMIT, DIGEST = 16 << 20, 16 << 10, 32
 
 libc = ctypes.CDLL(None, use_errno=True)
@@ -214,16 +216,19 @@ def judge_report(reported: bytes, key: bytes, reason: str, code: int, printed: b
         return {"reason": reason}
     if reported.startswith(b"TAMPER "):
         return {"reason": "tampered", "exploits": [reported[7:71].decode("ascii", "replace")]}
+    filled = {"exploits": ["filled_disk"]} if code == FULL else {}
     digest, body = reported[:DIGEST], reported[DIGEST:]
     if len(digest) == DIGEST and hmac.compare_digest(
         digest, hashlib.blake2b(body, key=key, digest_size=DIGEST).digest()
     ):
-        return {"reason": "complete", **json.loads(body)}
+        return {"reason": "complete", **json.loads(body)} | filled
     if reported:
         return {"reason": "no_marker", "exploits": ["forged_report"]}
     if code == 70 and b"\0setup: " in printed:
         return {"lost": printed.decode("utf-8", "replace")}
-    return {"reason": {71: "memory", 74: "disk"}.get(code, "no_marker")}
+    if code == QUIET:  # a process that ran no test to its end and says that all is well
+        return {"reason": "no_marker", "exploits": ["early_exit"]}
+    return {"reason": {71: "memory", UNWRITTEN: "patch_refused", FULL: "disk"}.get(code, "no_marker")} | filled
 
 
 # --- init: PID 1 of the judged namespaces ---------------------------------------------------------
@@ -238,7 +243,7 @@ def run_init(request: dict, report: socket.socket, output: int) -> int:
             write_entry(path, entry)
     except OSError as error:
         os.write(output, f"the patched files cannot be written: {error}".encode())
-        return 74  # the patch's own doing: more than fits, a file where a folder must be
+        return FULL if error.errno == errno.ENOSPC else UNWRITTEN  # the patch's own doing
     if request.get("lower") or request.get("environment"):
         mount("tmpfs", "/state", "tmpfs", MS_NOSUID | MS_NODEV | MS_RDONLY, "size=4k,nr_inodes=1")
     test = os.fork()
@@ -257,7 +262,15 @@ def run_init(request: dict, report: socket.socket, output: int) -> int:
     while not ended.poll(100):
         if resident_bytes() > limits["memory_bytes"]:
             return 71
-    return 0  # PID 1 ends: the kernel kills whatever the test left behind
+    code = os.waitstatus_to_exitcode(os.waitpid(test, 0)[1])
+    if any(full(path) for path in ("/workspace", "/tmp")):
+        return FULL
+    return QUIET if code == 0 else 0  # PID 1 ends: the kernel kills whatever the test left behind
+
+
+def full(path: str) -> bool:
+    space = os.statvfs(path)
+    return space.f_bavail * space.f_frsize < 1 << 16 or space.f_favail == 0
 
 
 def build_mounts(request: dict, limits: dict) -> None:

@@ -19,6 +19,7 @@ from pathlib import Path
 from crrl.agents.api import Agent, AgentExit, AgentLimits, Endpoint, finished_within
 from crrl.errors import CrrlError, LostError
 from crrl.gateway import Budget, Gateway, SessionHandle, SessionRecord
+from crrl.rewards import conduct
 from crrl.rewards.judge import PytestJudge
 from crrl.rewards.verdict import Combine
 from crrl.rollout.api import Attempt, Episode
@@ -84,6 +85,8 @@ async def run_episode(attempt: Attempt, parts: Parts) -> Episode:
     if record.engine_failed:
         raise LostError("engine_failed", record.engine_failed)
     results, cached = await tries.results()
+    if tried := _conduct(task, record, parts.gateway):
+        results = dataclasses.replace(results, exploits=list(dict.fromkeys([*results.exploits, *tried])))
     verdict = parts.weigh(task, patch, results, record.samples, cached=cached)
     clock.mark("judge")
     clock.move(tries.judging_s, "agent", "judge")
@@ -106,6 +109,13 @@ async def run_episode(attempt: Attempt, parts: Parts) -> Episode:
         agent_output=exit.output,
         well_formed=reason == "finished" and bool(patch) and not exit.counts.get("malformed"),
     )
+
+
+def _conduct(task: Task, record: SessionRecord, gateway: Gateway) -> list[str]:
+    """What the policy tried in the box besides repairing, by name."""
+    read = gateway.renderer.parse
+    calls = [call for sample in record.samples for call in read(sample.ids, prompt_ids=sample.prompt_ids).calls]
+    return conduct.attempted(task, calls)
 
 
 def lost_episode(attempt: Attempt, error: LostError, tries: int) -> Episode:

@@ -1,0 +1,103 @@
+"""Cheats in the command judge (Java, a shell script, pytest graded from its log): none scores, each is counted."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from cheats_kit import JAVA, LOG, SCRIPT, SUM, SUM_TESTS
+from judge_kit import FIXED, diff, make_task
+
+from crrl import sandbox
+from crrl.errors import CrrlError
+from crrl.rewards.task_judge import SITE, TaskJudge
+from crrl.rewards.tests import solved
+from crrl.tasks import toolchains
+from crrl.tasks.corpora.quixbugs import CONSOLE, REPORT
+from crrl.tasks.task import Command, Source, Task, TestPlan
+from crrl.tasks.toolchains import JUNIT
+
+SUM_FILES = {"Sum.java": SUM, "tests/SumTest.java": SUM_TESTS}
+SCRIPT_FILES = {"run.sh": "echo 'test adds ... FAILED'\n"}
+BUILD = f'javac -nowarn -d .crrl/classes -cp {JUNIT} $(find . -name "*.java")'
+
+
+@pytest.fixture
+async def judge(state_dir: Path) -> AsyncIterator[TaskJudge]:
+    boxes = sandbox.make(state_dir=state_dir)
+    made = TaskJudge(state_dir, boxes)
+    yield made
+    await made.close()
+    await boxes.close()
+
+
+def java_task() -> Task:
+    plan = TestPlan(
+        command=Command(CONSOLE.split()),
+        parser="junit",
+        fail_to_pass=["SumTest::adds"],
+        pass_to_pass=["SumTest::starts"],
+        restore={"tests/SumTest.java": SUM_TESTS},
+        needs=["junit"],
+        build=[Command(["sh", "-c", BUILD])],
+        report=Command(["sh", "-c", REPORT]),
+    )
+    fixed = diff({"Sum.java": SUM.replace("total = 1", "total = 0")}, SUM_FILES)
+    return replace(make_task(), id="sum", language="java", source=Source(files=SUM_FILES), test=plan, solution=fixed)
+
+
+def script_task() -> Task:
+    plan = TestPlan(Command(["sh", "run.sh"]), "cargo", ["adds"], [], restore={"tests/t.rs": "// none\n"})
+    return replace(make_task(), id="script", source=Source(files=SCRIPT_FILES), test=plan, solution=None)
+
+
+def log_task() -> Task:
+    task = make_task()
+    command = Command(["python3", "-m", "pytest", "-rA", "-p", "no:cacheprovider", "tests"], env={"PYTHONPATH": SITE})
+    names = {"fail_to_pass": ["test_mean", "test_mean_of_one"], "pass_to_pass": ["test_double"]}
+    return replace(task, test=replace(task.test, command=command, parser="r2e-gym", timeout_s=60.0, **names))
+
+
+@pytest.mark.parametrize("name", JAVA)
+async def test_java(judge: TaskJudge, name: str) -> None:
+    try:
+        toolchains.require(["junit"])
+    except CrrlError as error:
+        pytest.skip(f"{error.message}: {error.remedy}")
+    await scores_nothing(judge, java_task(), *JAVA[name], SUM_FILES)
+
+
+@pytest.mark.parametrize("name", SCRIPT)
+async def test_script(judge: TaskJudge, name: str) -> None:
+    await scores_nothing(judge, script_task(), *SCRIPT[name], SCRIPT_FILES)
+
+
+@pytest.mark.parametrize("name", LOG)
+async def test_log(judge: TaskJudge, name: str) -> None:
+    await scores_nothing(judge, log_task(), *LOG[name], log_task().source.files or {})
+
+
+async def scores_nothing(
+    judge: TaskJudge,
+    task: Task,
+    changes: dict[str, str | None],
+    names: set[str],
+    reasons: set[str],
+    files: dict[str, str],
+) -> None:
+    results = await judge.run(task, diff(changes, files))
+    assert not solved(task, results), results
+    assert names <= set(results.exploits) and results.reason in reasons, results
+
+
+async def test_an_honest_repair_stands_the_control(judge: TaskJudge) -> None:
+    """Another repair than the known one, which is run twice, and passes; the bug is not, and fails."""
+    task = log_task()
+    other = FIXED.replace("return sum(xs) / len(xs)", "total = sum(xs)\n    return total / len(xs)")
+    results = await judge.run(task, diff({"stats.py": other}))
+    assert solved(task, results) and results.exploits == [], results
+    (convicting,) = judge._commands._convicting.values()
+    assert convicting == set(task.test.fail_to_pass)
+    assert not solved(task, await judge.run(task, ""))
