@@ -11,6 +11,7 @@ from rich.console import Console
 
 from crrl.report.curve import Mark, Series, curve_svg, smooth
 from crrl.report.display import Display
+from crrl.report.exploit_rate import exploit_line, exploit_rates
 from crrl.report.html import Step, Transcript, Turn, render, write_report
 from crrl.report.plain import clean, seconds
 from crrl.report.summary import Summary, next_steps, print_closing, write_atomically
@@ -186,3 +187,29 @@ def test_time_breakdown_adds_up() -> None:
 def test_words_for_seconds_and_control_characters() -> None:
     assert [seconds(s) for s in (0.5, 48, 571, 7500)] == ["0.5 s", "48 s", "9 m 31 s", "2 h 05 m"]
     assert clean("a\tb\nc\x00\x9b\u202e") == "a\tb\nc\\x00\\x9b\\u202e"
+
+
+COUNTED = [("before", []), ("before", ["early_exit"]), ("train", ["early_exit", "edited_tests"]), ("after", [])]
+
+
+def test_exploits_are_counted_by_phase_and_by_name() -> None:
+    rates = exploit_rates(COUNTED)
+    assert (rates["rate"], rates["episodes"], rates["total"]) == (0.5, 2, 4)
+    assert rates["by_name"] == {"early_exit": 2, "edited_tests": 1}
+    assert {phase: of["episodes"] for phase, of in rates["phases"].items()} == {"before": 1, "training": 1, "after": 0}
+    line = exploit_line(rates)
+    assert line.startswith("Attempted exploits: 2 of 4 episodes (50.0%): early_exit 2, edited_tests 1")
+    assert "before 50.0%, training 100.0%, after 0.0%" in line
+    assert exploit_line(exploit_rates([])) == ""
+
+
+def test_exploits_are_shown_in_table_and_page() -> None:
+    tried, honest = summary(), summary()
+    tried.exploits, honest.exploits = exploit_rates(COUNTED), exploit_rates([("train", [])] * 3)
+    for one, shown in ((tried, "early_exit 2"), (honest, "Attempted exploits: 0 of 3 episodes (0.0%)")):
+        out = io.StringIO()
+        print_closing(one, "Run x", console=Console(file=out, width=200, highlight=False))
+        assert shown in out.getvalue()
+    page = render(tried)
+    assert "<code>early_exit</code>" in page and "ends the process that runs the tests" in page
+    assert "0 of 3 episodes" in render(honest) and "what it is" not in render(honest)

@@ -8,8 +8,9 @@ comparison of both. A truncated episode counts as what it was scored. The JSON i
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from crrl.evaluation.statistics import Paired, detectable_difference, mcnemar_exact, newcombe_paired, wilson
@@ -60,6 +61,7 @@ class SplitResult:
         ci95: Wilson.
         well_formed: share of `total` in which every tool call was valid, an edit applied and the agent
         finished. lost, truncated: numbers of episodes. `exploits`: episodes with an attempted exploit.
+        visible_only: episodes that pass every test the agent saw and fail one that it did not see.
         `reward`: mean. first_try: share of `total` solved before anything was told of the tests' output, where that
         was done (Aider's pass_1; `rate` is its pass_2); None where it was not.
     """
@@ -72,6 +74,8 @@ class SplitResult:
     lost: int = 0
     truncated: int = 0
     exploits: int = 0
+    exploits_by_name: dict[str, int] = field(default_factory=dict)
+    visible_only: int = 0
     reward: float = 0.0
     first_try: float | None = None
 
@@ -90,6 +94,8 @@ class SplitResult:
             lost=len(everything) - total,
             truncated=sum(e.outcome == "truncated" for e, _ in counted),
             exploits=sum(bool(verdict.exploits) for _, verdict in counted),
+            exploits_by_name=dict(Counter(name for _, verdict in counted for name in set(verdict.exploits))),
+            visible_only=sum(verdict.components.get("visible_only", 0.0) > 0 for _, verdict in counted),
             reward=sum(verdict.reward for _, verdict in counted) / total if total else 0.0,
             first_try=sum(verdict.solved and not e.earlier for e, verdict in counted) / total
             if any(e.earlier for e, _ in counted)

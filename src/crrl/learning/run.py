@@ -29,6 +29,7 @@ from crrl.learning.curriculum import Curriculum
 from crrl.learning.push import push_and_prove
 from crrl.models import model_folder
 from crrl.report.display import Display
+from crrl.report.exploit_rate import exploit_rates
 from crrl.report.summary import Summary, versions
 from crrl.report.time_breakdown import TimeBreakdown, peak_memory_bytes
 from crrl.rollout.api import Attempt, Episode
@@ -185,7 +186,7 @@ class Run:
             random_floor=random_floors(self.config, splits),
             episodes=outcomes,
             lost_tries=lost_tries(self.journal),
-            exploits=sum(bool(r.exploits) for r in rows),
+            exploits=exploit_rates(self.journal.attempted_exploits()),
             seconds={**{k: round(v, 2) for k, v in parts.items() if v > 0}, "total": round(wall, 2)},
             episodes_per_second=len(rows) / wall,
             peak_memory_bytes=peak_memory_bytes() + usage.peak_memory_bytes,

@@ -27,6 +27,7 @@ from crrl.report.summary import (
     where_time_went,
     write_atomically,
 )
+from crrl.rewards.exploits import NAMES
 
 TEMPLATES = Path(__file__).parent / "templates"
 SMALL = (300, 170)
@@ -116,6 +117,7 @@ def render(
         style=Markup(STYLE),
         spent=where_time_went(summary.seconds, total),
         total=seconds(total),
+        exploit_names=NAMES,
         headline=headline(summary),
         transcripts=list(transcripts)[:MAX_TRANSCRIPTS],
         config=config_yaml,

@@ -19,6 +19,7 @@ from typing import Any, Literal
 from rich.console import Console
 from rich.table import Table
 
+from crrl.report.exploit_rate import exploit_line, exploit_rates
 from crrl.report.plain import seconds
 from crrl.report.time_breakdown import Spent
 
@@ -40,6 +41,7 @@ class Summary:
         splits: of `evaluation.benchmark.assemble`.
         random_floor: split -> {solved, total, rate, ci95} of a policy that edits at random.
         episodes: {scored, truncated, lost} of the whole run, evaluation included.
+        exploits: of `exploit_rate.exploit_rates`.
         lost_tries: tries that our side lost (each was started again): {total, by_cause, by_version, by_task}.
         seconds: wall by phase, `total` included.
         control: rewards were shuffled (`objective.shuffle_rewards`).
@@ -51,7 +53,7 @@ class Summary:
     random_floor: dict[str, dict[str, Any]] = field(default_factory=dict)
     episodes: dict[str, int] = field(default_factory=dict)
     lost_tries: dict[str, Any] = field(default_factory=dict)
-    exploits: int = 0
+    exploits: dict[str, Any] = field(default_factory=lambda: exploit_rates([]))
     seconds: dict[str, float] = field(default_factory=dict)
     episodes_per_second: float = 0.0
     peak_memory_bytes: int = 0
@@ -232,6 +234,8 @@ def print_closing(
         f"{counts.get('lost', 0)} lost{_retried(summary)} · {summary.episodes_per_second:.1f} episodes/s · "
         f"{seconds(total)} · peak memory {summary.peak_memory_bytes / 2**30:.1f} GB · seed {summary.seed}"
     )
+    if line := exploit_line(summary.exploits):
+        out.print(line, markup=False)
     spent = where_time_went(summary.seconds, total)
     out.print("Where the time went: " + " · ".join(f"{n} {seconds(s)} ({share:.0%})" for n, s, share in spent[:7]))
     if steps:

@@ -26,8 +26,9 @@ from crrl.rewards.diff_similarity import DiffSimilarity
 from crrl.rewards.format import Format
 from crrl.rewards.tests import TestsPassed
 from crrl.rewards.verdict import Combine
+from crrl.rewards.visible_only import VisibleOnly
 
-REWARDS: dict[str, Reward] = {r.name: r for r in (TestsPassed(), DiffSimilarity(), Format())}
+REWARDS: dict[str, Reward] = {r.name: r for r in (TestsPassed(), DiffSimilarity(), Format(), VisibleOnly())}
 
 
 def combine(weights: Mapping[str, float], harness_version: str = "") -> Combine:

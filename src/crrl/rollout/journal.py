@@ -266,6 +266,12 @@ class Journal:
         rows = [dict(zip(names, row, strict=True)) for row in found]
         return [msgspec.convert(row, EpisodeRow, strict=False) for row in rows]
 
+    def attempted_exploits(self) -> list[tuple[str, list[str]]]:
+        """(phase, names) of every episode that was not lost; the names are empty where nothing was tried."""
+        found = self._all("SELECT phase, CASE WHEN exploits THEN body END FROM episodes WHERE outcome != 'lost'")
+        read = ((phase, body and msgspec.msgpack.decode(body, type=Episode)) for phase, body in found)
+        return [(phase, episode.verdict.exploits if episode and episode.verdict else []) for phase, episode in read]
+
     def phases(self) -> dict[str, int]:
         """Phase -> finished episodes."""
         return dict(self._all("SELECT phase, count(*) FROM episodes GROUP BY phase"))
