@@ -78,6 +78,7 @@ def drop_image(engine: ContainerEngine, name: str) -> None:
 def history() -> tuple[Path, str, str]:
     """(repository, base commit, commit of the repair): checked out at the base, the repair in its objects."""
     folder = Path(tempfile.mkdtemp(prefix="crrl-testbed-"))
+    folder.chmod(0o755)
     files = {"calc.py": BUGGY, "test_calc.py": TEST, "runner.py": RUNNER, ".gitignore": "build/\n"}
     for name, text in files.items():
         (folder / name).write_text(text)

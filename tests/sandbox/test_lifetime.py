@@ -22,11 +22,11 @@ from crrl.tasks.task import Source
 OWNER = """
 import asyncio, sys
 from pathlib import Path
-from crrl.sandbox import make
+from crrl.sandbox.bubblewrap import BubblewrapSandbox
 from crrl.sandbox.api import Spec
 from crrl.tasks.task import Source
 async def main():
-    sandbox = make(state_dir=Path(sys.argv[1]))
+    sandbox = BubblewrapSandbox(state_dir=Path(sys.argv[1]))
     root = await sandbox.prepare(Source(files={"a": "b"}))
     boxes = [await sandbox.start(Spec(root=root)) for _ in range(3)]
     print(sandbox.launcher_pid, flush=True)

@@ -8,8 +8,8 @@ from crrl.cli.call import Call, print_json
 
 USAGE = "crrl doctor [--json]"
 HELP = """
-Looks, changes nothing. Exit 1 if something that the quickstart needs is missing; each line that is not `ok`
-says what to do.
+Looks, and removes containers that killed runs left, nothing else. Exit 1 if something that the quickstart needs is
+missing; each line that is not `ok` says what to do.
 """
 
 

@@ -1,5 +1,5 @@
-"""`crrl doctor`: what this machine has and lacks. Looks, changes nothing; every finding that is not `ok`
-has a remedy."""
+"""`crrl doctor`: what this machine has and lacks. Looks, and removes containers of killed runs, nothing else; every
+finding that is not `ok` has a remedy."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ from typing import Literal
 
 from rich.console import Console
 from rich.table import Table
+
+from crrl.errors import CrrlError, LostError
 
 Status = Literal["ok", "note", "missing"]
 MEMORY_GB = 4
@@ -100,6 +102,26 @@ def _boxes() -> Finding:
     if problems:
         return Finding("sandbox", "missing", problems[0].problem, problems[0].remedy)
     return Finding("sandbox", "ok", "boxes start: namespaces, overlay, limits")
+
+
+def _containers() -> Finding:
+    """Only tasks with an image need one. What a killed run left there is removed."""
+    from crrl.sandbox.container_engine import ContainerEngine
+
+    found = []
+    try:
+        engine = ContainerEngine()
+        found.append(engine.version())
+        if swept := engine.sweep():
+            found.append(f"{swept} containers of killed runs removed")
+        engine.close()
+    except (CrrlError, LostError) as error:
+        if shutil.which("apptainer") is None:
+            remedy = getattr(error, "remedy", "")
+            return Finding("containers", "note", f"{error.args[0]} Only tasks with an image need one.", remedy)
+    if shutil.which("apptainer") is not None:
+        found.append("apptainer (untested)")
+    return Finding("containers", "ok", ", ".join(found))
 
 
 def _state_dir() -> Finding:
@@ -190,6 +212,7 @@ CHECKS: tuple[Callable[[], Finding], ...] = (
     _bubblewrap,
     _state_dir,
     _boxes,
+    _containers,
     _sockets,
     _torch,
     _packages,
