@@ -10,12 +10,13 @@ from typing import Any
 from crrl.cli.call import Call, print_json
 from crrl.errors import UsageError, nearest
 
-USAGE = "crrl bench [engine|gateway|episodes|judge|all|soak [seconds=600]] [--json]"
+USAGE = "crrl bench [engine|gateway|episodes|judge|sandbox|all|soak [seconds=600]] [--json]"
 HELP = """
 engine    the local engine against transformers generate: tokens per CPU-second, log-prob agreement
 gateway   a request's time over the engine alone at 1, 32 and 256 sessions, and in a session of 64k tokens
 episodes  CPU-seconds of an episode outside the model, by part, and many agents at once
 judge     CPU-seconds of one judged patch, against a plain pytest run
+sandbox   boxes, the workspace of a large repository, many boxes at once, admission
 
 soak      256 sessions stream through the gateway for `seconds`: is its memory flat? (not part of `all`)
 
@@ -28,6 +29,7 @@ BENCHES: dict[str, str] = {
     "gateway": "crrl.gateway.bench",
     "episodes": "crrl.rollout.bench",
     "judge": "crrl.rewards.bench",
+    "sandbox": "crrl.sandbox.bench",
 }
 WORDS = (*BENCHES, "all", "soak")
 SOAK_S = 600.0
