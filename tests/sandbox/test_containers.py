@@ -9,10 +9,12 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import statistics
 import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -264,6 +266,35 @@ async def test_32_at_once_and_none_left(
     assert containers(engine) == []
 
 
+async def test_what_it_costs(engine: ContainerEngine, sandbox: ContainerSandbox, workspace: Workspace) -> None:
+    """Prints what `docs/performance.md` has: make test-containers ARGS='-k costs -s'."""
+    took: dict[str, list[float]] = {}
+
+    @contextmanager
+    def timed(name: str) -> Iterator[None]:
+        started = time.monotonic()
+        yield
+        took.setdefault(name, []).append(time.monotonic() - started)
+
+    for _ in range(5):
+        with timed("start"):
+            box = await sandbox.start(Spec(workspace, limits=SMALL))
+        for _ in range(10):
+            with timed("exec"):
+                assert (await box.exec(["true"])).code == 0
+        await box.write("calc.py", FIXED.encode())
+        with timed("patch"):
+            assert "a + b" in await box.patch()
+        with timed("close"):
+            await box.close()
+    with timed("32 at once"):
+        boxes = await asyncio.gather(*(sandbox.start(Spec(workspace, limits=SMALL)) for _ in range(32)))
+    with timed("32 closed"):
+        await asyncio.gather(*(box.close() for box in boxes))
+    print(f"\n{engine.name}:", ", ".join(f"{name} {1000 * statistics.median(t):.0f} ms" for name, t in took.items()))
+    assert containers(engine) == []
+
+
 OWNER_CODE = """
 import asyncio, sys
 from pathlib import Path
@@ -290,6 +321,7 @@ def test_kill_9_of_the_owner_leaves_nothing(
     """While all run (3, 32), and in the middle of starting them (0)."""
     word = f"{9000 + os.getpid() % 1000}.{up}"
     arguments = [engine.name, str(state_dir), IMAGE, history()[1], word, str(up or 8)]
+    doors = set(state_dir.glob("doors-*"))
     owner = subprocess.Popen([sys.executable, "-c", OWNER_CODE, *arguments], stdout=subprocess.PIPE, text=True)
     assert owner.stdout is not None
     for _ in range(up or 1):
@@ -299,11 +331,11 @@ def test_kill_9_of_the_owner_leaves_nothing(
         time.sleep(0.05)
     owner.send_signal(signal.SIGKILL)
     owner.wait()
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while (left := containers(engine)) or processes(f"sleep {word}") or processes(f":{owner.pid}:"):
         assert time.monotonic() < deadline, left
         time.sleep(0.2)
-    assert os.listdir(state_dir / "doors") == [] or up == 0
+    assert set(state_dir.glob("doors-*")) == doors  # those of this test's own sandbox
 
 
 def test_what_a_dead_owner_left_is_swept_at_the_next_start(engine: ContainerEngine) -> None:

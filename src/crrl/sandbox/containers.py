@@ -53,14 +53,14 @@ class ContainerSandbox:
         self._python, version = container_python.make(self.state_dir)
         self._command = container_python.command(version)
         self._seccomp = seccomp.build()
-        self._doors = self.state_dir / "doors"
-        self._doors.mkdir(exist_ok=True)
+        self._doors = self.state_dir / f"doors-{secrets.token_hex(8)}"
+        self._doors.mkdir()
         self._doors.chmod(0o711)
         self._boxes: set[ContainerBox] = set()
         self._preparing: dict[str, asyncio.Lock] = {}
         self._keeper: subprocess.Popen[bytes] | None = None
         if self.engine.keeper:
-            argv = [sys.executable, "-m", "crrl.sandbox.container_keeper", *self.engine.keeper]
+            argv = [sys.executable, "-m", "crrl.sandbox.container_keeper", str(self._doors), *self.engine.keeper]
             self._keeper = subprocess.Popen(argv, stdin=subprocess.PIPE, start_new_session=True, cwd="/")
 
     async def prepare(self, source: object) -> Workspace:
@@ -121,7 +121,8 @@ class ContainerSandbox:
     ) -> tuple[socket.socket, int, str]:
         """(control socket, output pipe, id) of a container whose first program has its order."""
         door = self._doors / secrets.token_hex(8)
-        door.mkdir(mode=0o755)
+        door.mkdir()
+        door.chmod(0o755)
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         container = ""
         try:
@@ -205,6 +206,7 @@ class ContainerSandbox:
         if self._keeper is not None:
             self._keeper.kill()
             self._keeper.communicate()
+        shutil.rmtree(self._doors, ignore_errors=True)
         self.engine.close()
 
 
