@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from crrl.cli import tasks_make
 from crrl.cli.call import Call
 from crrl.errors import UsageError, nearest
 
@@ -35,6 +36,8 @@ record  as check, and keeps the verdicts on the generated corpus with the packag
   count=N      of the generated corpus, this many per split (10)
   seed=N       of the generated corpus, and of split (0)
 """
+    + tasks_make.HELP
+)
 OF_CORPORA = ("path", "split", "ids", "mirrors")
 KEYS = {
     "list": OF_CORPORA,
@@ -51,6 +54,8 @@ def run(call: Call) -> int:
     action, corpus = [*call.only("ACTION", "CORPUS", optional=1), "generated"][:2]
     if action not in KEYS:
         raise UsageError(f"crrl tasks cannot '{action}'.", nearest(action, KEYS))
+    if action in tasks_make.KEYS:
+        return tasks_make.run(call, action, call.only("ACTION", "REPO")[1])
     values = _values(call, action, corpus)
     call.no_settings()
     from crrl.tasks import command

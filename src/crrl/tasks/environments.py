@@ -41,8 +41,10 @@ REQUIREMENTS = re.compile(
     r"^([^/]*requirements[^/]*\.(txt|in)|requirements/[^/]*|constraints[^/]*\.txt|pyproject\.toml|setup\.(py|cfg)"
     r"|Pipfile(\.lock)?|poetry\.lock|pom\.xml|[^/]*\.gradle(\.kts)?|package(-lock)?\.json|go\.(mod|sum)|Cargo\.(toml|lock))$"
 )
-PASSED = ("PIP_", "SSL_CERT_", "REQUESTS_CA_", "CURL_CA_", "http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY")
-PASSED += ("HTTPS_PROXY", "NO_PROXY")  # of our own environment: where packages come from
+PASSED = (  # of our own environment: where packages come from
+    *("PIP_", "SSL_CERT_", "REQUESTS_CA_", "CURL_CA_"),
+    *("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"),
+)
 BOX = shlex.split("""
 --unshare-user --uid 1000 --gid 1000 --unshare-pid --unshare-ipc --unshare-uts --hostname setup --new-session
 --die-with-parent --cap-drop ALL --ro-bind /usr /usr --ro-bind /etc /etc --ro-bind-try /opt /opt

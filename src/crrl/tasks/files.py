@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
@@ -51,6 +51,7 @@ def load_tasks(path: Path, *, measured: bool = True) -> tuple[list[Task], list[P
         try:
             task = msgspec.convert(_object(line), Task)
             _check(task, measured)
+            task = _beside(task, path)
             if task.id in tasks:
                 raise ValueError(f"a second task with the id {task.id!r}")
         except (msgspec.ValidationError, ValueError, RecursionError) as error:
@@ -82,6 +83,16 @@ def _object(line: bytes) -> object:
         return json.loads(line.decode())
     except UnicodeDecodeError as error:
         raise ValueError(f"not UTF-8 ({error.reason} at byte {error.start})") from None
+
+
+def _beside(task: Task, path: Path) -> Task:
+    """A repository named `./NAME` or a relative folder lies beside the task file."""
+    source = task.source
+    if source.repo is not None and source.repo.startswith("./"):
+        source = replace(source, repo=str((path.parent / source.repo).resolve()))
+    elif source.dir is not None and not Path(source.dir).is_absolute():
+        source = replace(source, dir=str((path.parent / source.dir).resolve()))
+    return replace(task, source=source)
 
 
 def _check(task: Task, measured: bool) -> None:

@@ -56,8 +56,9 @@ def plain_id(id: str) -> str:
 
 
 def commit_of(task: Task) -> tuple[str, str] | None:
-    """(owner/name, the first eight digits of the commit), None where the source is no repository."""
-    if task.source.repo is None or not task.source.base_commit:
+    """(owner/name, the first eight digits of the commit), None where the source is no repository, or bugs are put into
+    it (any number of them into one commit)."""
+    if task.source.repo is None or not task.source.base_commit or task.source.patches:
         return None
     repo = re.sub(r"(\.git)?/*$", "", task.source.repo.lower())
     owner, name = (["", "", *repo.split("/")])[-2:]

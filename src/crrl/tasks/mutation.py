@@ -71,7 +71,7 @@ def mutant(rng: random.Random, source: str) -> Mutant | None:
     """A mutant of `source` (one function), its kind drawn by `WEIGHTS`; None where twenty draws found none."""
     tree = ast.parse(source)
     by_kind: dict[str, list[tuple[int, Change]]] = {}
-    for index, kind, change in _changes(tree):
+    for index, kind, change in single_changes(tree):
         by_kind.setdefault(kind, []).append((index, change))
     kinds = list(by_kind)
     for _ in range(20 if kinds else 0):
@@ -100,7 +100,7 @@ def _one_line(source: str, changed: str, kind: str) -> Mutant | None:
     return Mutant(changed, kind, old, new)
 
 
-def _changes(tree: ast.Module) -> Iterator[tuple[int, str, Change]]:
+def single_changes(tree: ast.Module) -> Iterator[tuple[int, str, Change]]:
     """(index of the node in `ast.walk`, kind, what to do with it) for every single change there is."""
     nodes = list(ast.walk(tree))
     function = tree.body[0]
@@ -114,42 +114,42 @@ def _changes(tree: ast.Module) -> Iterator[tuple[int, str, Change]]:
         match node:
             case ast.Compare():
                 for operator in COMPARE.get(type(node.ops[0]), []):
-                    yield index, "comparison", _put("ops", 0, operator())
+                    yield index, "comparison", put("ops", 0, operator())
             case ast.BinOp() | ast.AugAssign():
                 for operator in OPERATE.get(type(node.op), []):
-                    yield index, "operator", _set("op", operator())
+                    yield index, "operator", set_to("op", operator())
                 if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Sub | ast.FloorDiv | ast.Mod):
                     yield index, "swapped", _swap_operands
             case ast.BoolOp():
                 yield index, "boolean", _other_boolean
             case ast.Constant(value=bool()):
-                yield index, "constant", _set("value", not node.value)
+                yield index, "constant", set_to("value", not node.value)
             case ast.Constant(value=int(number)):
                 for step in (1, -1):  # off by one
-                    yield index, "constant", _set("value", abs(number + step))
+                    yield index, "constant", set_to("value", abs(number + step))
             case ast.Name(ctx=ast.Load()) if node.id in names:
                 for other in names:
                     if other != node.id:
-                        yield index, "variable", _set("id", other)
+                        yield index, "variable", set_to("id", other)
             case ast.If(test=ast.UnaryOp(op=ast.Not())):
                 yield index, "negation", _drop_not
             case ast.Call(func=ast.Name(id=called)) if called in CALLS:
                 for other in CALLS[called]:
-                    yield index, "call", _set("func.id", other)
+                    yield index, "call", set_to("func.id", other)
             case ast.Call(func=ast.Attribute(attr=called)) if called in CALLS:
                 for other in CALLS[called]:
-                    yield index, "call", _set("func.attr", other)
+                    yield index, "call", set_to("func.attr", other)
         if isinstance(node, ast.Call) and len(node.args) == 2:
             yield index, "swapped", _swap_arguments
         for position, statement in enumerate(getattr(node, "body", []) if id(node) in inside else []):
             if isinstance(statement, ast.AugAssign | ast.Expr):
-                yield index, "dropped", _put("body", position, ast.Pass())
+                yield index, "dropped", put("body", position, ast.Pass())
                 if isinstance(result, ast.Name):
                     early = ast.Return(ast.Name(result.id, ast.Load()))
-                    yield index, "early_return", _put("body", position, early)
+                    yield index, "early_return", put("body", position, early)
 
 
-def _set(path: str, value: Any) -> Change:
+def set_to(path: str, value: Any) -> Change:
     *owners, name = path.split(".")
 
     def change(node: Any) -> None:
@@ -160,7 +160,7 @@ def _set(path: str, value: Any) -> Change:
     return change
 
 
-def _put(name: str, position: int, value: ast.AST) -> Change:
+def put(name: str, position: int, value: ast.AST) -> Change:
     def change(node: Any) -> None:
         getattr(node, name)[position] = value
 

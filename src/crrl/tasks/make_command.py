@@ -1,0 +1,74 @@
+"""Runs `crrl tasks make|mine`: sandbox and judge, progress, and what it came to."""
+
+from __future__ import annotations
+
+import asyncio
+import json as jsonlib
+import resource
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+from crrl import sandbox
+from crrl.rewards.task_judge import TaskJudge
+from crrl.tasks import make, mine
+from crrl.tasks.task import Command
+
+SCHEMA = 1
+
+
+def run(
+    action: str,
+    repository: Path,
+    out: Path,
+    *,
+    limit: int,
+    seed: int,
+    times: int,
+    setup: list[Command] | None,
+    tests: list[str],
+    test: list[str],
+    language: str,
+    since: str,
+    network: bool,
+    json: bool,
+) -> int:
+    """Exit code 0: there are tasks. Raises CrrlError where none can be made."""
+    started, before = time.monotonic(), _cpu_s()
+
+    async def do() -> tuple[int, Counter[str]]:
+        state_dir = sandbox.default_state_dir()
+        boxes = sandbox.make(state_dir=state_dir)
+        judge = TaskJudge(state_dir, boxes, network=network)
+        try:
+            if action == "make":
+                wanted = make.Wanted(repository, out, limit, seed, setup, tests, times)
+                made = await make.make(wanted, boxes, judge, _say)
+                return len(made.tasks), made.outcomes
+            mined = await mine.mine(
+                mine.Wanted(repository, out, limit, test, language, since, setup, times), boxes, judge, _say
+            )
+            return len(mined.tasks), mined.outcomes
+        finally:
+            await judge.close()
+            await boxes.close()
+
+    number, outcomes = asyncio.run(do())
+    seconds, cpu = time.monotonic() - started, _cpu_s() - before
+    if json:
+        whole = {"schema": SCHEMA, "out": str(out), "tasks": number, "candidates": dict(outcomes)}
+        print(jsonlib.dumps(whole | {"seconds": round(seconds, 1), "cpu_seconds": round(cpu, 1)}))
+    else:
+        print(f"{out}: {number} admitted tasks, in {seconds:.0f} s ({cpu:.0f} CPU-seconds).")
+        print(f"Train on them: crrl train quickstart corpus.name={out} corpus.held_out={max(1, number // 5)}")
+    return 0
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _cpu_s() -> float:
+    usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(used.ru_utime + used.ru_stime for used in usage)

@@ -1,0 +1,41 @@
+"""What was done so far, beside the file it is for: a line per finished candidate, so that a run that was stopped or
+killed goes on where it was. A file of another repository, seed or set-up is begun anew."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+
+class WorkFile:
+    """`done`: name -> what was kept of it."""
+
+    def __init__(self, path: Path, key: dict[str, Any]) -> None:
+        self.done: dict[str, Any] = {}
+        lines = path.read_bytes().split(b"\n") if path.exists() else []
+        whole = lines[:-1]  # the last has no line end where a write was cut short
+        if whole and whole[0] == _line({"key": key}).rstrip():
+            for line in whole[1:]:
+                self.done |= json.loads(line)
+            kept = b"".join(line + b"\n" for line in whole)
+        else:
+            kept = _line({"key": key})
+        partial = path.with_name(f".{path.name}.partial")
+        partial.write_bytes(kept)
+        os.replace(partial, path)
+        self._file = path.open("ab")
+
+    def keep(self, name: str, value: Any) -> None:
+        self.done[name] = value
+        self._file.write(_line({name: value}))
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _line(value: dict[str, Any]) -> bytes:
+    return json.dumps(value, sort_keys=True).encode() + b"\n"
