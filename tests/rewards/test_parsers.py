@@ -50,6 +50,17 @@ JEST = {
         }
     ]
 }
+DEFECTS4J = """testNextToken1(org.apache.commons.csv.CSVLexerTest)
+testGetLine(org.apache.commons.csv.CSVParserTest)
+testRoundTrip[7, x (y)](org.apache.commons.csv.PrinterTest)
+testHeader(org.apache.commons.csv.CSVParserTest)
+--- org.apache.commons.csv.CSVParserTest::testGetLine
+junit.framework.AssertionFailedError: expected:<1> but was:<0>
+	at org.junit.Assert.fail(Assert.java:93)
+testHeader(org.apache.commons.csv.Forged)
+--- org.apache.commons.csv.BrokenTest
+java.lang.ExceptionInInitializerError
+"""
 R2E = """= FAILURES =
 PASSED x::no
 === short test summary info ===
@@ -75,6 +86,17 @@ FAILED r2e_tests/t.py::b[x y] - boom
             "t.py::a\nt.py::b[x - y]\n\n2 tests collected\nERROR t.py::c\n",
             {"t.py::a": "passed", "t.py::b[x - y]": "passed"},
         ),
+        (
+            "defects4j",
+            DEFECTS4J,
+            {
+                "org.apache.commons.csv.CSVLexerTest::testNextToken1": "passed",
+                "org.apache.commons.csv.CSVParserTest::testGetLine": "failed",
+                "org.apache.commons.csv.PrinterTest::testRoundTrip": "passed",
+                "org.apache.commons.csv.CSVParserTest::testHeader": "passed",
+                "org.apache.commons.csv.BrokenTest": "error",
+            },
+        ),
         ("r2e-gym", R2E, {"T.a": "passed", "b[x y]": "failed"}),
         (
             "swe-bench-pro",
@@ -87,13 +109,29 @@ def test_reports(name: str, report: str, expected: dict[str, str]) -> None:
     assert statuses(PARSERS[name].parse(report)) == expected
 
 
-@pytest.mark.parametrize("name", ["junit", "catch", "jest", "swe-bench-pro"])
+@pytest.mark.parametrize("name", ["junit", "catch", "jest", "swe-bench-pro", "defects4j"])
 @pytest.mark.parametrize(
     "report", ["<?xml version='1.0'?><testsuite>", "{", "null", "[]", '{"testResults": 3, "tests": 3}']
 )
 def test_what_is_no_report_is_said(name: str, report: str) -> None:
     with pytest.raises(ValueError):
         list(PARSERS[name].parse(report))
+
+
+def test_what_failed_is_told_as_people_read_it() -> None:
+    told = {name: "\n".join(PARSERS[name].told("printed", report)) for name, report in (("junit", JUNIT), ("go", GO))}
+    assert told["junit"] == "FAILED b()\nstack\n\nFAILED old\nat\n"
+    assert "\n".join(PARSERS["go"].told(GO, GO)) == "# bowling"  # of what passed, nothing
+    failing = {
+        "fullName": "T x",
+        "status": "failed",
+        "failureMessages": ["\x1b[31mno\x1b[0m\n at /node_modules/jest/x"],
+    }
+    report = json.dumps({"testResults": [{"assertionResults": [failing]}]})
+    assert PARSERS["jest"].told("printed", report) == ["FAILED T x\nno\n"]
+    for name in ("junit", "catch", "jest"):  # a build that failed has no report
+        assert PARSERS[name].told("error: no ;", "") == ["error: no ;"]
+    assert PARSERS["cargo"].told("a\nb", "a\nb") == ["a", "b"]
 
 
 def test_an_entity_bomb_is_no_report() -> None:

@@ -20,7 +20,7 @@ from crrl import sandbox
 from crrl.errors import CrrlError
 from crrl.rewards.task_judge import TaskJudge
 from crrl.rewards.tests import solved
-from crrl.tasks import toolchains
+from crrl.tasks import own_tools, toolchains
 from crrl.tasks.admission import Admission, admit
 from crrl.tasks.command import at_mirror
 from crrl.tasks.corpora import find, load
@@ -112,6 +112,19 @@ async def test_bugs_of_repositories_at_hand(
         pytest.skip(f"no clone of {task.source.repo} below CRRL_TEST_REPOSITORIES")
     judged = sound(await admit(local, judge, times=1), 1)
     assert judged.test.pass_to_pass  # the measured baseline
+
+
+@pytest.mark.corpora
+@pytest.mark.timeout(1800)
+async def test_a_bug_that_defects4j_itself_builds(judge: TaskJudge) -> None:
+    """CRRL_TEST_DEFECTS4J: a bug it can check out here, e.g. Csv-1 (it needs its repositories and its Java)."""
+    bug = os.environ.get("CRRL_TEST_DEFECTS4J")
+    home = own_tools.defects4j()
+    if not bug or home is None:
+        pytest.skip("no Defects4J, or CRRL_TEST_DEFECTS4J is not set")
+    (task,) = load(find("defects4j"), home, ids=[f"defects4j-{bug}"]).tasks
+    judged = sound(await admit(own_tools.checked_out(task), judge, times=1), 1)
+    assert judged.test.pass_to_pass
 
 
 async def same_as_its_own_tests(task: Task, judge: TaskJudge) -> None:

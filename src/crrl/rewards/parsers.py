@@ -122,6 +122,20 @@ def jest_json(report: str) -> Reported:
         raise ValueError(f"not a report of jest: {error}") from None
 
 
+def defects4j_files(report: str) -> Reported:
+    """Defects4J's `all_tests` (`method(class)`), and after it `failing_tests` (`--- class::method`, then the trace)."""
+    failing = set(re.findall(r"^--- (\S+)$", report, flags=re.MULTILINE))
+    all_tests = re.findall(r"^([\w$]+)(?:\[.*\])?\(([\w.$]+)\)$", report.partition("\n--- ")[0], flags=re.MULTILINE)
+    if not all_tests:
+        raise ValueError("not a report of Defects4J")
+    for method, name in all_tests:
+        test = f"{name}::{method}"
+        yield test, "failed" if test in failing or name in failing else "passed"
+    for name in failing - {name for _, name in all_tests}:
+        if "::" not in name:
+            yield name, "error"  # a class that could not be set up
+
+
 def pytest_ids(report: str) -> Reported:
     """`pytest --collect-only -q`: ids alone."""
     for line in report.splitlines():
@@ -248,6 +262,10 @@ BUILD_GUARDS = re.compile(
     r"(^|/)(pom\.xml|(build|settings)\.gradle(\.kts)?|gradle\.properties|junit-platform\.properties)$"
     r"|(^|/)(\.mvn|META-INF/services|gradle/wrapper)/|(^|/)gradle/[^/]+\.(toml|gradle|kts|properties|jar)$"
 )
+DEFECTS4J_GUARDS = re.compile(
+    r"(^|/)(build\.xml|maven-build\.(xml|properties)|pom\.xml|project\.properties|defects4j\.build\.properties)$"
+    r"|^(\.defects4j\.config|all_tests|failing_tests)$|^(target|build)/"
+)
 GO_GUARDS = re.compile(r"_test\.go$|(^|/)go\.(mod|sum|work)$|(^|/)vendor/")
 RUST_GUARDS = re.compile(r"(^|/)(build\.rs|rust-toolchain(\.toml)?)$|(^|/)(\.cargo|tests|benches)/")
 CATCH_GUARDS = re.compile(r"(^|/)(CMakeLists\.txt|[Mm]akefile)$|\.cmake$|_test\.cpp$|(^|/)test/")
@@ -262,6 +280,7 @@ PARSERS: dict[str, Parser] = {
     "go": Parser(go_json, go_canary, GO_GUARDS, told_by_go),
     "cargo": Parser(cargo_text, rust_canary, RUST_GUARDS),
     "jest": Parser(jest_json, jest_canary, JEST_GUARDS, told_by_jest),
+    "defects4j": Parser(defects4j_files, guards=DEFECTS4J_GUARDS),
     "pytest-ids": Parser(pytest_ids),
     "swe-bench-pro": Parser(pro_json),
     "r2e-gym": Parser(r2e_summary),

@@ -20,6 +20,7 @@ from crrl.tasks.admission import TIMES, Admission, admit, record
 from crrl.tasks.diffs import changes
 from crrl.tasks.files import load_tasks, write_tasks
 from crrl.tasks.generated import SPLITS, generate
+from crrl.tasks.own_tools import checked_out
 from crrl.tasks.task import Task
 
 SCHEMA = 1
@@ -191,6 +192,10 @@ def _admissions(tasks: Iterable[Task], judge: Any, times: int) -> Iterator[async
 
     async def one(task: Task) -> Admission:
         async with slots:
+            try:
+                task = await asyncio.to_thread(checked_out, task)
+            except CrrlError as error:
+                return Admission(task.id, "unavailable", reasons=[" ".join(str(error).split())])
             return await admit(task, judge, times)
 
     return iter(asyncio.as_completed([one(task) for task in tasks]))

@@ -15,7 +15,19 @@ from crrl.tasks.task import Task
 from crrl.tasks.toolchains import TOOLCHAINS
 
 # What `test.parser` may be: our own judge's, and those of `rewards/parsers.py` (a test compares them).
-PARSERS = ("pytest", "junit", "surefire", "catch", "go", "cargo", "jest", "swe-bench-pro", "r2e-gym", "multi-swe-bench")
+PARSERS = (
+    "pytest",
+    "junit",
+    "surefire",
+    "catch",
+    "go",
+    "cargo",
+    "jest",
+    "defects4j",
+    "swe-bench-pro",
+    "r2e-gym",
+    "multi-swe-bench",
+)
 SWEBENCH = "swebench:"  # and a log parser of the official package: swebench:parse_log_django:pass_and_fail
 
 

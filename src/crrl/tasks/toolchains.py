@@ -15,6 +15,7 @@ from pathlib import Path
 from crrl.errors import CrrlError
 from crrl.sandbox import default_state_dir
 from crrl.sandbox.api import Mount
+from crrl.tasks.own_tools import defects4j
 
 JARS = "/usr/share/java"
 JUNIT4 = f"{JARS}/junit4.jar:{JARS}/hamcrest.jar"
@@ -59,6 +60,7 @@ class Toolchain:
         return [path for path in self.paths if not glob.glob(_full(path))]
 
 
+DEFECTS4J = "{defects4j}"  # stands for its folder, wherever that is
 JAVA_SETTINGS = {"/etc/java-*-openjdk": ""}  # "": where it is on the host; Debian's JDK reads its settings there
 TOOLCHAINS: dict[str, Toolchain] = {
     "junit": Toolchain(("/usr/bin/javac", *JUNIT.split(":")), DEBIAN_JAVA, JAVA_SETTINGS),
@@ -98,8 +100,19 @@ TOOLCHAINS: dict[str, Toolchain] = {
         {**JAVA_SETTINGS, "gradle": "/opt/gradle", "gradle-home": "/opt/gradle-home"},
     ),
     "defects4j": Toolchain(
-        ("defects4j/framework/bin/defects4j",),
-        "only Lang, Math and Jsoup can be built without Defects4J itself, which is not run from here yet",
+        (f"{DEFECTS4J}/framework/bin/defects4j", "/usr/bin/javac", "/usr/bin/perl"),
+        "install Defects4J (its README: Java 11 for version 3, Perl modules, ./init.sh with network) outside HOME, and "
+        "set DEFECTS4J_HOME; only Lang, Math and Jsoup can be built without it",
+        {
+            **JAVA_SETTINGS,
+            f"{DEFECTS4J}/project_repos/README": "",
+            f"{DEFECTS4J}/major": "",
+            f"{DEFECTS4J}/framework/[bcul]*": "",
+            f"{DEFECTS4J}/framework/projects/*.*": "",
+            f"{DEFECTS4J}/framework/projects/lib": "",
+            f"{DEFECTS4J}/framework/projects/[A-Z]*/[!pm]*": "",  # not patches, not modified_classes
+        },
+        {"PATH": f"{DEFECTS4J}/framework/bin:/usr/bin:/bin", "TZ": "America/Los_Angeles"},
     ),
 }
 
@@ -128,7 +141,8 @@ def mounts(needs: Iterable[str]) -> tuple[Mount, ...]:
 
 def environment(needs: Iterable[str]) -> dict[str, str]:
     """Of each command of a task with these needs."""
-    return {key: value for name in needs if name in TOOLCHAINS for key, value in TOOLCHAINS[name].env.items()}
+    given = [pair for name in needs if name in TOOLCHAINS for pair in TOOLCHAINS[name].env.items()]
+    return {key: _placed(value) for key, value in given}
 
 
 def _require_python(package: str) -> None:
@@ -142,4 +156,9 @@ def _require_python(package: str) -> None:
 
 
 def _full(path: str) -> str:
+    path = _placed(path)
     return path if path.startswith("/") else str(folder() / path)
+
+
+def _placed(text: str) -> str:
+    return text.replace(DEFECTS4J, str(defects4j() or folder() / "defects4j")) if DEFECTS4J in text else text

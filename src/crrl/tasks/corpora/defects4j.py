@@ -3,7 +3,7 @@
 The buggy tree is the fixed revision with `patches/N.src.patch`, which goes from fixed to buggy: the repair is its
 reverse. The trigger tests must flip; the others of the relevant classes are the baseline that admission measures on
 the fixed tree, because some fail there too (Lang-10 on newer Java). Lang, Math and Jsoup are compiled here with
-javac; the other projects need Defects4J itself.
+javac; the other projects need Defects4J itself, which then checks out, compiles and tests (`own_tools.py`).
 Traps: revision ids of Lang and Math differ between versions 2 and 3, and Math's of version 2 are only in the
 repositories that Defects4J downloads; Chart's are Subversion numbers. Sources of Lang and Math are ISO-8859-1, of
 Jsoup UTF-8 (Jsoup-90 passes when buggy otherwise); tests expect the time zone of Los Angeles.
@@ -117,7 +117,7 @@ def _task(bug: Bug) -> Task:
         family=bug.project,
         source=Source(repo=REPOSITORIES.get(bug.project, bug.project), base_commit=bug.fixed, patches=[source_patch]),
         issue=failing_tests(bug.project, triggers, bug.report),
-        test=_plan(bug, [test for test, _ in triggers], classes),
+        test=_plan(bug, [test for test, _ in triggers], classes) if bug.project in ENCODINGS else _own(bug, triggers),
         solution=reverse(source_patch),
         provenance={"report": bug.report},
     )
@@ -146,9 +146,8 @@ def _triggers(text: str) -> list[tuple[str, str]]:
 
 def _plan(bug: Bug, triggers: list[str], classes: list[str]) -> TestPlan:
     main, tests = _layout(bug)
-    known = bug.project in ENCODINGS
     compiler = (
-        f"javac -nowarn -encoding {ENCODINGS.get(bug.project, 'UTF-8')} --release 8 -d .crrl/classes "
+        f"javac -nowarn -encoding {ENCODINGS[bug.project]} --release 8 -d .crrl/classes "
         f"-sourcepath {main}:{tests} -cp .crrl/classes:{JARS}"
     )
     must = [_file(tests, test.split("::")[0]) for test in triggers]
@@ -159,7 +158,7 @@ def _plan(bug: Bug, triggers: list[str], classes: list[str]) -> TestPlan:
         fail_to_pass=triggers,
         pass_to_pass=[],
         timeout_s=600.0,
-        needs=["junit"] if known else ["defects4j"],
+        needs=["junit"],
         build=[
             _shell(f"{compiler} {shlex.join(sorted(set(must)))} CRRL_CANARY.java"),
             # What else does not compile on this machine is not in the baseline.
@@ -167,6 +166,22 @@ def _plan(bug: Bug, triggers: list[str], classes: list[str]) -> TestPlan:
         ],
         report=_shell("cat .crrl/reports/TEST-*.xml"),
         protect=[f"{tests}/", "src/test/"],
+        baseline=True,
+    )
+
+
+def _own(bug: Bug, triggers: list[tuple[str, str]]) -> TestPlan:
+    """By Defects4J itself."""
+    return TestPlan(
+        command=_shell("defects4j test -r"),
+        parser="defects4j",
+        fail_to_pass=[test for test, _ in triggers],
+        pass_to_pass=[],
+        timeout_s=1800.0,
+        needs=["defects4j"],
+        build=[_shell("defects4j compile")],
+        report=_shell("cat all_tests failing_tests"),
+        protect=[f"{_layout(bug)[1]}/"],
         baseline=True,
     )
 

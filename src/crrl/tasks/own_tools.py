@@ -1,0 +1,68 @@
+"""The corpora's own tools: where they are, and the checkout that one makes in place of ours.
+
+Defects4J is driven where it is installed: `defects4j checkout` out here, once per bug; `defects4j compile` and `test`
+in the box. Boxes see neither its patches nor its repositories, which hold the repairs, nor which classes one changes.
+BugsInPy's and GitBug-Java's tools are not driven: see docs/corpora.md.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+from crrl.errors import CrrlError
+from crrl.sandbox import default_state_dir
+from crrl.tasks.task import Source, Task
+
+CHECKOUT_S = 900
+TELLING = ("d4j.classes.modified=", "d4j.classes.relevant=", "d4j.tests.trigger=")
+"""Lines of `defects4j.build.properties` that compiling and testing do without."""
+
+
+def defects4j() -> Path | None:
+    """Its folder: DEFECTS4J_HOME, else where the command on PATH lies, else `toolchains/defects4j`."""
+    command = shutil.which("defects4j")
+    named = os.environ.get("DEFECTS4J_HOME")
+    places = [Path(named)] if named else [Path(command).resolve().parents[2]] if command else []
+    places.append(default_state_dir() / "toolchains" / "defects4j")
+    return next((place for place in places if (place / "framework/bin/defects4j").is_file()), None)
+
+
+def checked_out(task: Task) -> Task:
+    """A task that needs such a tool, with what the tool makes as its source; any other as it is. Blocking.
+
+    Raises CrrlError: the tool is not there, or says no."""
+    if "defects4j" not in task.test.needs or task.source.dir is not None:
+        return task
+    home = defects4j()
+    if home is None:
+        from crrl.tasks.toolchains import TOOLCHAINS
+
+        raise CrrlError("needs defects4j (no DEFECTS4J_HOME, no defects4j on PATH)", TOOLCHAINS["defects4j"].remedy)
+    made = default_state_dir() / "checkouts" / task.id
+    if not made.is_dir():
+        made.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=made.parent, prefix="new-") as folder:
+            _checkout(home, task, Path(folder) / "tree")
+            os.rename(Path(folder) / "tree", made)
+    return replace(task, source=Source(dir=str(made)))
+
+
+def _checkout(home: Path, task: Task, folder: Path) -> None:
+    _, project, number = task.id.split("-")
+    command = [str(home / "framework/bin/defects4j"), "checkout", "-p", project, "-v", f"{number}b", "-w", str(folder)]
+    environment = {**os.environ, "TZ": "America/Los_Angeles"}
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=CHECKOUT_S, check=False)
+    except subprocess.TimeoutExpired:
+        raise CrrlError(f"{' '.join(command)} does not end.", "Try it by hand.") from None
+    if done.returncode != 0:
+        raise CrrlError(f"{' '.join(command)}: {(done.stderr or done.stdout).strip()[-500:]}", "Try it by hand.")
+    shutil.rmtree(folder / ".git")
+    properties = folder / "defects4j.build.properties"
+    lines = properties.read_text().splitlines(keepends=True)
+    properties.write_text("".join(line for line in lines if not line.startswith(TELLING)))
