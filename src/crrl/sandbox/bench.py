@@ -83,7 +83,10 @@ class SandboxBench:
 
 
 def bench() -> SandboxBench:
-    return asyncio.run(_bench(sandbox.default_state_dir()))
+    beside = sandbox.default_state_dir().parent  # nothing else writes there, and nothing stays
+    with tempfile.TemporaryDirectory(dir=beside, prefix="crrl-bench-") as folder:
+        os.chmod(folder, 0o755)
+        return asyncio.run(_bench(Path(folder)))
 
 
 async def _bench(state_dir: Path) -> SandboxBench:
