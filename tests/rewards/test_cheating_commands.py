@@ -55,7 +55,10 @@ def script_task() -> Task:
 
 def log_task() -> Task:
     task = make_task()
-    command = Command(["python3", "-m", "pytest", "-rA", "-p", "no:cacheprovider", "tests"], env={"PYTHONPATH": SITE})
+    command = Command(
+        ["python3", "-m", "pytest", "-q", "-rA", "-p", "no:cacheprovider", "tests"],
+        env={"PYTHONPATH": SITE, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+    )
     names = {"fail_to_pass": ["test_mean", "test_mean_of_one"], "pass_to_pass": ["test_double"]}
     return replace(task, test=replace(task.test, command=command, parser="r2e-gym", timeout_s=60.0, **names))
 
