@@ -1,0 +1,101 @@
+"""`crrl tasks mine` on small histories: Python by pytest, Java by javac and JUnit."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from crrl.cli.main import main
+from crrl.errors import CrrlError
+from crrl.sandbox import default_state_dir
+from crrl.sandbox.workspace import prepare
+from crrl.tasks import toolchains
+from crrl.tasks.files import load_tasks
+
+AS = ["-c", "user.name=a", "-c", "user.email=a@b"]
+
+
+def commit(root: Path, message: str, files: dict[str, str]) -> str:
+    for path, text in files.items():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_text(text)
+    for words in (["init", "-q"], ["add", "-A"], [*AS, "commit", "-q", "-m", message]):
+        subprocess.run(["git", *words], cwd=root, check=True)
+    return subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=root, check=True, capture_output=True, text=True
+    ).stdout.strip()
+
+
+@pytest.mark.timeout(600)
+def test_python(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root, out = tmp_path / "project", tmp_path / "mined.jsonl"
+    root.mkdir()
+    old_test = "from m import f\n\ndef test_one():\n    assert f(1) == 2\n"
+    parent = commit(root, "start", {"m.py": "def f(x):\n    return 2\n", "tests/test_m.py": old_test})
+    fixed = {
+        "m.py": "def f(x):\n    return x + 1\n",
+        "tests/test_m.py": old_test + "\ndef test_two():\n    assert f(2) == 3\n",
+    }
+    fix = commit(root, "f gives 2 whatever it is given\n\nSigned-off-by: a <a@b>", fixed)
+    commit(root, "fix: code alone", {"m.py": "def f(x):\n    return 1 + x\n"})
+    commit(root, "more tests, nothing flips", {"m.py": "def f(x):\n    return x + 1\n", "tests/test_n.py": old_test})
+    words = ["tasks", "mine", str(root), f"out={out}", "test=pytest", "times=1", "network=no"]
+    assert main(words) == 0
+    (task,), problems = load_tasks(out)
+    assert (task.id, task.source.base_commit, problems) == (f"project-{fix[:12]}", parent, [])
+    assert (
+        task.test.fail_to_pass == ["tests/test_m.py::test_two"]
+        and "tests/test_m.py::test_one" in task.test.pass_to_pass
+    )
+    assert task.issue == "f gives 2 whatever it is given\n" and task.created_at
+    assert "return x + 1" in (task.solution or "") and "test_two" not in (task.solution or "")
+    shown = prepare(task.source, default_state_dir(), 65534).lower
+    assert "test_two" not in (shown / "tests/test_m.py").read_text()
+    log = subprocess.run(["git", "log", "--all", "--oneline"], cwd=shown, capture_output=True, text=True, check=True)
+    assert len(log.stdout.splitlines()) == 1  # the future is hidden
+    assert "1 no test flips" in capsys.readouterr().err
+    assert main(["tasks", "check", str(out), "times=1"]) == 0
+
+
+JAVA = "public class Sum {{ public static int of(int a, int b) {{ return {0}; }} }}\n"
+JAVA_TEST = """import org.junit.Test;
+import static org.junit.Assert.assertEquals;
+public class SumTest {{
+    @Test public void small() {{ assertEquals(4, Sum.of(2, 2)); }}
+    {0}
+}}
+"""
+
+
+@pytest.mark.timeout(600)
+def test_java_with_a_jar_that_set_up_brought(tmp_path: Path) -> None:
+    """The issue is made of what the failing test printed: the message shows the repair."""
+    try:
+        toolchains.require(["junit"])
+    except CrrlError as error:
+        pytest.skip(f"{error.message}: {error.remedy}")
+    root, out = tmp_path / "sums", tmp_path / "mined.jsonl"
+    root.mkdir()
+    commit(root, "start", {"src/Sum.java": JAVA.format("a * b"), "test/SumTest.java": JAVA_TEST.format("")})
+    large = "@Test public void large() { assertEquals(7, Sum.of(3, 4)); }"
+    repaired = JAVA.format("a + b")
+    fix = commit(root, f"fix: {repaired}", {"src/Sum.java": repaired, "test/SumTest.java": JAVA_TEST.format(large)})
+    setup = "setup=mkdir -p /environment/lib && cp /usr/share/java/hamcrest.jar /environment/lib/"
+    words = ["tasks", "mine", str(root), f"out={out}", "language=java", "times=1", "network=no", setup]
+    assert main(words) == 0
+    (task,), _ = load_tasks(out)
+    assert task.id == f"sums-{fix[:12]}" and task.language == "java"
+    assert task.test.fail_to_pass == ["SumTest::large"] and task.test.pass_to_pass == ["SumTest::small"]
+    assert "SumTest::large" in task.issue and "a + b" not in task.issue and "12" in task.issue
+
+
+def test_a_history_without_tests_says_what_is_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = tmp_path / "project"
+    root.mkdir()
+    commit(root, "start", {"m.py": "x = 1\n"})
+    commit(root, "fix", {"m.py": "x = 2\n"})
+    assert main(["tasks", "mine", str(root), f"out={tmp_path}/m.jsonl"]) == 1
+    assert "changes code and tests" in capsys.readouterr().err
+    assert main(["tasks", "mine", str(root), f"out={tmp_path}/m.jsonl", "language=cobol"]) == 1
