@@ -153,7 +153,7 @@ def test_images_are_fetched_once_and_the_least_recently_used_go(tmp_path: Path) 
     assert set(engine.here) == {"own", "a", "c", "d"} and engine.pulled == ["a", "b", "c", "d"]
     with pytest.raises(CrrlError, match="max_disk") as caught:
         fetch("bc", 80)
-    assert "ids=" in caught.value.remedy
+    assert "ids=" in caught.value.remedy and {"a", "d"} <= set(engine.here)  # nothing was given up for nothing
     with pytest.raises(CrrlError, match="none cannot be pulled"):
         list(images.fetch(["none"], engine, None, lambda *_: None))  # type: ignore[arg-type]
     assert [how for _, how, _ in fetch("bc", None)] == ["there", "there"]  # what it brought before has stayed

@@ -81,14 +81,15 @@ def _make_room(engine: Engine, record: dict[str, float], max_bytes: int | None, 
     evicted: list[str] = []
     for name in [name for name in record if not _is_there(engine, name)]:
         del record[name]
-    while max_bytes is not None and (size := disk_bytes(engine, record)) > max_bytes:
-        others = sorted((used, name) for name, used in record.items() if name not in wanted)
-        if not others:
-            raise CrrlError(
-                f"max_disk holds {max_bytes >> 20} MiB; what is fetched of these tasks takes {size >> 20} MiB.",
-                "Ask for fewer (ids=...), or allow more (max_disk=200GB).",
-            )
-        name = others[0][1]
+    if max_bytes is None:
+        return evicted
+    if (size := disk_bytes(engine, [name for name in record if name in wanted])) > max_bytes:
+        raise CrrlError(
+            f"max_disk holds {max_bytes >> 20} MiB; what is fetched of these tasks takes {size >> 20} MiB.",
+            "Ask for fewer (ids=...), or allow more (max_disk=GB).",
+        )
+    while disk_bytes(engine, record) > max_bytes:
+        _, name = min((used, name) for name, used in record.items() if name not in wanted)
         engine.delete(name)
         del record[name]
         evicted.append(name)
