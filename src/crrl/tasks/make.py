@@ -38,7 +38,7 @@ from crrl.tasks.work_file import WorkFile
 VERSION = 1
 AT_ONCE = 4  # candidates
 TRIES, MOST = 8, 4  # mutants tried, and tasks taken, of one function
-STAY_S, STAY = 4.0, 300  # seconds of tests, and tests, that a task asks for besides those that must flip
+STAY_S, STAY = 2.0, 60  # seconds of tests, and tests, that a task asks for besides those that cover its line
 ARGUMENTS = 60  # test functions named to pytest; beyond that, whole files
 SHOWN = 3  # one in so many failing test functions stays in the agent's workspace
 LEAST_CHARS = 8  # of a line whose appearance in an issue gives the repair away
