@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from rollout_kit import attempt
 
-from crrl.errors import LostError
+from crrl.errors import CrrlError, LostError
 from crrl.rollout.api import Attempt, Episode
 from crrl.rollout.scheduler import Scheduler
 
@@ -67,6 +67,23 @@ async def test_a_lost_try_is_started_again_under_the_same_id() -> None:
     await seen.until(1)
     assert [e.outcome for e in seen.episodes] == ["scored"] and seen.episodes[0].tries == 3
     assert seen.lost == [("a0", "sandbox_died")] * 2 and tries[0] == tries[1] == tries[2]
+
+
+async def test_a_task_that_cannot_be_run_here_is_lost_at_once_and_the_others_go_on() -> None:
+    seen = Seen()
+
+    async def run_one(a: Attempt) -> Episode:
+        if a.id == "a0":
+            raise CrrlError("needs the image x", "Fetch it.")
+        return scored(a)
+
+    scheduler = seen.scheduler(run_one)
+    for i in range(2):
+        scheduler.add(attempt(i))
+    await seen.until(2)
+    (lost,) = [episode for episode in seen.episodes if episode.outcome == "lost"]
+    assert lost.tries == 1 and lost.lost_reason == "unavailable: needs the image x Fetch it."
+    assert seen.lost == [("a0", "unavailable")] and not scheduler.failed.done()
 
 
 async def test_an_attempt_that_is_always_lost_is_lost_and_says_why() -> None:
