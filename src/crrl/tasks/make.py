@@ -124,7 +124,7 @@ class Maker:
     async def prepare(self, boxes: Sandbox) -> None:
         """Environment, coverage, and what passes in the judge. Raises CrrlError."""
         if self.base.setup:
-            self.say("building the environment (once)")
+            self.say("the environment (built once)")
         environment = await self.judge.environment(self.base)
         if "survey" not in self.work.done:
             self.say("running the suite with coverage")
