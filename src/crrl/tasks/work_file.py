@@ -38,4 +38,4 @@ class WorkFile:
 
 
 def _line(value: dict[str, Any]) -> bytes:
-    return json.dumps(value, sort_keys=True).encode() + b"\n"
+    return json.dumps(value).encode() + b"\n"
