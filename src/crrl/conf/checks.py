@@ -77,6 +77,7 @@ AT_LEAST: dict[str, float] = {
     "trainer.warmup_steps": 0,
     "trainer.weight_decay": 0,
     "trainer.tokens_per_micro_batch": 1,
+    "trainer.threads": 0,
     "trainer.save_steps": 1,
     "trainer.keep_checkpoints": 1,
     "rollout.concurrency": 1,

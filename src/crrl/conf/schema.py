@@ -31,7 +31,7 @@ class Model:
 class Engine:
     name: str = doc("who generates: `local` (in this process, any transformers causal model)", "local")
     max_batch: int = doc("requests decoded together", 64)
-    threads: int = doc("torch threads of this process, trainer included; 0: the machine's cores", 0)
+    threads: int = doc("torch threads while policies are sampled; 0: the machine's cores", 0)
     context: int = doc("tokens of prompt and answer together; 0: what the model allows", 0)
 
 
@@ -129,6 +129,7 @@ class Trainer:
     weight_decay: float = doc("AdamW's", 0.0)
     adam_beta2: float = doc("AdamW's", 0.95)
     tokens_per_micro_batch: int = doc("padded tokens in one forward pass", 16384)
+    threads: int = doc("torch threads of an update, while the rollouts rest; 0: the machine's cores", 0)
     save_steps: int = doc("steps between checkpoints", 10)
     keep_checkpoints: int = doc("how many are kept", 2)
 
@@ -181,10 +182,10 @@ class WarmstartConfig:
     recipe: str = doc("the recipe this came from (set by the loader)", "")
     out: str = doc("folder that gets the finished model", "runs/warmstart/model")
     state_dir: str = doc("where pool and optimizer state are, for going on after an interruption", "runs/warmstart")
-    pool_size: int = doc("demonstrations", 64_000)
+    pool_size: int = doc("demonstrations", 128_000)
     random_share: float = doc("share that shows a random edit", 0.15)
     mistakes: float = doc("share that shows refused edits put right", 0.3)
-    steps: int = doc("optimizer steps", 2000)
+    steps: int = doc("optimizer steps", 4000)
     batch: int = doc("demonstrations in each", 32)
     lr_muon: float = doc("peak learning rate of the hidden matrices", 0.02)
     lr_adam: float = doc("peak learning rate of the rest", 4e-3)

@@ -12,8 +12,10 @@ step's gradient does not grow as more groups agree. For `dr_grpo` (arXiv:2503.20
 
 from __future__ import annotations
 
+import os
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -98,7 +100,8 @@ class RepairTrainer(GRPOTrainer):
         model.train()
         prepared = self._prepare_inputs(inputs)
         batch: StepBatch = prepared["batch"]
-        losses = [self._micro_step(model, micro) for micro in prepared["micros"]]
+        with _threads(self._config.trainer.threads):
+            losses = [self._micro_step(model, micro) for micro in prepared["micros"]]
         loss = torch.stack(losses).sum() if losses else torch.zeros((), device=self.accelerator.device)
         self._require_finite("loss", loss)
         self._step += 1
@@ -191,6 +194,17 @@ class RepairTrainer(GRPOTrainer):
                 torch.save(state, file)
 
         checkpoint.write(self._folder / "checkpoints", step, self._first, self._config.trainer.keep_checkpoints, fill)
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """Torch threads while nobody is sampled; 0: one for each core this process may use."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or len(os.sched_getaffinity(0)))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class _BeginAt(TrainerCallback):

@@ -31,7 +31,7 @@ class PoolSettings:
     """Args: size: demonstrations; random_share: of them from the families shown with random edits only;
     mistakes: share that shows refused edits put right."""
 
-    size: int = 64_000
+    size: int = 128_000
     random_share: float = 0.15
     mistakes: float = 0.3
     seed: int = 1

@@ -36,7 +36,7 @@ class SftSettings:
         threads: torch threads.
     """
 
-    steps: int = 2000
+    steps: int = 4000
     batch: int = 32
     lr_muon: float = 0.02
     lr_adam: float = 4e-3
