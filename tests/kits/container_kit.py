@@ -18,11 +18,13 @@ import docker
 import pytest
 
 from crrl.errors import CrrlError
-from crrl.sandbox.container_engine import ContainerEngine
+from crrl.sandbox.containers.engine import ContainerEngine
 from crrl.tasks.diffs import between
 from crrl.tasks.task import Command, Source, Task, TestPlan
 
-PROGRAMS = "bash sh cat ls rm cp mv mkdir ln sleep kill env head wc grep sed dd id chmod true find git tar ps yes setsid"
+PROGRAMS = (
+    "bash sh cat ls rm cp mv mkdir ln sleep kill env head wc grep sed id chmod true find git tar ps yes setsid"
+)
 PYTHON = "python3.11"
 LIBRARY = f"/usr/lib/{PYTHON}"
 LEFT_OUT = ("test", "__pycache__", "idlelib", "tkinter", "ensurepip", "lib2to3")

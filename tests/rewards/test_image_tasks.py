@@ -17,7 +17,7 @@ from crrl import sandbox
 from crrl.cli.main import main
 from crrl.rewards.task_judge import TaskJudge
 from crrl.rewards.tests import solved
-from crrl.sandbox.container_engine import ContainerEngine
+from crrl.sandbox.containers.engine import ContainerEngine
 from crrl.tasks.diffs import between
 from crrl.tasks.files import load_tasks, write_tasks
 from crrl.tasks.task import Source

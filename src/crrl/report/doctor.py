@@ -106,7 +106,7 @@ def _boxes() -> Finding:
 
 def _containers() -> Finding:
     """Only tasks with an image need one. What a killed run left there is removed."""
-    from crrl.sandbox.container_engine import ContainerEngine
+    from crrl.sandbox.containers.engine import ContainerEngine
 
     found = []
     try:

@@ -15,7 +15,7 @@
 - `read`, `write`, `patch` raise LostError("sandbox_died") where the box is gone.
 - Between commands nothing of the agent's runs. /workspace is the repository, HOME is /home/agent, /tmp is
   writable.
-- Tasks with an image run in a container of it, whatever `name` is; see `containers.py`.
+- Tasks with an image run in a container of it, whatever `name` is; see `containers/`.
 - `seccomp.build() -> bytes` is the system call filter (also used by the judge).
 - `availability.check(state_dir, uid) -> list[Finding]` says what is missing, for `crrl doctor`.
 
@@ -36,8 +36,8 @@ from crrl.sandbox.api import Sandbox
 
 if TYPE_CHECKING:
     from crrl.sandbox.by_image import ByImage
-    from crrl.sandbox.containers import ContainerSandbox
-    from crrl.sandbox.images import Fetched
+    from crrl.sandbox.containers.backend import ContainerSandbox
+    from crrl.sandbox.containers.images import Fetched
 
 # Names, not classes: the launcher process imports this package and must stay small.
 BACKENDS = {
@@ -69,7 +69,7 @@ def make(
     plain = cast(Sandbox, backend(state_dir=state_dir, uid=uid))
 
     def containers() -> ContainerSandbox:
-        from crrl.sandbox.containers import ContainerSandbox
+        from crrl.sandbox.containers.backend import ContainerSandbox
 
         return ContainerSandbox(images, state_dir=state_dir, cpus=cpus)
 
@@ -88,8 +88,8 @@ def fetch_images(
 ) -> Iterator[Fetched]:
     """Pull images ahead, each once; what does not fit into `max_bytes` is given up, the least recently used first.
     `progress`: name, bytes here, bytes in all. Raises CrrlError, with the remedy."""
-    from crrl.sandbox.containers import make_engine
-    from crrl.sandbox.images import Images
+    from crrl.sandbox.containers.backend import make_engine
+    from crrl.sandbox.containers.images import Images
 
     state_dir = state_dir or default_state_dir()
     state_dir.mkdir(parents=True, exist_ok=True)

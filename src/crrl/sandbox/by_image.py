@@ -11,7 +11,7 @@ from crrl.sandbox.api import Box, Sandbox, Spec, Workspace
 from crrl.tasks.task import Source
 
 if TYPE_CHECKING:
-    from crrl.sandbox.containers import ContainerSandbox
+    from crrl.sandbox.containers.backend import ContainerSandbox
 
 
 class ByImage:

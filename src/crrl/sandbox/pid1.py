@@ -5,7 +5,7 @@ Nothing in its pid namespace can kill, stop or trace it (init drops signals with
 dumpable), it reaps what is orphaned, and its kill(-1, SIGKILL) removes every other process of the box:
 after each command, so that nothing of the agent's runs between commands (invariant 4).
 
-Also of a container's (`container_init.py`, which sets ROOT, ENVIRONMENT, USER and LAYER).
+Also of a container's (`containers/init.py`, which sets ROOT, ENVIRONMENT, USER and LAYER).
 
 Speaks with `served_box.py` over a SOCK_SEQPACKET descriptor; fields of a message are separated by NUL:
     exec timeout cwd n argv... k=v...   -> reason code wall cpu

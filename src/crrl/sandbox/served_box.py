@@ -1,7 +1,7 @@
 """A box whose PID 1 is our exec server (`pid1.py`): commands, reads and writes, from the worker's event loop.
 
 No thread per box: the loop watches the control socket and the output pipe of each. What starts such a box, takes its
-patch and ends it is the back end's (`box.py`: bubblewrap, `container_box.py`: containers).
+patch and ends it is the back end's (`box.py`: bubblewrap, `containers/box.py`).
 Invariant 2: a box that dies without having been told to is `lost`; an agent cannot bring that about, because nothing
 inside can signal or trace PID 1, and whatever it kills besides is an exit code.
 """

@@ -2,7 +2,7 @@
 
 What git tracks there is read out of the image as it lies (no program of the image is run, nothing of its `.git` is
 asked but which files it tracks), and gets a history of one commit, as every workspace does. Boxes run in the image with
-that `.git` in place of the image's own (`container_init.py`); every other git store of the image that holds the base
+that `.git` in place of the image's own (`init.py`); every other git store of the image that holds the base
 commit is hidden, and after that the image is searched for the commit once more (invariant 5).
 """
 

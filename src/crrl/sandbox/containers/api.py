@@ -1,4 +1,4 @@
-"""What starts containers, as `containers.py` sees it: Docker, Podman (`container_engine.py`) or Apptainer."""
+"""What starts containers, as `backend.py` sees it: Docker, Podman (`engine.py`) or Apptainer."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Engine(Protocol):
     """Everything blocks."""
 
     name: str
-    keeper: list[str]  # arguments of `container_keeper.py`; []: its containers are children, and need none
+    keeper: list[str]  # arguments of `keeper.py`; []: its containers are children, and need none
 
     def image(self, name: str) -> Image:
         """Raises CrrlError where it is not on this machine: nothing is pulled by the way."""

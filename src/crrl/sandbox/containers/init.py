@@ -1,6 +1,6 @@
 """What a container starts with: our exec server in a writable layer of its own, and then without the power that took.
 
-Runs as root of the container, from an interpreter that the host shows read-only (`container_python.py`): nothing of the
+Runs as root of the container, from an interpreter that the host shows read-only (`python.py`): nothing of the
 image is run before the privileges are gone. In this order: the host's order over the socket; an overlay of the image's
 whole root whose upper layer is a size- and inode-limited tmpfs; the host's `.git` in place of the image's, whatever is
 hidden removed (invariant 5); that root becomes `/`; capabilities down to `KEPT`, no new ones; the system call filter of

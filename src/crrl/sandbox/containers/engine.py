@@ -1,7 +1,7 @@
 """Docker and Podman, by the one API that both speak: containers that clean up after themselves, images, what is left.
 
-Blocking throughout; `containers.py` calls it in threads. Every container carries who owns it (`OWNER`): one whose owner
-is no more is found and removed by `sweep`, at each start, by `container_keeper.py` and by `crrl doctor`.
+Blocking throughout; `backend.py` calls it in threads. Every container carries who owns it (`OWNER`): one whose owner
+is no more is found and removed by `sweep`, at each start, by `keeper.py` and by `crrl doctor`.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 from docker.types import Mount as Bind
 
 from crrl.errors import CrrlError, LostError, UsageError
-from crrl.sandbox.container_api import Image, Start
+from crrl.sandbox.containers.api import Image, Start
 
 OWNER, RUN = "crrl.owner", "crrl.run"
 REQUEST_S = 120
 REMOVE_S = 20.0
-ADDED = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID")  # container_init.KEPT
-STARTING = ("SYS_ADMIN", "SYS_CHROOT", "SETPCAP")  # given up by container_init before anything of the image runs
+ADDED = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID")  # init.KEPT
+STARTING = ("SYS_ADMIN", "SYS_CHROOT", "SETPCAP")  # given up by init.py before anything of the image runs
 START_PODMAN = "systemctl --user start podman.socket (as root: systemctl start podman.socket)"
 
 
@@ -115,7 +115,7 @@ class ContainerEngine:
         return str(made["Id"])
 
     def _apparmor(self) -> list[str]:
-        """Its profile for containers forbids the mounts of `container_init.py`; its filter forbids them afterwards."""
+        """Its profile for containers forbids the mounts of `init.py`; its filter forbids them afterwards."""
         return ["apparmor=unconfined"] if Path("/sys/kernel/security/apparmor").is_dir() else []
 
     def remove(self, container: str) -> None:

@@ -1,6 +1,6 @@
 """Boxes in containers, for tasks whose repository and dependencies are an image: Docker or Podman.
 
-The same exec server as in every box (`pid1.py`), started by `container_init.py`, over a socket that the container is
+The same exec server as in every box (`pid1.py`), started by `init.py`, over a socket that the container is
 shown at its start; so commands, limits, kills, reads, writes and the patch are those of bubblewrap boxes. No file of an
 episode is on a disk: what is written is in the container's own tmpfs (invariant 4).
 """
@@ -19,14 +19,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 from crrl.errors import CrrlError, LostError
-from crrl.sandbox import container_python, image_workspace, seccomp
+from crrl.sandbox import seccomp
 from crrl.sandbox.api import GATEWAY_PORT, ImageRoot, Limits, Spec, Workspace
-from crrl.sandbox.apptainer import Apptainer
 from crrl.sandbox.availability import state_dirs
-from crrl.sandbox.container_api import Engine, Start
-from crrl.sandbox.container_box import ContainerBox
-from crrl.sandbox.container_engine import ContainerEngine
-from crrl.sandbox.images import Images
+from crrl.sandbox.containers import python, workspace
+from crrl.sandbox.containers.api import Engine, Start
+from crrl.sandbox.containers.apptainer import Apptainer
+from crrl.sandbox.containers.box import ContainerBox
+from crrl.sandbox.containers.engine import ContainerEngine
+from crrl.sandbox.containers.images import Images
 from crrl.sandbox.served_box import START_S
 from crrl.tasks.task import Source
 
@@ -50,8 +51,8 @@ class ContainerSandbox:
         self.cpus = cpus
         self.engine.sweep()
         self._images = Images(self.state_dir)
-        self._python, version = container_python.make(self.state_dir)
-        self._command = container_python.command(version)
+        self._python, version = python.make(self.state_dir)
+        self._command = python.command(version)
         self._seccomp = seccomp.build()
         self._doors = self.state_dir / f"doors-{secrets.token_hex(8)}"
         self._doors.mkdir()
@@ -60,7 +61,7 @@ class ContainerSandbox:
         self._preparing: dict[str, asyncio.Lock] = {}
         self._keeper: subprocess.Popen[bytes] | None = None
         if self.engine.keeper:
-            argv = [sys.executable, "-m", "crrl.sandbox.container_keeper", str(self._doors), *self.engine.keeper]
+            argv = [sys.executable, "-m", "crrl.sandbox.containers.keeper", str(self._doors), *self.engine.keeper]
             self._keeper = subprocess.Popen(argv, stdin=subprocess.PIPE, start_new_session=True, cwd="/")
 
     async def prepare(self, source: object) -> Workspace:
@@ -79,7 +80,7 @@ class ContainerSandbox:
         def find(root: ImageRoot, commits: list[str]) -> list[str]:
             return asyncio.run_coroutine_threadsafe(self._find(root, commits), loop).result()
 
-        return image_workspace.prepare(
+        return workspace.prepare(
             source,
             self.state_dir,
             id=image.id,

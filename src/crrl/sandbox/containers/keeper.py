@@ -1,7 +1,7 @@
 """Removes an owner's containers when the owner is gone, even by SIGKILL.
 
-A running box ends by itself then (`container_init.py`) and its engine removes it; this is for those that were just
-being made. `python -m crrl.sandbox.container_keeper FOLDER ENGINE ADDRESS OWNER` waits for the end of its stdin, which
+A running box ends by itself then (`init.py`) and its engine removes it; this is for those that were just
+being made. `python -m crrl.sandbox.containers.keeper FOLDER ENGINE ADDRESS OWNER` waits for the end of its stdin, which
 the owner holds; FOLDER, where the owner met its containers, goes too.
 """
 
@@ -21,7 +21,7 @@ def main() -> None:
     folder, name, address, owner = sys.argv[1:5]
     while sys.stdin.buffer.read(1):
         pass
-    from crrl.sandbox.container_engine import OWNER, ContainerEngine
+    from crrl.sandbox.containers.engine import OWNER, ContainerEngine
 
     engine = ContainerEngine(name, address=address)
     engine.labels[OWNER] = owner

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from crrl.errors import CrrlError
-from crrl.sandbox.container_api import Engine
+from crrl.sandbox.containers.api import Engine
 
 
 @dataclass(frozen=True)

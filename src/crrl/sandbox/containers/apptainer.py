@@ -1,7 +1,7 @@
 """Apptainer, by its command line: images are SIF files in the sandbox's state folder, containers are our children.
 
 UNTESTED: written from its documentation; here only the text of its command lines is tested. As root inside a user
-namespace (`--fakeroot`), so that `container_init.py` can do what it does under Docker; its limits need cgroups v2 that
+namespace (`--fakeroot`), so that `init.py` can do what it does under Docker; its limits need cgroups v2 that
 this user may use.
 """
 
@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from crrl.errors import CrrlError, LostError
-from crrl.sandbox.container_api import Image, Start
+from crrl.sandbox.containers.api import Image, Start
 
 CONFINED = ["--containall", "--no-home", "--cleanenv", "--no-init", "--net", "--network", "none"]
 REMOVE_S = 20.0

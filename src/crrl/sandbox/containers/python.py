@@ -18,7 +18,8 @@ from pathlib import Path
 from crrl.errors import CrrlError
 from crrl.sandbox.availability import PYTHON
 
-SOURCES = ("pid1.py", "container_init.py")
+HERE = Path(__file__).parent
+SOURCES = (HERE.parent / "pid1.py", HERE / "init.py")
 LOADER = "lib/loader"
 NEEDED = "import os, sys, time, resource, select, ctypes, marshal, _socket, _ctypes, encodings.ascii, warnings"
 FILES = f"{NEEDED}\nfor m in list(sys.modules.values()):\n    if getattr(m, '__file__', None): print(m.__file__)"
@@ -29,12 +30,12 @@ def command(version: str) -> list[str]:
     """What the container runs."""
     library = f"/.crrl/lib/python{version}"
     loader = [f"/.crrl/{LOADER}", "--library-path", "/.crrl/lib", "/.crrl/bin/python3"]
-    return [*loader, "-ISE", f"{library}/container_init.pyc"]
+    return [*loader, "-ISE", f"{library}/init.pyc"]
 
 
 def make(state_dir: Path) -> tuple[Path, str]:
     """(folder to show at /.crrl, version as in `3.11`). Blocking. Raises CrrlError."""
-    text = b"".join(Path(__file__).with_name(name).read_bytes() for name in SOURCES)
+    text = b"".join(source.read_bytes() for source in SOURCES)
     info = Path(PYTHON).stat()
     key = hashlib.sha256(text + f"{info.st_mtime_ns} {info.st_size}".encode()).hexdigest()[:16]
     made = state_dir / f"container-python-{key}"
@@ -70,7 +71,7 @@ def _fill(folder: Path) -> None:
     for file in {path for binary in loaded for path in _libraries(binary)}:
         name = LOADER if file.name.startswith("ld-linux") else f"lib/{file.name}"
         shutil.copy(file, folder / name)
-    for source in map(Path(__file__).with_name, SOURCES):
+    for source in SOURCES:
         target = inside / source.with_suffix(".pyc").name
         subprocess.run([PYTHON, "-ISEc", COMPILE, str(source), str(target), source.name], check=True, cwd="/")
     for here, _, names in os.walk(folder):

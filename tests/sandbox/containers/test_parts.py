@@ -16,11 +16,11 @@ import pytest
 from container_kit import BUGGY, FIXED, TEST, git, history
 
 from crrl.errors import CrrlError, UsageError
-from crrl.sandbox import apptainer, container_engine, container_python, image_workspace
 from crrl.sandbox.api import ImageRoot, Limits, Workspace
-from crrl.sandbox.container_api import Image, Start
-from crrl.sandbox.container_box import _patch
-from crrl.sandbox.images import Images
+from crrl.sandbox.containers import apptainer, engine, python, workspace
+from crrl.sandbox.containers.api import Image, Start
+from crrl.sandbox.containers.box import _patch
+from crrl.sandbox.containers.images import Images
 from crrl.tasks.diffs import between
 from crrl.tasks.task import Source
 
@@ -50,7 +50,7 @@ def prepared(state_dir: Path, tmp_path: Path, found: list[list[str]], **source) 
         return found.pop(0) if found else []
 
     wanted = Source(image="x", workdir="/testbed", base_commit=base, **source)
-    made = image_workspace.prepare(
+    made = workspace.prepare(
         wanted, state_dir, id=f"sha256:{tmp_path.name}", user="", archive=archive_of(root, tmp_path), find=find
     )
     assert all(commits == [base, base] for _, commits in asked)
@@ -179,34 +179,34 @@ def test_where_no_engine_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/no.sock")
     monkeypatch.setenv("CONTAINER_HOST", f"unix://{tmp_path}/none.sock")
     with pytest.raises(CrrlError, match=r"no.sock is not there; .*none.sock is not there") as caught:
-        container_engine.ContainerEngine("auto")
+        engine.ContainerEngine("auto")
     assert "apt-get install podman" in caught.value.remedy
     monkeypatch.setenv("DOCKER_HOST", "tcp://example.org:2375")
     with pytest.raises(CrrlError, match="not a container engine on this machine"):
-        container_engine.ContainerEngine("docker")
+        engine.ContainerEngine("docker")
     with pytest.raises(UsageError, match="no container engine podmann"):
-        container_engine.ContainerEngine("podmann")
+        engine.ContainerEngine("podmann")
 
 
 def test_an_owner_that_is_gone_is_told_from_one_that_runs() -> None:
-    mine = container_engine.owner()
-    assert not container_engine._is_gone(mine)
+    mine = engine.owner()
+    assert not engine._is_gone(mine)
     boot, rest = mine.split(":", 1)
-    assert container_engine._is_gone(f"00000000:{rest}")  # before this boot
-    assert container_engine._is_gone(mine.rpartition(":")[0] + ":1.00")  # another process had this pid
-    assert not container_engine._is_gone(f"{boot}:pid:[1]:1:1.00")  # another pid namespace: not ours to say
+    assert engine._is_gone(f"00000000:{rest}")  # before this boot
+    assert engine._is_gone(mine.rpartition(":")[0] + ":1.00")  # another process had this pid
+    assert not engine._is_gone(f"{boot}:pid:[1]:1:1.00")  # another pid namespace: not ours to say
 
 
 def test_the_interpreter_that_containers_are_shown_stands_alone(state_dir: Path) -> None:
     """From its own loader and libraries, it has what the exec server imports."""
-    folder, version = container_python.make(state_dir)
-    loader, option, _, binary = container_python.command(version)[:4]
+    folder, version = python.make(state_dir)
+    loader, option, _, binary = python.command(version)[:4]
     here = [str(folder) + path.removeprefix("/.crrl") for path in (loader, binary)]
     code = "import ctypes, marshal, resource, select, warnings, _socket, sys; print(sys.prefix)"
     said = subprocess.run(
         [here[0], option, f"{folder}/lib", here[1], "-ISE", "-c", code], capture_output=True, text=True
     )
     assert said.stdout.strip() == str(folder), said.stderr
-    assert container_python.make(state_dir) == (folder, version)
+    assert python.make(state_dir) == (folder, version)
     library = folder / "lib" / f"python{version}"
     assert marshal.loads((library / "pid1.pyc").read_bytes()[16:]).co_name == "<module>"

@@ -25,9 +25,9 @@ from host_processes import processes
 
 from crrl.errors import CrrlError
 from crrl.sandbox.api import Limits, Mount, Spec, Workspace
-from crrl.sandbox.container_box import ContainerBox
-from crrl.sandbox.container_engine import OWNER, ContainerEngine
-from crrl.sandbox.containers import ContainerSandbox
+from crrl.sandbox.containers.backend import ContainerSandbox
+from crrl.sandbox.containers.box import ContainerBox
+from crrl.sandbox.containers.engine import OWNER, ContainerEngine
 from crrl.tasks.diffs import between
 from crrl.tasks.task import Source
 
@@ -299,7 +299,7 @@ OWNER_CODE = """
 import asyncio, sys
 from pathlib import Path
 from crrl.sandbox.api import Spec
-from crrl.sandbox.containers import ContainerSandbox
+from crrl.sandbox.containers.backend import ContainerSandbox
 from crrl.tasks.task import Source
 async def main():
     engine, state_dir, image, base, word, count = sys.argv[1:]
