@@ -37,7 +37,7 @@ from crrl.tasks.work_file import WorkFile
 
 VERSION = 1
 AT_ONCE = 4  # candidates
-TRIES, MOST = 8, 4  # mutants tried, and tasks taken, of one function
+TRIES, MOST = 16, 8  # mutants tried, and tasks taken, of one function
 STAY_S, STAY = 2.0, 60  # seconds of tests, and tests, that a task asks for besides those that cover its line
 ARGUMENTS = 60  # test functions named to pytest; beyond that, whole files
 SHOWN = 3  # one in so many failing test functions stays in the agent's workspace

@@ -11,9 +11,10 @@ from collections import Counter
 from pathlib import Path
 
 from crrl import sandbox
+from crrl.rewards.api import TestResults
 from crrl.rewards.task_judge import TaskJudge
 from crrl.tasks import make, mine
-from crrl.tasks.task import Command
+from crrl.tasks.task import Command, Task
 
 SCHEMA = 1
 
@@ -35,12 +36,12 @@ def run(
     json: bool,
 ) -> int:
     """Exit code 0: there are tasks. Raises CrrlError where none can be made."""
-    started, before = time.monotonic(), _cpu_s()
+    started, before, judged = time.monotonic(), _cpu_s(), list[float]()
 
     async def do() -> tuple[int, Counter[str]]:
         state_dir = sandbox.default_state_dir()
         boxes = sandbox.make(state_dir=state_dir)
-        judge = TaskJudge(state_dir, boxes, network=network)
+        judge = _Counting(state_dir, boxes, network=network)
         try:
             if action == "make":
                 wanted = make.Wanted(repository, out, limit, seed, setup, tests, times)
@@ -51,11 +52,12 @@ def run(
             )
             return len(mined.tasks), mined.outcomes
         finally:
+            judged.append(judge.spent_s)
             await judge.close()
             await boxes.close()
 
     number, outcomes = asyncio.run(do())
-    seconds, cpu = time.monotonic() - started, _cpu_s() - before
+    seconds, cpu = time.monotonic() - started, _cpu_s() - before + sum(judged)
     if json:
         whole = {"schema": SCHEMA, "out": str(out), "tasks": number, "candidates": dict(outcomes)}
         print(jsonlib.dumps(whole | {"seconds": round(seconds, 1), "cpu_seconds": round(cpu, 1)}))
@@ -63,6 +65,17 @@ def run(
         print(f"{out}: {number} admitted tasks, in {seconds:.0f} s ({cpu:.0f} CPU-seconds).")
         print(f"Train on them: crrl train quickstart corpus.name={out} corpus.held_out={max(1, number // 5)}")
     return 0
+
+
+class _Counting(TaskJudge):
+    """Counts the CPU-seconds of judged runs: they are no children of this process."""
+
+    spent_s = 0.0
+
+    async def _judge(self, task: Task, patch: str) -> TestResults:
+        results = await super()._judge(task, patch)
+        self.spent_s += results.cpu_s
+        return results
 
 
 def _say(text: str) -> None:
