@@ -22,9 +22,7 @@ from crrl.sandbox.containers.engine import ContainerEngine
 from crrl.tasks.diffs import between
 from crrl.tasks.task import Command, Source, Task, TestPlan
 
-PROGRAMS = (
-    "bash sh cat ls rm cp mv mkdir ln sleep kill env head wc grep sed id chmod true find git tar ps yes setsid"
-)
+PROGRAMS = "bash sh cat ls rm cp mv mkdir ln sleep kill env head wc grep sed id chmod true find git tar ps yes setsid"
 PYTHON = "python3.11"
 LIBRARY = f"/usr/lib/{PYTHON}"
 LEFT_OUT = ("test", "__pycache__", "idlelib", "tkinter", "ensurepip", "lib2to3")
@@ -32,6 +30,7 @@ BUGGY, FIXED = "def add(a, b):\n    return a - b\n", "def add(a, b):\n    return
 TEST = "from calc import add\n\n\ndef test_zero():\n    assert add(0, 0) == 0\n"
 TEST_AFTER = TEST + "\n\ndef test_add():\n    assert add(2, 2) == 4\n"
 IMAGE, WORKER_IMAGE = "localhost/crrl-test-bed:latest", "localhost/crrl-test-worker:latest"
+CORPORA_IMAGE = "localhost/crrl-test-corpora:latest"
 SCRIPT = """set -uxo pipefail
 git status
 git apply -v - <<'EOF'
@@ -54,6 +53,19 @@ for name in sorted(vars(tests)):
 """
 
 
+# What images of other corpora have: SWE-bench Pro its repository in /app, SWE-smith conda and pytest, R2E-Gym a script
+# in the repository and the hidden tests outside.
+OF_CORPORA = {
+    "opt/miniconda3/bin/activate": "conda() { :; }\n",
+    "usr/bin/pytest": "#!/bin/bash\nexec python3 runner.py\n",
+    "testbed/run_tests.sh": "echo ===== short test summary info =====\nPYTHONPATH=. python3 r2e_tests/run.py\n",
+    "r2e_tests/run.py": """from calc import add
+print('PASSED' if add(2, 2) == 4 else 'FAILED', 'r2e_tests/test_1.py::test_add')
+print('PASSED' if add(0, 0) == 0 else 'FAILED', 'r2e_tests/test_1.py::test_zero')
+""",
+}
+
+
 def engine_or_skip(name: str) -> ContainerEngine:
     """Where CI says that there are engines, one that does not answer is a failure."""
     try:
@@ -64,11 +76,12 @@ def engine_or_skip(name: str) -> ContainerEngine:
 
 
 def put_image(engine: ContainerEngine, name: str = IMAGE, *, user: str = "") -> None:
+    """`CORPORA_IMAGE` has what is in `OF_CORPORA`, too."""
     client = docker.APIClient(base_url=engine.address, version="1.41", timeout=300)
     changes = ["ENV PATH=/usr/local/bin:/usr/bin:/bin", "ENV OF_THE_IMAGE=yes", "VOLUME /var/data"]
     changes += [f"USER {user}"] if user else []
     repository, _, tag = name.rpartition(":")
-    client.import_image_from_data(_root(), repository=repository, tag=tag, changes=changes)
+    client.import_image_from_data(_root(name == CORPORA_IMAGE), repository=repository, tag=tag, changes=changes)
     client.close()
 
 
@@ -90,7 +103,8 @@ def history() -> tuple[Path, str, str]:
     git(folder, "commit", "-qm", "base")
     base = git(folder, "rev-parse", "HEAD")
     (folder / "calc.py").write_text(FIXED)
-    git(folder, "commit", "-qam", "the repair")
+    (folder / "test_calc.py").write_text(TEST_AFTER)
+    git(folder, "commit", "-qam", "the repair and its test")
     fix = git(folder, "rev-parse", "HEAD")
     git(folder, "reset", "-q", "--hard", base)
     git(folder, "gc", "-q")
@@ -133,7 +147,7 @@ def image_task(**changed: Any) -> Task:
 
 
 @functools.cache
-def _root() -> bytes:
+def _root(of_corpora: bool) -> bytes:
     """A tar of /: the programs, their libraries, Python, /testbed, and a mirror of its history elsewhere."""
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w") as tar:
@@ -159,6 +173,11 @@ def _root() -> bytes:
         tar.add(testbed, "testbed", filter=_owned)
         tar.add(testbed / ".git", "opt/mirror.git", filter=_owned)
         _text(tar, "testbed/build/old.o", "an artefact of the image's own build")
+        if of_corpora:
+            tar.add(testbed, "app", filter=_owned)
+            _link(tar, "usr/bin/python", PYTHON)
+            for name, text in OF_CORPORA.items():
+                _text(tar, name, text, 0o755)
     return out.getvalue()
 
 
@@ -184,7 +203,7 @@ def _link(tar: tarfile.TarFile, name: str, target: str) -> None:
     tar.addfile(info)
 
 
-def _text(tar: tarfile.TarFile, name: str, text: str) -> None:
+def _text(tar: tarfile.TarFile, name: str, text: str, mode: int = 0o644) -> None:
     info = tarfile.TarInfo(name)
-    info.size, info.mode = len(text.encode()), 0o644
+    info.size, info.mode = len(text.encode()), mode
     tar.addfile(info, io.BytesIO(text.encode()))

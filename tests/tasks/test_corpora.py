@@ -202,7 +202,11 @@ def test_swe_bench_pro_from_its_repository(test_data: Path, tmp_path: Path) -> N
     (whole,) = load(find("swe-bench-pro"), tmp_path).tasks
     assert whole.test.fail_to_pass == ["a::b", "c's"] and whole.source.image == "jefzda/sweap-images:tag"
     assert whole.test.restore == {".crrl/run_script.sh": "echo run\n"} and whole.issue.endswith("It must not be.")
-    assert whole.test.command.argv[2].startswith("git checkout y -- test/t.py\nbash .crrl/run_script.sh test/t.py")
+    assert whole.test.command.argv[2].startswith("bash .crrl/run_script.sh test/t.py >")
+    assert whole.test.restore_from == {"test/t.py": "y"}  # at the commit of the repair, which no box has
+    (tmp_path / "test.jsonl").write_text(json.dumps(row | {"before_repo_set_cmd": "git stash"}))
+    with pytest.raises(CrrlError, match="before_repo_set_cmd: not `git checkout COMMIT -- FILES`: git stash"):
+        load(find("swe-bench-pro"), tmp_path)
 
 
 def test_gitbug_java(test_data: Path) -> None:

@@ -28,7 +28,7 @@ from crrl.sandbox.api import Box, ExecResult, Limits, Mount, Sandbox, Spec, Work
 from crrl.tasks import toolchains
 from crrl.tasks.environments import Environment
 from crrl.tasks.files import SWEBENCH
-from crrl.tasks.task import Command, Source, Task
+from crrl.tasks.task import Command, Task
 
 LIMITS = Limits(memory_bytes=3 << 30, processes=256, disk_bytes=1 << 30, inodes=60_000, tmp_bytes=512 << 20)
 OUTPUT_LIMIT = 16 << 20
@@ -68,7 +68,7 @@ class CommandJudge:
         toolchains.require(task.test.needs)
         workspace = await self.boxes.prepare(task.source)
         read = patching.reader(workspace.lower, {})
-        tests = await tests_of(task, self.boxes.prepare, read)
+        tests = await tests_of(task, self.boxes, read)
         rules = Rules(task, tests, lambda path: read(path) is not None)
         expected: dict[str, TestStatus] = dict.fromkeys([*task.test.fail_to_pass, *task.test.pass_to_pass], "missing")
         try:
@@ -174,12 +174,14 @@ class Rules(exploits.Protected):
         return super().reason(path)
 
 
-async def tests_of(task: Task, prepare: Callable[[Source], Awaitable[Workspace]], read: patching.Reader) -> Files:
+async def tests_of(task: Task, boxes: Sandbox, read: patching.Reader) -> Files:
     """What is put back before the tests run: path -> file, None where it must not exist. Raises CrrlError."""
     files: Files = {}
     for commit in dict.fromkeys(task.test.restore_from.values()):
-        lower = (await prepare(replace(task.source, base_commit=commit, patches=[]))).lower
         wanted = [path for path, at in task.test.restore_from.items() if at == commit]
+        lower = (await boxes.prepare(replace(task.source, base_commit=commit, patches=[]), wanted)).lower
+        if folders := [path for path in wanted if (lower / path).is_dir()]:
+            raise CrrlError(f"Task {task.id}: restore_from names a folder: {folders[0]}", "Name the files below it.")
         files |= {path: patching.read_file(lower, path) for path in wanted}
     try:
         files |= patching.apply(task.test.test_patch, read, lambda path: False) if task.test.test_patch else {}

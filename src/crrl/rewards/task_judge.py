@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,10 +10,10 @@ from crrl.rewards import command_judge, patching
 from crrl.rewards.api import TestResults
 from crrl.rewards.command_judge import CommandJudge
 from crrl.rewards.judge import JudgeLimits, PytestJudge
-from crrl.sandbox.api import Mount, Sandbox, Workspace
+from crrl.sandbox.api import Mount, Sandbox
 from crrl.tasks import toolchains
 from crrl.tasks.environments import Environment, Environments
-from crrl.tasks.task import Command, Source, Task
+from crrl.tasks.task import Command, Task
 
 SITE = "/harness/site"
 
@@ -37,7 +36,7 @@ class TaskJudge(PytestJudge):
         network: bool = True,
     ) -> None:
         super().__init__(state_dir, prepare=boxes.prepare, concurrency=concurrency, limits=limits)
-        self._sources: Callable[[Source], Awaitable[Workspace]] = boxes.prepare
+        self._boxes = boxes
         self.environments = Environments(state_dir, boxes.prepare, network=network)
         site = Mount(self.harness.path / "site", SITE)
         self._commands = CommandJudge(boxes, mounts=(site,), environment=self.environments.of)
@@ -89,9 +88,9 @@ class TaskJudge(PytestJudge):
         """A pytest task whose tests are all texts, as the warm judge wants them. Raises CrrlError."""
         if not task.test.test_patch and not task.test.restore_from:
             return task
-        read = patching.reader((await self._sources(task.source)).lower, {})
+        read = patching.reader((await self._boxes.prepare(task.source)).lower, {})
         texts: dict[str, str] = {}
-        for path, file in (await command_judge.tests_of(task, self._sources, read)).items():
+        for path, file in (await command_judge.tests_of(task, self._boxes, read)).items():
             try:
                 texts |= {path: file.data.decode()} if file is not None else {}
             except UnicodeDecodeError:

@@ -143,9 +143,10 @@ class Box(Protocol):
 class Sandbox(Protocol):
     """A back end: starts boxes. One file in this room, one line in `sandbox/__init__.py`."""
 
-    async def prepare(self, source: object) -> Workspace:
+    async def prepare(self, source: object, paths: Sequence[str] = ()) -> Workspace:
         """`tasks.task.Source` -> Workspace, cached by content under `state_dir`. Idempotent, safe
-        concurrently."""
+        concurrently. With `paths`: at least these files as they are at `source.base_commit`, where an image is at
+        another commit (tests that came with a repair): for the host to read, never for a box."""
         ...
 
     async def start(self, spec: Spec) -> Box: ...

@@ -15,6 +15,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from crrl.errors import LostError
@@ -63,8 +64,9 @@ class BubblewrapSandbox:
         ours.setblocking(False)
         return process, ours
 
-    async def prepare(self, source: object) -> Workspace:
-        """Blocking work in a thread; the same source asked for twice at once is made once."""
+    async def prepare(self, source: object, paths: Sequence[str] = ()) -> Workspace:
+        """Blocking work in a thread; the same source asked for twice at once is made once. A commit is always whole:
+        one for all tasks that take `paths` from it."""
         if not isinstance(source, Source):
             raise TypeError(f"a tasks.task.Source, not {type(source).__name__}")
         return await asyncio.to_thread(workspace.prepare, source, self.state_dir, self.uid)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from crrl.errors import CrrlError
@@ -29,11 +29,11 @@ class ByImage:
         for name in names:
             self._for_images(name).engine.image(name)
 
-    async def prepare(self, source: object) -> Workspace:
+    async def prepare(self, source: object, paths: Sequence[str] = ()) -> Workspace:
         """See `Sandbox.prepare`. Raises CrrlError where the image cannot be run here."""
         assert isinstance(source, Source)
         backend: Sandbox = self._for_images(source.image) if source.image is not None else self._plain
-        return await backend.prepare(source)
+        return await backend.prepare(source, paths)
 
     async def start(self, spec: Spec) -> Box:
         image = spec.root.image if spec.root is not None else None

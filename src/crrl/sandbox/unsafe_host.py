@@ -41,7 +41,7 @@ class UnsafeHostSandbox:
         self.state_dir = Path(state_dir).absolute()
         state_dirs(self.state_dir)
 
-    async def prepare(self, source: object) -> Workspace:
+    async def prepare(self, source: object, paths: Sequence[str] = ()) -> Workspace:
         assert isinstance(source, Source)
         return await asyncio.to_thread(workspace.prepare, source, self.state_dir, os.getuid())
 

@@ -17,7 +17,7 @@ import stat
 import struct
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from crrl.errors import CrrlError
@@ -63,7 +63,7 @@ def prepare(source: Source, state_dir: Path, uid: int) -> Workspace:
     made = root / key[:2] / key
     if not (made / "base").exists():
         if source.repo is not None and source.base_commit is not None:
-            blobs = _read_commit(source.repo, source.base_commit, state_dir)
+            blobs = read_commit(source.repo, source.base_commit, state_dir)
         if source.patches:
             blobs = patched(blobs, source.patches, state_dir)
         try:
@@ -108,9 +108,9 @@ def _read_dir(root: Path) -> Iterator[Blob]:
                     yield path, mode, file.read()
 
 
-def _read_commit(repo: str, commit: str, state_dir: Path) -> Iterator[Blob]:
-    """The files of one commit, as git stores them: no attribute, filter or hook of the repository takes
-    part."""
+def read_commit(repo: str, commit: str, state_dir: Path, paths: Sequence[str] = ()) -> Iterator[Blob]:
+    """The files of one commit, or only `paths` and what is below them, as git stores them: no attribute, filter or
+    hook of the repository takes part."""
     if repo.startswith("-") or not commit or commit.startswith("-"):
         raise CrrlError(f"Not a repository and commit: {repo!r} {commit!r}", "Check the task's source.")
     state_dir.mkdir(parents=True, exist_ok=True)
@@ -118,17 +118,17 @@ def _read_commit(repo: str, commit: str, state_dir: Path) -> Iterator[Blob]:
         git_dir = repo
         if not Path(repo).is_dir():
             git_dir = folder
-            _git(["init", "-q", "--bare", folder])
+            git(["init", "-q", "--bare", folder])
             try:
-                _git(["-C", folder, "fetch", "-q", "--depth=1", repo, commit])
+                git(["-C", folder, "fetch", "-q", "--depth=1", repo, commit])
             except CrrlError:  # servers may refuse to serve a bare commit id
-                _git(["-C", folder, "fetch", "-q", repo, "+refs/*:refs/crrl/*"])
+                git(["-C", folder, "fetch", "-q", repo, "+refs/*:refs/crrl/*"])
         at = ["-c", "safe.directory=*", "-C", git_dir]
-        listing = _git([*at, "ls-tree", "-r", "-z", "--full-tree", f"{commit}^{{commit}}"])
+        listing = git([*at, "ls-tree", "-r", "-z", "--full-tree", f"{commit}^{{commit}}", *paths])
         rows = [row.split(b"\t", 1) for row in listing.split(b"\0") if row]
         files = [(path, *meta.split(b" ")) for meta, path in rows]
         files = [row for row in files if row[2] == b"blob"]  # a submodule's commit is not ours to fetch
-        objects = _git([*at, "cat-file", "--batch"], b"".join(oid + b"\n" for _, _, _, oid in files))
+        objects = git([*at, "cat-file", "--batch"], b"".join(oid + b"\n" for _, _, _, oid in files))
         offset = 0
         for path, mode, _, oid in files:
             end = objects.index(b"\n", offset)
@@ -147,11 +147,11 @@ def patched(blobs: Iterable[Blob], patches: list[str], state_dir: Path) -> Itera
             _write(os.path.join(os.fsencode(folder), path), mode, data)
         for patch in patches:
             apply = ["-C", folder, "apply", "--whitespace=nowarn", "-"]
-            _git(apply, patch.encode(), GIT_CEILING_DIRECTORIES=os.path.dirname(folder))
+            git(apply, patch.encode(), GIT_CEILING_DIRECTORIES=os.path.dirname(folder))
         yield from _read_dir(Path(folder))
 
 
-def _git(args: list[str], stdin: bytes = b"", **env: str) -> bytes:
+def git(args: list[str], stdin: bytes = b"", **env: str) -> bytes:
     done = subprocess.run(["git", *args], input=stdin, capture_output=True, env=GIT_ENV | env, check=False)
     if done.returncode != 0:
         reason = done.stderr.decode("utf-8", "replace").strip()[:500]

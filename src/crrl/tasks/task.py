@@ -55,7 +55,8 @@ class TestPlan:
         build: run before the tests, on the patched tree; where one fails, no test has passed.
         report: run after the tests have ended; prints what the parser reads (None: what the command printed).
         test_patch: the corpus's test patch, a unified diff, put on the base before the tests run.
-        restore_from: path -> commit of the repository whose version of it is put back.
+        restore_from: path -> commit of the repository whose version of it is put back; with an image, out of the
+            history that is in it.
         protect: further paths that belong to the tests (a folder ends in `/`): a repair's changes are left out.
         baseline: the corpus does not list all tests; admission does: those that pass with the known fix.
     """

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from container_kit import BUGGY, FIXED, TEST, git, history
+from container_kit import BUGGY, FIXED, TEST, TEST_AFTER, git, history
 
 from crrl.errors import CrrlError, UsageError
 from crrl.sandbox.api import ImageRoot, Limits, Workspace
@@ -82,6 +82,26 @@ def test_a_source_s_patches_are_told_from_the_image(state_dir: Path, tmp_path: P
     made = prepared(state_dir, tmp_path, [], patches=patches)
     assert made.image is not None and made.image.changed == {"calc.py": (0o100644, FIXED.encode()), "runner.py": None}
     assert (made.lower / "calc.py").read_text() == FIXED and not (made.lower / "runner.py").exists()
+
+
+def test_files_of_another_commit_come_out_of_an_image_s_history(state_dir: Path, tmp_path: Path) -> None:
+    root, base, fix = history()
+
+    def at(commit: str, root: Path = root) -> Path:
+        source = Source(image="x", workdir="/testbed", base_commit=commit)
+        archive, id = archive_of(root, tmp_path), f"sha256:{root.name}"
+        return workspace.of_history(source, ["test_calc.py", "none.py"], state_dir, id=id, archive=archive).lower
+
+    assert [p.name for p in at(fix).iterdir() if p.name != ".git"] == ["test_calc.py"]  # nothing else of the repair
+    assert (at(fix) / "test_calc.py").read_text() == TEST_AFTER and (at(base) / "test_calc.py").read_text() == TEST
+    with pytest.raises(CrrlError, match="x: the tests cannot be taken from its history"):
+        at("0" * 40)
+    # An image may not name objects of the host's as its own.
+    borrowing = tmp_path / "borrowing"
+    (borrowing / ".git/objects/info").mkdir(parents=True)
+    (borrowing / ".git/objects/info/alternates").write_text(f"{root}/.git/objects\n")
+    with pytest.raises(CrrlError, match="cannot be taken"):
+        at(fix, borrowing)
 
 
 def layer(*entries: tuple[str, str, str, bytes]) -> bytes:

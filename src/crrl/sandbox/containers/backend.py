@@ -15,7 +15,7 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from crrl.errors import CrrlError, LostError
@@ -64,15 +64,15 @@ class ContainerSandbox:
             argv = [sys.executable, "-m", "crrl.sandbox.containers.keeper", str(self._doors), *self.engine.keeper]
             self._keeper = subprocess.Popen(argv, stdin=subprocess.PIPE, start_new_session=True, cwd="/")
 
-    async def prepare(self, source: object) -> Workspace:
+    async def prepare(self, source: object, paths: Sequence[str] = ()) -> Workspace:
         """The workspace of an image's repository. Raises CrrlError: the image is not here, its history cannot be
-        hidden."""
+        hidden, or it has no such commit (`paths`)."""
         if not isinstance(source, Source) or source.image is None:
             raise TypeError(f"a tasks.task.Source with an image, not {source!r:.200}")
         async with self._preparing.setdefault(source.image, asyncio.Lock()):
-            return await asyncio.to_thread(self._prepare, source, asyncio.get_running_loop())
+            return await asyncio.to_thread(self._prepare, source, paths, asyncio.get_running_loop())
 
-    def _prepare(self, source: Source, loop: asyncio.AbstractEventLoop) -> Workspace:
+    def _prepare(self, source: Source, paths: Sequence[str], loop: asyncio.AbstractEventLoop) -> Workspace:
         assert source.image is not None
         image = self.engine.image(source.image)
         self._images.used(source.image)
@@ -80,14 +80,12 @@ class ContainerSandbox:
         def find(root: ImageRoot, commits: list[str]) -> list[str]:
             return asyncio.run_coroutine_threadsafe(self._find(root, commits), loop).result()
 
-        return workspace.prepare(
-            source,
-            self.state_dir,
-            id=image.id,
-            user=image.user,
-            archive=lambda path: self.engine.archive(image.id, path),
-            find=find,
-        )
+        def archive(path: str) -> Iterator[bytes]:
+            return self.engine.archive(image.id, path)
+
+        if paths:
+            return workspace.of_history(source, paths, self.state_dir, id=image.id, archive=archive)
+        return workspace.prepare(source, self.state_dir, id=image.id, user=image.user, archive=archive, find=find)
 
     async def start(self, spec: Spec) -> ContainerBox:
         """A box that answers. Raises LostError (`sandbox_start`)."""

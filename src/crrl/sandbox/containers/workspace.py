@@ -17,7 +17,7 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,15 +28,14 @@ from crrl.tasks.task import Source
 
 FORMAT = "1"
 COMMIT = re.compile(r"[0-9a-f]{40}")
+OBJECT = re.compile(r"objects/([0-9a-f]{2}/[0-9a-f]{38}|pack/pack-[0-9a-f]+\.(pack|idx))")
 Archive = Callable[[str], Iterator[bytes]]  # a path of the image -> a tar stream; FileNotFoundError
 Find = Callable[[ImageRoot, list[str]], list[str]]  # git stores that hold one of these commits, in a box of that root
 
 
 def prepare(source: Source, state_dir: Path, *, id: str, user: str, archive: Archive, find: Find) -> Workspace:
     """Blocking. `id`: of the image, by content. Raises CrrlError."""
-    workdir = os.path.normpath(source.workdir)
-    if not workdir.startswith("/") or workdir == "/":
-        raise CrrlError(f"The source's workdir is {source.workdir!r}.", "Name the repository's folder in the image.")
+    workdir = _workdir(source)
     key = hashlib.sha256("\0".join(["image", FORMAT, id, workdir, *source.patches]).encode()).hexdigest()
     made = state_dir / "workspaces" / key[:2] / key
     root = ImageRoot(id, workdir, user, made / "layer")
@@ -63,6 +62,47 @@ def prepare(source: Source, state_dir: Path, *, id: str, user: str, archive: Arc
     hide, changed = marshal.loads((made / "image").read_bytes())
     root = replace(root, hide=tuple(hide), changed=changed)
     return Workspace(made / "lower", made / "git", (made / "base").read_text(), image=root)
+
+
+def of_history(source: Source, paths: Sequence[str], state_dir: Path, *, id: str, archive: Archive) -> Workspace:
+    """These files of `source.base_commit`, out of the image's git store: the tests that came with the repair, say.
+
+    The host's own git reads the objects alone: no hook, setting or alternate store of the image takes part. Blocking.
+    Raises CrrlError.
+    """
+    workdir, commit = _workdir(source), source.base_commit or ""
+    key = hashlib.sha256("\0".join(["history", FORMAT, id, workdir, commit, *paths]).encode()).hexdigest()
+    made = state_dir / "workspaces" / key[:2] / key
+    if not (made / "base").exists():
+        with tempfile.TemporaryDirectory(dir=state_dir, prefix="history-") as folder:
+            workspace.git(["init", "-q", "--bare", folder])
+            try:
+                _objects(archive(f"{workdir}/.git/objects"), Path(folder))
+                blobs = list(workspace.read_commit(folder, commit, state_dir, paths))
+            except (CrrlError, FileNotFoundError) as error:
+                raise CrrlError(
+                    f"{source.image}: the tests cannot be taken from its history: {error}",
+                    "Is it the image of this task, with the commit of its repair?",
+                ) from error
+        workspace.write(blobs, made, os.getuid())
+    return Workspace(made / "lower", made / "git", (made / "base").read_text())
+
+
+def _objects(chunks: Iterator[bytes], git_dir: Path) -> None:
+    with tarfile.open(fileobj=_Stream(chunks), mode="r|", errors="surrogateescape") as stream:
+        for member in stream:
+            if member.isreg() and OBJECT.fullmatch(member.name) and (file := stream.extractfile(member)) is not None:
+                place = git_dir / member.name
+                place.parent.mkdir(parents=True, exist_ok=True)
+                with place.open("wb") as out:
+                    shutil.copyfileobj(file, out)
+
+
+def _workdir(source: Source) -> str:
+    workdir = os.path.normpath(source.workdir)
+    if not workdir.startswith("/") or workdir == "/":
+        raise CrrlError(f"The source's workdir is {source.workdir!r}.", "Name the repository's folder in the image.")
+    return workdir
 
 
 def _layer(folder: Path, workdir: str) -> None:

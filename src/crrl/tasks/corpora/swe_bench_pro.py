@@ -4,7 +4,8 @@ Two halves: the hub's rows have the issue and the fix; the benchmark's repositor
 script that runs the tests, the parser of its output, and `instance_info.txt`. From a folder with rows and run_scripts
 both are read; run_scripts alone gives tasks without issue and fix, which can be listed and kept apart, not trained
 on.
-Traps: the lists of tests are lower-case keys with Python literals; an image holds the repository in /app.
+Traps: the lists of tests are lower-case keys with Python literals; an image holds the repository in /app, and the
+tests in its history, at the commit of the repair: the last line of `before_repo_set_cmd` tells which files.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from crrl.tasks.task import Command, Source, Task, TestPlan
 SPLITS = ("test",)
 HUB = "ScaleAI/SWE-bench_Pro"
 PARSER = "swe-bench-pro"
+SCRIPT = """bash .crrl/run_script.sh %s > .crrl/stdout.log 2> .crrl/stderr.log
+python .crrl/parser.py .crrl/stdout.log .crrl/stderr.log .crrl/output.json"""
 LABELS = {
     "Instance ID": "instance_id",
     "Repository": "repo",
@@ -65,11 +68,12 @@ def convert(row: Row, split: str, scripts: Path | None = None) -> Task:
     files = [name for key in ("selected_test_files_to_run",) if row.get(key) for name in names(row, key)]
     asked = [text(row, key, "") for key in ("problem_statement", "requirements", "interface")]
     plan = TestPlan(
-        command=Command(["bash", "-c", _script(row, files)]),
+        command=Command(["bash", "-c", SCRIPT % shlex.quote(",".join(files))]),
         parser=PARSER,
         fail_to_pass=failing(row, "fail_to_pass"),
         pass_to_pass=names(row, "pass_to_pass"),
         restore=_scripts(scripts / id) if scripts is not None else {},
+        restore_from=_restored(row),
         timeout_s=3600.0,
         report=Command(["cat", ".crrl/output.json"]),
         protect=touched(test_patch) or [name for name in files if "/" in name],
@@ -93,11 +97,16 @@ def convert(row: Row, split: str, scripts: Path | None = None) -> Task:
     )
 
 
-def _script(row: Row, files: list[str]) -> str:
-    """The last line of `before_repo_set_cmd` puts the tests back; the others set the repository to its base."""
-    restoring = text(row, "before_repo_set_cmd", "").strip().splitlines()[-1:]
-    run = f"bash .crrl/run_script.sh {shlex.quote(','.join(files))} > .crrl/stdout.log 2> .crrl/stderr.log"
-    return "\n".join([*restoring, run, "python3 .crrl/parser.py .crrl/stdout.log .crrl/stderr.log .crrl/output.json"])
+def _restored(row: Row) -> dict[str, str]:
+    """Test file -> commit of the repair, which has it. Raises ValueError.
+
+    The other lines set the repository to its base, where a box has it anyway.
+    """
+    lines = text(row, "before_repo_set_cmd", "").strip().splitlines()
+    words = shlex.split(lines[-1]) if lines else []
+    if lines and (words[:2] != ["git", "checkout"] or words[3:4] != ["--"] or len(words) < 5):
+        raise ValueError(f"before_repo_set_cmd: not `git checkout COMMIT -- FILES`: {lines[-1][:200]}")
+    return dict.fromkeys(words[4:], words[2]) if lines else {}
 
 
 def _scripts(folder: Path) -> dict[str, str]:
