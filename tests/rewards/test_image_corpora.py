@@ -106,3 +106,25 @@ async def test_swe_bench_pro(boxes: ByImage, judge: TaskJudge, tmp_path: Path) -
             await judge.run(replace(task, test=replace(task.test, restore_from=dict([restored]))), "")
 
 
+async def test_swe_smith(boxes: ByImage, judge: TaskJudge) -> None:
+    """The image has the tree before the bug: the agent sees the bug, and its reverse is the repair."""
+    pytest.importorskip("swebench", reason="grading needs the extra [swebench]")
+    bug = BUGGY.replace("a - b", "a - b - 1")
+    row = {
+        "instance_id": "owner__calc.0a1b2c3d.func_basic__1",
+        "repo": "swesmith/owner__calc.0a1b2c3d",
+        "patch": between("calc.py", BUGGY, bug),
+        "base_commit": "d" * 40,  # of a branch that is not in the image
+        "image_name": "swesmith.x86_64.owner__calc.0a1b2c3d",
+        "problem_statement": "add(0, 0) is -1",
+        "FAIL_TO_PASS": ["test_calc.py::test_zero"],
+        "PASS_TO_PASS": [],
+    }
+    task = in_our_image(swe_smith.convert(row, "train"))
+    box = await boxes.start(Spec(await boxes.prepare(task.source)))
+    assert await sh(box, "cat calc.py; git status -s -uno") == bug
+    assert await box.patch() == ""
+    await box.close()
+    assert await judged(judge, task) == (False, True)
+
+

@@ -163,6 +163,7 @@ def test_swe_smith_repairs_by_the_reverse(test_data: Path) -> None:
     task = one(test_data, "swe-smith", "swe-smith", "pandas-dev__pandas.95280573.pr_53652")
     assert task.source.image == "jyangballin/swesmith.x86_64.pandas-dev_1776_pandas.95280573:latest"
     row = json.loads((test_data / "swe-smith/SWE-smith.sample.jsonl").read_text())
+    assert task.source.patches == [row["patch"]]  # the image is from before the bug
     bug = [line for line in row["patch"].splitlines() if line.startswith(("- ", "+ "))]
     repair = [line for line in (task.solution or "").splitlines() if line.startswith(("- ", "+ "))]
     assert sorted(line.translate(str.maketrans("+-", "-+", "")) if line[0] in "+-" else line for line in bug) != bug

@@ -36,6 +36,7 @@ def convert(row: Row, split: str) -> Task:
             base_commit=text(row, "base_commit"),
             image=image,
             workdir=TESTBED,
+            patches=[bug],
         ),
         issue=issue,
         test=commanded(plan, repo, ""),
