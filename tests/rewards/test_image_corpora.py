@@ -128,3 +128,25 @@ async def test_swe_smith(boxes: ByImage, judge: TaskJudge) -> None:
     assert await judged(judge, task) == (False, True)
 
 
+async def test_r2e_gym(boxes: ByImage, judge: TaskJudge) -> None:
+    """The hidden tests are in the image: for the judge, not for the agent."""
+    file = {"header": {"file": {"path": "calc.py"}}, "old_file_content": BUGGY, "new_file_content": FIXED}
+    before = "PASSED r2e_tests/test_1.py::test_zero\nFAILED r2e_tests/test_1.py::test_add\n"
+    row = {
+        "repo_name": "calc",
+        "docker_image": "owner/calc",
+        "commit_hash": history()[2],
+        "problem_statement": "add(2, 2) is 0",
+        "parsed_commit_content": json.dumps({"file_diffs": [file]}),
+        "execution_result_content": json.dumps({"old_commit_res_stdout": before}),
+        "expected_output_json": json.dumps({"test_add": "PASSED", "test_zero": "PASSED"}),
+    }
+    task = in_our_image(r2e_gym.convert(row, "train"))
+    root = await boxes.prepare(task.source)
+    box = await boxes.start(Spec(root))
+    assert await sh(box, "ls -d /r2e_tests; ls run_tests.sh") == (
+        "ls: cannot access '/r2e_tests': No such file or directory\nrun_tests.sh\n"
+    )
+    assert await box.patch() == ""
+    await box.close()
+    assert await judged(judge, task) == (False, True)

@@ -92,6 +92,7 @@ def test_r2e_gym(tmp_path: Path) -> None:
     task = loaded(tmp_path, "r2e-gym", r2e_row())
     assert task.id == "aiohttp__cccccccccccc" and task.source.image == "namanjain12/aiohttp_final:abc"
     assert (task.test.fail_to_pass, task.test.pass_to_pass) == (["T.a"], ["T.b"])
+    assert task.source.hidden == ["/r2e_tests"]
     assert task.solution == PATCH and task.created_at == "2020-05-06T07:08:09"
     without = loaded(tmp_path, "r2e-gym", r2e_row() | {"execution_result_content": ""})
     assert without.test.baseline and without.test.fail_to_pass == []

@@ -102,7 +102,7 @@ class CommandJudge:
         env = toolchains.environment(task.test.needs)
         if (environment := await self._environment(task)) is not None:
             shown, env = (*shown, environment.mount), env | environment.variables
-        box = await self.boxes.start(Spec(root=workspace, mounts=shown, limits=self.limits))
+        box = await self.boxes.start(Spec(root=workspace, mounts=shown, limits=self.limits, judge=True))
         try:
             run = await _Run(box, task, name, env).do(changed, {**tests, **canary})
         finally:

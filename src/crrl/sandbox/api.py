@@ -63,6 +63,7 @@ class ImageRoot:
         user: whom commands run as, as the image says; "": root.
         layer: host folder laid over the image's root: the `.git` with one commit.
         hide: paths of the image that no box shows: other git stores that hold the repository's history.
+        hidden: paths that only the judge's boxes show: hidden tests.
         changed: files of the repository that differ from the image's (the task's own patches); None: not there.
     """
 
@@ -71,6 +72,7 @@ class ImageRoot:
     user: str
     layer: Path
     hide: tuple[str, ...] = ()
+    hidden: tuple[str, ...] = ()
     changed: Mapping[str, tuple[int, bytes] | None] = field(default_factory=dict)
 
 
@@ -82,6 +84,7 @@ class Spec:
         gateway_socket: host path of a unix socket shown inside as loopback port 8000 (third-party agents); it need
             not listen yet. One session of the gateway: nothing else outside the box can be reached from it.
         env: of every command of the box, below what the command itself brings.
+        judge: what is hidden from agents (`ImageRoot.hidden`) is shown.
     """
 
     root: Workspace | None
@@ -89,6 +92,7 @@ class Spec:
     limits: Limits = field(default_factory=Limits)
     gateway_socket: Path | None = None
     env: Mapping[str, str] = field(default_factory=dict)
+    judge: bool = False
 
 
 @dataclass(frozen=True)

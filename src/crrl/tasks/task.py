@@ -17,6 +17,7 @@ class Source:
         files: relative path -> text: how small tasks carry their repository.
         patches: unified diffs, applied in this order: how a corpus makes its bug out of what is there.
         image: container image with the repository, its dependencies installed, in the folder `workdir`.
+        hidden: paths of the image, outside the repository, that only the judge sees: its tests.
     """
 
     repo: str | None = None
@@ -26,6 +27,7 @@ class Source:
     patches: list[str] = field(default_factory=list)
     image: str | None = None
     workdir: str = ""
+    hidden: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from crrl.errors import CrrlError, LostError
@@ -92,6 +93,8 @@ class ContainerSandbox:
         if spec.root is None or spec.root.image is None:
             raise CrrlError("A container box needs a workspace with an image.", "Use sandbox.name=bubblewrap.")
         image = spec.root.image
+        if not spec.judge:
+            image = replace(image, hide=(*image.hide, *image.hidden))
         mounts = {str(mount.source): mount.target for mount in spec.mounts}
         port = GATEWAY_PORT if spec.gateway_socket is not None else 0
         control, output, container = await self._launch(image, spec.limits, mounts, port=port)

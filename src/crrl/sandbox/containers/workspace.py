@@ -38,7 +38,7 @@ def prepare(source: Source, state_dir: Path, *, id: str, user: str, archive: Arc
     workdir = _workdir(source)
     key = hashlib.sha256("\0".join(["image", FORMAT, id, workdir, *source.patches]).encode()).hexdigest()
     made = state_dir / "workspaces" / key[:2] / key
-    root = ImageRoot(id, workdir, user, made / "layer")
+    root = ImageRoot(id, workdir, user, made / "layer", hidden=tuple(source.hidden))
     if not (made / "base").exists():
         commits = [c for c in (source.base_commit, _head(archive, workdir)) if c and COMMIT.fullmatch(c)]
         original = {path: (mode, data) for path, mode, data in _tracked(archive, workdir)}

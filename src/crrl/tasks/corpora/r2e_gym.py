@@ -49,7 +49,7 @@ def convert(row: Row, split: str) -> Task:
         split=split,
         language="python",
         family=name,
-        source=Source(image=text(row, "docker_image"), workdir=TESTBED),
+        source=Source(image=text(row, "docker_image"), workdir=TESTBED, hidden=["/r2e_tests"]),
         issue=text(row, "problem_statement"),
         test=plan,
         solution=_solution(change),
