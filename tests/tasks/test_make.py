@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -73,8 +77,11 @@ def project(tmp_path: Path) -> Path:
     return root
 
 
+MAKE, PLAIN = ["tasks", "make"], ["setup=none", "network=no"]
+
+
 def make(project: Path, out: Path, *words: str) -> int:
-    return main(["tasks", "make", str(project), f"out={out}", "setup=none", "network=no", "times=1", *words])
+    return main([*MAKE, str(project), f"out={out}", *PLAIN, "times=1", *words])
 
 
 @pytest.mark.timeout(600)
@@ -109,7 +116,36 @@ def test_what_was_finished_is_not_done_again(project: Path, tmp_path: Path, caps
     out.unlink()
     assert make(project, out, "limit=1") == 0
     assert out.read_text() == first and work.read_bytes() == finished
-    assert "coverage" not in capsys.readouterr().err.split("1 of 1 tasks", 1)[1]
+    told = capsys.readouterr().err.split("making tasks 1/1", 1)
+    assert "coverage" in told[0] and "coverage" not in told[1] and "making tasks 1/1" in told[1]
+
+
+@pytest.mark.timeout(600)
+def test_stopped_by_ctrl_c_it_goes_on_to_the_same_tasks(project: Path, tmp_path: Path) -> None:
+    """SIGINT to the whole process group, boxes included, as a terminal sends it."""
+    out, straight = tmp_path / "project.jsonl", tmp_path / "straight" / "project.jsonl"
+    words = [*MAKE, str(project), f"out={out}", "limit=5", "times=2", *PLAIN]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "crrl.cli.main", *words],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # background jobs of a shell ignore it
+    )
+    work = out.with_suffix(".work")
+    while process.poll() is None and (not work.exists() or '{"task"' not in work.read_text()):
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130 and f"{work} keeps what is finished" in said, said
+    before, finished = [task.id for task in load_tasks(out)[0]], work.read_text()
+    assert 1 <= len(before) < 5
+    assert main(words) == 0
+    assert work.read_text().startswith(finished)  # nothing of it was done again
+    straight.parent.mkdir()
+    assert main([*words[:3], f"out={straight}", *words[4:]]) == 0
+    after = [task.id for task in load_tasks(out)[0]]
+    assert set(before) <= set(after) and after == [task.id for task in load_tasks(straight)[0]] and len(after) == 5
 
 
 def test_a_work_file_of_something_else_is_begun_anew(tmp_path: Path) -> None:
@@ -151,8 +187,6 @@ def test_issue_from_a_failure(tmp_path: Path) -> None:
     (tmp_path / "test_it.py").write_text(source)
     (tmp_path / "code.py").rename(tmp_path / "code_.py")
     run = ["-m", "pytest", "-q", "--tb=short", "--color=no", "-p", "no:cacheprovider", "test_it.py"]
-    import sys
-
     printed = subprocess.run([sys.executable, *run], cwd=tmp_path, capture_output=True, text=True, check=False).stdout
     right, raises = failures(printed, frozenset({"test_it.py"}))
     text = issue(right, {"test_it.py": source}, 1)

@@ -3,24 +3,26 @@
 The suite runs once under coverage (`survey.py`). Mutants (`real_mutation.py`) are put where tests cover the code,
 function by function; the covering tests and their neighbours judge each, in the judge that training uses. Where some
 fail and others pass, an issue is written from a failure (`failures.py`), a share of the failing tests is kept back from
-the agent, and the task is admitted like any other. Everything is drawn from the seed; finished candidates are kept
-(`work_file.py`).
+the agent, and the task is admitted like any other. Everything is drawn from the seed, whatever ends first; what became
+of each candidate is kept as it ends (`work_file.py`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
+import itertools
 import math
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path, PurePath
 
 import msgspec
 
-from crrl.errors import CrrlError
+from crrl.errors import CrrlError, LostError
+from crrl.report.display import Display
 from crrl.rewards.exploits import Protected
 from crrl.rewards.task_judge import SITE, TaskJudge
 from crrl.sandbox.api import Mount, Sandbox
@@ -36,13 +38,13 @@ from crrl.tasks.task import Command, Source, Task, TestPlan
 from crrl.tasks.work_file import WorkFile
 
 VERSION = 1
-AT_ONCE = 4  # candidates
-TRIES, MOST = 16, 8  # mutants tried, and tasks taken, of one function
+AT_ONCE = 4  # candidates screened at a time, while at most as many are being admitted
+TRIES, MOST = 16, 4  # mutants tried, and tasks taken, of one function
 STAY_S, STAY = 2.0, 60  # seconds of tests, and tests, that a task asks for besides those that cover its line
 ARGUMENTS = 60  # test functions named to pytest; beyond that, whole files
 SHOWN = 3  # one in so many failing test functions stays in the agent's workspace
+LATER = ("lost", "unavailable")  # no fault of the candidate: it is tried again when the command is
 LEAST_CHARS = 8  # of a line whose appearance in an issue gives the repair away
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ class Made:
     outcomes: Counter[str]
 
 
-async def make(wanted: Wanted, boxes: Sandbox, judge: TaskJudge, say: Say) -> Made:
+async def make(wanted: Wanted, boxes: Sandbox, judge: TaskJudge, display: Display) -> Made:
     """Writes `wanted.out`, and beside it the repository's tree (`.git`) and the work file (`.work`).
 
     Raises CrrlError where there is nothing to make tasks of."""
@@ -87,12 +89,13 @@ async def make(wanted: Wanted, boxes: Sandbox, judge: TaskJudge, say: Say) -> Ma
     plan = TestPlan(Command(wanted.tests), "pytest", [], [])
     base = Task("base", wanted.repository.resolve().name, "train", "python", "", source, "", plan, setup)
     try:
-        maker = Maker(base, tree, wanted, judge, work, say)
+        maker = Maker(base, tree, wanted, judge, work, display)
         await maker.prepare(boxes)
         try:
             await maker.run()
         finally:
-            write_tasks(wanted.out, [_beside(task, store) for task in maker.tasks])
+            if maker.tasks:
+                write_tasks(wanted.out, [_beside(task, store) for task in maker.tasks])
     finally:
         work.close()
     if not maker.tasks:
@@ -112,26 +115,32 @@ def _beside(task: Task, store: Path) -> Task:
 class Maker:
     """One run. `stable`: the tests that pass in the judge, with their seconds."""
 
-    def __init__(self, base: Task, tree: Path, wanted: Wanted, judge: TaskJudge, work: WorkFile, say: Say) -> None:
+    def __init__(
+        self, base: Task, tree: Path, wanted: Wanted, judge: TaskJudge, work: WorkFile, display: Display
+    ) -> None:
         self.base, self.tree, self.wanted = base, tree, wanted
-        self.judge, self.work, self.say = judge, work, say
-        self.tasks: list[Task] = []
+        self.judge, self.work, self.display = judge, work, display
+        self.admitted: dict[int, Task] = {}  # by the place in which they were drawn
         self.outcomes: Counter[str] = Counter()
         self.pool: list[Function] = []
         self.stable: dict[str, float] = {}
         self._taken: set[tuple[str, str, tuple[str, ...]]] = set()  # file, function, failing tests
 
+    @property
+    def tasks(self) -> list[Task]:
+        return [self.admitted[place] for place in sorted(self.admitted)][: self.wanted.limit]
+
     async def prepare(self, boxes: Sandbox) -> None:
         """Environment, coverage, and what passes in the judge. Raises CrrlError."""
         if self.base.setup:
-            self.say("the environment (built once)")
+            self.display.phase("building the environment", 0)
         environment = await self.judge.environment(self.base)
         if "survey" not in self.work.done:
-            self.say("running the suite with coverage")
+            self.display.phase("running the suite with coverage", 0)
             site = Mount(self.judge.harness.path / "site", SITE)
             limits = (self.wanted.tests, self.wanted.timeout_s)
             found = await survey(self.base.source, boxes, self.judge.state_dir, site, environment, *limits)
-            self.say("running the suite in the judge")
+            self.display.phase("running the suite in the judge", 0)
             self.work.keep("survey", [asdict(found), await self._steady(found)])
         kept, steady = self.work.done["survey"]
         self.survey = msgspec.convert(kept, Survey, strict=False)
@@ -146,7 +155,7 @@ class Maker:
                     if any(self._covering(path, n) for n in range(f.first, f.last + 1))
                 ]
         left = len(self.survey.failed) + len(self.survey.seconds) - len(steady)
-        self.say(
+        self.display.note(
             f"{len(steady)} tests pass{f' ({left} left out)' if left else ''} and cover {len(self.pool)} functions"
         )
 
@@ -176,23 +185,26 @@ class Maker:
     # Candidates -------------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        drawn = self._drawn()
-        while len(self.tasks) < self.wanted.limit:
-            batch = [candidate for candidate, _ in zip(drawn, range(AT_ONCE), strict=False)]
-            if not batch:
-                return
-            screened = await asyncio.gather(*(self._screened(function, mutant) for function, mutant in batch))
-            fresh = [task if isinstance(task, str) else self._fresh(task) for task in screened]
-            ends = await asyncio.gather(*(self._admitted(task) for task in fresh))
-            for (function, mutant), end in zip(batch, ends, strict=True):
-                name = _name(function, mutant)
-                if name not in self.work.done:
-                    self.work.keep(name, end if isinstance(end, str) else {"task": msgspec.to_builtins(end)})
-                self.outcomes["admitted" if isinstance(end, Task) else end] += 1
-                if isinstance(end, Task) and len(self.tasks) < self.wanted.limit:
-                    self.tasks.append(end)
-            told = ", ".join(f"{number} {outcome}" for outcome, number in self.outcomes.most_common())
-            self.say(f"{len(self.tasks)} of {self.wanted.limit} tasks; candidates: {told}")
+        """Until there are enough, or nothing is left to draw."""
+        self.display.phase("making tasks", self.wanted.limit)
+        drawn, ends = enumerate(self._drawn()), list[asyncio.Task[None]]()
+        try:
+            while batch := list(itertools.islice(drawn, AT_ONCE)):
+                screened = await asyncio.gather(*(self._screened(*candidate) for _, candidate in batch))
+                for (place, candidate), found in zip(batch, screened, strict=True):
+                    fresh = found if isinstance(found, str) else self._fresh(found)
+                    ends.append(asyncio.create_task(self._end(place, _name(*candidate), fresh)))
+                while open := [end for end in ends if not end.done()]:
+                    if len(open) < AT_ONCE and len(self.admitted) + len(open) < self.wanted.limit:
+                        break
+                    await next(iter(asyncio.as_completed(open)))
+                if len(self.admitted) >= self.wanted.limit:
+                    break
+            await asyncio.gather(*ends)
+        finally:
+            for end in ends:
+                end.cancel()
+            await asyncio.gather(*ends, return_exceptions=True)
 
     def _drawn(self) -> Iterator[tuple[Function, Mutant]]:
         """A mutant of each function in turn, in an order that the seed says, where tests cover its line."""
@@ -222,7 +234,10 @@ class Maker:
         limits = (10.0 + 10 * seconds, math.ceil(2 + 5 * seconds))
         plan = self._asking(asked, _arguments(asked), self.survey.options, *limits)
         patch = between(function.path, function.source, mutant.text)
-        results = await self.judge.run_anew(plan, patch)
+        try:
+            results = await self.judge.run_anew(plan, patch)
+        except LostError:
+            return "lost"
         if results.reason != "complete":
             return "never ends or breaks the run"
         failing = [test for test in asked if results.tests[test] != "passed"]
@@ -316,13 +331,19 @@ class Maker:
         """With the repository where it is now."""
         return replace(task, source=replace(task.source, repo=self.base.source.repo))
 
-    async def _admitted(self, task: Task | str) -> Task | str:
-        if isinstance(task, str):
-            return task
-        if task.id.removeprefix(f"{self.base.corpus}-") in self.work.done:
-            return task
-        admission = await admit(task, self.judge, self.wanted.times)
-        return admission.task if admission.task is not None else admission.status
+    async def _end(self, place: int, name: str, found: Task | str) -> None:
+        """Admits what was made of a candidate, counts it, and keeps it."""
+        if not isinstance(found, str) and name not in self.work.done:
+            admission = await admit(found, self.judge, self.wanted.times)
+            found = admission.task if admission.task is not None else admission.status
+        if name not in self.work.done and found not in LATER:
+            self.work.keep(name, found if isinstance(found, str) else {"task": msgspec.to_builtins(found)})
+        new = isinstance(found, Task) and len(self.admitted) < self.wanted.limit
+        if isinstance(found, Task):
+            self.admitted[place] = found
+        self.outcomes[found if isinstance(found, str) else "admitted"] += 1
+        others = {what: number for what, number in self.outcomes.items() if what != "admitted"}
+        self.display.advance(int(new), tried=self.outcomes.total(), **others)
 
 
 def _name(function: Function, mutant: Mutant) -> str:

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json as jsonlib
+import os
 import resource
-import sys
 import time
 from collections import Counter
 from pathlib import Path
 
 from crrl import sandbox
+from crrl.report.display import Display
 from crrl.rewards.api import TestResults
 from crrl.rewards.task_judge import TaskJudge
 from crrl.tasks import make, mine
 from crrl.tasks.task import Command, Task
 
-SCHEMA = 1
+SCHEMA, INTERRUPTED = 1, 130
 
 
 def run(
@@ -35,20 +36,21 @@ def run(
     network: bool,
     json: bool,
 ) -> int:
-    """Exit code 0: there are tasks. Raises CrrlError where none can be made."""
+    """Exit code 0: there are tasks; 130: stopped, and what was finished is kept. Raises CrrlError where none can be
+    made."""
     started, before, judged = time.monotonic(), _cpu_s(), list[float]()
 
-    async def do() -> tuple[int, Counter[str]]:
+    async def do(display: Display) -> tuple[int, Counter[str]]:
         state_dir = sandbox.default_state_dir()
         boxes = sandbox.make(state_dir=state_dir)
-        judge = _Counting(state_dir, boxes, network=network)
+        judge = _Counting(state_dir, boxes, network=network, concurrency=max(2, len(os.sched_getaffinity(0))))
         try:
             if action == "make":
                 wanted = make.Wanted(repository, out, limit, seed, setup, tests, times)
-                made = await make.make(wanted, boxes, judge, _say)
+                made = await make.make(wanted, boxes, judge, display)
                 return len(made.tasks), made.outcomes
             mined = await mine.mine(
-                mine.Wanted(repository, out, limit, test, language, since, setup, times), boxes, judge, _say
+                mine.Wanted(repository, out, limit, test, language, since, setup, times), boxes, judge, display
             )
             return len(mined.tasks), mined.outcomes
         finally:
@@ -56,7 +58,14 @@ def run(
             await judge.close()
             await boxes.close()
 
-    number, outcomes = asyncio.run(do())
+    with Display(live=False if json else None) as display:
+        try:
+            number, outcomes = asyncio.run(do(display))
+        except KeyboardInterrupt:
+            display.note(
+                f"Interrupted. {out.with_suffix('.work')} keeps what is finished; go on with the same command."
+            )
+            return INTERRUPTED
     seconds, cpu = time.monotonic() - started, _cpu_s() - before + sum(judged)
     if json:
         whole = {"schema": SCHEMA, "out": str(out), "tasks": number, "candidates": dict(outcomes)}
@@ -76,10 +85,6 @@ class _Counting(TaskJudge):
         results = await super()._judge(task, patch)
         self.spent_s += results.cpu_s
         return results
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 def _cpu_s() -> float:

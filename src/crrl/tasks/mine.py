@@ -12,13 +12,14 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path, PurePath
 
 import msgspec
 
 from crrl.errors import CrrlError
+from crrl.report.display import Display
 from crrl.rewards.task_judge import TaskJudge
 from crrl.sandbox.api import Sandbox
 from crrl.tasks import snapshot
@@ -55,7 +56,6 @@ JAVA_RUN = (
 REPORTS = "cat .crrl/reports/TEST-*.xml"
 PARSERS = {"go": ("go", "go"), "rust": ("cargo", "rust"), "javascript": ("jest", "jest")}
 SUFFIXES = {"python": (".py",), "java": (".java",), "go": (".go",), "rust": (".rs",), "javascript": (".js", ".ts")}
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Commit:
     message: str
 
 
-async def mine(wanted: Wanted, boxes: Sandbox, judge: TaskJudge, say: Say) -> Mined:
+async def mine(wanted: Wanted, boxes: Sandbox, judge: TaskJudge, display: Display) -> Mined:
     """Writes `wanted.out`. Raises CrrlError where there is nothing to make tasks of."""
     if wanted.language not in SUFFIXES:
         raise CrrlError(f"language={wanted.language} is not known.", f"There is: {', '.join(SUFFIXES)}.")
@@ -108,15 +108,15 @@ async def mine(wanted: Wanted, boxes: Sandbox, judge: TaskJudge, say: Say) -> Mi
         outcomes[kept if isinstance(kept, str) else "admitted"] += 1
         if not isinstance(kept, str) and len(tasks) < wanted.limit:
             tasks.append(msgspec.convert(kept["task"], Task))
+        display.advance(1, **outcomes)
 
     commits = sorted(_commits(at, wanted.since), key=lambda commit: FIX.search(commit.message) is None)  # stable
+    display.phase("trying commits", len(commits))
     try:
         for first in range(0, len(commits), AT_ONCE):
             if len(tasks) >= wanted.limit:
                 break
             await asyncio.gather(*(one(commit) for commit in commits[first : first + AT_ONCE]))
-            told = ", ".join(f"{number} {outcome}" for outcome, number in outcomes.most_common())
-            say(f"{min(first + AT_ONCE, len(commits))} of {len(commits)} commits: {told}")
     finally:
         work.close()
         if tasks:
