@@ -233,7 +233,8 @@ def tool(state_dir: Path, package: str, files: dict[str, str]) -> Path:
     """A folder with a package of ours and `files`, made once, readable by boxes. Raises CrrlError."""
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
-        raise CrrlError(f"This needs the Python package '{package}'.", f"Install it: pip install {package}")
+        how = "python -m ensurepip" if package == "pip" else f"pip install {package}"
+        raise CrrlError(f"This needs the Python package '{package}' beside crrl.", f"Install it: {how}")
     source = Path(spec.submodule_search_locations[0])
     version = hashlib.sha256(
         f"{source}\0{(source / '__init__.py').stat().st_mtime_ns}\0{sorted(files.items())}".encode()

@@ -231,7 +231,7 @@ class Maker:
             return known if isinstance(known, str) else self._moved(msgspec.convert(known["task"], Task))
         asked = self._asked(function, mutant)
         seconds = sum(self.stable[test] for test in asked)
-        limits = (10.0 + 10 * seconds, math.ceil(2 + 5 * seconds))
+        limits = (60.0 + 10 * seconds, math.ceil(2 + 5 * seconds))  # of CPU it is tight; a busy machine takes longer
         plan = self._asking(asked, _arguments(asked), self.survey.options, *limits)
         patch = between(function.path, function.source, mutant.text)
         try:
