@@ -1,4 +1,4 @@
-"""`crrl tasks mine` on small histories: Python by pytest, Java by javac and JUnit."""
+"""`crrl tasks mine` on small histories: Python by pytest, Java by javac and JUnit, Go by its own command."""
 
 from __future__ import annotations
 
@@ -89,6 +89,41 @@ def test_java_with_a_jar_that_set_up_brought(tmp_path: Path) -> None:
     assert task.id == f"sums-{fix[:12]}" and task.language == "java"
     assert task.test.fail_to_pass == ["SumTest::large"] and task.test.pass_to_pass == ["SumTest::small"]
     assert "SumTest::large" in task.issue and "a + b" not in task.issue and "12" in task.issue
+
+
+GO = "package sums\n\nfunc Of(a, b int) int {{\n\treturn {0}\n}}\n"
+GO_TEST = """package sums
+
+import "testing"
+
+func TestSmall(t *testing.T) {{
+	if Of(2, 2) != 4 {{
+		t.Fatal("small")
+	}}
+}}
+{0}"""
+
+
+@pytest.mark.timeout(600)
+def test_go(tmp_path: Path) -> None:
+    try:
+        toolchains.require(["go"])
+    except CrrlError as error:
+        pytest.skip(f"{error.message}: {error.remedy}")
+    root, out = tmp_path / "sums", tmp_path / "mined.jsonl"
+    root.mkdir()
+    module = {"go.mod": "module sums\n\ngo 1.19\n"}
+    commit(root, "start", {**module, "sums.go": GO.format("a * b"), "sums_test.go": GO_TEST.format("")})
+    large = 'func TestLarge(t *testing.T) {\n\tif Of(3, 4) != 7 {\n\t\tt.Fatal("large")\n\t}\n}\n'
+    fix = commit(
+        root, "fix: Of gives a product", {"sums.go": GO.format("a + b"), "sums_test.go": GO_TEST.format(large)}
+    )
+    words = ["tasks", "mine", str(root), f"out={out}", "language=go", "test=go test -json ./...", "times=1"]
+    assert main(words) == 0
+    (task,), _ = load_tasks(out)
+    assert task.id == f"sums-{fix[:12]}" and task.language == "go" and task.issue == "fix: Of gives a product\n"
+    assert [name.rpartition("Test")[2] for name in task.test.fail_to_pass] == ["Large"]
+    assert [name.rpartition("Test")[2] for name in task.test.pass_to_pass] == ["Small"]
 
 
 def test_a_history_without_tests_says_what_is_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
