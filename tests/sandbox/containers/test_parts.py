@@ -152,6 +152,7 @@ class Folder:
             raise CrrlError(f"{name} cannot be pulled", "Is there network?")
         self.pulled.append(name)
         self.here[name] = self.registry[name]
+        progress(1, 1)
 
     def delete(self, name: str) -> None:
         del self.here[name]
@@ -177,6 +178,18 @@ def test_images_are_fetched_once_and_the_least_recently_used_go(tmp_path: Path) 
     with pytest.raises(CrrlError, match="none cannot be pulled"):
         list(images.fetch(["none"], engine, None, lambda *_: None))  # type: ignore[arg-type]
     assert [how for _, how, _ in fetch("bc", None)] == ["there", "there"]  # what it brought before has stayed
+
+
+def test_an_image_that_a_killed_fetch_brought_is_counted_and_given_up_like_others(tmp_path: Path) -> None:
+    engine = Folder({name: [(name, 20)] for name in "ab"})
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        list(Images(tmp_path).fetch("a", engine, None, killed))  # type: ignore[arg-type]
+    (got,) = Images(tmp_path).fetch("b", engine, 20, lambda *_: None)  # type: ignore[arg-type]
+    assert got.evicted == ("a",) and set(engine.here) == {"b"}
 
 
 def test_apptainer_s_command_lines(tmp_path: Path) -> None:

@@ -90,9 +90,7 @@ class Apptainer:
         if done.returncode != 0:
             part.unlink(missing_ok=True)
             said = done.stderr.strip()[-500:]
-            raise CrrlError(
-                f"{name} cannot be pulled: {said}", "Is there network? What was fetched stays: run it again."
-            )
+            raise CrrlError(f"{name} cannot be pulled: {said}", "Is there network? Fetched images stay: run it again.")
         os.replace(part, file)
         progress(file.stat().st_size, file.stat().st_size)
 

@@ -43,7 +43,8 @@ class Images:
     def fetch(
         self, names: Iterable[str], engine: Engine, max_bytes: int | None, progress: Callable[[str, int, int], object]
     ) -> Iterator[Fetched]:
-        """Each as it is there. What a stopped fetch has brought stays; the next goes on from it.
+        """Each as it is there. The images that a stopped fetch has brought stay, and the next goes on with the one that
+        it was at.
 
         Raises CrrlError: an image cannot be pulled, or max_bytes does not hold what is asked for.
         """
@@ -51,11 +52,13 @@ class Images:
         for name in wanted:
             how = "there"
             if not _is_there(engine, name):
+                with self._record() as record:  # before it comes: one that a killed fetch brought is ours, too
+                    record[name] = time.time()
                 engine.pull(name, lambda here, all, name=name: progress(name, here, all))  # type: ignore[misc]
                 how = "fetched"
             with self._record() as record:
                 if how == "fetched" or name in record:
-                    record[name] = time.time()
+                    record[name] = time.time()  # again: another process drops what is not there
                 evicted = _make_room(engine, record, max_bytes, wanted)
             yield Fetched(name, how, tuple(evicted))
 
