@@ -124,7 +124,7 @@ def read_commit(repo: str, commit: str, state_dir: Path, paths: Sequence[str] = 
             except CrrlError:  # servers may refuse to serve a bare commit id
                 git(["-C", folder, "fetch", "-q", repo, "+refs/*:refs/crrl/*"])
         at = ["-c", "safe.directory=*", "-C", git_dir]
-        listing = git([*at, "ls-tree", "-r", "-z", "--full-tree", f"{commit}^{{commit}}", *paths])
+        listing = git([*at, "ls-tree", "-r", "-z", "--full-tree", "--", f"{commit}^{{commit}}", *paths])
         rows = [row.split(b"\t", 1) for row in listing.split(b"\0") if row]
         files = [(path, *meta.split(b" ")) for meta, path in rows]
         files = [row for row in files if row[2] == b"blob"]  # a submodule's commit is not ours to fetch
