@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from crrl.cli.train import plan
 from crrl.conf.checks import REWARDS
 from crrl.conf.load import load_recipe, load_saved, load_warmstart, to_yaml
 from crrl.conf.recipes import recipe_names
@@ -72,6 +73,15 @@ def test_refusals(override: str, says: str) -> None:
         load_recipe("quickstart", [override])
     assert says in str(caught.value)
     assert len(str(caught.value).splitlines()) < 12
+
+
+def test_a_task_file_needs_no_other_setting(tmp_path: Path) -> None:
+    file = tmp_path / "tasks.jsonl"
+    file.write_text("")
+    config = load_recipe("quickstart", [f"corpus.name={file}", "corpus.held_out=3"])
+    assert "evaluate 6 episodes before (2 cells of 3 tasks)" in "\n".join(plan(config, None))
+    with pytest.raises(UsageError, match="would be ignored"):
+        load_recipe("quickstart", [f"corpus.name={file}", "evaluation.splits=[rl_instances]"])
 
 
 def test_limits_that_the_chosen_sandbox_ignores() -> None:

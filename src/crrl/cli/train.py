@@ -123,15 +123,16 @@ def free_name(runs: Path, wanted: str) -> str:
 
 def plan(config: Config, resume: str | None) -> list[str]:
     """What would be done, in order, in numbers."""
-    cells = len(config.evaluation.splits) * len(config.evaluation.decodings)
-    evaluated = cells * config.evaluation.tasks_per_split
+    splits, tasks = len(config.evaluation.splits), config.evaluation.tasks_per_split
+    if config.corpus.name != "generated":
+        splits, tasks = 1, min(config.corpus.held_out, tasks)
+    cells = splits * len(config.evaluation.decodings)
+    evaluated = cells * tasks
     objective = config.objective
     trained = config.trainer.max_steps * objective.groups_per_step * objective.group_size
     lines = [f"folder   {Path(config.runs_dir) / config.run}" + (" (goes on)" if resume else "")]
     if config.evaluation.before:
-        lines.append(
-            f"evaluate {evaluated} episodes before ({cells} cells of {config.evaluation.tasks_per_split} tasks)"
-        )
+        lines.append(f"evaluate {evaluated} episodes before ({cells} cells of {tasks} tasks)")
     lines.append(
         f"train    {config.trainer.max_steps} steps of {objective.groups_per_step} groups x {objective.group_size} "
         f"attempts = {trained} episodes"

@@ -53,7 +53,6 @@ REWARDS = ("tests", "diff_similarity", "format", "visible_only")
 DECODINGS = ("sampled", "greedy")
 KINDS = ("main", "compaction", "subagent", "side")  # of a session's calls: `gateway.api.SampleKind`
 GENERATED_SPLITS = ("rl_instances", "sft_instances", "unseen_families")
-HELD_OUT = "held_out"  # the one evaluation split of a task file
 
 AT_LEAST: dict[str, float] = {
     "seed": 0,
@@ -216,12 +215,9 @@ def _check_evaluation(config: Config) -> None:
     for word in wanted.decodings:
         if word not in DECODINGS:
             raise UsageError(f"evaluation.decodings: {word} does not exist.", nearest(word, DECODINGS))
-    valid = GENERATED_SPLITS if config.corpus.name == "generated" else (HELD_OUT,)
     for word in wanted.splits:
-        if word not in valid:
-            raise UsageError(
-                f"evaluation.splits: {word} is no split of corpus {config.corpus.name}.", nearest(word, valid)
-            )
+        if word not in GENERATED_SPLITS:
+            raise UsageError(f"evaluation.splits: {word} is no split.", nearest(word, GENERATED_SPLITS))
     for key, words in (("decodings", wanted.decodings), ("splits", wanted.splits)):
         if len(set(words)) < len(words):
             raise UsageError(f"evaluation.{key} names something twice.", "Name each once.")
@@ -273,6 +269,7 @@ IGNORED: tuple[Ignored, ...] = (
         lambda c: c.corpus.name != "generated",
         "a task file has no families that SFT was shown",
     ),
+    ("evaluation.splits", lambda c: c.corpus.name != "generated", "a task file has one, of corpus.held_out tasks"),
     ("corpus.held_out", lambda c: c.corpus.name == "generated", "generated tasks have splits of their own"),
     (
         "trainer.warmup_steps",

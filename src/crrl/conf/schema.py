@@ -145,7 +145,7 @@ class Rollout:
 @dataclass
 class Evaluation:
     tasks_per_split: int = doc("held-out tasks in each split", 100)
-    splits: list[str] = doc("which held-out splits", ["rl_instances", "sft_instances", "unseen_families"])
+    splits: list[str] = doc("held-out splits of generated tasks", ["rl_instances", "sft_instances", "unseen_families"])
     decodings: list[str] = doc("sampled (T = 1), greedy", ["sampled", "greedy"])
     before: bool = doc("evaluate before training too (without it there is no comparison)", True)
 
