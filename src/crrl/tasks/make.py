@@ -43,7 +43,7 @@ TRIES, MOST = 16, 4  # mutants tried, and tasks taken, of one function
 STAY_S, STAY = 2.0, 60  # seconds of tests, and tests, that a task asks for besides those that cover its line
 ARGUMENTS = 60  # test functions named to pytest; beyond that, whole files
 SHOWN = 3  # one in so many failing test functions stays in the agent's workspace
-LATER = ("lost", "unavailable")  # no fault of the candidate: it is tried again when the command is
+LATER = ("lost", "timed out", "unavailable")  # it may be the machine: tried again when the command is given again
 LEAST_CHARS = 8  # of a line whose appearance in an issue gives the repair away
 
 
@@ -238,6 +238,8 @@ class Maker:
             results = await self.judge.run_anew(plan, patch)
         except LostError:
             return "lost"
+        if results.reason == "timeout":
+            return "timed out"
         if results.reason != "complete":
             return "never ends or breaks the run"
         failing = [test for test in asked if results.tests[test] != "passed"]
