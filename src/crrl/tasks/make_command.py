@@ -11,6 +11,7 @@ from collections import Counter
 from pathlib import Path
 
 from crrl import sandbox
+from crrl.errors import CrrlError, LostError
 from crrl.report.display import Display
 from crrl.rewards.api import TestResults
 from crrl.rewards.task_judge import TaskJudge
@@ -66,6 +67,8 @@ def run(
                 f"Interrupted. {out.with_suffix('.work')} keeps what is finished; go on with the same command."
             )
             return INTERRUPTED
+        except LostError as error:
+            raise CrrlError(f"A judged run was lost ({error}).", "Type the same command again: it goes on.") from None
     seconds, cpu = time.monotonic() - started, _cpu_s() - before + sum(judged)
     if json:
         whole = {"schema": SCHEMA, "out": str(out), "tasks": number, "candidates": dict(outcomes)}
