@@ -54,7 +54,7 @@ def test_dry_run_prints_the_settings_and_starts_nothing(tmp_path: Path) -> None:
     done = crrl("train", "quickstart", "--dry-run", "--json", "seed=3", cwd=tmp_path)
     value = json.loads(done.stdout)
     assert value["config"]["seed"] == 3 and value["config"]["run"] == "quickstart-seed3"
-    assert any("5760 episodes" in line for line in value["would"])
+    assert any("6400 episodes" in line for line in value["would"])
     assert list(tmp_path.iterdir()) == []
 
 

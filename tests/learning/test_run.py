@@ -125,6 +125,7 @@ def test_same_seed_same_run(tmp_path: Path) -> None:
 def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
     """One that has the right shape, and another beginning."""
     less = ["evaluation.splits=[rl_instances]", "evaluation.tasks_per_split=2", "evaluation.before=false"]
+    less += ["corpus.rl_share=1", "objective.group_size=8", "rewards.weights={diff_similarity: 1.0}"]  # rewards differ
     finish(start(tmp_path, "quickstart", "run=first", *SMALL, *less))
     second = [f"model.path={tmp_path / 'first' / 'checkpoints' / 'step-2'}", "run=second"]
     finish(start(tmp_path, "quickstart", *second, *SMALL, *less))

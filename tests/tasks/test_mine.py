@@ -53,7 +53,13 @@ def test_python(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "return x + 1" in (task.solution or "") and "test_two" not in (task.solution or "")
     shown = prepare(task.source, default_state_dir(), 65534).lower
     assert "test_two" not in (shown / "tests/test_m.py").read_text()
-    log = subprocess.run(["git", "log", "--all", "--oneline"], cwd=shown, capture_output=True, text=True, check=True)
+    log = subprocess.run(
+        ["git", "-c", "safe.directory=*", "log", "--all", "--oneline"],
+        cwd=shown,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert len(log.stdout.splitlines()) == 1  # the future is hidden
     assert "1 no test flips" in capsys.readouterr().err
     assert main(["tasks", "check", str(out), "times=1"]) == 0
