@@ -61,7 +61,7 @@ def test_python(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         check=True,
     )
     assert len(log.stdout.splitlines()) == 1  # the future is hidden
-    assert "1 no test flips" in capsys.readouterr().err
+    assert "no test flips 1" in capsys.readouterr().err
     assert main(["tasks", "check", str(out), "times=1"]) == 0
 
 
