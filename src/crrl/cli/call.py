@@ -80,3 +80,13 @@ def print_json(value: dict[str, Any]) -> None:
     json.dump({"schema": SCHEMA, **value}, sys.stdout, indent=2, default=str)
     sys.stdout.write("\n")
     sys.stdout.flush()
+
+
+def whole_number(values: dict[str, str], key: str, default: int, least: int = 0) -> int:
+    """Of a verb's own settings. Raises UsageError."""
+    value = values.get(key)
+    if value is None:
+        return default
+    if not value.isdigit() or int(value) < least:
+        raise UsageError(f"{key}={value} is not a whole number of at least {least}.", f"Write e.g. {key}={default}.")
+    return int(value)

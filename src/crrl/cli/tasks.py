@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from crrl.cli import tasks_make
-from crrl.cli.call import Call
+from crrl.cli.call import Call, whole_number
 from crrl.errors import UsageError, nearest
 
 USAGE = "crrl tasks list|show|check|fetch|split|record [CORPUS] [key=value...] [--json]"
@@ -62,8 +62,8 @@ def run(call: Call) -> int:
 
     wanted = command.Wanted(
         corpus,
-        count=_number(values, "count", 10),
-        seed=_number(values, "seed", 0),
+        count=whole_number(values, "count", 10),
+        seed=whole_number(values, "seed", 0),
         path=_path(values, "path"),
         split=values.get("split", ""),
         ids=[id for id in values.get("ids", "").split(",") if id],
@@ -75,13 +75,13 @@ def run(call: Call) -> int:
     if action == "show":
         return command.show(wanted, json=call.json)
     if action == "fetch":
-        max_gb = _number(values, "max_disk", 0) or None
+        max_gb = whole_number(values, "max_disk", 0) or None
         return command.fetch(wanted, engine=values.get("images", "auto"), max_gb=max_gb, json=call.json)
     if action == "split":
         against = [_other(word) for word in values.get("against", "").split(",") if word]
         others = [command.Wanted(name, path=path) for name, path in against]
-        return command.split(wanted, others, held_out=_number(values, "held_out", 0), out=out, json=call.json)
-    times = _number(values, "times", 3, least=1)
+        return command.split(wanted, others, held_out=whole_number(values, "held_out", 0), out=out, json=call.json)
+    times = whole_number(values, "times", 3, least=1)
     return command.check(wanted, times=times, out=out, json=call.json, keep=action == "record")
 
 
@@ -100,15 +100,6 @@ def _values(call: Call, action: str, corpus: str) -> dict[str, str]:
         if key in ("count", "seed", *OF_CORPORA):
             raise UsageError(f"crrl tasks {action} {corpus} has no use for {key}=.", "See: crrl tasks --help")
     return found
-
-
-def _number(values: dict[str, str], key: str, default: int, least: int = 0) -> int:
-    value = values.get(key)
-    if value is None:
-        return default
-    if not value.isdigit() or int(value) < least:
-        raise UsageError(f"{key}={value} is not a whole number of at least {least}.", f"Write e.g. {key}={default}.")
-    return int(value)
 
 
 def _path(values: dict[str, str], key: str) -> Path | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from crrl.cli.call import Call
+from crrl.cli.call import Call, whole_number
 from crrl.errors import UsageError
 
 KEYS = {
@@ -50,9 +50,9 @@ def run(call: Call, action: str, repository: str) -> int:
         action,
         Path(repository),
         out,
-        limit=_number(values, "limit", 100),
-        seed=_number(values, "seed", 0, least=0),
-        times=_number(values, "times", 3),
+        limit=whole_number(values, "limit", 100, least=1),
+        seed=whole_number(values, "seed", 0),
+        times=whole_number(values, "times", 3, least=1),
         setup=setup,
         tests=shlex.split(values.get("tests", "")),
         test=shlex.split(values.get("test", "")),
@@ -61,12 +61,3 @@ def run(call: Call, action: str, repository: str) -> int:
         network=values.get("network") != "no",
         json=call.json,
     )
-
-
-def _number(values: dict[str, str], key: str, default: int, least: int = 1) -> int:
-    value = values.get(key)
-    if value is None:
-        return default
-    if not value.isdigit() or int(value) < least:
-        raise UsageError(f"{key}={value} is not a whole number of at least {least}.", f"Write e.g. {key}={default}.")
-    return int(value)

@@ -151,11 +151,14 @@ def patched(blobs: Iterable[Blob], patches: list[str], state_dir: Path) -> Itera
         yield from _read_dir(Path(folder))
 
 
-def git(args: list[str], stdin: bytes = b"", **env: str) -> bytes:
+def git(
+    args: list[str], stdin: bytes = b"", *, remedy: str = "Check the task's repo and base_commit.", **env: str
+) -> bytes:
+    """What git prints; nobody's configuration is read. Raises CrrlError with what it said."""
     done = subprocess.run(["git", *args], input=stdin, capture_output=True, env=GIT_ENV | env, check=False)
     if done.returncode != 0:
         reason = done.stderr.decode("utf-8", "replace").strip()[:500]
-        raise CrrlError(f"git {' '.join(args)[:200]}: {reason}", "Check the task's repo and base_commit.")
+        raise CrrlError(f"git {' '.join(args)[:200]}: {reason}", remedy)
     return done.stdout
 
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import configparser
 import os
-import subprocess
 import tomllib
 from pathlib import Path
 
 from crrl.errors import CrrlError
+from crrl.sandbox import workspace
 from crrl.tasks.environments import pip
 from crrl.tasks.task import Command
 
@@ -34,7 +34,6 @@ WHO = {
     for role in ("AUTHOR", "COMMITTER")
     for what, text in (("NAME", "crrl"), ("EMAIL", "crrl@localhost"), ("DATE", "2000-01-01T00:00:00Z"))
 }
-GIT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": "/dev/null", **WHO}
 EXTRAS = ("test", "tests", "testing")
 FILES = (
     *("requirements.txt", "requirements-test.txt", "requirements_test.txt", "test-requirements.txt"),
@@ -79,12 +78,8 @@ def _walk(root: Path) -> list[str]:
 
 
 def git(arguments: list[str], stdin: bytes = b"", **env: str) -> bytes:
-    """Raises CrrlError with what git said."""
-    done = subprocess.run(["git", *arguments], input=stdin, capture_output=True, env=GIT | env, check=False)
-    if done.returncode != 0:
-        said = done.stderr.decode("utf-8", "replace").strip()[:500]
-        raise CrrlError(f"git {' '.join(arguments)[:200]}: {said}", "Is it a whole git repository?")
-    return done.stdout
+    """`workspace.git` with an author. Raises CrrlError with what git said."""
+    return workspace.git(arguments, stdin, remedy="Is it a whole git repository?", **WHO, **env)
 
 
 def default_setup(tree: Path) -> list[Command]:

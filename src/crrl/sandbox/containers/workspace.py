@@ -14,7 +14,6 @@ import marshal
 import os
 import re
 import shutil
-import subprocess
 import tarfile
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -152,17 +151,12 @@ def _listed(index: bytes) -> set[bytes]:
     """The paths in a git index; submodules are not among them."""
     with tempfile.TemporaryDirectory(prefix="crrl-index-") as folder:
         Path(folder, "index").write_bytes(index)
-        env = workspace.GIT_ENV | {"GIT_INDEX_FILE": f"{folder}/index"}
-        for argv in (
-            ["init", "-q", "--bare", f"{folder}/git"],
-            [f"--git-dir={folder}/git", "ls-files", "-z", "--stage"],
-        ):
-            done = subprocess.run(["git", *argv], capture_output=True, env=env, check=False)
-            if done.returncode != 0:
-                raise CrrlError(
-                    f"The image's git index: {done.stderr.decode(errors='replace')[:300]}", "Is git recent?"
-                )
-        rows = [row.split(b"\t", 1) for row in done.stdout.split(b"\0") if row]
+        workspace.git(["init", "-q", "--bare", f"{folder}/git"])
+        list_index = [f"--git-dir={folder}/git", "ls-files", "-z", "--stage"]
+        listed = workspace.git(
+            list_index, remedy="Is git recent enough for the image's?", GIT_INDEX_FILE=f"{folder}/index"
+        )
+        rows = [row.split(b"\t", 1) for row in listed.split(b"\0") if row]
         return {path for meta, path in rows if not meta.startswith(b"160000")}
 
 
