@@ -24,6 +24,7 @@ from crrl.report.summary import (
     next_steps,
     percent,
     rows,
+    told_columns,
     where_time_went,
     write_atomically,
 )
@@ -107,11 +108,13 @@ def render(
     )
     environment.filters.update(clean=_cut, seconds=seconds, percent=percent)
     total = summary.seconds.get("total", sum(summary.seconds.values()))
+    table = rows(summary)
+    told = told_columns(table)
     return environment.get_template("report.html.jinja").render(
         s=summary,
         notice=notice,
-        columns=COLUMNS,
-        rows=rows(summary),
+        columns=[COLUMNS[i] for i in told],
+        rows=[[row[i] for i in told] for row in table],
         curve=Markup(solve_curve(summary, steps)) if steps else "",
         small=[(name, Markup(svg)) for name, svg in small_curves(steps)],
         style=Markup(STYLE),

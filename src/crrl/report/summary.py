@@ -152,6 +152,11 @@ def rows(summary: Summary) -> list[list[str]]:
     return table
 
 
+def told_columns(table: Sequence[Sequence[str]]) -> list[int]:
+    """Of `COLUMNS`, those in which a row of `table` says something; the first always."""
+    return [i for i in range(len(COLUMNS)) if i == 0 or any(row[i] != NOTHING for row in table)]
+
+
 NOTHING = "–"
 COLUMNS = ("tasks", "decoding", "before", "after", "points [95%]", "p", "well-formed", "floor", "first try")
 WIDTHS = (8, 12, 12, 15, 9, 11, 5, 9)  # of all but the first, which stands above its block: fits 80 characters
@@ -215,7 +220,7 @@ def print_closing(
     out.print()
     out.print(title + (" · CONTROL RUN, rewards shuffled" if summary.control else ""), style="bold", markup=False)
     table = rows(summary)
-    shown = [i for i in range(1, len(COLUMNS)) if any(row[i] != NOTHING for row in table)]
+    shown = told_columns(table)[1:]
     compared = COLUMNS.index("before") in shown
     for tasks, found in groupby(table, key=lambda row: row[0]):
         out.print(f"\n{tasks[0].upper()}{tasks[1:]}", style="cyan", markup=False)
