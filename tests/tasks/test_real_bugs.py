@@ -20,15 +20,16 @@ from crrl import sandbox
 from crrl.errors import CrrlError
 from crrl.rewards.task_judge import TaskJudge
 from crrl.rewards.tests import solved
-from crrl.tasks import own_tools, toolchains
 from crrl.tasks.admission import Admission, admit
 from crrl.tasks.command import at_mirror
 from crrl.tasks.corpora import find, load
+from crrl.tasks.setup import own_tools, toolchains
+from crrl.tasks.setup.toolchains import JUNIT4
 from crrl.tasks.task import Task
-from crrl.tasks.toolchains import JUNIT4
 
 DATA = Path(os.environ.get("CRRL_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))
 LIMIT_S = 120
+BY_CHANCE = ("quixbugs-java-minimum_spanning_tree",)  # goes through a hash map by identity: each run breaks other tests
 
 
 def ids(corpus: str) -> list[str]:
@@ -134,7 +135,7 @@ async def same_as_its_own_tests(task: Task, judge: TaskJudge) -> None:
         ours = await judge.run(task, (task.solution or "") if fixed else "")
         passed, failed = own(task.family, fixed)
         assert solved(task, ours) == fixed == (failed == 0 and passed > 0)
-        if ours.reason == "complete":
+        if ours.reason == "complete" and (fixed or task.id not in BY_CHANCE):
             counted = list(ours.tests.values())
             assert (counted.count("passed"), len(counted)) == (passed, passed + failed)
 

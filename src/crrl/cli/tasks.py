@@ -28,6 +28,8 @@ record  as check, and keeps the verdicts on the generated corpus with the packag
   path=P       of a corpus: a file of records (parquet, json, jsonl), or its own folder layout; without it, the hub
   split=S      of a corpus: this split only        ids=A,B   these tasks only
   mirrors=D    of a corpus: take repositories from local clones D/OWNER/NAME (machines without network)
+  images=no    of list, show and check, for SWE-bench and SWE-Gym: in place of images, each repository is set up here
+               as its own files ask for, with packages and a Python of its time (docs/corpora.md)
   times=N      of check (3)                        out=FILE  of check: the admitted tasks, with measured lists
   max_disk=N   of fetch: GB that fetched images may take; the least recently used go first
   images=E     of fetch: docker, podman, apptainer (SIF files), or auto
@@ -38,12 +40,12 @@ record  as check, and keeps the verdicts on the generated corpus with the packag
 """
     + tasks_make.HELP
 )
-OF_CORPORA = ("path", "split", "ids", "mirrors")
+OF_CORPORA = ("path", "split", "ids", "mirrors", "images")
 KEYS = {
     "list": OF_CORPORA,
     "show": OF_CORPORA,
     "check": (*OF_CORPORA, "times", "out"),
-    "fetch": (*OF_CORPORA, "max_disk", "images"),
+    "fetch": (*OF_CORPORA, "max_disk"),
     "split": (*OF_CORPORA, "against", "held_out", "out", "seed"),
     "record": (),
     **tasks_make.KEYS,
@@ -68,6 +70,7 @@ def run(call: Call) -> int:
         split=values.get("split", ""),
         ids=[id for id in values.get("ids", "").split(",") if id],
         mirrors=_path(values, "mirrors"),
+        images=action == "fetch" or _images(values.get("images")),
     )
     out = _path(values, "out")
     if action == "list":
@@ -91,7 +94,7 @@ def _values(call: Call, action: str, corpus: str) -> dict[str, str]:
     if corpus == "generated":
         own += ["count", "seed"]
     elif corpus.endswith(".jsonl"):
-        own += ["ids"]
+        own += ["ids", "images"] if action == "fetch" else ["ids"]
     else:
         own += OF_CORPORA if action != "record" else ()
     found = {key: value for key in own if (value := call.take(key)) is not None}
@@ -100,6 +103,12 @@ def _values(call: Call, action: str, corpus: str) -> dict[str, str]:
         if key in ("count", "seed", *OF_CORPORA):
             raise UsageError(f"crrl tasks {action} {corpus} has no use for {key}=.", "See: crrl tasks --help")
     return found
+
+
+def _images(value: str | None) -> bool:
+    if value not in (None, "no"):
+        raise UsageError(f"images={value} is not `no`.", "Leave it out: images are used where a task has one.")
+    return value is None
 
 
 def _path(values: dict[str, str], key: str) -> Path | None:

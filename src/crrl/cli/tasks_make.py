@@ -35,7 +35,7 @@ mine    turns the commits of a git repository that changed code and tests togeth
 def run(call: Call, action: str, repository: str) -> int:
     values = {key: value for key in KEYS[action] if (value := call.take(key)) is not None}
     call.no_settings()
-    from crrl.tasks import make_command
+    from crrl.tasks.making import command
     from crrl.tasks.task import Command
 
     out = Path(values.get("out", f"{Path(repository).resolve().name}.jsonl"))
@@ -46,7 +46,7 @@ def run(call: Call, action: str, repository: str) -> int:
     setup = None
     if (text := values.get("setup")) is not None:
         setup = [] if text == "none" else [Command(["sh", "-c", text], timeout_s=1800.0)]
-    return make_command.run(
+    return command.run(
         action,
         Path(repository),
         out,

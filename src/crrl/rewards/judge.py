@@ -29,7 +29,7 @@ from crrl.rewards import exploits, harness, patching
 from crrl.rewards.api import TestResults, TestStatus
 from crrl.sandbox import seccomp
 from crrl.sandbox.api import Workspace
-from crrl.tasks.environments import Environment
+from crrl.tasks.setup.environments import Environment
 from crrl.tasks.task import Source, Task
 
 BOX = shlex.split("""

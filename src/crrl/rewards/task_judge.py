@@ -11,8 +11,8 @@ from crrl.rewards.api import TestResults
 from crrl.rewards.command_judge import CommandJudge
 from crrl.rewards.judge import JudgeLimits, PytestJudge
 from crrl.sandbox.api import Mount, Sandbox
-from crrl.tasks import toolchains
-from crrl.tasks.environments import Environment, Environments
+from crrl.tasks.setup import toolchains
+from crrl.tasks.setup.environments import Environment, Environments
 from crrl.tasks.task import Command, Task
 
 SITE = "/harness/site"

@@ -25,8 +25,8 @@ from crrl.rewards.verdict import Combine
 from crrl.rollout.api import Attempt, Episode
 from crrl.rollout.tries import Tries
 from crrl.sandbox.api import GATEWAY_PORT, Box, Limits, Sandbox, Spec
-from crrl.tasks import toolchains
-from crrl.tasks.environments import Environment
+from crrl.tasks.setup import toolchains
+from crrl.tasks.setup.environments import Environment
 from crrl.tasks.task import Task
 
 log = logging.getLogger(__name__)

@@ -7,21 +7,23 @@ import json as jsonlib
 import random
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from crrl.errors import CrrlError
+from crrl.errors import CrrlError, LostError, UsageError
+from crrl.sandbox.api import Workspace
 from crrl.tasks import corpora, leakage
 from crrl.tasks.admission import TIMES, Admission, admit, record
 from crrl.tasks.diffs import changes
 from crrl.tasks.files import load_tasks, write_tasks
 from crrl.tasks.generated import SPLITS, generate
-from crrl.tasks.own_tools import checked_out
-from crrl.tasks.task import Task
+from crrl.tasks.setup import project
+from crrl.tasks.setup.own_tools import checked_out
+from crrl.tasks.task import Source, Task
 
 SCHEMA = 1
 CONCURRENCY = 4
@@ -29,8 +31,9 @@ CONCURRENCY = 4
 
 @dataclass(frozen=True)
 class Wanted:
-    """Which tasks: `name` is `generated`, a task file, or a corpus; `count` and `seed` are of the first, `path` and
-    `mirrors` (a folder of local clones, OWNER/NAME) of the last."""
+    """Which tasks: `name` is `generated`, a task file, or a corpus. `count` and `seed` are of the first, the rest of
+    the last; `mirrors`: a folder of local clones, OWNER/NAME; `images` False: set up here, where a task has an image.
+    """
 
     name: str
     count: int = 10
@@ -39,6 +42,7 @@ class Wanted:
     split: str = ""
     ids: Sequence[str] = ()
     mirrors: Path | None = None
+    images: bool = True
 
 
 def list_tasks(wanted: Wanted, *, json: bool) -> int:
@@ -59,7 +63,7 @@ def show(wanted: Wanted, *, json: bool) -> int:
 def check(wanted: Wanted, *, times: int = TIMES, out: Path | None = None, json: bool, keep: bool = False) -> int:
     """Exit code 0: everything is admitted; 1: something is not, or a record is malformed."""
     tasks, sound = _read(wanted)
-    admissions = asyncio.run(_check(tasks, times, json))
+    admissions = asyncio.run(_check(tasks, times, json, settle=not wanted.images))
     statuses = Counter(admission.status for admission in admissions)
     if keep:
         if wanted.name != "generated" or set(statuses) != {"admitted"}:
@@ -140,7 +144,14 @@ def _read(wanted: Wanted) -> tuple[list[Task], bool]:
         tasks, problems = load_tasks(Path(wanted.name), measured=False)
         tasks = [task for task in tasks if not wanted.ids or task.id in wanted.ids]
     else:
-        loaded = corpora.load(corpora.find(wanted.name), wanted.path, split=wanted.split, ids=wanted.ids)
+        corpus = corpora.find(wanted.name)
+        if not wanted.images:
+            if corpus.imageless is None:
+                raise UsageError(
+                    f"{corpus.name} has no use for images=no.", "It is for SWE-bench (Python) and SWE-Gym."
+                )
+            corpus = corpus.imageless
+        loaded = corpora.load(corpus, wanted.path, split=wanted.split, ids=wanted.ids)
         tasks, problems = [at_mirror(task, wanted.mirrors) for task in loaded.tasks], loaded.problems
     for problem in problems:
         print(problem, file=sys.stderr)
@@ -161,8 +172,8 @@ def at_mirror(task: Task, mirrors: Path | None) -> Task:
 # Checking -------------------------------------------------------------------------------------------------------------
 
 
-async def _check(tasks: list[Task], times: int, json: bool) -> list[Admission]:
-    """Admit each with the real judge; one line as each is done."""
+async def _check(tasks: list[Task], times: int, json: bool, settle: bool) -> list[Admission]:
+    """Admit each with the real judge; one line as each is done. `settle`: tasks that lack a set-up get one first."""
     from crrl import sandbox
     from crrl.rewards.task_judge import TaskJudge
 
@@ -171,7 +182,7 @@ async def _check(tasks: list[Task], times: int, json: bool) -> list[Admission]:
     judge = TaskJudge(state_dir, boxes)
     done = []
     try:
-        for running in _admissions(tasks, judge, times):
+        for running in _admissions(tasks, judge, times, boxes.prepare if settle else None):
             admission = await running
             done.append(admission)
             if json:
@@ -186,7 +197,9 @@ async def _check(tasks: list[Task], times: int, json: bool) -> list[Admission]:
     return done
 
 
-def _admissions(tasks: Iterable[Task], judge: Any, times: int) -> Iterator[asyncio.Future[Admission]]:
+def _admissions(
+    tasks: Iterable[Task], judge: Any, times: int, prepare: Callable[[Source], Awaitable[Workspace]] | None
+) -> Iterator[asyncio.Future[Admission]]:
     """Admissions as they are done, some at a time."""
     slots = asyncio.Semaphore(CONCURRENCY)
 
@@ -194,7 +207,8 @@ def _admissions(tasks: Iterable[Task], judge: Any, times: int) -> Iterator[async
         async with slots:
             try:
                 task = await asyncio.to_thread(checked_out, task)
-            except CrrlError as error:
+                task = task if prepare is None else await project.settled(task, prepare)
+            except (CrrlError, LostError) as error:
                 return Admission(task.id, "unavailable", reasons=[" ".join(str(error).split())])
             return await admit(task, judge, times)
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import msgspec
 
 from crrl.errors import CrrlError
+from crrl.tasks.setup.toolchains import TOOLCHAINS
 from crrl.tasks.task import Task
-from crrl.tasks.toolchains import TOOLCHAINS
 
 # What `test.parser` may be: our own judge's, and those of `rewards/parsers.py` (a test compares them).
 PARSERS = (

@@ -53,7 +53,7 @@ class TestPlan:
         restore: relative path -> text; put back before the tests run (hidden tests included).
         timeout_s: wall limit of one judged run.
         cpu_s: CPU limit of each of its processes; unlike the wall limit, a busy machine does not bring it nearer.
-        needs: what the command needs of the machine, by name (`toolchains.py`).
+        needs: what the command needs of the machine, by name (`setup/toolchains.py`).
         build: run before the tests, on the patched tree; where one fails, no test has passed.
         report: run after the tests have ended; prints what the parser reads (None: what the command printed).
         test_patch: the corpus's test patch, a unified diff, put on the base before the tests run.

@@ -27,6 +27,7 @@ class Corpus:
         fetch: (hub id, split) -> its tasks; None where it has to be cloned.
         home: where to get it.
         from_documentation: written without a real record at hand.
+        imageless: the same tasks to be set up here, in place of images; None where that is not known, or not needed.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Corpus:
     hub: str = ""
     fetch: Callable[[str, str], Found] | None = None
     from_documentation: bool = False
+    imageless: Corpus | None = None
 
 
 @dataclass(frozen=True)
@@ -47,9 +49,15 @@ class Loaded:
 
 
 def of_rows(
-    name: str, hub: str, splits: tuple[str, ...], convert: Convert, *, from_documentation: bool = False
+    name: str,
+    hub: str,
+    splits: tuple[str, ...],
+    convert: Convert,
+    *,
+    from_documentation: bool = False,
+    imageless: Convert | None = None,
 ) -> Corpus:
-    """A corpus whose tasks are the rows of a table."""
+    """A corpus whose tasks are the rows of a table. `imageless`: converts them to tasks without image."""
     return Corpus(
         name=name,
         splits=splits,
@@ -58,6 +66,7 @@ def of_rows(
         hub=hub,
         fetch=lambda hub, split: read_hub(hub, convert, split),
         from_documentation=from_documentation,
+        imageless=of_rows(name, hub, splits, imageless) if imageless is not None else None,
     )
 
 

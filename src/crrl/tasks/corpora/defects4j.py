@@ -22,8 +22,8 @@ from crrl.tasks.corpora.corpus import Corpus
 from crrl.tasks.corpora.issue import failing_tests
 from crrl.tasks.diffs import reverse
 from crrl.tasks.files import Problem
+from crrl.tasks.setup.toolchains import JUNIT
 from crrl.tasks.task import Command, Source, Task, TestPlan
-from crrl.tasks.toolchains import JUNIT
 
 SPLITS = ("active", "deprecated")
 REPOSITORIES = {

@@ -23,8 +23,8 @@ from crrl.tasks.corpora.quixbugs import REPORT as CONSOLE_REPORT
 from crrl.tasks.corpora.rows import Row, diff, read_files, text
 from crrl.tasks.diffs import touched
 from crrl.tasks.files import Problem
+from crrl.tasks.setup.toolchains import JUNIT
 from crrl.tasks.task import Command, Source, Task, TestPlan
-from crrl.tasks.toolchains import JUNIT
 
 FAILING_RUN = {"PASS_PASS": 1, "FAIL_PASS": 0}
 COMMANDS = {

@@ -20,8 +20,8 @@ from crrl.tasks.corpora.corpus import Corpus
 from crrl.tasks.corpora.quixbugs import CONSOLE, REPORT
 from crrl.tasks.diffs import between
 from crrl.tasks.files import Problem
+from crrl.tasks.setup.toolchains import JARS, JUNIT
 from crrl.tasks.task import Command, Source, Task, TestPlan
-from crrl.tasks.toolchains import JARS, JUNIT
 
 SPLITS = ("cpp", "go", "java", "javascript", "python", "rust")
 TRIES = 2

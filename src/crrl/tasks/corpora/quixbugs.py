@@ -16,8 +16,8 @@ from pathlib import Path
 from crrl.tasks.corpora.corpus import Corpus
 from crrl.tasks.diffs import between
 from crrl.tasks.files import Problem
+from crrl.tasks.setup.toolchains import JUNIT
 from crrl.tasks.task import Command, Source, Task, TestPlan
-from crrl.tasks.toolchains import JUNIT
 
 SPLITS = ("python", "java")
 PYTHON_HELPERS = ("node.py",)

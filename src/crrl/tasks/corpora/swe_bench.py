@@ -18,8 +18,18 @@ def convert(row: Row, split: str, corpus: str) -> Task:
     return task_of(row, corpus, split, image=image_name("swebench", text(row, "instance_id"), "_1776_"))
 
 
+def imageless(row: Row, split: str, corpus: str) -> Task:
+    return task_of(row, corpus, split, image=None)
+
+
 CORPORA = [
-    of_rows(name, hub, splits, partial(convert, corpus=name))
+    of_rows(
+        name,
+        hub,
+        splits,
+        partial(convert, corpus=name),
+        imageless=None if name.endswith("multilingual") else partial(imageless, corpus=name),
+    )
     for name, hub, splits in (
         ("swe-bench", "SWE-bench/SWE-bench", ("test", "dev", "train")),
         ("swe-bench-lite", "SWE-bench/SWE-bench_Lite", ("test", "dev")),

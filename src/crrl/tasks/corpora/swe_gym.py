@@ -17,7 +17,11 @@ def convert(row: Row, split: str, corpus: str) -> Task:
     return task_of(row, corpus, split, image=image_name("xingyaoww", text(row, "instance_id"), "_s_"))
 
 
+def imageless(row: Row, split: str, corpus: str) -> Task:
+    return task_of(row, corpus, split, image=None)
+
+
 CORPORA = [
-    of_rows("swe-gym", "SWE-Gym/SWE-Gym", ("train",), partial(convert, corpus="swe-gym")),
-    of_rows("swe-gym-lite", "SWE-Gym/SWE-Gym-Lite", ("train",), partial(convert, corpus="swe-gym-lite")),
+    of_rows(name, hub, ("train",), partial(convert, corpus=name), imageless=partial(imageless, corpus=name))
+    for name, hub in (("swe-gym", "SWE-Gym/SWE-Gym"), ("swe-gym-lite", "SWE-Gym/SWE-Gym-Lite"))
 ]

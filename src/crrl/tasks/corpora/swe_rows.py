@@ -2,6 +2,9 @@
 
 Rows of the harness's version 5 carry their image, script and log parser. Older ones do not: their tests are run by the
 repository's own command on the files that the listed tests are in.
+
+Without images (`images=no`, Python only) that command runs for rows of either kind, in the environment that the
+repository's own files ask for (`setup/project.py`), and the test patch is put back by us.
 """
 
 from __future__ import annotations
@@ -42,6 +45,8 @@ OLDER: dict[str, tuple[str, str]] = {
         "parse_log_sympy",
     ),
 }
+IMAGELESS = {"sphinx-doc/sphinx": PYTEST}  # where the command above needs a tool that the repository does not list
+CONDA = "source /opt/miniconda3/bin/activate && conda activate testbed\n"
 LANGUAGES = {
     ".py": "python",
     ".java": "java",
@@ -64,8 +69,8 @@ LANGUAGES = {
 KEPT = ("version", "difficulty", "environment_setup_commit", "repo_language", "language")
 
 
-def task_of(row: Row, corpus: str, split: str, *, image: str) -> Task:
-    """The task of a row as SWE-bench has them. Raises ValueError, naming the field."""
+def task_of(row: Row, corpus: str, split: str, *, image: str | None) -> Task:
+    """The task of a row as SWE-bench has them; `image` None: without one. Raises ValueError, naming the field."""
     solution = diff(row, "patch")
     test_patch = diff(row, "test_patch", default="")
     repo = text(row, "repo")
@@ -77,19 +82,25 @@ def task_of(row: Row, corpus: str, split: str, *, image: str) -> Task:
         timeout_s=TIMEOUT_S,
         protect=touched(test_patch),
     )
-    plan = _scripted(plan, row) if row.get("eval_script") else commanded(plan, repo, test_patch)
+    if image is None:
+        parser = text(row, "log_parser", default="")
+        plan = commanded(plan, repo, test_patch, command=IMAGELESS.get(repo, ""), parser=parser, activate="")
+        source = Source(repo=f"https://github.com/{repo}", base_commit=text(row, "base_commit"))
+    else:
+        plan = _scripted(plan, row) if row.get("eval_script") else commanded(plan, repo, test_patch)
+        source = Source(
+            repo=f"https://github.com/{repo}",
+            base_commit=text(row, "base_commit"),
+            image=text(row, "image", image),
+            workdir=TESTBED,
+        )
     return Task(
         id=text(row, "instance_id"),
         corpus=corpus,
         split=split,
         language=language_of(touched(solution)),
         family=repo,
-        source=Source(
-            repo=f"https://github.com/{repo}",
-            base_commit=text(row, "base_commit"),
-            image=text(row, "image", image),
-            workdir=TESTBED,
-        ),
+        source=source,
         issue=text(row, "problem_statement", default=""),
         test=plan,
         solution=solution,
@@ -107,14 +118,15 @@ def _scripted(plan: TestPlan, row: Row) -> TestPlan:
     )
 
 
-def commanded(plan: TestPlan, repo: str, test_patch: str, command: str = "", parser: str = "") -> TestPlan:
+def commanded(
+    plan: TestPlan, repo: str, test_patch: str, command: str = "", parser: str = "", activate: str = CONDA
+) -> TestPlan:
     """Run `command` (default: the repository's own) on the test files; the test patch is put back before it."""
     own = OLDER.get(repo, (PYTEST, "parse_log_pytest_options"))
     line = f"{command or own[0]} {' '.join(shlex.quote(name) for name in directives(plan, repo, test_patch))}"
-    script = f"source /opt/miniconda3/bin/activate && conda activate testbed\n{line}"
     return replace(
         plan,
-        command=Command(["bash", "-c", script]),
+        command=Command(["bash", "-c", activate + line]),
         parser=f"swebench:{parser or own[1]}:pass_and_fail",
         test_patch=test_patch,
     )

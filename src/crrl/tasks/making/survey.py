@@ -9,8 +9,8 @@ from pathlib import Path
 
 from crrl.errors import CrrlError, LostError
 from crrl.sandbox.api import ExecResult, Limits, Mount, Sandbox, Spec
-from crrl.tasks import environments
-from crrl.tasks.environments import Environment
+from crrl.tasks.setup import environments
+from crrl.tasks.setup.environments import Environment
 from crrl.tasks.task import Source
 
 LIMITS = Limits(memory_bytes=3 << 30, processes=256, disk_bytes=1 << 30, inodes=60_000, tmp_bytes=512 << 20)

@@ -22,14 +22,14 @@ from crrl.errors import CrrlError
 from crrl.report.display import Display
 from crrl.rewards.task_judge import TaskJudge
 from crrl.sandbox.api import Sandbox
-from crrl.tasks import snapshot
 from crrl.tasks.admission import admit
 from crrl.tasks.diffs import changes
 from crrl.tasks.files import write_tasks
-from crrl.tasks.snapshot import git
+from crrl.tasks.making.snapshot import git
+from crrl.tasks.making.work_file import WorkFile
+from crrl.tasks.setup import project
+from crrl.tasks.setup.toolchains import JUNIT
 from crrl.tasks.task import Command, Source, Task, TestPlan
-from crrl.tasks.toolchains import JUNIT
-from crrl.tasks.work_file import WorkFile
 
 VERSION = 1
 AT_ONCE = 2  # commits
@@ -158,7 +158,7 @@ async def _task(commit: Commit, at: list[str], wanted: Wanted, boxes: Sandbox, j
     tree = (await boxes.prepare(source)).lower
     setup = wanted.setup
     if setup is None:
-        setup = snapshot.default_setup(tree) if wanted.language == "python" else []
+        setup = project.setup(tree) if wanted.language == "python" else []
     restore = {path: commit.id for path in tests}
     name = wanted.repository.resolve().name
     plan = _plan(wanted, [path for path in tests if (path.endswith(".py"))], restore)

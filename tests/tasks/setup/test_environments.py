@@ -17,7 +17,7 @@ import pytest
 from crrl import sandbox
 from crrl.errors import CrrlError
 from crrl.rewards.task_judge import TaskJudge
-from crrl.tasks.environments import pip
+from crrl.tasks.setup.environments import pip
 from crrl.tasks.task import Command, Source, Task, TestPlan
 
 WHEEL = "dep-1.0-py3-none-any.whl"
@@ -119,7 +119,7 @@ KILLED = """
 import asyncio, sys
 from pathlib import Path
 from crrl import sandbox
-from crrl.tasks.environments import Environments
+from crrl.tasks.setup.environments import Environments
 from crrl.tasks.task import Command, Source, Task, TestPlan
 
 async def main():

@@ -15,7 +15,7 @@ from crrl.errors import CrrlError, LostError
 from crrl.report.display import Display
 from crrl.rewards.api import TestResults
 from crrl.rewards.task_judge import TaskJudge
-from crrl.tasks import make, mine
+from crrl.tasks.making import make, mine
 from crrl.tasks.task import Command, Task
 
 SCHEMA, INTERRUPTED = 1, 130

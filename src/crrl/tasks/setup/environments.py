@@ -24,15 +24,18 @@ import shlex
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import uv
+
 from crrl.errors import CrrlError
 from crrl.sandbox.api import Mount, Workspace
-from crrl.sandbox.availability import PYTHON, dropped_uid
+from crrl.sandbox.availability import dropped_uid
+from crrl.tasks.setup import interpreters
 from crrl.tasks.task import Command, Source, Task
 
 PLACE = "/environment"
@@ -42,9 +45,15 @@ REQUIREMENTS = re.compile(
     r"|Pipfile(\.lock)?|poetry\.lock|pom\.xml|[^/]*\.gradle(\.kts)?|package(-lock)?\.json|go\.(mod|sum)|Cargo\.(toml|lock))$"
 )
 PASSED = (  # of our own environment: where packages come from
-    *("PIP_", "SSL_CERT_", "REQUESTS_CA_", "CURL_CA_"),
+    *("UV_", "PIP_", "SSL_CERT_", "REQUESTS_CA_", "CURL_CA_"),
     *("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"),
 )
+PIP_AS_UV = {  # settings of pip that uv calls something else
+    "PIP_INDEX_URL": "UV_DEFAULT_INDEX",
+    "PIP_EXTRA_INDEX_URL": "UV_INDEX",
+    "PIP_FIND_LINKS": "UV_FIND_LINKS",
+    "PIP_CERT": "SSL_CERT_FILE",
+}
 BOX = shlex.split("""
 --unshare-user --uid 1000 --gid 1000 --unshare-pid --unshare-ipc --unshare-uts --hostname setup --new-session
 --die-with-parent --cap-drop ALL --ro-bind /usr /usr --ro-bind /etc /etc --ro-bind-try /opt /opt
@@ -58,8 +67,8 @@ SAME_BYTES = 200  # files this small (an empty __init__.py) are equal by chance
 def pip(*arguments: str) -> list[Command]:
     """The set-up of a Python task that needs packages: `pip("-r", "requirements.txt")`, `pip("numpy==1.26.4")`.
 
-    Never the project itself, unless with `-e`."""
-    return [Command(["pip", "install", "--quiet", "--disable-pip-version-check", *arguments], timeout_s=1800.0)]
+    Never the project itself, unless with `-e`. uv installs: for interpreters that pip no longer runs on, too."""
+    return [Command(["uv", "pip", "install", "--quiet", *arguments], timeout_s=1800.0)]
 
 
 @dataclass(frozen=True)
@@ -143,9 +152,10 @@ class Environments:
         environment.mkdir()
         await asyncio.to_thread(_hand_over, folder)
         if task.language == "python":
-            await self._run(Command([PYTHON, "-m", "venv", "--without-pip", PLACE]), folder)
+            interpreter = str(interpreters.wanted(task.test.needs))
+            await self._run(Command([interpreter, "-m", "venv", "--without-pip", PLACE]), folder, task)
         for command in task.setup:
-            await self._run(command, folder)
+            await self._run(command, folder, task)
         if copy := await asyncio.to_thread(_copied, tree, environment):
             raise CrrlError(
                 f"The set-up copied the project itself ({copy}) into the environment: tests would run the copy, and it "
@@ -153,14 +163,17 @@ class Environments:
                 "Install it editable: pip install -e .",
             )
 
-    async def _run(self, command: Command, folder: Path) -> None:
+    async def _run(self, command: Command, folder: Path, task: Task) -> None:
         """Raises CrrlError with the end of what it printed."""
         tools = await asyncio.to_thread(_tools, self.state_dir)
         shown = ["--bind", str(folder / "environment"), PLACE, "--bind", str(folder / "workspace"), "/workspace"]
         shown += ["--ro-bind", str(tools), "/tools", *([] if self.network else ["--unshare-net"])]
+        for place in interpreters.folders(task.test.needs):
+            shown += ["--ro-bind", str(place), str(place)]
         given = {name: value for name, value in os.environ.items() if name.startswith(PASSED)}
-        env = given | {"PATH": f"{PLACE}/bin:/tools/bin:{SYSTEM_PATH}", "HOME": "/tmp", "LANG": "C.UTF-8"}
-        env |= {"PYTHONPATH": "/tools", "SETUPTOOLS_SCM_PRETEND_VERSION": "1.0", **command.env}
+        env = {PIP_AS_UV[name]: value for name, value in given.items() if name in PIP_AS_UV} | given
+        env |= {"PATH": f"{PLACE}/bin:/tools/bin:{SYSTEM_PATH}", "HOME": "/tmp", "LANG": "C.UTF-8"}
+        env |= {"VIRTUAL_ENV": PLACE, "SETUPTOOLS_SCM_PRETEND_VERSION": "99.0", **command.env}
         settings = [word for name, value in env.items() for word in ("--setenv", name, value)]
         argv = ["bwrap", *BOX, *shown, *settings, "--chdir", os.path.join("/workspace", command.cwd), *command.argv]
         dropped: dict[str, Any] = {"user": dropped_uid(None), "group": dropped_uid(None), "extra_groups": []}
@@ -193,7 +206,7 @@ class Environments:
 
 
 def _key(task: Task, tree: Path) -> str:
-    digest = hashlib.sha256(f"{_versions(task.language)}\0{task.language}\0".encode())
+    digest = hashlib.sha256(f"{_versions(task)}\0{task.language}\0".encode())
     for command in task.setup:
         digest.update(repr((command.argv, command.cwd, sorted(command.env.items()))).encode())
     for file in sorted([*tree.glob("*"), *tree.glob("requirements/*")]):
@@ -203,15 +216,18 @@ def _key(task: Task, tree: Path) -> str:
     return digest.hexdigest()[:32]
 
 
+def _versions(task: Task) -> str:
+    programs = [(str(interpreters.wanted(task.test.needs)), "-VV")]
+    return "\n".join(map(_said, [*programs, ("java", "-version")] if task.language == "java" else programs))
+
+
 @cache
-def _versions(language: str) -> str:
-    programs = [[PYTHON, "-VV"], *([["java", "-version"]] if language == "java" else [])]
-    said = []
-    for argv in programs:
-        with contextlib.suppress(FileNotFoundError):
-            done = subprocess.run(argv, capture_output=True, check=False)
-            said.append((done.stdout + done.stderr).decode())
-    return "\n".join(said)
+def _said(argv: tuple[str, ...]) -> str:
+    try:
+        done = subprocess.run(argv, capture_output=True, check=False)
+    except FileNotFoundError:
+        return ""
+    return (done.stdout + done.stderr).decode()
 
 
 def _hand_over(folder: Path) -> None:
@@ -225,16 +241,14 @@ def _hand_over(folder: Path) -> None:
 
 
 def _tools(state_dir: Path) -> Path:
-    """pip, which an environment itself does not have, where boxes can read it."""
-    return tool(state_dir, "pip", {"bin/pip": '#!/bin/sh\nexec python3 -m pip "$@"\n'})
+    """uv, which also answers to `pip`."""
+    return tool(state_dir, "uv", {"bin/pip": '#!/bin/sh\nexec uv pip "$@"\n'}, programs=[Path(uv.find_uv_bin())])
 
 
-def tool(state_dir: Path, package: str, files: dict[str, str]) -> Path:
-    """A folder with a package of ours and `files`, made once, readable by boxes. Raises CrrlError."""
+def tool(state_dir: Path, package: str, files: dict[str, str], programs: Sequence[Path] = ()) -> Path:
+    """A folder with a package of ours, `files`, and `programs` in bin/, made once, readable by boxes."""
     spec = importlib.util.find_spec(package)
-    if spec is None or not spec.submodule_search_locations:
-        how = "python -m ensurepip" if package == "pip" else f"pip install {package}"
-        raise CrrlError(f"This needs the Python package '{package}' beside crrl.", f"Install it: {how}")
+    assert spec is not None and spec.submodule_search_locations
     source = Path(spec.submodule_search_locations[0])
     version = hashlib.sha256(
         f"{source}\0{(source / '__init__.py').stat().st_mtime_ns}\0{sorted(files.items())}".encode()
@@ -248,6 +262,8 @@ def tool(state_dir: Path, package: str, files: dict[str, str]) -> Path:
             for name, text in files.items():
                 (folder / name).parent.mkdir(exist_ok=True)
                 (folder / name).write_text(text)
+            for program in programs:
+                shutil.copy(program, folder / "bin")
             for here, _, names in os.walk(folder):
                 os.chmod(here, 0o755)
                 for name in names:

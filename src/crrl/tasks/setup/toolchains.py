@@ -15,7 +15,8 @@ from pathlib import Path
 from crrl.errors import CrrlError
 from crrl.sandbox import default_state_dir
 from crrl.sandbox.api import Mount
-from crrl.tasks.own_tools import defects4j
+from crrl.tasks.setup import interpreters
+from crrl.tasks.setup.own_tools import defects4j
 
 JARS = "/usr/share/java"
 JUNIT4 = f"{JARS}/junit4.jar:{JARS}/hamcrest.jar"
@@ -126,7 +127,9 @@ def require(needs: Iterable[str]) -> None:
     """Raises CrrlError, with the remedy, for the first that is missing."""
     for name in needs:
         if name.startswith("python:"):
-            _require_python(name.removeprefix("python:"))
+            _require_package(name.removeprefix("python:"))
+        elif interpreters.NAMED.fullmatch(name):
+            interpreters.wanted([name])
         elif missing := TOOLCHAINS[name].missing():
             remedy = TOOLCHAINS[name].remedy.format(toolchains=folder())
             raise CrrlError(f"needs {name} (no {missing[0]})", remedy)
@@ -136,6 +139,7 @@ def mounts(needs: Iterable[str]) -> tuple[Mount, ...]:
     """What boxes show of the toolchains of these names; what is not there is left out."""
     wanted = [pair for name in needs if name in TOOLCHAINS for pair in TOOLCHAINS[name].mounts.items()]
     found = [(Path(place), inside or place) for path, inside in wanted for place in glob.glob(_full(path))]
+    found += [(folder, str(folder)) for folder in interpreters.folders(needs)]
     return tuple(Mount(source, target) for source, target in dict.fromkeys(found))
 
 
@@ -145,7 +149,7 @@ def environment(needs: Iterable[str]) -> dict[str, str]:
     return {key: _placed(value) for key, value in given}
 
 
-def _require_python(package: str) -> None:
+def _require_package(package: str) -> None:
     """A distribution that the system's Python, which boxes and the judge use, has to have."""
     places = [*glob.glob("/usr/lib/python3*/*-packages"), *glob.glob("/usr/local/lib/python3*/*-packages")]
     if not any(importlib.metadata.distributions(name=package, path=places)):

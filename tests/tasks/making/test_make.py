@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from crrl.cli.main import main
-from crrl.tasks.failures import failures, issue
 from crrl.tasks.files import load_tasks
-from crrl.tasks.hiding import without_tests
 from crrl.tasks.leakage import twins
-from crrl.tasks.work_file import WorkFile
+from crrl.tasks.making.failures import failures, issue
+from crrl.tasks.making.hiding import without_tests
+from crrl.tasks.making.work_file import WorkFile
 
 CODE = '''"""Numbers."""
 

@@ -26,16 +26,17 @@ from crrl.report.display import Display
 from crrl.rewards.exploits import Protected
 from crrl.rewards.task_judge import SITE, TaskJudge
 from crrl.sandbox.api import Mount, Sandbox
-from crrl.tasks import snapshot
 from crrl.tasks.admission import admit
 from crrl.tasks.diffs import between
-from crrl.tasks.failures import failures, issue
 from crrl.tasks.files import write_tasks
-from crrl.tasks.hiding import without_tests
-from crrl.tasks.real_mutation import Function, Mutant, functions
-from crrl.tasks.survey import Survey, survey
+from crrl.tasks.making import snapshot
+from crrl.tasks.making.failures import failures, issue
+from crrl.tasks.making.hiding import without_tests
+from crrl.tasks.making.real_mutation import Function, Mutant, functions
+from crrl.tasks.making.survey import Survey, survey
+from crrl.tasks.making.work_file import WorkFile
+from crrl.tasks.setup import project
 from crrl.tasks.task import Command, Source, Task, TestPlan
-from crrl.tasks.work_file import WorkFile
 
 VERSION = 1
 AT_ONCE = 4  # candidates screened at a time, while at most as many are being admitted
@@ -83,7 +84,7 @@ async def make(wanted: Wanted, boxes: Sandbox, judge: TaskJudge, display: Displa
     commit = await asyncio.to_thread(snapshot.take, wanted.repository, store)
     source = Source(repo=str(store.resolve()), base_commit=commit)
     tree = (await boxes.prepare(source)).lower
-    setup = snapshot.default_setup(tree) if wanted.setup is None else wanted.setup
+    setup = project.setup(tree) if wanted.setup is None else wanted.setup
     key = {"version": VERSION, "commit": commit, "seed": wanted.seed, "tests": wanted.tests, "times": wanted.times}
     work = WorkFile(wanted.out.with_suffix(".work"), key | {"setup": [asdict(command) for command in setup]})
     plan = TestPlan(Command(wanted.tests), "pytest", [], [])

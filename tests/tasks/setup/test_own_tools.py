@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from crrl.errors import CrrlError
-from crrl.tasks import own_tools, toolchains
 from crrl.tasks.corpora import find, load
+from crrl.tasks.setup import own_tools, toolchains
 from crrl.tasks.task import Task
 
 CHECKOUT = """#!/bin/sh

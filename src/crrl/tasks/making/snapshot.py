@@ -1,4 +1,4 @@
-"""A repository as it stands, kept once beside the task file that is made of it; and what sets it up.
+"""A repository as it stands, kept once beside the task file that is made of it.
 
 The snapshot is a bare git repository with one commit: the files that git tracks, or those of an unpacked folder. Tasks
 name it relative to their file, so both can be moved together. Equal trees give equal commits.
@@ -6,15 +6,11 @@ name it relative to their file, so both can be moved together. Equal trees give 
 
 from __future__ import annotations
 
-import configparser
 import os
-import tomllib
 from pathlib import Path
 
 from crrl.errors import CrrlError
 from crrl.sandbox import workspace
-from crrl.tasks.environments import pip
-from crrl.tasks.task import Command
 
 LEFT_OUT = {
     ".git",
@@ -34,11 +30,6 @@ WHO = {
     for role in ("AUTHOR", "COMMITTER")
     for what, text in (("NAME", "crrl"), ("EMAIL", "crrl@localhost"), ("DATE", "2000-01-01T00:00:00Z"))
 }
-EXTRAS = ("test", "tests", "testing")
-FILES = (
-    *("requirements.txt", "requirements-test.txt", "requirements_test.txt", "test-requirements.txt"),
-    *("test_requirements.txt", "requirements/test.txt", "requirements/tests.txt"),
-)
 
 
 def take(repository: Path, store: Path) -> str:
@@ -80,38 +71,3 @@ def _walk(root: Path) -> list[str]:
 def git(arguments: list[str], stdin: bytes = b"", **env: str) -> bytes:
     """`workspace.git` with an author. Raises CrrlError with what git said."""
     return workspace.git(arguments, stdin, remedy="Is it a whole git repository?", **WHO, **env)
-
-
-def default_setup(tree: Path) -> list[Command]:
-    """What installs a Python project with the packages its tests need: the project editable, its test extras, its
-    requirement files; and pytest, for the agent. None where it needs nothing."""
-    wanted = [word for name in FILES if (tree / name).is_file() for word in ("-r", name)]
-    project = _toml(tree / "pyproject.toml")
-    if "project" in project or "build-system" in project or (tree / "setup.py").is_file():
-        extras = [
-            name
-            for name in EXTRAS
-            if name in {**project.get("project", {}).get("optional-dependencies", {}), **_cfg(tree)}
-        ]
-        wanted += ["-e", f".[{','.join(extras)}]" if extras else "."]
-    groups = project.get("dependency-groups", {})
-    wanted += [word for name in EXTRAS for word in groups.get(name, []) if isinstance(word, str)]
-    return pip("pytest", *wanted) if wanted else []
-
-
-def _toml(path: Path) -> dict:
-    try:
-        return tomllib.loads(path.read_text())
-    except FileNotFoundError:
-        return {}
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise CrrlError(f"{path.name}: {error}", "Correct it.") from None
-
-
-def _cfg(tree: Path) -> dict[str, str]:
-    parser = configparser.ConfigParser(interpolation=None)
-    try:
-        parser.read(tree / "setup.cfg")
-    except configparser.Error:
-        return {}
-    return dict(parser["options.extras_require"]) if parser.has_section("options.extras_require") else {}

@@ -11,8 +11,8 @@ from crrl.cli.main import main
 from crrl.errors import CrrlError
 from crrl.sandbox import default_state_dir
 from crrl.sandbox.workspace import prepare
-from crrl.tasks import toolchains
 from crrl.tasks.files import load_tasks
+from crrl.tasks.setup import toolchains
 
 AS = ["-c", "user.name=a", "-c", "user.email=a@b"]
 

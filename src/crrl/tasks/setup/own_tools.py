@@ -40,7 +40,7 @@ def checked_out(task: Task) -> Task:
         return task
     home = defects4j()
     if home is None:
-        from crrl.tasks.toolchains import TOOLCHAINS
+        from crrl.tasks.setup.toolchains import TOOLCHAINS
 
         raise CrrlError("needs defects4j (no DEFECTS4J_HOME, no defects4j on PATH)", TOOLCHAINS["defects4j"].remedy)
     made = default_state_dir() / "checkouts" / task.id

@@ -1,0 +1,8 @@
+"""Bugs from any repository: `crrl tasks make` puts them in, `crrl tasks mine` takes those that its history has.
+
+- `command.py`: runs either; progress, and what it came to.
+- `make.py`: the suite, under coverage (`survey.py`, `survey_plugin.py`), mutants where it reaches
+  (`real_mutation.py`), an issue from the failure (`failures.py`), tests kept back (`hiding.py`).
+- `mine.py`: fix commits that came with tests.
+- `snapshot.py`: the repository's tree, kept beside the task file; `work_file.py`: what is finished, for a second call.
+"""

@@ -1,0 +1,72 @@
+"""Python interpreters for tasks older than the system's: `python3.9` in `TestPlan.needs`.
+
+They lie below /usr, or in `toolchains/python/NAME/` of the state folder, where `uv python install` puts them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from datetime import date, timedelta
+from pathlib import Path
+
+from crrl.errors import CrrlError
+from crrl.sandbox import default_state_dir
+from crrl.sandbox.availability import PYTHON
+
+RELEASED = {  # CPython's release calendar
+    "3.6": "2016-12-23",
+    "3.7": "2018-06-27",
+    "3.8": "2019-10-14",
+    "3.9": "2020-10-05",
+    "3.10": "2021-10-04",
+    "3.11": "2022-10-24",
+    "3.12": "2023-10-02",
+    "3.13": "2024-10-07",
+    "3.14": "2025-10-07",
+}
+NAMED = re.compile(r"python3\.\d+")
+HALF_A_YEAR = timedelta(days=183)
+
+
+def folder() -> Path:
+    """Where interpreters are put that the distribution does not have."""
+    return default_state_dir() / "toolchains" / "python"
+
+
+def find(need: str) -> Path | None:
+    """The interpreter called e.g. `python3.9`; None where there is none that boxes can see."""
+    for place in (
+        *(Path(f"/usr/{part}bin/{need}") for part in ("", "local/")),
+        *sorted(folder().glob(f"*/bin/{need}")),
+    ):
+        if place.exists():
+            return place
+    return None
+
+
+def folders(needs: Iterable[str]) -> list[Path]:
+    """What boxes must be shown besides /usr for the interpreters named."""
+    found = [place for need in needs if NAMED.fullmatch(need) and (place := find(need)) is not None]
+    return [place.parent.parent for place in found if not place.is_relative_to("/usr")]
+
+
+def wanted(needs: Iterable[str]) -> Path:
+    """The interpreter that a task with these needs runs under. Raises CrrlError where it is not here."""
+    named = next((need for need in needs if NAMED.fullmatch(need)), None)
+    if named is None:
+        return Path(PYTHON)
+    if (found := find(named)) is None:
+        version = named.removeprefix("python")
+        raise CrrlError(f"needs {named}", f"uv python install {version} --install-dir {folder()}")
+    return found
+
+
+def suited(when: str) -> str:
+    """What a project tested on at that time (ISO 8601), by the name that `needs` has: the newest interpreter here that
+    had been out for half a year, else the oldest here."""
+    here = [version for version in RELEASED if find(f"python{version}") is not None]
+    settled = [v for v in here if date.fromisoformat(RELEASED[v]) + HALF_A_YEAR <= date.fromisoformat(when[:10])]
+    if not here:
+        raise CrrlError("There is no Python 3.6 or newer below /usr.", "apt-get install python3")
+    return f"python{settled[-1] if settled else here[0]}"
