@@ -20,6 +20,14 @@ JUNIT = """<?xml version="1.0" encoding="UTF-8"?>
 <?xml version="1.0" encoding="UTF-8"?>
 <testsuite name="JUnit Vintage"><testcase name="old" classname="p.U"><error type="X">at</error></testcase></testsuite>
 """
+PYTEST = """<?xml version="1.0" encoding="utf-8"?><testsuites><testsuite name="pytest" tests="5">
+<testcase classname="tests.test_a.TestB" name="test_c[x y]" file="tests/test_a.py" line="4" time="0.001" />
+<testcase classname="tests.test_a" name="test_d" file="tests/test_a.py" line="9"><failure message="no">f</failure>
+</testcase><testcase classname="tests.test_a.TestB" name="test_e" file="tests/test_a.py" line="2">
+<error message="teardown">e</error></testcase>
+<testcase classname="tests.test_a" name="test_f" file="tests/test_a.py"><skipped type="pytest.xfail" /></testcase>
+<testcase classname="test_b.T.Inner" name="test_g" file="test_b.py" /></testsuite></testsuites>
+"""
 GO = "\n".join(
     [
         "# bowling",
@@ -97,6 +105,17 @@ FAILED r2e_tests/t.py::b[x y] - boom
                 "org.apache.commons.csv.BrokenTest": "error",
             },
         ),
+        (
+            "pytest-xml",
+            PYTEST,
+            {
+                "tests/test_a.py::TestB::test_c[x y]": "passed",
+                "tests/test_a.py::test_d": "failed",
+                "tests/test_a.py::TestB::test_e": "error",
+                "tests/test_a.py::test_f": "skipped",
+                "test_b.py::T::Inner::test_g": "passed",
+            },
+        ),
         ("r2e-gym", R2E, {"T.a": "passed", "b[x y]": "failed"}),
         (
             "swe-bench-pro",
@@ -109,7 +128,7 @@ def test_reports(name: str, report: str, expected: dict[str, str]) -> None:
     assert statuses(PARSERS[name].parse(report)) == expected
 
 
-@pytest.mark.parametrize("name", ["junit", "catch", "jest", "swe-bench-pro", "defects4j"])
+@pytest.mark.parametrize("name", ["pytest-xml", "junit", "catch", "jest", "swe-bench-pro", "defects4j"])
 @pytest.mark.parametrize(
     "report", ["<?xml version='1.0'?><testsuite>", "{", "null", "[]", '{"testResults": 3, "tests": 3}']
 )

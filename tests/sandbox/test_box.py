@@ -23,6 +23,12 @@ async def test_exit_code_merged_output_cwd_and_environment(box):
     assert 0 < result.cpu_s <= 2 and 0 < result.wall_s < 10
 
 
+async def test_names_that_programs_look_up(box):
+    code = "import grp, os, pwd, socket; print(socket.gethostbyname('localhost'), socket.gethostbyname('box'))\n"
+    code += "print(pwd.getpwuid(os.getuid()).pw_name, grp.getgrgid(os.getgid()).gr_name)"
+    assert (await box.exec(["python3", "-c", code])).output == "127.0.0.1 127.0.0.1\nagent agent\n"
+
+
 async def test_missing_program_missing_folder_and_signals_are_exit_codes(box):
     assert (await box.exec(["no-such-program"])).code == 127
     assert (await box.exec(["true"], cwd="nowhere")).code == 127

@@ -109,6 +109,27 @@ async def test_listed_tests_that_fail_anyway_are_excluded_but_never_those_that_m
     assert (await admit(wrong, judge, times=1)).status == "broken"
 
 
+PARAMETERS = """import pytest
+import m
+
+
+@pytest.mark.parametrize("least", [0, 1, 3])
+def test_several(least):
+    assert m.f() >= least and (least == 0 or m.f() != 2)
+"""
+
+
+async def test_a_test_named_without_its_parameters_stands_for_those_that_flip(judge: TaskJudge) -> None:
+    task = unmeasured()
+    plan = replace(task.test, fail_to_pass=["test_m.py::test_several"], restore={"test_m.py": PARAMETERS})
+    admission = await admit(replace(task, test=plan), judge, times=1)
+    assert admission.task is not None, admission.reasons
+    measured = admission.task.test
+    assert measured.fail_to_pass == ["test_m.py::test_several[1]"]
+    assert measured.pass_to_pass == ["test_m.py::test_several[0]"]
+    assert admission.excluded == ["test_m.py::test_several[3]"]
+
+
 async def test_without_a_test_that_flips_or_reports_a_task_is_broken(judge: TaskJudge) -> None:
     task = unmeasured()
     steady = {"test_m.py": "def test_a():\n    pass\n"}

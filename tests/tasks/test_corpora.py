@@ -170,6 +170,49 @@ def test_swe_smith_repairs_by_the_reverse(test_data: Path) -> None:
     assert {("+" if line[0] == "-" else "-") + line[1:] for line in bug} == set(repair)
 
 
+@pytest.mark.parametrize(
+    ("corpus", "path", "id", "line", "parser"),
+    [
+        (
+            "swe-bench-verified",
+            "swe-bench/SWE-bench_Verified",
+            "pytest-dev__pytest-5840",
+            "pytest -rA testing/test_conftest.py",
+            "parse_log_pytest",
+        ),
+        (
+            "swe-bench-verified",
+            "swe-bench/SWE-bench_Verified",
+            "sphinx-doc__sphinx-8475",
+            "pytest -rA tests/test_build_linkcheck.py",
+            "parse_log_sphinx",
+        ),
+        (
+            "swe-gym",
+            "swe-gym/SWE-Gym.train.sample.parquet",
+            "getmoto__moto-5085",
+            "pytest -rA tests/test_ec2/test_instances.py",
+            "parse_log_pytest_options",
+        ),
+    ],
+)
+def test_without_images(test_data: Path, corpus: str, path: str, id: str, line: str, parser: str) -> None:
+    """Rows of either kind: the repository's command, and the test patch is put back by the judge."""
+    imageless = find(corpus).imageless
+    assert imageless is not None
+    (task,) = load(imageless, test_data / path, ids=[id]).tasks
+    whole = one(test_data, corpus, path, id)
+    assert (task.source.image, task.source.workdir, task.setup) == (None, "", [])
+    assert task.source.base_commit == whole.source.base_commit and task.source.repo == whole.source.repo
+    assert task.test.command.argv == ["bash", "-c", line] and task.test.parser == f"swebench:{parser}:pass_and_fail"
+    assert touched(task.test.test_patch) == whole.test.protect
+    assert (task.test.fail_to_pass, task.issue) == (whole.test.fail_to_pass, whole.issue)
+
+
+def test_corpora_of_other_languages_have_no_use_for_it() -> None:
+    assert [name for name in ("swe-bench-multilingual", "quixbugs", "swe-smith") if find(name).imageless] == []
+
+
 def test_swe_bench_pro_from_its_repository(test_data: Path, tmp_path: Path) -> None:
     id = "instance_ansible__ansible-cb94c0cc550df9e98f1247bc71d8c2b861c75049-v1055803c3a812189a1133297f7f5468579283f86"
     task = one(test_data, "swe-bench-pro", "swe-bench-pro", id)
@@ -229,7 +272,13 @@ def test_bugsinpy(test_data: Path) -> None:
     assert black.test.fail_to_pass == [
         "tests/test_black.py::BlackTestCase::test_works_in_mono_process_only_environment"
     ]
-    assert "python:click" in black.test.needs and "python:pytest" not in black.test.needs
+    (interpreter,) = black.test.needs
+    assert interpreter in {f"python3.{n}" for n in range(8, 20)}  # not older than the bug's 3.8.3
+    one_by_one, own = black.setup
+    listed = one_by_one.argv[one_by_one.argv.index("sh", 1) + 1 :]
+    assert "click==7.1.1" in listed and not any(line.startswith(("black=", "pkg-resources")) for line in listed)
+    assert own.argv[:3] == ["uv", "pip", "install"] and "2020-07-01" in own.argv
+    assert black.test.command.argv[-2:] == ["tests/test_black.py", "test_CRRL_CANARY.py"]
     cookiecutter = one(test_data, "bugsinpy", "bugsinpy", "bugsinpy-cookiecutter-1")
     assert cookiecutter.test.fail_to_pass == [
         "tests/test_generate_context.py::test_generate_context_decodes_non_ascii_chars"

@@ -23,7 +23,7 @@ from crrl.rewards.tests import solved
 from crrl.tasks.admission import Admission, admit
 from crrl.tasks.command import at_mirror
 from crrl.tasks.corpora import find, load
-from crrl.tasks.setup import own_tools, toolchains
+from crrl.tasks.setup import own_tools, project, toolchains
 from crrl.tasks.setup.toolchains import JUNIT4
 from crrl.tasks.task import Task
 
@@ -97,6 +97,7 @@ async def test_every_exercise_of_polyglot(test_data: Path, judge: TaskJudge, id:
     ("corpus", "folder", "id"),
     [
         ("bugsinpy", "bugsinpy", "bugsinpy-youtube-dl-1"),
+        ("bugsinpy", "bugsinpy", "bugsinpy-tornado-1"),
         ("defects4j", "defects4j/v2.0.1", "defects4j-Lang-1"),
         ("defects4j", "defects4j/v2.0.1", "defects4j-Jsoup-93"),
         ("gitbug-java", "gitbug-java", "iipc-jwarc-d47a479c9025"),
@@ -113,6 +114,31 @@ async def test_bugs_of_repositories_at_hand(
         pytest.skip(f"no clone of {task.source.repo} below CRRL_TEST_REPOSITORIES")
     judged = sound(await admit(local, judge, times=1), 1)
     assert judged.test.pass_to_pass  # the measured baseline
+
+
+@pytest.mark.corpora
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize(
+    ("corpus", "folder", "id"),
+    [
+        ("swe-bench", "swe-bench/SWE-bench", "marshmallow-code__marshmallow-1359"),
+        ("swe-bench-verified", "swe-bench/SWE-bench_Verified", "sympy__sympy-13372"),
+        ("swe-bench-verified", "swe-bench/SWE-bench_Verified", "pytest-dev__pytest-10051"),  # a generated version
+        ("swe-gym", "swe-gym/SWE-Gym.train.sample.parquet", "facebookresearch__hydra-1695"),  # a generated parser
+    ],
+)
+async def test_swe_bench_without_images(test_data: Path, judge: TaskJudge, corpus: str, folder: str, id: str) -> None:
+    """Set up here, graded by the official package; the negative control convicts what only reports success."""
+    imageless = find(corpus).imageless
+    assert imageless is not None
+    (task,) = load(imageless, test_data / folder, ids=[id]).tasks
+    clones = os.environ.get("CRRL_TEST_REPOSITORIES")
+    local = at_mirror(task, Path(clones) if clones else None)
+    if local == task:
+        pytest.skip(f"no clone of {task.source.repo} below CRRL_TEST_REPOSITORIES")
+    local = await project.settled(local, judge._boxes.prepare, judge.environments)
+    judged = sound(await admit(local, judge, times=1), 1)
+    assert judged.setup and set(judged.test.fail_to_pass) == set(task.test.fail_to_pass)
 
 
 @pytest.mark.corpora

@@ -51,6 +51,18 @@ def test_a_task_that_cannot_be_judged_here_says_why(test_data: Path, capsys: pyt
     assert "needs defects4j" in rows(out)[0]["reasons"][0] and "Chart-2 has no patches/2.src.patch" in err
 
 
+def test_images_no(test_data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = f"path={test_data / 'swe-bench/SWE-bench_Lite'}"
+    (row,) = rows(run(capsys, "list", "swe-bench-lite", path, "ids=sqlfluff__sqlfluff-2419", "images=no", "--json")[1])
+    assert row["source"]["image"] is None and row["test"]["test_patch"]
+    code, _, err = run(capsys, "list", "quixbugs", f"path={test_data / 'quixbugs'}", "images=no")
+    assert code == 2 and "quixbugs has no use for images=no" in err
+    code, _, err = run(capsys, "check", "swe-bench-lite", path, "images=yes")
+    assert code == 2 and "images=yes is not `no`" in err
+    code, _, err = run(capsys, "list", "generated", "images=no")
+    assert code == 2 and "has no use for images=" in err
+
+
 def test_check_measures_the_lists_and_writes_them(
     test_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

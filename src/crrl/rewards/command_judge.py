@@ -197,7 +197,12 @@ def _canary(task: Task, name: str, tests: Files) -> Files:
     if make is None:
         return {}
     texts = {path: file.data.decode("utf-8", "surrogateescape") for path, file in tests.items() if file is not None}
-    made = make(name, texts)
+    try:
+        made = make(name, texts)
+    except ValueError as error:
+        raise CrrlError(
+            f"Task {task.id}: {error}.", "Name such files in restore, restore_from or test_patch."
+        ) from None
     return {path: patching.File(text.encode("utf-8", "surrogateescape")) for path, text in made.items()}
 
 

@@ -38,7 +38,7 @@ BOX = shlex.split("""
 --symlink usr/bin /bin --symlink usr/lib /lib --symlink usr/lib64 /lib64 --symlink usr/sbin /sbin
 --ro-bind-try /etc/ld.so.cache /etc/ld.so.cache --ro-bind-try /etc/alternatives /etc/alternatives
 --ro-bind-try /etc/passwd /etc/passwd --ro-bind-try /etc/group /etc/group
---ro-bind-try /etc/localtime /etc/localtime --proc /proc --dev /dev
+--ro-bind-try /etc/hosts /etc/hosts --ro-bind-try /etc/localtime /etc/localtime --proc /proc --dev /dev
 --dir /workspace --dir /scratch --dir /tmp --dir /state --dir /environment
 """)
 ENV = {"PATH": "/usr/bin:/bin", "HOME": "/tmp", "LANG": "C.UTF-8"}

@@ -67,6 +67,15 @@ def junit_xml(report: str) -> Reported:
         yield f"{case.get('classname')}::{case.get('name')}", _outcome(case)
 
 
+def pytest_xml(report: str) -> Reported:
+    """pytest's `--junitxml`, family xunit1, which names the file: ids as pytest has them."""
+    for case in _cases(report):
+        file, classname, name = (str(case.get(key, "")) for key in ("file", "classname", "name"))
+        module = file.removesuffix(".py").replace("/", ".")
+        inside = classname.removeprefix(module).strip(".").split(".") if classname.startswith(module) else []
+        yield "::".join([file, *(part for part in inside if part), name]), _outcome(case)
+
+
 def catch_xml(report: str) -> Reported:
     """Catch's JUnit reporter. Its class names are the program's name: left out."""
     for case in _cases(report):
@@ -213,6 +222,12 @@ def _plain(text: str) -> str:
 # Canaries ------------------------------------------------------------------------------------------------------------
 
 
+def pytest_canary(name: str, tests: Mapping[str, str]) -> dict[str, str]:
+    return {
+        f"test_{name}.py": f'def test_passes():\n    pass\n\n\ndef test_fails():\n    raise AssertionError("{name}")\n'
+    }
+
+
 def java_canary(name: str, tests: Mapping[str, str]) -> dict[str, str]:
     passes = "@org.junit.Test public void passes() {}"
     fails = f'@org.junit.Test public void fails() {{ org.junit.Assert.fail("{name}"); }}'
@@ -249,7 +264,11 @@ def jest_canary(name: str, tests: Mapping[str, str]) -> dict[str, str]:
 
 
 def _first(tests: Mapping[str, str], suffix: str) -> tuple[str, str]:
-    return next((path, text) for path, text in sorted(tests.items()) if path.endswith(suffix))
+    """Raises ValueError where there is none."""
+    for path, text in sorted(tests.items()):
+        if path.endswith(suffix):
+            return path, text
+    raise ValueError(f"its parser reads the results of *{suffix} files, and none is among the tests put back")
 
 
 def _appended(tests: Mapping[str, str], suffix: str, added: str) -> dict[str, str]:
@@ -274,6 +293,7 @@ JEST_GUARDS = re.compile(
     r"|\.(spec|test)\.\w+$|(^|/)(__tests__|__mocks__|node_modules)/"
 )
 PARSERS: dict[str, Parser] = {
+    "pytest-xml": Parser(pytest_xml, pytest_canary, told=told_by_xml),
     "junit": Parser(junit_xml, java_canary, JAVA_GUARDS, told_by_xml),
     "surefire": Parser(junit_xml, guards=BUILD_GUARDS, told=told_by_xml),
     "catch": Parser(catch_xml, catch_canary, CATCH_GUARDS, told_by_xml),

@@ -21,7 +21,7 @@ class Limits:
     inodes: int = 20_000
     file_bytes: int = 128 << 20
     tmp_bytes: int = 64 << 20
-    open_files: int = 1024
+    open_files: int = 4096
 
 
 @dataclass(frozen=True)

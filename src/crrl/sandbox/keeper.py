@@ -38,7 +38,11 @@ BOX = """
 --ro-bind-try /etc/alternatives /etc/alternatives --ro-bind-try /etc/localtime /etc/localtime
 --proc /proc --dev /dev
 """
-PASSWD = b"agent:x:1000:1000:agent:/home/agent:/bin/bash\nnobody:x:65534:65534:nobody:/:/usr/sbin/nologin\n"
+ETC = {
+    "passwd": b"agent:x:1000:1000:agent:/home/agent:/bin/bash\nnobody:x:65534:65534:nobody:/:/usr/sbin/nologin\n",
+    "group": b"agent:x:1000:\nnogroup:x:65534:\n",
+    "hosts": b"127.0.0.1 localhost box\n::1 localhost\n",
+}
 
 
 def run(launcher: int, channel: socket.socket, control: int, output: int, order: dict[str, Any]) -> NoReturn:
@@ -109,8 +113,9 @@ def make_mounts(order: dict[str, Any]) -> None:
     for name in ("tmp", "home", "shm"):
         os.mkdir(f"{at}/{name}")
         os.chmod(f"{at}/{name}", 0o755 if name == "home" else 0o1777)
-    with open(f"{at}/passwd", "wb") as file:
-        file.write(PASSWD)
+    for name, text in ETC.items():
+        with open(f"{at}/{name}", "wb") as file:
+            file.write(text)
     disk = f"size={order['disk']},nr_inodes={order['inodes']},mode=0755"
     mount("tmpfs", f"{at}/disk", "tmpfs", MS_NOSUID | MS_NODEV, disk)
     os.mkdir(f"{at}/disk/upper")
@@ -131,7 +136,8 @@ def start_box(control: int, output: int, order: dict[str, Any]) -> tuple[int, in
     at = order["mount_point"]
     binds = [("--bind", f"{at}/{name}", to) for name, to in (("tmp", "/tmp"), ("shm", "/dev/shm"))]
     binds += [("--bind", f"{at}/home", "/home/agent"), ("--bind", f"{at}/workspace", "/workspace")]
-    binds += [("--ro-bind", f"{at}/passwd", "/etc/passwd"), ("--ro-bind", order["pid1"], "/.crrl/pid1.pyc")]
+    binds += [("--ro-bind", f"{at}/{name}", f"/etc/{name}") for name in ETC]
+    binds += [("--ro-bind", order["pid1"], "/.crrl/pid1.pyc")]
     binds += [("--ro-bind", source, target) for source, target in order["mounts"]]
     stderr, seccomp = os.memfd_create("stderr"), os.memfd_create("seccomp")
     os.write(seccomp, order["seccomp"])

@@ -112,15 +112,18 @@ async def admit(task: Task, judge: Judge, times: int = TIMES) -> Admission:
 
 
 async def _with_all_tests(task: Task, judge: Judge) -> Task:
-    known = set(task.test.fail_to_pass)
-    others = [test for test in await judge.test_ids(task) if test not in known]
-    return replace(task, test=replace(task.test, pass_to_pass=others))
+    """With PASS_TO_PASS all that report. A test that is named without its parameters stands for what flips of it."""
+    ids = await judge.test_ids(task)
+    whole = {id.partition("[")[0] for id in ids} - set(ids)
+    named = [test for test in task.test.fail_to_pass if test not in whole]
+    others = [id for id in ids if id not in named]
+    return replace(task, test=replace(task.test, fail_to_pass=named, pass_to_pass=others))
 
 
 def _lists(task: Task, everything: Task, buggy: list[Results], fixed: list[Results]) -> tuple[Task, list[str]]:
     """The task with the lists it can be judged by, and the tests left out. FAIL_TO_PASS tests that a corpus names stay:
     a task whose own do not flip is not admitted."""
-    flip, stay, excluded = list(task.test.fail_to_pass), [], []
+    flip, stay, excluded = list(everything.test.fail_to_pass), [], []
     for test in everything.test.pass_to_pass:
         before = {results.tests[test] == "passed" for results in buggy}
         after = {results.tests[test] == "passed" for results in fixed}

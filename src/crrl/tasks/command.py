@@ -9,13 +9,13 @@ import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from crrl.errors import CrrlError, LostError, UsageError
-from crrl.sandbox.api import Workspace
 from crrl.tasks import corpora, leakage
 from crrl.tasks.admission import TIMES, Admission, admit, record
 from crrl.tasks.diffs import changes
@@ -23,7 +23,7 @@ from crrl.tasks.files import load_tasks, write_tasks
 from crrl.tasks.generated import SPLITS, generate
 from crrl.tasks.setup import project
 from crrl.tasks.setup.own_tools import checked_out
-from crrl.tasks.task import Source, Task
+from crrl.tasks.task import Task
 
 SCHEMA = 1
 CONCURRENCY = 4
@@ -182,7 +182,8 @@ async def _check(tasks: list[Task], times: int, json: bool, settle: bool) -> lis
     judge = TaskJudge(state_dir, boxes)
     done = []
     try:
-        for running in _admissions(tasks, judge, times, boxes.prepare if settle else None):
+        settling = partial(project.settled, prepare=boxes.prepare, environments=judge.environments)
+        for running in _admissions(tasks, judge, times, settling if settle else None):
             admission = await running
             done.append(admission)
             if json:
@@ -198,7 +199,7 @@ async def _check(tasks: list[Task], times: int, json: bool, settle: bool) -> lis
 
 
 def _admissions(
-    tasks: Iterable[Task], judge: Any, times: int, prepare: Callable[[Source], Awaitable[Workspace]] | None
+    tasks: Iterable[Task], judge: Any, times: int, settle: Callable[[Task], Awaitable[Task]] | None
 ) -> Iterator[asyncio.Future[Admission]]:
     """Admissions as they are done, some at a time."""
     slots = asyncio.Semaphore(CONCURRENCY)
@@ -207,7 +208,7 @@ def _admissions(
         async with slots:
             try:
                 task = await asyncio.to_thread(checked_out, task)
-                task = task if prepare is None else await project.settled(task, prepare)
+                task = task if settle is None else await settle(task)
             except (CrrlError, LostError) as error:
                 return Admission(task.id, "unavailable", reasons=[" ".join(str(error).split())])
             return await admit(task, judge, times)

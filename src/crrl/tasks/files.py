@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from crrl.tasks.task import Task
 # What `test.parser` may be: our own judge's, and those of `rewards/parsers.py` (a test compares them).
 PARSERS = (
     "pytest",
+    "pytest-xml",
     "junit",
     "surefire",
     "catch",
@@ -28,6 +30,7 @@ PARSERS = (
     "r2e-gym",
     "multi-swe-bench",
 )
+PYTHON_NEEDS = re.compile(r"python(:|3\.\d+$)")  # a package of the system's Python, an interpreter
 SWEBENCH = "swebench:"  # and a log parser of the official package: swebench:parse_log_django:pass_and_fail
 
 
@@ -118,7 +121,7 @@ def _check(task: Task, measured: bool) -> None:
         raise ValueError("source.repo needs source.base_commit")
     if task.test.parser not in PARSERS and not task.test.parser.startswith(SWEBENCH):
         raise ValueError(f"test.parser {task.test.parser!r} does not exist; there is: {', '.join(PARSERS)}")
-    if unknown := [name for name in task.test.needs if name not in TOOLCHAINS and not name.startswith("python:")]:
+    if unknown := [name for name in task.test.needs if name not in TOOLCHAINS and not PYTHON_NEEDS.match(name)]:
         raise ValueError(f"test.needs: there is no toolchain {unknown[0]!r}; there is: {', '.join(TOOLCHAINS)}")
     if task.test.baseline and measured:
         raise ValueError("its tests are not measured yet: crrl tasks check FILE out=ADMITTED.jsonl")

@@ -17,7 +17,8 @@ import pytest
 from crrl import sandbox
 from crrl.errors import CrrlError
 from crrl.rewards.task_judge import TaskJudge
-from crrl.tasks.setup.environments import pip
+from crrl.tasks.diffs import touched
+from crrl.tasks.setup.environments import pip, with_generated
 from crrl.tasks.task import Command, Source, Task, TestPlan
 
 WHEEL = "dep-1.0-py3-none-any.whl"
@@ -107,6 +108,21 @@ async def test_a_copy_of_the_project_is_refused(tmp_path: Path, judge: TaskJudge
     with pytest.raises(CrrlError, match=r"copied the project itself \(m.py\)") as failed:
         await judge.environments.of(replace(task(root), setup=[copies]))
     assert "pip install -e ." in failed.value.remedy
+
+
+async def test_python_files_that_it_generates_become_part_of_the_repository(tmp_path: Path, judge: TaskJudge) -> None:
+    """A version written by setuptools-scm, a generated parser; git tells a release, and what is built is left out."""
+    root = repository(tmp_path)
+    (root / ".gitignore").write_text("_version.py\n")
+    script = (
+        "git describe --tags | sed 's/.*/V = \"&\"/' > _version.py; mkdir build; touch build/x.py x.so; echo >> m.py"
+    )
+    made = replace(task(root), setup=[Command(["sh", "-c", script])])
+    whole = with_generated(made, await judge.environments.of(made))
+    assert [touched(patch) for patch in whole.source.patches] == [["_version.py"]]
+    tree = (await judge._boxes.prepare(whole.source)).lower
+    assert (tree / "_version.py").read_text() == 'V = "v99.0"\n' and (tree / "m.py").read_text().count("\n") == 2
+    assert with_generated(made, None) == made
 
 
 async def test_set_up_has_no_network_unless_allowed(tmp_path: Path, judge: TaskJudge) -> None:

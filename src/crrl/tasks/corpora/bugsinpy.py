@@ -2,29 +2,34 @@
 
 The buggy tree is the buggy commit; the failing tests are the fixed commit's version of `test_file`. The tests named in
 `run_test.sh` must flip, the others of those files are the baseline that admission measures.
+The packages of `requirements.txt` are installed under the oldest Python here that is not older than the bug's.
 Traps: `bug.info` writes `key="v"` and `key ="v"`, with and without carriage returns; a third of requirements.txt is
-UTF-16; tests are named for pytest, tox and unittest; the Python versions are 3.6 to 3.8. Its own tool checks out the
-fixed version unless told `-v 0`.
+UTF-16, and some list the project itself; tests are named for pytest, tox and unittest; the Python versions are 3.6 to
+3.8. Its own tool checks out the fixed version unless told `-v 0`.
 """
 
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
 
 from crrl.tasks.corpora.corpus import Corpus
 from crrl.tasks.corpora.issue import failing_tests
 from crrl.tasks.diffs import touched
 from crrl.tasks.files import Problem
+from crrl.tasks.setup import interpreters
+from crrl.tasks.setup.environments import pip
+from crrl.tasks.setup.project import before, builders
 from crrl.tasks.task import Command, Source, Task, TestPlan
 
-# In requirements, but not needed to run tests with our own pytest.
-TOOLS = frozenset(
-    {"atomicwrites", "attrs", "coverage", "flake8", "importlib-metadata", "iniconfig", "mccabe", "more-itertools"}
-    | {"packaging", "pip", "pkg-resources", "pluggy", "py", "pycodestyle", "pyflakes", "pyparsing", "pytest"}
-    | {"setuptools", "six", "toml", "tox", "virtualenv", "wcwidth", "wheel", "zipp"}
-)
+REPORT = ".crrl/report.xml"
+PYTEST = ["python3", "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "addopts=", "-o", "junit_family=xunit1"]
+PUBLISHED = date(2020, 6, 30)  # the month: what its lists leave open is taken from before
+REQUIREMENT = re.compile(r"[A-Za-z0-9._-]+(\[[\w,]+\])?\s*([=<>!~].*)?")
+LEFT_OUT = ("pkg-resources", "pip", "pywin32", "pypiwin32", "wincertstore")  # of Debian's pip, and of Windows
 
 
 def read(path: Path) -> Iterator[Task | Problem]:
@@ -50,6 +55,7 @@ def _task(folder: Path) -> Task:
     wanted = list(_tests(text(folder / "run_test.sh"), files))
     if not wanted:
         raise ValueError("run_test.sh names no test")
+    where = sorted({test.split("::")[0] for test in wanted})
     fixed = info["fixed_commit_id"]
     return Task(
         id=f"bugsinpy-{project.name.lower()}-{number}",
@@ -60,18 +66,29 @@ def _task(folder: Path) -> Task:
         source=Source(repo=about["github_url"].rstrip("/"), base_commit=info["buggy_commit_id"]),
         issue=failing_tests(project.name, [(test, "") for test in wanted]),
         test=TestPlan(
-            command=Command(sorted({test.split("::")[0] for test in wanted})),
-            parser="pytest",
+            command=Command([*PYTEST, "--junitxml", REPORT, *where, "test_CRRL_CANARY.py"]),
+            parser="pytest-xml",
             fail_to_pass=wanted,
             pass_to_pass=[],
             timeout_s=300.0,
-            needs=[f"python:{name}" for name in _requirements(folder / "requirements.txt", project.name)],
+            needs=[interpreters.at_least(info["python_version"])],
+            report=Command(["cat", REPORT]),
             restore_from={name: fixed for name in files},
             baseline=True,
         ),
+        setup=_setup(_requirements(folder / "requirements.txt", project.name)),
         solution=solution,
         provenance={"python": info["python_version"], "fixed_commit": fixed},
     )
+
+
+def _setup(requirements: list[str]) -> list[Command]:
+    """Each by itself, as the corpus's own tool does: the lists are frozen environments, now and then at odds with
+    themselves, and some of what they name is no longer to be had, or not for this Python (uv's exit code 1)."""
+    (install,) = pip(*builders(), "--no-deps")
+    loop = f'for each; do {shlex.join(install.argv)} "$each" || [ $? -eq 1 ] || exit 1; done'
+    listed = Command(["sh", "-c", loop, "sh", *requirements], timeout_s=install.timeout_s)
+    return [*([listed] if requirements else []), *pip(*before(PUBLISHED), "pytest", "setuptools")]
 
 
 def text(file: Path) -> str:
@@ -83,11 +100,12 @@ def text(file: Path) -> str:
 
 def _info(file: Path) -> dict[str, str]:
     found = dict(re.findall(r'^\s*(\w+)\s*=\s*"(.*?)"', text(file), flags=re.MULTILINE))
-    needed = ("github_url",) if file.name == "project.info" else ("buggy_commit_id", "fixed_commit_id", "test_file")
+    of_bug = ("python_version", "buggy_commit_id", "fixed_commit_id", "test_file")
+    needed = ("github_url",) if file.name == "project.info" else of_bug
     for key in needed:
         if not found.get(key):
             raise ValueError(f"{file.name}: {key} is missing")
-    return {"python_version": "", **found}
+    return found
 
 
 def _tests(script: str, files: list[str]) -> Iterator[str]:
@@ -110,12 +128,13 @@ def _dotted(name: str, files: list[str]) -> str:
 
 
 def _requirements(file: Path, project: str) -> list[str]:
-    """Packages; some lists name the project itself, which is the checkout."""
+    """What is to be installed, the project itself left out: it is the checkout."""
     if not file.is_file():
         return []
-    names = [re.split(r"[=<>!~\[; ]", line.strip())[0].lower() for line in text(file).splitlines()]
-    own = {*TOOLS, project.lower()}
-    return [name for name in dict.fromkeys(names) if re.fullmatch(r"[a-z0-9._-]+", name) and name not in own]
+    lines = [line.strip() for line in text(file).splitlines()]
+    listed = [line for line in lines if REQUIREMENT.fullmatch(line)]
+    own = {*LEFT_OUT, project.lower()}
+    return [line for line in dict.fromkeys(listed) if re.split(r"[\[=<>!~\s]", line)[0].lower() not in own]
 
 
 CORPORA = [Corpus("bugsinpy", ("test",), read, "https://github.com/soarsmu/BugsInPy")]

@@ -36,6 +36,7 @@ from crrl.tasks.making.real_mutation import Function, Mutant, functions
 from crrl.tasks.making.survey import Survey, survey
 from crrl.tasks.making.work_file import WorkFile
 from crrl.tasks.setup import project
+from crrl.tasks.setup.environments import with_generated
 from crrl.tasks.task import Command, Source, Task, TestPlan
 
 VERSION = 1
@@ -136,6 +137,7 @@ class Maker:
         if self.base.setup:
             self.display.phase("building the environment", 0)
         environment = await self.judge.environment(self.base)
+        self.base = with_generated(self.base, environment)
         if "survey" not in self.work.done:
             self.display.phase("running the suite with coverage", 0)
             site = Mount(self.judge.harness.path / "site", SITE)
@@ -305,7 +307,7 @@ class Maker:
             self.base,
             id=f"{self.base.corpus}-{_name(function, mutant)}",
             family=str(PurePath(function.path).with_suffix("")).replace("/", "."),
-            source=replace(self.base.source, patches=[patch, *filter(None, hiding)]),
+            source=replace(self.base.source, patches=[*self.base.source.patches, patch, *filter(None, hiding)]),
             issue=report,
             test=replace(
                 plan.test,

@@ -2,8 +2,9 @@
 
 `Task.setup` is what builds it: commands that run in a checkout of the task at /workspace, with network where that is
 allowed, and leave what tests need in /environment: a virtual environment for Python (`pip` installs into it), jars in
-`lib/` (they are on the class path), programs in `bin/`. Only /environment is kept; what set-up writes into the
-checkout is not. Episodes and judged runs see it offline, and cannot write to it.
+`lib/` (they are on the class path), programs in `bin/`. Of what set-up writes into the checkout, only new Python files
+are kept (a version, a parser), as a diff (`with_generated`). Episodes and judged runs see the environment offline, and
+cannot write to it.
 
 The cache key is what the result depends on: the commands, the tree's requirement files, the interpreter. So tasks of
 one repository share one environment. It is built in a folder of its own and renamed: a build that is killed is never
@@ -24,8 +25,9 @@ import shlex
 import shutil
 import subprocess
 import tempfile
+import textwrap
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -61,6 +63,14 @@ BOX = shlex.split("""
 --symlink usr/bin /bin --symlink usr/lib /lib --symlink usr/lib64 /lib64 --symlink usr/sbin /sbin
 --proc /proc --dev /dev --tmpfs /tmp --clearenv
 """)
+COMMIT = "git -c user.name=crrl -c user.email=crrl commit -qm setup --allow-empty"
+RELEASE = Command(["sh", "-c", f"git init -q && git add -A && {COMMIT} && git tag v99.0"])
+"""A project that asks git for its version (setuptools-scm) has one. A variable would give it to all that is built."""
+GENERATED = "generated.diff"
+PYTHON_FILES = "':(glob)**/*.py' ':(exclude,glob)**/build/**' ':(exclude,glob)**/.eggs/**'"
+KEEP = Command(
+    ["sh", "-c", f"git add -fA -- {PYTHON_FILES} && git diff --cached --diff-filter=A HEAD > {PLACE}/{GENERATED}"]
+)
 SAME_BYTES = 200  # files this small (an empty __init__.py) are equal by chance
 
 
@@ -95,6 +105,13 @@ class Environment:
     def sites(self) -> list[str]:
         """Its site-packages, as boxes see them."""
         return [f"{PLACE}/{place.relative_to(self.path)}" for place in self.path.glob("lib/python3*/site-packages")]
+
+
+def with_generated(task: Task, environment: Environment | None) -> Task:
+    """The task with the Python files in its repository that its set-up has generated."""
+    if environment is None or not (diff := (environment.path / GENERATED).read_text("utf-8", "replace")):
+        return task
+    return replace(task, source=replace(task.source, patches=[*task.source.patches, diff]))
 
 
 class Environments:
@@ -154,7 +171,7 @@ class Environments:
         if task.language == "python":
             interpreter = str(interpreters.wanted(task.test.needs))
             await self._run(Command([interpreter, "-m", "venv", "--without-pip", PLACE]), folder, task)
-        for command in task.setup:
+        for command in (RELEASE, *task.setup, KEEP):
             await self._run(command, folder, task)
         if copy := await asyncio.to_thread(_copied, tree, environment):
             raise CrrlError(
@@ -173,7 +190,7 @@ class Environments:
         given = {name: value for name, value in os.environ.items() if name.startswith(PASSED)}
         env = {PIP_AS_UV[name]: value for name, value in given.items() if name in PIP_AS_UV} | given
         env |= {"PATH": f"{PLACE}/bin:/tools/bin:{SYSTEM_PATH}", "HOME": "/tmp", "LANG": "C.UTF-8"}
-        env |= {"VIRTUAL_ENV": PLACE, "SETUPTOOLS_SCM_PRETEND_VERSION": "99.0", **command.env}
+        env |= {"VIRTUAL_ENV": PLACE, **command.env}
         settings = [word for name, value in env.items() for word in ("--setenv", name, value)]
         argv = ["bwrap", *BOX, *shown, *settings, "--chdir", os.path.join("/workspace", command.cwd), *command.argv]
         dropped: dict[str, Any] = {"user": dropped_uid(None), "group": dropped_uid(None), "extra_groups": []}
@@ -198,8 +215,9 @@ class Environments:
                 await process.wait()
         if process.returncode != 0:
             end = said.decode("utf-8", "replace").strip()[-1500:]
+            said_as = textwrap.shorten(shlex.join(command.argv), 200, placeholder=" [...]")
             raise CrrlError(
-                f"Set-up failed ({reason}): {shlex.join(command.argv)}\n{end}",
+                f"Set-up failed ({reason}): {said_as}\n{end}",
                 "It runs once, with network unless network=no, and then from the cache. Is a package missing, or the "
                 "network?",
             )

@@ -26,6 +26,7 @@ RELEASED = {  # CPython's release calendar
     "3.14": "2025-10-07",
 }
 NAMED = re.compile(r"python3\.\d+")
+BELOW_USR = ("/usr/bin", "/usr/local/bin")  # seen by every box
 HALF_A_YEAR = timedelta(days=183)
 
 
@@ -36,13 +37,8 @@ def folder() -> Path:
 
 def find(need: str) -> Path | None:
     """The interpreter called e.g. `python3.9`; None where there is none that boxes can see."""
-    for place in (
-        *(Path(f"/usr/{part}bin/{need}") for part in ("", "local/")),
-        *sorted(folder().glob(f"*/bin/{need}")),
-    ):
-        if place.exists():
-            return place
-    return None
+    places = [*(Path(place, need) for place in BELOW_USR), *sorted(folder().glob(f"*/bin/{need}"))]
+    return next((place for place in places if place.exists()), None)
 
 
 def folders(needs: Iterable[str]) -> list[Path]:
@@ -60,6 +56,14 @@ def wanted(needs: Iterable[str]) -> Path:
         version = named.removeprefix("python")
         raise CrrlError(f"needs {named}", f"uv python install {version} --install-dir {folder()}")
     return found
+
+
+def at_least(version: str) -> str:
+    """The oldest interpreter here that is not older than this version (`3.8.3`), by the name that `needs` has; the one
+    of that version where there is none."""
+    least = [int(part) for part in version.split(".")[:2]]
+    fits = [v for v in RELEASED if [int(part) for part in v.split(".")] >= least and find(f"python{v}") is not None]
+    return f"python{fits[0] if fits else '.'.join(map(str, least))}"
 
 
 def suited(when: str) -> str:

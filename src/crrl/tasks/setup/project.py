@@ -19,7 +19,7 @@ from pathlib import Path
 from crrl.errors import CrrlError
 from crrl.sandbox.api import Workspace
 from crrl.tasks.setup import interpreters
-from crrl.tasks.setup.environments import pip
+from crrl.tasks.setup.environments import Environments, pip, with_generated
 from crrl.tasks.task import Command, Source, Task
 
 EXTRAS = ("test", "tests", "testing")
@@ -30,31 +30,45 @@ FILES = (
 DEV_EXTRAS = ("dev", "develop", "development")
 DEV_FILES = ("requirements-dev.txt", "requirements_dev.txt", "dev-requirements.txt", "requirements/dev.txt")
 SLACK = timedelta(days=183)  # a corpus's date is of an issue or a pull request; what the tree asks for may be newer
-IN_PLACE = {"setuptools": "2023-06-01", "setuptools-scm": "2023-06-01"}
-"""The first good ones that install in place (PEP 660) and still have pkg_resources, which old set-ups import."""
+TOOLS = (
+    *("setuptools", "setuptools-scm", "wheel"),
+    *("pytest", "pluggy", "iniconfig", "packaging", "py", "attrs", "atomicwrites", "exceptiongroup", "tomli"),
+)
+LEAST = "2023-06-01"
+"""TOOLS may be as new as this, whatever the date: a setuptools that installs in place (PEP 660) and still has
+pkg_resources, which old set-ups import; a pytest that lists what has passed, as the parsers of SWE-bench expect."""
+PATHS = ("--config-setting", "editable_mode=compat")  # of setuptools: a path, as ever, and no import hook
 
 
-async def settled(task: Task, prepare: Callable[[Source], Awaitable[Workspace]]) -> Task:
+async def settled(task: Task, prepare: Callable[[Source], Awaitable[Workspace]], environments: Environments) -> Task:
     """A Python task that has neither image nor set-up, with the set-up its repository asks for, and the interpreter.
 
-    Raises CrrlError: the repository cannot be had."""
+    Raises CrrlError: the repository cannot be had, or not be set up."""
     if task.language != "python" or task.source.image is not None or task.setup:
         return task
     tree = (await prepare(task.source)).lower
     needs = [*task.test.needs, interpreters.suited(task.created_at)]
-    return replace(task, setup=setup(tree, task.created_at), test=replace(task.test, needs=needs))
+    task = replace(task, setup=setup(tree, task.created_at), test=replace(task.test, needs=needs))
+    return with_generated(task, await environments.of(task))
 
 
 def setup(tree: Path, when: str = "") -> list[Command]:
-    """The project editable, its test extras and requirement files, and pytest; packages as of half a year after `when`
-    (ISO 8601; "": of today), a month's end, so that a repository's tasks share environments. What developers install
-    besides comes after it, and may be what cannot be installed any more."""
-    tests, rest = _asked(tree, FILES, EXTRAS), _asked(tree, DEV_FILES, DEV_EXTRAS)
+    """The project editable, its test extras and requirement files, and pytest.
+
+    With `when` (ISO 8601): packages as of half a year later, a month's end, so that a repository's tasks share
+    environments. Of requirement files and what developers install, that can no longer be installed is done without:
+    admission says whether the tests do."""
+    tests, needed = _files(tree, FILES), _project(tree, EXTRAS)
+    paths = PATHS if "setuptools" in str(_toml(tree / "pyproject.toml").get("build-system", "setuptools")) else ()
     if not when:
-        return pip("pytest", *tests) if tests else []
-    dates = _dates(date.fromisoformat(when[:10]) + SLACK)
-    needed = pip(*dates, "pytest", "setuptools", *tests)
-    return needed if rest in ([], ["-e", "."]) else [*needed, *map(_optional, pip(*dates, *rest))]
+        words = [word for name in tests for word in ("-r", name)] + needed
+        return pip(*paths, "pytest", *words) if words else []
+    dates = [*paths, *before(date.fromisoformat(when[:10]) + SLACK)]
+    rest = [["-r", name] for name in (*tests, *_files(tree, DEV_FILES))]
+    if (extra := _project(tree, DEV_EXTRAS)) != _project(tree, ()):
+        rest.append(extra)
+    optional = [_optional(command) for words in rest for command in pip(*dates, *words)]
+    return [*pip(*dates, "pytest", "setuptools", *needed), *optional]
 
 
 def _optional(command: Command) -> Command:
@@ -62,19 +76,28 @@ def _optional(command: Command) -> Command:
     return replace(command, argv=["sh", "-c", f"{shlex.join(command.argv)} || [ $? -eq 1 ]"])
 
 
-def _dates(last: date) -> list[str]:
+def before(last: date) -> list[str]:
+    """uv's arguments for packages as they were at the end of that month."""
     month = (last.replace(day=1) + timedelta(days=32)).replace(day=1).isoformat()
-    newer = [f"{name}={max(least, month)}" for name, least in IN_PLACE.items()]
-    return ["--exclude-newer", month, *(word for limit in newer for word in ("--exclude-newer-package", limit))]
+    return ["--exclude-newer", month, *builders(month)]
 
 
-def _asked(tree: Path, files: Sequence[str], names: Sequence[str]) -> list[str]:
-    """The project with the extras that it has of `names`, the requirement files that it has, its groups."""
+def builders(month: str = "") -> list[str]:
+    """uv's arguments for a setuptools that builds packages of that month (or of any that names its versions)."""
+    limits = [f"{name}={max(LEAST, month)}" for name in TOOLS]
+    return [word for limit in limits for word in ("--exclude-newer-package", limit)]
+
+
+def _files(tree: Path, known: Sequence[str]) -> list[str]:
+    return [name for name in known if (tree / name).is_file()]
+
+
+def _project(tree: Path, names: Sequence[str]) -> list[str]:
+    """The project, editable, with the extras that it has of `names`, and its groups of these names."""
     project = _toml(tree / "pyproject.toml")
     extras = {**project.get("project", {}).get("optional-dependencies", {}), **_setup_extras(tree)}
     groups = project.get("dependency-groups", {})
-    words = [word for name in files if (tree / name).is_file() for word in ("-r", name)]
-    words += [word for name in names for word in groups.get(name, []) if isinstance(word, str)]
+    words = [word for name in names for word in groups.get(name, []) if isinstance(word, str)]
     if "project" in project or "build-system" in project or (tree / "setup.py").is_file():
         chosen = [name for name in names if name in extras]
         words += ["-e", f".[{','.join(chosen)}]" if chosen else "."]

@@ -1,0 +1,58 @@
+"""Which Python a task runs under, by its date or by what its corpus says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from crrl.errors import CrrlError
+from crrl.sandbox.availability import PYTHON
+from crrl.tasks.setup import interpreters, toolchains
+from crrl.tasks.setup.interpreters import at_least, suited, wanted
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A machine with 3.8, 3.9 and 3.12, of which boxes are shown a folder each."""
+    for version in ("3.8", "3.9", "3.12"):
+        (tmp_path / f"cpython-{version}.1" / "bin").mkdir(parents=True)
+        (tmp_path / f"cpython-{version}.1" / "bin" / f"python{version}").touch()
+    monkeypatch.setattr(interpreters, "folder", lambda: tmp_path)
+    monkeypatch.setattr(interpreters, "BELOW_USR", ())
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("when", "version"),
+    [
+        ("2017-02-13T18:20:56Z", "3.8"),  # older than all: the oldest
+        ("2021-04-05", "3.8"),  # 3.9 had been out for less than half a year
+        ("2021-04-06", "3.9"),
+        ("2024-04-01T00:00:00Z", "3.9"),
+        ("2026-01-01", "3.12"),
+    ],
+)
+def test_suited_to_a_date(here: Path, when: str, version: str) -> None:
+    assert suited(when) == f"python{version}"
+
+
+def test_suited_to_what_a_corpus_says(here: Path) -> None:
+    assert [at_least(version) for version in ("3.6.9", "3.8.3", "3.9", "3.10.1")] == [
+        *("python3.8", "python3.8", "python3.9", "python3.12")
+    ]
+    assert at_least("3.13.0") == "python3.13"  # not here: said when it is needed
+
+
+def test_boxes_are_shown_its_folder(here: Path) -> None:
+    root = here / "cpython-3.9.1"
+    assert wanted(["junit", "python3.9"]) == root / "bin/python3.9"
+    assert interpreters.folders(["python3.9", "junit"]) == [root]
+    assert [mount.target for mount in toolchains.mounts(["python3.9"])] == [str(root)]
+    assert wanted(["junit"]) == Path(PYTHON) and interpreters.folders([]) == []
+
+
+def test_a_missing_one_is_said_with_the_remedy(here: Path) -> None:
+    with pytest.raises(CrrlError, match=r"needs python3\.7") as failed:
+        toolchains.require(["python3.7"])
+    assert failed.value.remedy == f"uv python install 3.7 --install-dir {here}"
