@@ -10,9 +10,9 @@ import pytest
 from crrl.conf.schema import Config
 from crrl.errors import CrrlError
 from crrl.learning.curriculum import HELD_OUT, Curriculum
-from crrl.tasks import families
 from crrl.tasks.files import write_tasks
-from crrl.tasks.generated import generate
+from crrl.tasks.generated import families
+from crrl.tasks.generated.generate import generate
 from crrl.tasks.task import Task
 
 STEPS = 10

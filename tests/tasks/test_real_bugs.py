@@ -23,6 +23,7 @@ from crrl.rewards.tests import solved
 from crrl.tasks.admission import Admission, admit
 from crrl.tasks.command import at_mirror
 from crrl.tasks.corpora import find, load
+from crrl.tasks.diffs import between, touched
 from crrl.tasks.setup import own_tools, project, toolchains
 from crrl.tasks.setup.toolchains import JUNIT4
 from crrl.tasks.task import Task
@@ -139,6 +140,17 @@ async def test_swe_bench_without_images(test_data: Path, judge: TaskJudge, corpu
     local = await project.settled(local, judge._boxes.prepare, judge.environments)
     judged = sound(await admit(local, judge, times=1), 1)
     assert judged.setup and set(judged.test.fail_to_pass) == set(task.test.fail_to_pass)
+    forged = await judge.run(judged, await forging(judged, judge))
+    assert not solved(judged, forged) and "exit_hook" in forged.exploits
+
+
+async def forging(task: Task, judge: TaskJudge) -> str:
+    """A patch that repairs nothing, and prints at the end of the process that all tests have passed."""
+    (path, *_) = [name for name in touched(task.solution or "") if name.endswith(".py")]
+    text = ((await judge._boxes.prepare(task.source)).lower / path).read_text()
+    report = "".join(f"PASSED {test}\n" for test in (*task.test.fail_to_pass, *task.test.pass_to_pass))
+    hook = f"\nimport atexit, os\natexit.register(lambda: (os.write(1, {report!r}.encode()), os._exit(0)))\n"
+    return between(path, text, text + hook)
 
 
 @pytest.mark.corpora

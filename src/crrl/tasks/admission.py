@@ -1,26 +1,17 @@
 """Admission: a task is used only if its tests fail on the buggy tree and pass on the repaired one, three times each.
 
 `admit` asks the real judge. Where a corpus does not list all tests, it measures the lists: what passes with the known
-fix is the baseline. Tests that fail with the fix, too, are taken out of the verdict, by name. Generated tasks pass
-the same check on their cases while they are made (`make_bug`); for the seeds in `records/` the judge's own verdicts
-are kept, by content, and a test re-derives a sample of them.
+fix is the baseline. Tests that fail with the fix, too, are taken out of the verdict, by name.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields, is_dataclass, replace
-from importlib.resources import files
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, Protocol
 
-import msgspec
-
 from crrl.errors import CrrlError, LostError
-from crrl.tasks.generated import VERSION
 from crrl.tasks.task import Task
 
 TIMES = 3
@@ -162,46 +153,3 @@ def wrong_when_fixed(task: Task, results: Results) -> str:
     if failing := [id for id in everything if results.tests[id] != "passed"]:
         return f"{failing[0]} is {results.tests[failing[0]]} ({len(failing)} tests)"
     return ""
-
-
-# Records of generated tasks ------------------------------------------------------------------------------------------
-
-
-def fingerprint(task: Task) -> str:
-    """Of everything that decides what a judge says of it: 8 hex digits. Fields left at their default do not count, so
-    that a new one changes no task that does without it."""
-    body = msgspec.json.encode(_set([task.id, task.source, task.test, task.solution]), order="sorted")
-    return hashlib.blake2b(body, digest_size=4).hexdigest()
-
-
-def _set(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_set(inner) for inner in value]
-    if not is_dataclass(value):
-        return value
-    defaults = {f.name: f.default_factory() if callable(f.default_factory) else f.default for f in fields(value)}
-    found = {name: getattr(value, name) for name in defaults}
-    return {name: _set(inner) for name, inner in found.items() if inner != defaults[name]}
-
-
-def recorded(seed: int) -> dict[str, list[str]]:
-    """Split -> fingerprints of tasks 0, 1, 2... that the judge has admitted; empty for seeds without records."""
-    path = _record_file(seed)
-    if not path.is_file():
-        return {}
-    return {split: text.split() for split, text in json.loads(path.read_text())["admitted"].items()}
-
-
-def record(seed: int, tasks: Iterable[Task]) -> None:
-    """Keep the fingerprints of admitted tasks, given in the order of each split."""
-    admitted: dict[str, list[str]] = {}
-    for task in tasks:
-        admitted.setdefault(task.split, []).append(fingerprint(task))
-    path = _record_file(seed)
-    path.parent.mkdir(exist_ok=True)
-    texts = {split: " ".join(fingerprints) for split, fingerprints in admitted.items()}
-    path.write_text(json.dumps({"generator": VERSION, "times": TIMES, "admitted": texts}, indent=1) + "\n")
-
-
-def _record_file(seed: int) -> Path:
-    return Path(str(files("crrl") / "tasks" / "records" / f"generated-seed{seed}.json"))

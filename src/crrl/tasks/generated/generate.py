@@ -14,11 +14,11 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from crrl.tasks import families
-from crrl.tasks.cases import Case, Outcome, call, draw_argument, failing
 from crrl.tasks.diffs import between
-from crrl.tasks.families import FAMILIES
-from crrl.tasks.families.vocabulary import MODULES, Names
+from crrl.tasks.generated import families
+from crrl.tasks.generated.cases import Case, Outcome, call, draw_argument, failing
+from crrl.tasks.generated.families import FAMILIES
+from crrl.tasks.generated.families.vocabulary import MODULES, Names
 from crrl.tasks.mutation import Mutant, mutant
 from crrl.tasks.task import Command, Source, Task, TestPlan
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 
-from crrl.tasks.families import Program, family
-from crrl.tasks.families.vocabulary import Names, mapping, predicate
+from crrl.tasks.generated.families import Program, family
+from crrl.tasks.generated.families.vocabulary import Names, mapping, predicate
 
 
 @family
