@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+
+from crrl import sandbox
+from crrl.rewards.task_judge import TaskJudge
 
 
 @pytest.fixture(scope="session")
@@ -26,3 +29,13 @@ def test_data() -> Path:
         reason = f"no test data at {folder} (set CRRL_TEST_DATA)"
         pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
     return folder
+
+
+@pytest.fixture
+async def task_judge(state_dir: Path) -> AsyncIterator[TaskJudge]:
+    """The judge of any task, over real boxes."""
+    boxes = sandbox.make(state_dir=state_dir)
+    judge = TaskJudge(state_dir, boxes)
+    yield judge
+    await judge.close()
+    await boxes.close()

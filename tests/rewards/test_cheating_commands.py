@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from cheats_kit import JAVA, LOG, SCRIPT, SUM, SUM_TESTS
 from judge_kit import FIXED, diff, make_task
 
-from crrl import sandbox
 from crrl.errors import CrrlError
 from crrl.rewards.task_judge import SITE, TaskJudge
 from crrl.rewards.tests import solved
@@ -25,12 +22,8 @@ BUILD = f'javac -nowarn -d .crrl/classes -cp {JUNIT} $(find . -name "*.java")'
 
 
 @pytest.fixture
-async def judge(state_dir: Path) -> AsyncIterator[TaskJudge]:
-    boxes = sandbox.make(state_dir=state_dir)
-    made = TaskJudge(state_dir, boxes)
-    yield made
-    await made.close()
-    await boxes.close()
+def judge(task_judge: TaskJudge) -> TaskJudge:
+    return task_judge
 
 
 def java_task() -> Task:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from crrl import sandbox
 from crrl.errors import CrrlError, LostError
 from crrl.rewards.task_judge import TaskJudge
 from crrl.rewards.tests import solved
@@ -63,16 +61,12 @@ def java_task() -> Task:
 
 
 @pytest.fixture
-async def judge(state_dir: Path) -> AsyncIterator[TaskJudge]:
+def judge(task_judge: TaskJudge) -> TaskJudge:
     try:
         toolchains.require(["junit"])
     except CrrlError as error:
         pytest.skip(f"{error.message}: {error.remedy}")
-    boxes = sandbox.make(state_dir=state_dir)
-    made = TaskJudge(state_dir, boxes)
-    yield made
-    await made.close()
-    await boxes.close()
+    return task_judge
 
 
 def patched(text: str) -> str:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
 
-from crrl import sandbox
 from crrl.rewards.api import TestResults
 from crrl.rewards.task_judge import TaskJudge
 from crrl.tasks.admission import admit
@@ -16,16 +14,6 @@ from crrl.tasks.generated.records import fingerprint, recorded
 from crrl.tasks.task import Command, Source, Task, TestPlan
 
 RECORDED_SEEDS = (0,)
-
-
-@pytest.fixture
-async def judge() -> AsyncIterator[TaskJudge]:
-    state_dir = sandbox.default_state_dir()
-    boxes = sandbox.make(state_dir=state_dir)
-    made = TaskJudge(state_dir, boxes)
-    yield made
-    await made.close()
-    await boxes.close()
 
 
 async def test_generated_tasks_are_admitted(judge: TaskJudge) -> None:

@@ -11,12 +11,10 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from crrl import sandbox
 from crrl.errors import CrrlError
 from crrl.rewards.task_judge import TaskJudge
 from crrl.rewards.tests import solved
@@ -44,15 +42,6 @@ def task_of(corpus: str, id: str) -> Task:
     except CrrlError as error:
         pytest.skip(f"{error.message}: {error.remedy}")
     return task
-
-
-@pytest.fixture
-async def judge(state_dir: Path) -> AsyncIterator[TaskJudge]:
-    boxes = sandbox.make(state_dir=state_dir)
-    made = TaskJudge(state_dir, boxes)
-    yield made
-    await made.close()
-    await boxes.close()
 
 
 def sound(admission: Admission, times: int) -> Task:
