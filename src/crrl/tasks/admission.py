@@ -113,17 +113,19 @@ async def _with_all_tests(task: Task, judge: Judge) -> Task:
 
 def _lists(task: Task, everything: Task, buggy: list[Results], fixed: list[Results]) -> tuple[Task, list[str]]:
     """The task with the lists it can be judged by, and the tests left out. FAIL_TO_PASS tests that a corpus names stay:
-    a task whose own do not flip is not admitted."""
+    a task whose own do not flip is not admitted. Those of PASS_TO_PASS that flip must flip (an id that is
+    cut short stands for several)."""
+    complete = all(results.reason == "complete" for results in buggy)
     flip, stay, excluded = list(everything.test.fail_to_pass), [], []
     for test in everything.test.pass_to_pass:
         before = {results.tests[test] == "passed" for results in buggy}
         after = {results.tests[test] == "passed" for results in fixed}
         if after != {True}:
             excluded.append(test)
+        elif before == {False} and (task.test.baseline or complete):
+            flip.append(test)
         elif not task.test.baseline or before == {True}:
             stay.append(test)
-        elif before == {False}:
-            flip.append(test)
         else:
             excluded.append(test)
     if not task.test.baseline and len(excluded) == len(task.test.pass_to_pass):

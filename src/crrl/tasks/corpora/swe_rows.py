@@ -133,13 +133,13 @@ def commanded(
 
 
 def directives(plan: TestPlan, repo: str, test_patch: str) -> list[str]:
-    """What the test command is given: the files that the listed tests are in, as the repository's runner wants them."""
-    if repo == "django/django":
-        files = [path for path in touched(test_patch) if path.endswith(".py")]
-        return [path.removeprefix("tests/").removesuffix(".py").replace("/", ".") for path in files]
+    """What the test command is given: the files of the test patch, as in the official harness and as the repository's
+    runner wants them; where there is no such patch, the files that the listed tests are in."""
     listed = [test.split("::")[0] for test in (*plan.fail_to_pass, *plan.pass_to_pass) if "::" in test]
-    files = [path for path in listed or touched(test_patch) if path.endswith(".py")]
-    return sorted(set(files))
+    files = sorted({path for path in (touched(test_patch) or listed) if path.endswith(".py")})
+    if repo == "django/django":
+        return [path.removeprefix("tests/").removesuffix(".py").replace("/", ".") for path in files]
+    return files
 
 
 def language_of(paths: list[str]) -> str:
