@@ -65,9 +65,10 @@ async def run_episode(attempt: Attempt, parts: Parts) -> Episode:
     task = attempt.task
     workspace = await parts.sandbox.prepare(task.source)
     door = parts.sockets / secrets.token_hex(8) if parts.agent.inside else None
-    mounts, env = (*parts.agent.mounts, *toolchains.mounts(task.test.needs)), {}
+    mounts = (*parts.agent.mounts, *toolchains.mounts(task.test.needs))
+    env = toolchains.environment(task.test.needs)
     if (environment := await _set_up(task, parts)) is not None:
-        mounts, env = (*mounts, environment.mount), environment.variables
+        mounts, env = (*mounts, environment.mount), env | environment.variables
 
     async def start() -> Box:
         return await parts.sandbox.start(Spec(workspace, mounts, parts.box_limits, gateway_socket=door, env=env))
