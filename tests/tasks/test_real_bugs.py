@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from crrl.errors import CrrlError
+from crrl.rewards import command_judge, patching
 from crrl.rewards.task_judge import TaskJudge
 from crrl.rewards.tests import solved
 from crrl.tasks.admission import Admission, admit
@@ -78,7 +79,20 @@ async def test_every_program_of_quixbugs(test_data: Path, judge: TaskJudge, id: 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("id", ids("polyglot"))
 async def test_every_exercise_of_polyglot(test_data: Path, judge: TaskJudge, id: str) -> None:
-    sound(await admit(task_of("polyglot", id), judge, times=1), 1)
+    judged = sound(await admit(task_of("polyglot", id), judge, times=1), 1)
+    if judged.language != "python":  # which the warm judge runs
+        whole = {test for test in judged.test.fail_to_pass if judged.language != "go" or "/" not in test}  # subtests
+        assert whole and whole <= await convicting(judged, judge)
+
+
+async def convicting(task: Task, judge: TaskJudge) -> frozenset[str]:
+    """The tests that the negative control can convict with: those that fail, sabotaged, under the known fix."""
+    workspace = await judge._boxes.prepare(task.source)
+    read = patching.reader(workspace.lower, {})
+    tests = await command_judge.tests_of(task, judge._boxes, read)
+    rules = command_judge.Rules(task, tests, lambda path: read(path) is not None)
+    fix = patching.apply(task.solution or "", read, rules.covers)
+    return await judge._commands._convicting_tests(task, workspace, fix, tests)
 
 
 @pytest.mark.corpora
