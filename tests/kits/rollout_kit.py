@@ -9,7 +9,7 @@ from crrl.conf.load import load_recipe
 from crrl.models import model_folder
 from crrl.rollout.api import Attempt
 from crrl.rollout.config import RolloutConfig
-from crrl.tasks.generated.generate import bug_of, generate
+from crrl.tasks.generator.generate import bug_of, generate
 
 COUNT = 32
 BUGS = [bug_of("train", 0, i) for i in range(COUNT)]

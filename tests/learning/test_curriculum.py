@@ -11,8 +11,8 @@ from crrl.conf.schema import Config
 from crrl.errors import CrrlError
 from crrl.learning.curriculum import HELD_OUT, Curriculum
 from crrl.tasks.files import write_tasks
-from crrl.tasks.generated import families
-from crrl.tasks.generated.generate import generate
+from crrl.tasks.generator import families
+from crrl.tasks.generator.generate import generate
 from crrl.tasks.task import Task
 
 STEPS = 10

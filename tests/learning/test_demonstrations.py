@@ -12,7 +12,7 @@ from crrl.gateway.canonical import Message
 from crrl.learning.warmstart.demonstrations import RESULT, Segment, draw_mistakes, episode, shortest_unique
 from crrl.learning.warmstart.pool import PoolSettings, demonstrations
 from crrl.models import model_folder
-from crrl.tasks.generated.generate import warmstart_bugs
+from crrl.tasks.generator.generate import warmstart_bugs
 
 PROMPTS = load_prompts("tiny")
 TOKENIZER = load_tokenizer(model_folder("tiny"))

@@ -13,7 +13,7 @@ from crrl.rewards import combine
 from crrl.rewards.exploits import NAMES
 from crrl.rewards.judge import PytestJudge
 from crrl.tasks.diffs import between
-from crrl.tasks.generated.generate import bug_of, generate
+from crrl.tasks.generator.generate import bug_of, generate
 
 
 @pytest.mark.parametrize("name", PATCHES)

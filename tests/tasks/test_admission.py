@@ -9,8 +9,8 @@ import pytest
 from crrl.rewards.api import TestResults
 from crrl.rewards.task_judge import TaskJudge
 from crrl.tasks.admission import admit
-from crrl.tasks.generated.generate import SPLITS, generate
-from crrl.tasks.generated.records import fingerprint, recorded
+from crrl.tasks.generator.generate import SPLITS, generate
+from crrl.tasks.generator.records import fingerprint, recorded
 from crrl.tasks.task import Command, Source, Task, TestPlan
 
 RECORDED_SEEDS = (0,)

@@ -9,7 +9,7 @@ import pytest
 
 from crrl.errors import CrrlError
 from crrl.tasks.files import load_tasks, write_tasks
-from crrl.tasks.generated.generate import generate
+from crrl.tasks.generator.generate import generate
 
 TASKS = [generate("train", 0, i) for i in range(3)]
 

@@ -10,16 +10,16 @@ import sys
 import msgspec
 import pytest
 
-from crrl.tasks.generated import families
-from crrl.tasks.generated.cases import failing
-from crrl.tasks.generated.floor import random_floor
-from crrl.tasks.generated.generate import SPLITS, TEST_SPLITS, bug_of, generate, warmstart_bugs
-from crrl.tasks.generated.records import fingerprint
+from crrl.tasks.generator import families
+from crrl.tasks.generator.cases import failing
+from crrl.tasks.generator.floor import random_floor
+from crrl.tasks.generator.generate import SPLITS, TEST_SPLITS, bug_of, generate, warmstart_bugs
+from crrl.tasks.generator.records import fingerprint
 
 PRINT = """
 import json, sys
-from crrl.tasks.generated.records import fingerprint
-from crrl.tasks.generated.generate import SPLITS, generate
+from crrl.tasks.generator.records import fingerprint
+from crrl.tasks.generator.generate import SPLITS, generate
 print(json.dumps([fingerprint(generate(split, 3, i)) for split in SPLITS for i in reversed(range(40))]))
 """
 

@@ -161,7 +161,7 @@ async def forging(task: Task, judge: TaskJudge) -> str:
 async def test_a_bug_that_defects4j_itself_builds(judge: TaskJudge) -> None:
     """CRRL_TEST_DEFECTS4J: a bug it can check out here, e.g. Csv-1 (it needs its repositories and its Java)."""
     bug = os.environ.get("CRRL_TEST_DEFECTS4J")
-    home = own_tools.defects4j()
+    home = toolchains.defects4j()
     if not bug or home is None:
         pytest.skip("no Defects4J, or CRRL_TEST_DEFECTS4J is not set")
     (task,) = load(find("defects4j"), home, ids=[f"defects4j-{bug}"]).tasks

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from crrl.conf.schema import Config
 from crrl.errors import CrrlError
-from crrl.tasks.generated.generate import generate
+from crrl.tasks.generator.generate import generate
 from crrl.tasks.task import Task
 
 HELD_OUT = "held_out"

@@ -205,7 +205,7 @@ def lost_tries(journal: Journal) -> dict[str, Any]:
 def random_floors(config: Config, splits: Iterable[str]) -> dict[str, dict[str, Any]]:
     """What a policy that edits at random would solve of each generated split."""
     from crrl.evaluation.statistics import wilson
-    from crrl.tasks.generated.floor import random_floor
+    from crrl.tasks.generator.floor import random_floor
 
     if config.corpus.name != "generated":
         return {}

@@ -14,7 +14,7 @@ from pathlib import Path
 from crrl import sandbox
 from crrl.report.time_breakdown import tree_cpu_s
 from crrl.rewards.judge import PytestJudge
-from crrl.tasks.generated.generate import generate
+from crrl.tasks.generator.generate import generate
 from crrl.tasks.task import Task
 
 RUNS = 60

@@ -22,7 +22,7 @@ from crrl.rollout.config import RolloutConfig
 from crrl.rollout.demonstrated import demonstrating_engine
 from crrl.rollout.episode import Parts, run_episode
 from crrl.rollout.worker import build
-from crrl.tasks.generated.generate import bug_of, generate
+from crrl.tasks.generator.generate import bug_of, generate
 
 EPISODES = 96
 AT_ONCE = 32

@@ -11,7 +11,7 @@ from typing import Any
 from crrl.agents.prompts import load_prompts
 from crrl.engines.scripted import ScriptedEngine
 from crrl.learning.warmstart.demonstrations import RESULT, episode
-from crrl.tasks.generated.generate import GeneratedBug
+from crrl.tasks.generator.generate import GeneratedBug
 
 
 def demonstrating_engine(bugs: Sequence[GeneratedBug], tokenizer: Any, **settings: Any) -> ScriptedEngine:

@@ -215,7 +215,7 @@ async def _admission(state_dir: Path) -> tuple[Cost, int, float]:
     """(cost of a task, how many were admitted, tasks a second), two at a time."""
     from crrl.rewards.task_judge import TaskJudge
     from crrl.tasks.admission import admit
-    from crrl.tasks.generated.generate import generate
+    from crrl.tasks.generator.generate import generate
 
     tasks = [generate("train", 0, index) for index in range(TASKS + 1)]
     boxes = sandbox.make(state_dir=state_dir)

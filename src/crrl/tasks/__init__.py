@@ -1,6 +1,6 @@
 """Tasks: bugs to repair, from whatever corpus, as everything downstream sees them (`task.Task`).
 
-- `generated/`: bugs of our own, without end and with held-out splits; `corpora/`: real ones, each corpus a module;
+- `generator/`: bugs of our own, without end and with held-out splits; `corpora/`: real ones, each corpus a module;
   `making/`: bugs from any repository (`crrl tasks make | mine`).
 - `files.py`: task files, one JSON `Task` a line.
 - `admission.py`: lets a task in only where its tests fail on the bug and pass on the repair, three times each, and

@@ -20,8 +20,8 @@ from crrl.tasks import corpora, leakage
 from crrl.tasks.admission import TIMES, Admission, admit
 from crrl.tasks.diffs import changes
 from crrl.tasks.files import load_tasks, write_tasks
-from crrl.tasks.generated.generate import SPLITS, generate
-from crrl.tasks.generated.records import record
+from crrl.tasks.generator.generate import SPLITS, generate
+from crrl.tasks.generator.records import record
 from crrl.tasks.setup import project
 from crrl.tasks.setup.own_tools import checked_out
 from crrl.tasks.task import Task

@@ -87,7 +87,7 @@ def test_without_it_the_remedy_is_told(home: Path, monkeypatch: pytest.MonkeyPat
         own_tools.checked_out(task)
     assert "DEFECTS4J_HOME" in told.value.remedy
     monkeypatch.setenv("PATH", f"{home}/framework/bin:/usr/bin:/bin")
-    assert own_tools.defects4j() == home
+    assert toolchains.defects4j() == home
 
 
 def test_other_tasks_are_as_they_are(home: Path) -> None:

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from crrl.agents.edits import refusal
 from crrl.learning.warmstart.tokenizer import pieces, preamble_tokens
-from crrl.tasks.generated.generate import GeneratedBug
+from crrl.tasks.generator.generate import GeneratedBug
 
 Part = Literal["context", "policy", "mistake"]
 """Who wrote a segment: the environment, the policy, or the policy making a mistake that is not to be learned."""

@@ -20,7 +20,7 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from crrl.learning.warmstart.demonstrations import Segment, draw_mistakes, episode
-from crrl.tasks.generated.generate import warmstart_bugs
+from crrl.tasks.generator.generate import warmstart_bugs
 
 SHARD = 2000
 PARTS = {"context": 0, "policy": 1, "mistake": 2}

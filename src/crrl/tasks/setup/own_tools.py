@@ -16,20 +16,12 @@ from pathlib import Path
 
 from crrl.errors import CrrlError
 from crrl.sandbox import default_state_dir
+from crrl.tasks.setup.toolchains import TOOLCHAINS, defects4j
 from crrl.tasks.task import Source, Task
 
 CHECKOUT_S = 900
 TELLING = ("d4j.classes.modified=", "d4j.classes.relevant=", "d4j.tests.trigger=")
 """Lines of `defects4j.build.properties` that compiling and testing do without."""
-
-
-def defects4j() -> Path | None:
-    """Its folder: DEFECTS4J_HOME, else where the command on PATH lies, else `toolchains/defects4j`."""
-    command = shutil.which("defects4j")
-    named = os.environ.get("DEFECTS4J_HOME")
-    places = [Path(named)] if named else [Path(command).resolve().parents[2]] if command else []
-    places.append(default_state_dir() / "toolchains" / "defects4j")
-    return next((place for place in places if (place / "framework/bin/defects4j").is_file()), None)
 
 
 def checked_out(task: Task) -> Task:
@@ -40,8 +32,6 @@ def checked_out(task: Task) -> Task:
         return task
     home = defects4j()
     if home is None:
-        from crrl.tasks.setup.toolchains import TOOLCHAINS
-
         raise CrrlError("needs defects4j (no DEFECTS4J_HOME, no defects4j on PATH)", TOOLCHAINS["defects4j"].remedy)
     made = default_state_dir() / "checkouts" / task.id
     if not made.is_dir():

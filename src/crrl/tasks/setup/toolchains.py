@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import glob
 import importlib.metadata
+import os
+import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +18,6 @@ from crrl.errors import CrrlError
 from crrl.sandbox import default_state_dir
 from crrl.sandbox.api import Mount
 from crrl.tasks.setup import interpreters
-from crrl.tasks.setup.own_tools import defects4j
 
 JARS = "/usr/share/java"
 JUNIT4 = f"{JARS}/junit4.jar:{JARS}/hamcrest.jar"
@@ -116,6 +117,15 @@ TOOLCHAINS: dict[str, Toolchain] = {
         {"PATH": f"{DEFECTS4J}/framework/bin:/usr/bin:/bin", "TZ": "America/Los_Angeles"},
     ),
 }
+
+
+def defects4j() -> Path | None:
+    """The folder of Defects4J: DEFECTS4J_HOME, else where the command on PATH lies, else `toolchains/defects4j`."""
+    command = shutil.which("defects4j")
+    named = os.environ.get("DEFECTS4J_HOME")
+    places = [Path(named)] if named else [Path(command).resolve().parents[2]] if command else []
+    places.append(default_state_dir() / "toolchains" / "defects4j")
+    return next((place for place in places if (place / "framework/bin/defects4j").is_file()), None)
 
 
 def folder() -> Path:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from crrl.tasks.generated.cases import failing
-from crrl.tasks.generated.generate import VERSION, bug_of, random_edit
+from crrl.tasks.generator.cases import failing
+from crrl.tasks.generator.generate import VERSION, bug_of, random_edit
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 
-from crrl.tasks.generated.families import Program, family
-from crrl.tasks.generated.families.vocabulary import Names, text_mapping, text_predicate
+from crrl.tasks.generator.families import Program, family
+from crrl.tasks.generator.families.vocabulary import Names, text_mapping, text_predicate
 
 
 @family

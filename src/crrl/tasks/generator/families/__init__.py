@@ -14,7 +14,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from crrl.tasks.generated.families.vocabulary import Names
+from crrl.tasks.generator.families.vocabulary import Names
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,6 @@ RL = [
     "sort_if",
 ]
 
-from crrl.tasks.generated.families import lists, numbers, texts  # noqa: E402, F401  (they register themselves)
+from crrl.tasks.generator.families import lists, numbers, texts  # noqa: E402, F401  (they register themselves)
 
 SFT = [name for name in FAMILIES if name not in UNSEEN and name not in RL]

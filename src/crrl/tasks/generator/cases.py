@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from types import CodeType, FrameType
 from typing import Any
 
-from crrl.tasks.generated.families.vocabulary import WORDS
+from crrl.tasks.generator.families.vocabulary import WORDS
 
 MAX_LINES = 160
 BUILTINS = {

@@ -15,10 +15,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from crrl.tasks.diffs import between
-from crrl.tasks.generated import families
-from crrl.tasks.generated.cases import Case, Outcome, call, draw_argument, failing
-from crrl.tasks.generated.families import FAMILIES
-from crrl.tasks.generated.families.vocabulary import MODULES, Names
+from crrl.tasks.generator import families
+from crrl.tasks.generator.cases import Case, Outcome, call, draw_argument, failing
+from crrl.tasks.generator.families import FAMILIES
+from crrl.tasks.generator.families.vocabulary import MODULES, Names
 from crrl.tasks.mutation import Mutant, mutant
 from crrl.tasks.task import Command, Source, Task, TestPlan
 

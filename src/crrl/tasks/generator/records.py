@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from crrl.tasks.admission import TIMES
-from crrl.tasks.generated.generate import VERSION
+from crrl.tasks.generator.generate import VERSION
 from crrl.tasks.task import Task
 
 
@@ -58,4 +58,4 @@ def record(seed: int, tasks: Iterable[Task]) -> None:
 
 
 def _record_file(seed: int) -> Path:
-    return Path(str(files("crrl") / "tasks" / "generated" / "recorded" / f"generated-seed{seed}.json"))
+    return Path(str(files("crrl") / "tasks" / "generator" / "recorded" / f"generated-seed{seed}.json"))
