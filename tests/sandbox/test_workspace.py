@@ -4,10 +4,13 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
+import shutil
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +18,7 @@ import pytest
 from crrl.errors import CrrlError, UsageError
 from crrl.sandbox import availability, make, workspace
 from crrl.sandbox.api import Spec
+from crrl.sandbox.shared import SharedFiles
 from crrl.tasks.task import Source
 
 
@@ -98,6 +102,32 @@ async def test_equal_content_is_made_once_also_at_once(sandbox, state_dir):
         paths = {w.lower for w in pool.map(lambda _: workspace.prepare(fresh, state_dir, 65534), range(8))}
     assert len(paths) == 1 and not list((state_dir / "workspaces").glob("*/new-*"))
     assert git(made[0].lower, "fsck", "--strict") == "" and git(made[0].lower, "status", "--porcelain") == ""
+
+
+async def test_trees_of_a_repository_share_what_they_have_in_common(sandbox, state_dir, repo):
+    """A second commit takes the disk of what it changes; no box changes what they share."""
+    sources = [Source(repo=str(repo), base_commit=git(repo, "rev-parse", name)) for name in ("base", "main")]
+    first, second = [(await sandbox.prepare(source)).lower for source in sources]
+    assert os.path.samefile(first / "run.sh", second / "run.sh") and os.path.samefile(first / "latin", second / "latin")
+    assert (first / "pkg/m.py").read_text() == "buggy\n" and (second / "pkg/m.py").read_text() == "THE-FIX\n"
+    check_tree(first)
+    box = await sandbox.start(Spec(await sandbox.prepare(sources[0])))
+    await box.exec(["sh", "-c", "echo x >> run.sh; chmod 777 run.sh; chmod 600 latin"])
+    await box.close()
+    check_tree(first)
+    shutil.rmtree(state_dir / "workspaces" / "shared")  # as a cache may be
+    new = "--- /dev/null\n+++ b/new\n@@ -0,0 +1 @@\n+n\n"
+    third = (await sandbox.prepare(replace(sources[0], patches=[new]))).lower
+    assert (third / "new").read_text() == "n\n" and (third / "run.sh").read_text() == "#!/bin/sh\n"
+
+
+def test_a_file_that_cannot_be_linked_is_written(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.EMLINK, "too many links")
+
+    monkeypatch.setattr(os, "link", refuse)
+    SharedFiles(tmp_path / "shared").put(b"x", 0o755, str(tmp_path / "a"))
+    assert (tmp_path / "a").read_bytes() == b"x" and os.access(tmp_path / "a", os.X_OK)
 
 
 async def test_what_an_episode_leaves_the_next_does_not_see(sandbox, workspace):

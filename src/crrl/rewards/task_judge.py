@@ -11,7 +11,8 @@ from crrl.rewards.api import TestResults
 from crrl.rewards.command_judge import CommandJudge
 from crrl.rewards.judge import JudgeLimits, PytestJudge
 from crrl.sandbox.api import Mount, Sandbox
-from crrl.tasks.setup import toolchains
+from crrl.sandbox.availability import PYTHON
+from crrl.tasks.setup import interpreters, toolchains
 from crrl.tasks.setup.environments import Environment, Environments
 from crrl.tasks.task import Command, Task
 
@@ -82,6 +83,9 @@ class TaskJudge(PytestJudge):
             remedy = "Give it a command that runs in the image, and the parser of what that prints."
             raise CrrlError(f"Task {task.id}: the warm judge runs no images.", remedy)
         toolchains.require(task.test.needs)
+        if not interpreters.is_system(task.test.needs):
+            remedy = "Give it a command, `python3 -m pytest --junitxml ...`, and the parser pytest-xml."
+            raise CrrlError(f"Task {task.id}: the warm judge runs {PYTHON} alone.", remedy)
         return await super()._judge(await self._settled(task), patch)
 
     async def _settled(self, task: Task) -> Task:

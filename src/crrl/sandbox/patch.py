@@ -20,6 +20,8 @@ import subprocess
 import zlib
 from collections.abc import Iterable, Mapping
 
+from crrl.sandbox.shared import SharedFiles, write_new
+
 FILE_BYTES, TOTAL_BYTES, PATH_BYTES = 8 << 20, 32 << 20, 3500
 GIT_SECONDS = 30
 EMPTY_TREE = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
@@ -163,10 +165,10 @@ def _entry(path: bytes, info: os.stat_result, store: ObjectStore) -> Entry | Non
 
 class ObjectStore:
     """Loose git objects written with hashlib and zlib: no process, and exactly these bytes, whatever git is
-    set to."""
+    set to. `shared`: where they are linked from."""
 
-    def __init__(self, path: str) -> None:
-        self.path = path
+    def __init__(self, path: str, shared: SharedFiles | None = None) -> None:
+        self.path, self.shared = path, shared
         os.makedirs(path, exist_ok=True)
 
     def add(self, kind: bytes, data: bytes) -> str:
@@ -176,8 +178,10 @@ class ObjectStore:
         file = os.path.join(folder, oid[2:])
         if not os.path.exists(file):
             os.makedirs(folder, exist_ok=True)
-            with open(file, "wb") as out:
-                out.write(zlib.compress(whole, 1))
+            if self.shared is None:
+                write_new(file, 0o644, _compressed(whole))
+            else:
+                self.shared.put(whole, 0o644, file, _compressed)
         return oid
 
     def tree(self, entries: Mapping[bytes, Entry]) -> str:
@@ -193,6 +197,10 @@ class ObjectStore:
         here += [(name, 0o40000, self.tree(inside)) for name, inside in below.items()]
         here.sort(key=lambda e: e[0] + b"/" if e[1] == 0o40000 else e[0])  # git's own order
         return self.add(b"tree", b"".join(b"%o %s\0%s" % (m, n, bytes.fromhex(o)) for n, m, o in here))
+
+
+def _compressed(content: bytes) -> bytes:
+    return zlib.compress(content, 1)
 
 
 def _diff(git_dir: str, objects: str, old: str, new: str, scratch: str) -> bytes:

@@ -23,6 +23,7 @@ from pathlib import Path
 from crrl.errors import CrrlError
 from crrl.sandbox.api import Workspace
 from crrl.sandbox.patch import Entry, ObjectStore, write_listing
+from crrl.sandbox.shared import SharedFiles, write_new
 from crrl.tasks.task import Source
 
 FORMAT = "1"
@@ -66,8 +67,9 @@ def prepare(source: Source, state_dir: Path, uid: int) -> Workspace:
             blobs = read_commit(source.repo, source.base_commit, state_dir)
         if source.patches:
             blobs = patched(blobs, source.patches, state_dir)
+        shared = SharedFiles(root / "shared" / str(uid)) if source.repo is not None else None
         try:
-            write(blobs, made, uid)
+            write(blobs, made, uid, shared=shared)
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 remedy = "Free space there (its `workspaces` folder is a cache), or set sandbox.state_dir."
@@ -162,19 +164,26 @@ def git(
     return done.stdout
 
 
-def write(blobs: Iterable[Blob], made: Path, uid: int, finish: Callable[[Path], object] = lambda folder: None) -> None:
-    """`made` with `lower`, `git` and `base`; what else `finish` puts there. Whole or not at all."""
+def write(
+    blobs: Iterable[Blob],
+    made: Path,
+    uid: int,
+    finish: Callable[[Path], object] = lambda folder: None,
+    shared: SharedFiles | None = None,
+) -> None:
+    """`made` with `lower`, `git` and `base`; what else `finish` puts there. Whole or not at all. `shared`: where
+    files are linked from, of this `uid`."""
     made.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(dir=made.parent, prefix="new-"))
     try:
         lower, git_dir = str(folder / "lower"), str(folder / "git")
         for path in (lower, f"{lower}/.git/refs/heads", f"{git_dir}/refs/heads"):
             os.makedirs(path)
-        store = ObjectStore(f"{git_dir}/objects")
+        store = ObjectStore(f"{git_dir}/objects", shared)
         entries: dict[bytes, Entry] = {}
         sizes: dict[bytes, int] = {}
         for name, mode, data in blobs:
-            _write(os.path.join(os.fsencode(lower), name), mode, data)
+            _write(os.path.join(os.fsencode(lower), name), mode, data, shared)
             entries[name] = mode, store.add(b"blob", data)
             sizes[name] = len(data)
         tree = store.tree(entries)
@@ -199,20 +208,20 @@ def write(blobs: Iterable[Blob], made: Path, uid: int, finish: Callable[[Path], 
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _write(full: bytes, mode: int, data: bytes) -> None:
+def _write(full: bytes, mode: int, data: bytes, shared: SharedFiles | None = None) -> None:
     try:
         os.makedirs(os.path.dirname(full), exist_ok=True)
         if mode == 0o120000:
             os.symlink(data, full)
-            return
-        fd = os.open(full, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode & 0o777)
+        elif shared is None:
+            write_new(full, mode & 0o777, data)
+        else:
+            shared.put(data, mode & 0o777, full)
     except FileExistsError as error:
         name = os.fsdecode(full)
         raise CrrlError(
             f"A source names {name} twice, or as a file and a folder.", "Check the task's files."
         ) from error
-    with open(fd, "wb") as file:
-        file.write(data)
 
 
 def _index(entries: dict[bytes, Entry], sizes: dict[bytes, int]) -> bytes:

@@ -18,6 +18,7 @@ from crrl import sandbox
 from crrl.errors import CrrlError
 from crrl.rewards.task_judge import TaskJudge
 from crrl.tasks.diffs import touched
+from crrl.tasks.setup import interpreters
 from crrl.tasks.setup.environments import pip, with_generated
 from crrl.tasks.task import Command, Source, Task, TestPlan
 
@@ -123,6 +124,17 @@ async def test_python_files_that_it_generates_become_part_of_the_repository(tmp_
     tree = (await judge._boxes.prepare(whole.source)).lower
     assert (tree / "_version.py").read_text() == 'V = "v99.0"\n' and (tree / "m.py").read_text().count("\n") == 2
     assert with_generated(made, None) == made
+
+
+async def test_the_warm_judge_says_that_it_has_one_python(
+    tmp_path: Path, judge: TaskJudge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cpython-3.7.1/bin").mkdir(parents=True)
+    (tmp_path / "cpython-3.7.1/bin/python3.7").touch()
+    monkeypatch.setattr(interpreters, "folder", lambda: tmp_path)
+    made = task(repository(tmp_path))
+    with pytest.raises(CrrlError, match="the warm judge runs"):
+        await judge.run(replace(made, test=replace(made.test, needs=["python3.7"])), "")
 
 
 async def test_set_up_has_no_network_unless_allowed(tmp_path: Path, judge: TaskJudge) -> None:

@@ -58,6 +58,11 @@ def wanted(needs: Iterable[str]) -> Path:
     return found
 
 
+def is_system(needs: Iterable[str]) -> bool:
+    """Whether it is the one that the warm judge runs."""
+    return wanted(needs).resolve() == Path(PYTHON).resolve()
+
+
 def at_least(version: str) -> str:
     """The oldest interpreter here that is not older than this version (`3.8.3`), by the name that `needs` has; the one
     of that version where there is none."""
