@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,24 @@ def test_a_task_that_cannot_be_judged_here_says_why(test_data: Path, capsys: pyt
     path = f"path={test_data / 'defects4j/v2.0.1'}"
     code, out, err = run(capsys, "check", "defects4j", path, "ids=defects4j-Chart-1", "--json")
     assert "needs defects4j" in rows(out)[0]["reasons"][0] and "Chart-2 has no patches/2.src.patch" in err
+
+
+def test_a_check_that_was_killed_goes_on(test_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = ",".join(f"quixbugs-python-{name}" for name in ("gcd", "sieve", "bucketsort", "flatten", "kth"))
+    out_file = tmp_path / "a.jsonl"
+    words = ["check", "quixbugs", f"path={test_data / 'quixbugs'}", f"ids={names}", "times=1", f"out={out_file}"]
+    argv = [sys.executable, "-c", "import sys; from crrl.cli.main import main; sys.exit(main(sys.argv[1:]))"]
+    with subprocess.Popen([*argv, "tasks", *words, "--json"], stdout=subprocess.PIPE, text=True) as killed:
+        assert killed.stdout is not None
+        first = json.loads(killed.stdout.readline())
+        killed.kill()
+    assert not out_file.exists()
+    code, out, _ = run(capsys, *words, "--json")
+    again = {row["id"]: row for row in rows(out)}
+    assert code == 0 and len(again) == 5 and again[first["id"]]["seconds"] == first["seconds"]  # not judged anew
+    assert [task.id for task in load_tasks(out_file)[0]] == sorted(again)
+    code, out, _ = run(capsys, *words[:-2], "times=2", words[-1], "--json")
+    assert {row["empty"] for row in rows(out)} == {2}  # what was asked for is another thing: begun anew
 
 
 def test_images_no(test_data: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -30,7 +30,8 @@ record  as check, and keeps the verdicts on the generated corpus with the packag
   mirrors=D    of a corpus: take repositories from local clones D/OWNER/NAME (machines without network)
   images=no    of list, show and check, for SWE-bench and SWE-Gym: in place of images, each repository is set up here
                as its own files ask for, with packages and a Python of its time (docs/corpora.md)
-  times=N      of check (3)                        out=FILE  of check: the admitted tasks, with measured lists
+  times=N      of check (3)                        out=FILE  of check: the admitted tasks, with measured
+               lists; a check that was stopped goes on from FILE's .check.work
   max_disk=N   of fetch: GB that fetched images may take; the least recently used go first
   images=E     of fetch: docker, podman, apptainer (SIF files), or auto
   against=C:P,D:Q  of split: evaluation corpora and where they are read from
@@ -85,7 +86,9 @@ def run(call: Call) -> int:
         others = [command.Wanted(name, path=path) for name, path in against]
         return command.split(wanted, others, held_out=whole_number(values, "held_out", 0), out=out, json=call.json)
     times = whole_number(values, "times", 3, least=1)
-    return command.check(wanted, times=times, out=out, json=call.json, keep=action == "record")
+    from crrl.tasks.check import check
+
+    return check(wanted, times=times, out=out, json=call.json, keep=action == "record")
 
 
 def _values(call: Call, action: str, corpus: str) -> dict[str, str]:

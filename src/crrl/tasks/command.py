@@ -1,29 +1,22 @@
-"""`crrl tasks list|show|check|split|record`: what is in a corpus, is it sound, and what may be trained on."""
+"""`crrl tasks list|show|fetch|split`: what is in a corpus, and what of it may be trained on. `check` is in check.py."""
 
 from __future__ import annotations
 
-import asyncio
 import json as jsonlib
 import random
 import sys
-from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from crrl.errors import CrrlError, LostError, UsageError
+from crrl.errors import CrrlError, UsageError
 from crrl.tasks import corpora, leakage
-from crrl.tasks.admission import TIMES, Admission, admit
 from crrl.tasks.diffs import changes
 from crrl.tasks.files import load_tasks, write_tasks
 from crrl.tasks.generator.generate import SPLITS, generate
-from crrl.tasks.generator.records import record
-from crrl.tasks.setup import project
-from crrl.tasks.setup.own_tools import checked_out
 from crrl.tasks.task import Task
 
 SCHEMA = 1
@@ -47,35 +40,18 @@ class Wanted:
 
 
 def list_tasks(wanted: Wanted, *, json: bool) -> int:
-    tasks, sound = _read(wanted)
+    tasks, sound = read(wanted)
     for task in tasks:
-        print(_line(msgspec.to_builtins(task)) if json else "  ".join(_summary(task)))
+        print(line_of(msgspec.to_builtins(task)) if json else "  ".join(_summary(task)))
     return 0 if sound else 1
 
 
 def show(wanted: Wanted, *, json: bool) -> int:
     """One task, or a few: all but the repair, of which only the size is told."""
-    tasks, sound = _read(wanted)
+    tasks, sound = read(wanted)
     for task in tasks:
-        print(_line(msgspec.to_builtins(task)) if json else "\n".join(_described(task)))
+        print(line_of(msgspec.to_builtins(task)) if json else "\n".join(_described(task)))
     return 0 if sound else 1
-
-
-def check(wanted: Wanted, *, times: int = TIMES, out: Path | None = None, json: bool, keep: bool = False) -> int:
-    """Exit code 0: everything is admitted; 1: something is not, or a record is malformed."""
-    tasks, sound = _read(wanted)
-    admissions = asyncio.run(_check(tasks, times, json, settle=not wanted.images))
-    statuses = Counter(admission.status for admission in admissions)
-    if keep:
-        if wanted.name != "generated" or set(statuses) != {"admitted"}:
-            raise CrrlError("Only generated tasks that were all admitted are recorded.", "See the lines above.")
-        record(wanted.seed, tasks)
-    if out is not None:
-        admitted = {admission.id: admission.task for admission in admissions if admission.task is not None}
-        write_tasks(out, [judged for task in tasks if (judged := admitted.get(task.id)) is not None])
-    if not json:
-        print(", ".join(f"{number} {status}" for status, number in statuses.most_common()))
-    return 0 if sound and set(statuses) == {"admitted"} else 1
 
 
 def fetch(wanted: Wanted, *, engine: str, max_gb: int | None, json: bool) -> int:
@@ -85,7 +61,7 @@ def fetch(wanted: Wanted, *, engine: str, max_gb: int | None, json: bool) -> int
 
     from crrl import sandbox
 
-    tasks, sound = _read(wanted)
+    tasks, sound = read(wanted)
     names = [task.source.image for task in tasks if task.source.image is not None]
     if not names:
         raise CrrlError(f"None of these tasks of {wanted.name} has an image.", "There is nothing to fetch.")
@@ -98,14 +74,14 @@ def fetch(wanted: Wanted, *, engine: str, max_gb: int | None, json: bool) -> int
         for got in sandbox.fetch_images(names, engine=engine, max_bytes=max_gb and max_gb << 30, progress=show):
             evicted = f"  (made room: {', '.join(got.evicted)})" if got.evicted else ""
             row = {"image": got.name, "how": got.how, "evicted": list(got.evicted)}
-            print(_line(row) if json else f"{got.name}  {got.how}{evicted}", flush=True)
+            print(line_of(row) if json else f"{got.name}  {got.how}{evicted}", flush=True)
     return 0 if sound else 1
 
 
 def split(wanted: Wanted, against: Sequence[Wanted], *, held_out: int, out: Path | None, json: bool) -> int:
     """Part a corpus into training and held-out tasks; what is an evaluation task under another name is left out."""
-    tasks, sound = _read(wanted)
-    evaluation = [task for other in against for task in _read(other)[0]]
+    tasks, sound = read(wanted)
+    evaluation = [task for other in against for task in read(other)[0]]
     kept = set(random.Random(f"split/{wanted.seed}").sample([task.id for task in tasks], min(held_out, len(tasks))))
     held = [task for task in tasks if task.id in kept]
     rest = [task for task in tasks if task.id not in kept]
@@ -120,7 +96,7 @@ def split(wanted: Wanted, against: Sequence[Wanted], *, held_out: int, out: Path
         part = "held_out" if task.id in kept else "removed" if twin else "train"
         row = {"id": task.id, "part": part, "created_at": task.created_at, **(asdict(twin) if twin else {})}
         if json:
-            print(_line({key: value for key, value in row.items() if key != "task"}))
+            print(line_of({key: value for key, value in row.items() if key != "task"}))
         elif twin:
             print(f"{task.id}  removed: {twin.how} of {twin.twin}" + f" ({twin.similarity})" * (twin.how == "patch"))
     if not json:
@@ -136,7 +112,7 @@ def split(wanted: Wanted, against: Sequence[Wanted], *, held_out: int, out: Path
 # Reading --------------------------------------------------------------------------------------------------------------
 
 
-def _read(wanted: Wanted) -> tuple[list[Task], bool]:
+def read(wanted: Wanted) -> tuple[list[Task], bool]:
     """The tasks, and whether nothing was malformed; problems are printed as they are found."""
     if wanted.name == "generated":
         tasks = [generate(split, wanted.seed, index) for split in SPLITS for index in range(wanted.count)]
@@ -170,57 +146,10 @@ def at_mirror(task: Task, mirrors: Path | None) -> Task:
     return task
 
 
-# Checking -------------------------------------------------------------------------------------------------------------
-
-
-async def _check(tasks: list[Task], times: int, json: bool, settle: bool) -> list[Admission]:
-    """Admit each with the real judge; one line as each is done. `settle`: tasks that lack a set-up get one first."""
-    from crrl import sandbox
-    from crrl.rewards.task_judge import TaskJudge
-
-    state_dir = sandbox.default_state_dir()
-    boxes = sandbox.make(state_dir=state_dir)
-    judge = TaskJudge(state_dir, boxes)
-    done = []
-    try:
-        settling = partial(project.settled, prepare=boxes.prepare, environments=judge.environments)
-        for running in _admissions(tasks, judge, times, settling if settle else None):
-            admission = await running
-            done.append(admission)
-            if json:
-                print(_line(admission.shown()), flush=True)
-            elif admission.status != "admitted":
-                print(f"{admission.id}  {admission.status}  {'; '.join(admission.reasons)}", flush=True)
-            elif admission.excluded:
-                print(f"{admission.id}  admitted without {len(admission.excluded)} tests", flush=True)
-    finally:
-        await judge.close()
-        await boxes.close()
-    return done
-
-
-def _admissions(
-    tasks: Iterable[Task], judge: Any, times: int, settle: Callable[[Task], Awaitable[Task]] | None
-) -> Iterator[asyncio.Future[Admission]]:
-    """Admissions as they are done, some at a time."""
-    slots = asyncio.Semaphore(CONCURRENCY)
-
-    async def one(task: Task) -> Admission:
-        async with slots:
-            try:
-                task = await asyncio.to_thread(checked_out, task)
-                task = task if settle is None else await settle(task)
-            except (CrrlError, LostError) as error:
-                return Admission(task.id, "unavailable", reasons=[" ".join(str(error).split())])
-            return await admit(task, judge, times)
-
-    return iter(asyncio.as_completed([one(task) for task in tasks]))
-
-
 # Printing -------------------------------------------------------------------------------------------------------------
 
 
-def _line(value: dict[str, Any]) -> str:
+def line_of(value: dict[str, Any]) -> str:
     return jsonlib.dumps({"schema": SCHEMA, **value})
 
 

@@ -17,7 +17,7 @@ from crrl.tasks.files import load_tasks
 from crrl.tasks.leakage import twins
 from crrl.tasks.making.failures import failures, issue
 from crrl.tasks.making.hiding import without_tests
-from crrl.tasks.making.work_file import WorkFile
+from crrl.tasks.work_file import WorkFile
 
 CODE = '''"""Numbers."""
 

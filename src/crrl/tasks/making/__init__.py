@@ -4,5 +4,5 @@
 - `make.py`: the suite, under coverage (`survey.py`, `survey_plugin.py`), mutants where it reaches
   (`real_mutation.py`), an issue from the failure (`failures.py`), tests kept back (`hiding.py`).
 - `mine.py`: fix commits that came with tests.
-- `snapshot.py`: the repository's tree, kept beside the task file; `work_file.py`: what is finished, for a second call.
+- `snapshot.py`: the repository's tree, kept beside the task file.
 """

@@ -34,10 +34,10 @@ from crrl.tasks.making.failures import failures, issue
 from crrl.tasks.making.hiding import without_tests
 from crrl.tasks.making.real_mutation import Function, Mutant, functions
 from crrl.tasks.making.survey import Survey, survey
-from crrl.tasks.making.work_file import WorkFile
 from crrl.tasks.setup import project
 from crrl.tasks.setup.environments import with_generated
 from crrl.tasks.task import Command, Source, Task, TestPlan
+from crrl.tasks.work_file import WorkFile
 
 VERSION = 1
 AT_ONCE = 4  # candidates screened at a time, while at most as many are being admitted

@@ -26,10 +26,10 @@ from crrl.tasks.admission import admit
 from crrl.tasks.diffs import changes
 from crrl.tasks.files import write_tasks
 from crrl.tasks.making.snapshot import git
-from crrl.tasks.making.work_file import WorkFile
 from crrl.tasks.setup import project
 from crrl.tasks.setup.toolchains import JUNIT
 from crrl.tasks.task import Command, Source, Task, TestPlan
+from crrl.tasks.work_file import WorkFile
 
 VERSION = 1
 AT_ONCE = 2  # commits

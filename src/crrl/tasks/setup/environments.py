@@ -68,9 +68,7 @@ RELEASE = Command(["sh", "-c", f"git init -q && git add -A && {COMMIT} && git ta
 """A project that asks git for its version (setuptools-scm) has one. A variable would give it to all that is built."""
 GENERATED = "generated.diff"
 PYTHON_FILES = "':(glob)**/*.py' ':(exclude,glob)**/build/**' ':(exclude,glob)**/.eggs/**'"
-KEEP = Command(
-    ["sh", "-c", f"git add -fA -- {PYTHON_FILES} && git diff --cached --diff-filter=A HEAD > {PLACE}/{GENERATED}"]
-)
+KEEP = f"git ls-files -oz -- {PYTHON_FILES} | xargs -0r git add -f -- && git diff --cached HEAD > {PLACE}/{GENERATED}"
 SAME_BYTES = 200  # files this small (an empty __init__.py) are equal by chance
 
 
@@ -171,7 +169,7 @@ class Environments:
         if task.language == "python":
             interpreter = str(interpreters.wanted(task.test.needs))
             await self._run(Command([interpreter, "-m", "venv", "--without-pip", PLACE]), folder, task)
-        for command in (RELEASE, *task.setup, KEEP):
+        for command in (RELEASE, *task.setup, Command(["sh", "-c", KEEP])):
             await self._run(command, folder, task)
         if copy := await asyncio.to_thread(_copied, tree, environment):
             raise CrrlError(

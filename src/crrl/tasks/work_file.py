@@ -1,5 +1,5 @@
-"""What was done so far, beside the file it is for: a line per finished candidate, so that a run that was stopped or
-killed goes on where it was. A file of another repository, seed or set-up is begun anew."""
+"""What `check`, `make` or `mine` has done so far, beside the file it is for: a line each, so that a run that was
+stopped or killed goes on where it was. A file of another repository, seed or set-up is begun anew."""
 
 from __future__ import annotations
 
