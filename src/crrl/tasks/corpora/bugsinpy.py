@@ -83,11 +83,12 @@ def _task(folder: Path) -> Task:
 
 
 def _setup(requirements: list[str]) -> list[Command]:
-    """Each by itself, as the corpus's own tool does: the lists are frozen environments, now and then at odds with
-    themselves, and some of what they name is no longer to be had, or not for this Python (uv's exit code 1)."""
+    """All at once, or else each by itself, as the corpus's own tool does: the lists are frozen environments, and some of
+    what they name is no longer to be had, or not for this Python (uv's exit code 1)."""
     (install,) = pip(*builders(), "--no-deps")
-    loop = f'for each; do {shlex.join(install.argv)} "$each" || [ $? -eq 1 ] || exit 1; done'
-    listed = Command(["sh", "-c", loop, "sh", *requirements], timeout_s=install.timeout_s)
+    one_by_one = f'for each; do {shlex.join(install.argv)} "$each" || [ $? -eq 1 ] || exit 2; done'
+    script = f'{shlex.join(install.argv)} "$@" && exit 0; [ $? -eq 1 ] || exit 2; {one_by_one}'
+    listed = Command(["sh", "-c", script, "sh", *requirements], timeout_s=2 * install.timeout_s)
     return [*([listed] if requirements else []), *pip(*before(PUBLISHED), "pytest", "setuptools")]
 
 
