@@ -83,7 +83,7 @@ def _task(folder: Path) -> Task:
 
 
 def _setup(requirements: list[str]) -> list[Command]:
-    """All at once, or else each by itself, as the corpus's own tool does: the lists are frozen environments, and some of
+    """All at once, or else each by itself, as the corpus's own tool does: the lists are frozen environments; some of
     what they name is no longer to be had, or not for this Python (uv's exit code 1)."""
     (install,) = pip(*builders(), "--no-deps")
     one_by_one = f'for each; do {shlex.join(install.argv)} "$each" || [ $? -eq 1 ] || exit 2; done'
