@@ -52,12 +52,17 @@ def test_project_extras_groups_and_files(tmp_path: Path) -> None:
         ["-r", "requirements.txt"],
         ["-r", "requirements/dev.txt"],
         ["-e", ".[dev]"],
+        ["--no-deps", "-e", "."],  # a developer's tool may have brought a released copy of the project
     ]
 
 
 def test_extras_of_old_set_ups(tmp_path: Path) -> None:
     tree(tmp_path, setup_dot_py=OLD_STYLE)
-    assert words(tmp_path, "2019-03-01") == [["pytest", "setuptools", "-e", ".[tests]"], ["-e", ".[dev]"]]
+    assert words(tmp_path, "2019-03-01") == [
+        ["pytest", "setuptools", "-e", ".[tests]"],
+        ["-e", ".[dev]"],
+        ["--no-deps", "-e", "."],
+    ]
     (tmp_path / "setup.py").write_text("setup()")
     tree(tmp_path, setup_dot_cfg="[options.extras_require]\ntesting = mock\n")
     assert words(tmp_path, "2019-03-01") == [["pytest", "setuptools", "-e", ".[testing]"]]

@@ -68,6 +68,8 @@ def setup(tree: Path, when: str = "") -> list[Command]:
     if (extra := _project(tree, DEV_EXTRAS)) != _project(tree, ()):
         rest.append(extra)
     optional = [_optional(command) for words in rest for command in pip(*dates, *words)]
+    if optional and (whole := _project(tree, ())):  # again in its place, should a tool have brought a released copy
+        optional += pip(*dates, "--no-deps", *whole)
     return [*pip(*dates, "pytest", "setuptools", *needed), *optional]
 
 
