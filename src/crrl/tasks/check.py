@@ -107,7 +107,7 @@ def _admissions(
             work.keep(name, msgspec.to_builtins(admission))
         return admission
 
-    return iter(asyncio.as_completed([one(task) for task in tasks]))
+    return iter(asyncio.as_completed([asyncio.ensure_future(one(task)) for task in tasks]))  # begun in this order
 
 
 def _tell(admission: Admission, json: bool) -> None:
