@@ -111,6 +111,18 @@ async def test_a_copy_of_the_project_is_refused(tmp_path: Path, judge: TaskJudge
     assert "pip install -e ." in failed.value.remedy
 
 
+async def test_a_file_that_the_project_took_over_is_no_copy_of_it(tmp_path: Path, judge: TaskJudge) -> None:
+    root = repository(tmp_path)
+    (root / "pkg").mkdir()
+    (root / "pkg" / "six.py").write_text("# compatibility, as many projects carry it around with them\n" * 5)
+    site = "/environment/lib/python3*/site-packages"
+    brings = Command(["sh", "-c", f"cp pkg/six.py {site}/"])
+    assert await judge.environments.of(replace(task(root), setup=[brings])) is not None
+    copies = Command(["sh", "-c", f"cp -r pkg {site}/"])
+    with pytest.raises(CrrlError, match=r"copied the project itself \(pkg/six.py\)"):
+        await judge.environments.of(replace(task(root), setup=[copies]))
+
+
 async def test_python_files_that_it_generates_become_part_of_the_repository(tmp_path: Path, judge: TaskJudge) -> None:
     """A version written by setuptools-scm, a generated parser; git tells a release, and what is built is left out."""
     root = repository(tmp_path)

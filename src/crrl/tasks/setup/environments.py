@@ -290,12 +290,19 @@ def tool(state_dir: Path, package: str, files: dict[str, str], programs: Sequenc
 
 
 def _copied(tree: Path, environment: Path) -> str | None:
-    """A source file of the tree that is in the environment, too."""
-    own = {digest: path for path, digest in _contents(_sources(tree))}
-    for _, digest in _contents(environment.rglob("*.py")):
-        if digest in own:
-            return str(own[digest].relative_to(tree))
+    """A source file of the tree that is in the environment, too, under the same package: a file that the project took
+    over from elsewhere (six.py) is none."""
+    own = {(digest, *_place(path.relative_to(tree))): path for path, digest in _contents(_sources(tree))}
+    for path, digest in _contents(environment.rglob("*.py")):
+        for place in (_place(path), path.parts[-1:]):
+            if (digest, *place) in own:
+                return str(own[(digest, *place)].relative_to(tree))
     return None
+
+
+def _place(path: Path) -> tuple[str, ...]:
+    """Folder and name; of a file at the top, its name."""
+    return path.parts[-2:]
 
 
 def _sources(tree: Path) -> Iterator[Path]:
