@@ -18,7 +18,7 @@ from crrl import sandbox
 from crrl.errors import CrrlError
 from crrl.rewards.task_judge import TaskJudge
 from crrl.tasks.diffs import touched
-from crrl.tasks.setup import interpreters
+from crrl.tasks.setup import interpreters, project
 from crrl.tasks.setup.environments import pip, with_generated
 from crrl.tasks.task import Command, Source, Task, TestPlan
 
@@ -136,6 +136,25 @@ async def test_python_files_that_it_generates_become_part_of_the_repository(tmp_
     tree = (await judge._boxes.prepare(whole.source)).lower
     assert (tree / "_version.py").read_text() == 'V = "v99.0"\n' and (tree / "m.py").read_text().count("\n") == 2
     assert with_generated(made, None) == made
+
+
+async def test_set_up_is_told_where_packages_come_from_and_no_secrets(
+    tmp_path: Path, judge: TaskJudge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PIP_INDEX_URL", "https://packages.example/simple")
+    for name in ("UV_PUBLISH_TOKEN", "UV_PYTHON", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "secret")
+    looks = Command(["sh", "-c", "env > /environment/seen"])
+    made = await judge.environments.of(replace(task(repository(tmp_path)), setup=[looks]))
+    assert made is not None
+    seen = (made.path / "seen").read_text()
+    assert "UV_DEFAULT_INDEX=https://packages.example/simple" in seen and "secret" not in seen
+
+
+async def test_a_task_without_a_date_cannot_have_packages_of_it(tmp_path: Path, judge: TaskJudge) -> None:
+    undated = replace(task(repository(tmp_path)), setup=[])
+    with pytest.raises(CrrlError, match="packages of what date"):
+        await project.settled(undated, judge._boxes.prepare, judge.environments)
 
 
 async def test_the_warm_judge_says_that_it_has_one_python(

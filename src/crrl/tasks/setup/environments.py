@@ -47,7 +47,16 @@ REQUIREMENTS = re.compile(
     r"|Pipfile(\.lock)?|poetry\.lock|pom\.xml|[^/]*\.gradle(\.kts)?|package(-lock)?\.json|go\.(mod|sum)|Cargo\.(toml|lock))$"
 )
 PASSED = (  # of our own environment: where packages come from
-    *("UV_", "PIP_", "SSL_CERT_", "REQUESTS_CA_", "CURL_CA_"),
+    *(
+        "UV_INDEX",
+        "UV_DEFAULT_INDEX",
+        "UV_EXTRA_INDEX",
+        "UV_FIND_LINKS",
+        "UV_INSECURE_HOST",
+        "UV_HTTP",
+        "UV_NATIVE_TLS",
+    ),
+    *("PIP_", "SSL_CERT_", "REQUESTS_CA_", "CURL_CA_"),
     *("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"),
 )
 PIP_AS_UV = {  # settings of pip that uv calls something else

@@ -1,8 +1,8 @@
 """What sets a Python project up: the set-up that its own files ask for, with packages as they were at a date.
 
 A repository of 2021 does not run with the packages of today. What its files leave open is taken from before the date
-(uv's `--exclude-newer`), but for setuptools, whose old releases cannot install a project in place. Where the index
-tells no upload times, nothing can be installed so.
+(uv's `--exclude-newer`), but for what installs and tests (`TOOLS`). Where the index tells no upload times, nothing can
+be installed so.
 """
 
 from __future__ import annotations
@@ -46,6 +46,10 @@ async def settled(task: Task, prepare: Callable[[Source], Awaitable[Workspace]],
     Raises CrrlError: the repository cannot be had, or not be set up."""
     if task.language != "python" or task.source.image is not None or task.setup:
         return task
+    if not re.match(r"\d{4}-\d\d-\d\d", task.created_at):
+        raise CrrlError(
+            f"created_at is {task.created_at!r}: packages of what date?", "Give the task a date (ISO 8601)."
+        )
     tree = (await prepare(task.source)).lower
     needs = [*task.test.needs, interpreters.suited(task.created_at)]
     task = replace(task, setup=setup(tree, task.created_at), test=replace(task.test, needs=needs))
