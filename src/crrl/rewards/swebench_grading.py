@@ -8,6 +8,7 @@ output and never makes an episode lost (invariant 2).
 
 from __future__ import annotations
 
+import importlib.util
 import tempfile
 from pathlib import Path
 
@@ -18,19 +19,23 @@ from crrl.tasks.task import Task
 START, END = ">>>>> Start Test Output", ">>>>> End Test Output"
 
 
+def require() -> None:
+    """Raises CrrlError where the package is not installed."""
+    if importlib.util.find_spec("swebench") is None:
+        remedy = 'pip install "coderepair-rl[swebench]"'
+        raise CrrlError("SWE-bench-like tasks are graded by swebench, which is missing.", remedy)
+
+
 def grade(task: Task, log: str, patch: str) -> TestResults:
     """`log`: what the eval script printed, stderr merged; without the markers, all of it is taken for test output.
 
     Raises CrrlError where the package is not installed, or has no parser of the task's name.
     """
-    try:
-        from swebench.harness import grading
-        from swebench.harness.log_parsers import PARSER_REGISTRY
-        from swebench.types import TestSpec
-    except ImportError:
-        raise CrrlError(
-            "SWE-bench-like tasks are graded by swebench, which is missing.", 'pip install "coderepair-rl[swebench]"'
-        ) from None
+    require()
+    from swebench.harness import grading
+    from swebench.harness.log_parsers import PARSER_REGISTRY
+    from swebench.types import TestSpec
+
     _, parser, eval_type = task.test.parser.split(":")
     if parser not in PARSER_REGISTRY:
         raise CrrlError(f"Task {task.id}: swebench has no log parser {parser}.", "Use the version in constraints.txt.")

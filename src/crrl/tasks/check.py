@@ -19,6 +19,7 @@ import msgspec
 from crrl import sandbox
 from crrl.errors import CrrlError, LostError
 from crrl.report.display import Display
+from crrl.rewards import swebench_grading
 from crrl.rewards.task_judge import TaskJudge
 from crrl.tasks.admission import TIMES, Admission, admit
 from crrl.tasks.command import Wanted, line_of, read
@@ -99,7 +100,9 @@ def _admissions(
         async with slots:
             try:
                 task = await asyncio.to_thread(checked_out, task)
-                task = task if settle is None else await settle(task)
+                if settle is not None:
+                    swebench_grading.require()  # before a long set-up
+                    task = await settle(task)
             except (CrrlError, LostError) as error:
                 return Admission(task.id, "unavailable", reasons=[" ".join(str(error).split())])
             admission = await admit(task, judge, times)
