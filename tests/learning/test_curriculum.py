@@ -134,6 +134,13 @@ def test_a_file_of_which_nothing_is_left_to_train_on_is_refused(file: Path, held
     assert len(set(ids(trained(Curriculum(config(file, held_out=13)))))) == 1  # what the remedy allows
 
 
+def test_evaluation_alone_may_hold_out_the_whole_file(file: Path) -> None:
+    made = config(file, held_out=100)
+    made.evaluation.tasks_per_split = 100
+    whole = Curriculum(made, trains=False).held_out()[HELD_OUT]
+    assert sorted(ids(whole)) == sorted(ids(TASKS))
+
+
 @pytest.mark.parametrize("content", [None, "", "not a task\n"])
 def test_a_file_without_tasks_is_refused(tmp_path: Path, content: str | None) -> None:
     if content is not None:

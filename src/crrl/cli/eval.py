@@ -14,6 +14,8 @@ HELP = """
 CHECKPOINT_OR_RUN is `tiny` (the shipped policy), a Hugging Face model folder, a run's name, or one of its
 checkpoints (runs/NAME/checkpoints/step-20). A run is evaluated with its own settings at its last checkpoint.
 
+  corpus.name=FILE.jsonl           a task file in place of generated tasks; of a run's own file, what it held out
+  corpus.held_out=N evaluation.tasks_per_split=N   of a task file: this many of its tasks (100), or all there are
   evaluation.tasks_per_split=400   more tasks, narrower intervals
   evaluation.splits=[unseen_families] evaluation.decodings=[greedy]
   seed=N                           another draw of held-out tasks

@@ -17,10 +17,14 @@ HELD_OUT = "held_out"
 
 
 class Curriculum:
-    """`step(k)`: the tasks of step k, one per group. `held_out()`: split -> tasks, disjoint from every step's."""
+    """`step(k)`: the tasks of step k, one per group. `held_out()`: split -> tasks, disjoint from every step's.
 
-    def __init__(self, config: Config) -> None:
-        self._config = config
+    Args:
+        trains: False: for evaluation alone, which may hold out all tasks of a file.
+    """
+
+    def __init__(self, config: Config, *, trains: bool = True) -> None:
+        self._config, self._trains = config, trains
         self._file: list[Task] = []
         self.notes: list[str] = []
         if config.corpus.name != "generated":
@@ -55,7 +59,7 @@ class Curriculum:
         tasks, problems = load_tasks(path)
         self.notes += [str(problem) for problem in problems]
         random.Random(f"split/{self._config.seed}").shuffle(tasks)
-        if len(tasks) <= self._config.corpus.held_out:
+        if self._trains and len(tasks) <= self._config.corpus.held_out:
             fewer = f"Write corpus.held_out=N with N below {len(tasks)}, or add tasks."
             raise CrrlError(
                 f"{path} has {len(tasks)} usable tasks, and corpus.held_out={self._config.corpus.held_out} of them "

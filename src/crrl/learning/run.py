@@ -44,8 +44,10 @@ class Run:
     Attributes: `step`: updates done, which is also the policy's version. `checkpoint`: what the trainer resumes from.
     """
 
-    def __init__(self, config: Config, folder: Path, journal: Journal, live: bool | None) -> None:
-        self.config, self.folder, self.journal = config, folder, journal
+    def __init__(
+        self, config: Config, folder: Path, journal: Journal, live: bool | None, *, trains: bool = True
+    ) -> None:
+        self.config, self.folder, self.journal, self.trains = config, folder, journal, trains
         self.spent = TimeBreakdown()
         self.step = 0
         self.phase: str = TRAIN
@@ -77,7 +79,8 @@ class Run:
         """For evaluation alone: its journal goes when it is done."""
         folder = Path(tempfile.mkdtemp(prefix="crrl-eval-"))
         try:
-            with cls(config, folder, Journal.create(folder / "run", {"seed": config.seed}), live) as run:
+            journal = Journal.create(folder / "run", {"seed": config.seed})
+            with cls(config, folder, journal, live, trains=False) as run:
                 yield run
         finally:
             shutil.rmtree(folder, ignore_errors=True)
@@ -93,7 +96,7 @@ class Run:
             config = self.config
             self.display.phase("start", 0)
             torch.set_num_threads(config.engine.threads or torch.get_num_threads())
-            self.curriculum = Curriculum(config)
+            self.curriculum = Curriculum(config, trains=self.trains)
             for note in self.curriculum.notes:
                 self.display.note(note)
             source = self.checkpoint or model_folder(config.model.path)
