@@ -5,10 +5,10 @@ The trees of a repository's tasks differ in a few files. No box writes to them: 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,28 +25,19 @@ class SharedFiles:
         """`target` becomes a file of `made(content)`, which is asked for where no such file is there. Raises OSError,
         FileExistsError where `target` is there."""
         name = hashlib.sha256(content).hexdigest()
-        place = os.path.join(self.root, name[:2], f"{name[2:]}-{mode:o}")
+        folder = os.path.join(self.root, name[:2])
+        place = os.path.join(folder, f"{name[2:]}-{mode:o}")
         try:
             os.link(place, target)
-        except FileNotFoundError:
-            self._keep(made(content), mode, place)
-            self.put(content, mode, target, made)
+        except FileNotFoundError:  # the first
+            write_new(target, mode, made(content))
+            os.makedirs(folder, exist_ok=True)
+            with contextlib.suppress(OSError):  # another process was first, or it cannot be shared
+                os.link(target, place)
         except OSError as error:
             if error.errno not in CANNOT_LINK:
                 raise
             write_new(target, mode, made(content))
-
-    def _keep(self, content: bytes, mode: int, place: str) -> None:
-        os.makedirs(os.path.dirname(place), exist_ok=True)
-        fd, partial = tempfile.mkstemp(dir=self.root)
-        try:
-            with open(fd, "wb") as file:
-                file.write(content)
-                os.fchmod(fd, mode)
-            os.rename(partial, place)
-        except BaseException:
-            os.unlink(partial)
-            raise
 
 
 def write_new(full: str | bytes, mode: int, content: bytes) -> None:
