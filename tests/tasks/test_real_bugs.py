@@ -95,6 +95,15 @@ async def convicting(task: Task, judge: TaskJudge) -> frozenset[str]:
     return await judge._commands._convicting_tests(task, workspace, fix, tests)
 
 
+def at_hand(task: Task) -> Task:
+    """With its repository from a local clone, else skipped."""
+    clones = os.environ.get("CRRL_TEST_REPOSITORIES")
+    local = at_mirror(task, Path(clones) if clones else None)
+    if local == task:
+        pytest.skip(f"no clone of {task.source.repo} below CRRL_TEST_REPOSITORIES")
+    return local
+
+
 @pytest.mark.corpora
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize(
@@ -112,11 +121,7 @@ async def test_bugs_of_repositories_at_hand(
     test_data: Path, judge: TaskJudge, corpus: str, folder: str, id: str
 ) -> None:
     (task,) = load(find(corpus), test_data / folder, ids=[id]).tasks
-    clones = os.environ.get("CRRL_TEST_REPOSITORIES")
-    local = at_mirror(task, Path(clones) if clones else None)
-    if local == task:
-        pytest.skip(f"no clone of {task.source.repo} below CRRL_TEST_REPOSITORIES")
-    judged = sound(await admit(local, judge, times=1), 1)
+    judged = sound(await admit(at_hand(task), judge, times=1), 1)
     assert judged.test.pass_to_pass  # the measured baseline
 
 
@@ -136,11 +141,7 @@ async def test_swe_bench_without_images(test_data: Path, judge: TaskJudge, corpu
     imageless = find(corpus).imageless
     assert imageless is not None
     (task,) = load(imageless, test_data / folder, ids=[id]).tasks
-    clones = os.environ.get("CRRL_TEST_REPOSITORIES")
-    local = at_mirror(task, Path(clones) if clones else None)
-    if local == task:
-        pytest.skip(f"no clone of {task.source.repo} below CRRL_TEST_REPOSITORIES")
-    local = await project.settled(local, judge._boxes.prepare, judge.environments)
+    local = await project.settled(at_hand(task), judge._boxes.prepare, judge.environments)
     judged = sound(await admit(local, judge, times=1), 1)
     assert judged.setup and set(judged.test.fail_to_pass) == set(task.test.fail_to_pass)
     forged = await judge.run(judged, await forging(judged, judge))

@@ -20,7 +20,6 @@ from crrl.tasks.generator.generate import SPLITS, generate
 from crrl.tasks.task import Task
 
 SCHEMA = 1
-CONCURRENCY = 4
 
 
 @dataclass(frozen=True)

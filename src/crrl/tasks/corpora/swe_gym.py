@@ -9,16 +9,12 @@ from functools import partial
 
 from crrl.tasks.corpora.corpus import of_rows
 from crrl.tasks.corpora.rows import Row, text
-from crrl.tasks.corpora.swe_rows import image_name, task_of
+from crrl.tasks.corpora.swe_rows import image_name, imageless, task_of
 from crrl.tasks.task import Task
 
 
 def convert(row: Row, split: str, corpus: str) -> Task:
     return task_of(row, corpus, split, image=image_name("xingyaoww", text(row, "instance_id"), "_s_"))
-
-
-def imageless(row: Row, split: str, corpus: str) -> Task:
-    return task_of(row, corpus, split, image=None)
 
 
 CORPORA = [

@@ -109,6 +109,11 @@ def task_of(row: Row, corpus: str, split: str, *, image: str | None) -> Task:
     )
 
 
+def imageless(row: Row, split: str, corpus: str) -> Task:
+    """The task of a row, to be set up here (`images=no`)."""
+    return task_of(row, corpus, split, image=None)
+
+
 def _scripted(plan: TestPlan, row: Row) -> TestPlan:
     """The official script puts the tests back itself: the patch with them is a part of it."""
     return replace(

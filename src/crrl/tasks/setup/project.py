@@ -69,10 +69,11 @@ def setup(tree: Path, when: str = "") -> list[Command]:
         return pip(*paths, "pytest", *words) if words else []
     dates = [*paths, *before(date.fromisoformat(when[:10]) + SLACK)]
     rest = [["-r", name] for name in (*tests, *_files(tree, DEV_FILES))]
-    if (extra := _project(tree, DEV_EXTRAS)) != _project(tree, ()):
+    whole = _project(tree, ())
+    if (extra := _project(tree, DEV_EXTRAS)) != whole:
         rest.append(extra)
     optional = [_optional(command) for words in rest for command in pip(*dates, *words)]
-    if optional and (whole := _project(tree, ())):  # again in its place, should a tool have brought a released copy
+    if optional and whole:  # again in its place, should a tool have brought a released copy
         optional += pip(*dates, "--no-deps", *whole)
     return [*pip(*dates, "pytest", "setuptools", *needed), *optional]
 
