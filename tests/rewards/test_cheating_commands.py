@@ -6,11 +6,12 @@ from dataclasses import replace
 
 import pytest
 from cheats_kit import JAVA, LOG, SCRIPT, SUM, SUM_TESTS
-from judge_kit import FIXED, diff, make_task
+from judge_kit import BUGGY, FILES, FIXED, diff, make_task
 
 from crrl.errors import CrrlError
 from crrl.rewards.task_judge import SITE, TaskJudge
 from crrl.rewards.tests import solved
+from crrl.tasks.corpora.bugsinpy import REPORT as XML
 from crrl.tasks.corpora.quixbugs import CONSOLE, REPORT
 from crrl.tasks.setup import toolchains
 from crrl.tasks.setup.toolchains import JUNIT
@@ -56,6 +57,15 @@ def log_task() -> Task:
     return replace(task, test=replace(task.test, command=command, parser="r2e-gym", timeout_s=60.0, **names))
 
 
+def xml_task() -> Task:
+    """As BugsInPy's tasks are run."""
+    task = make_task()
+    own = ["-o", "addopts=", "-o", "junit_family=xunit1", "--junitxml", XML, "tests", "test_CRRL_CANARY.py"]
+    command = replace(log_task().test.command, argv=["python3", "-m", "pytest", "-q", "-p", "no:cacheprovider", *own])
+    plan = replace(task.test, command=command, parser="pytest-xml", report=Command(["cat", XML]), timeout_s=60.0)
+    return replace(task, test=plan)
+
+
 @pytest.mark.parametrize("name", JAVA)
 async def test_java(judge: TaskJudge, name: str) -> None:
     try:
@@ -73,6 +83,21 @@ async def test_script(judge: TaskJudge, name: str) -> None:
 @pytest.mark.parametrize("name", LOG)
 async def test_log(judge: TaskJudge, name: str) -> None:
     await scores_nothing(judge, log_task(), *LOG[name], log_task().source.files or {})
+
+
+async def test_a_report_of_pytest_that_patched_code_writes(judge: TaskJudge) -> None:
+    """It names every test of the task as passed, and not the canary, whose name is drawn for the run."""
+    task = xml_task()
+    repaired = await judge.run(task, task.solution or "")
+    assert solved(task, repaired) and repaired.exploits == [], repaired
+    assert not solved(task, await judge.run(task, ""))
+    cases = "".join(
+        f'<testcase classname="tests.test_stats" name="{test.split("::")[1]}" file="{test.split("::")[0]}"/>'
+        for test in (*task.test.fail_to_pass, *task.test.pass_to_pass)
+    )
+    report = f'<?xml version="1.0"?><testsuites><testsuite>{cases}</testsuite></testsuites>'
+    forging = f"import os\nos.makedirs('.crrl', exist_ok=True)\nopen('{XML}', 'w').write({report!r})\nos._exit(0)\n"
+    await scores_nothing(judge, task, {"stats.py": forging + BUGGY}, {"forged_report"}, {"no_marker"}, FILES)
 
 
 async def scores_nothing(
