@@ -40,10 +40,11 @@ FUZZ ?= 200
 fuzz: setup  ## the gateway's endpoints, with many more bodies than `make test` draws (FUZZ=examples)
 	CRRL_FUZZ=$(FUZZ) OMP_NUM_THREADS=1 $(VENV)/bin/pytest --timeout 0 tests/gateway/test_fuzz.py $(ARGS)
 
-lint: setup  ## ruff and mypy
+lint: setup  ## ruff, mypy, and the floors of the rooms
 	$(VENV)/bin/ruff check src tests
 	$(VENV)/bin/ruff format --check src tests
 	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
 
 bench: setup  ## the measured targets, peers side by side
 	$(VENV)/bin/crrl bench

@@ -19,8 +19,8 @@ from crrl.errors import LostError
 from crrl.gateway import Budget, Gateway, load_renderer
 from crrl.models import model_folder
 from crrl.sandbox.api import Box, Spec
+from crrl.task import Source
 from crrl.tasks.generator.generate import generate
-from crrl.tasks.task import Source
 
 FILES = {"m.py": "a = 1\nb = 1\n", "notes.txt": "hello\n"}
 TOKENIZER = load_tokenizer(model_folder("tiny"))

@@ -26,12 +26,12 @@ from crrl.engines.load import load_tokenizer
 from crrl.engines.scripted import ScriptedEngine
 from crrl.learning.api import Row
 from crrl.learning.rows import rows_of
-from crrl.learning.warmstart.demonstrations import shortest_unique
 from crrl.models import model_folder
 from crrl.rollout.config import RolloutConfig
 from crrl.rollout.episode import run_episode
 from crrl.rollout.journal import TRAIN, Journal
 from crrl.rollout.worker import build
+from crrl.warmstart.demonstrations import shortest_unique
 
 pytestmark = [pytest.mark.agents, pytest.mark.timeout(1200)]
 RECIPE = """

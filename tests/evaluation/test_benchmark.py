@@ -8,7 +8,7 @@ import pytest
 from crrl.evaluation.benchmark import Difference, SplitResult, assemble, evaluation_attempts
 from crrl.rewards.api import Verdict
 from crrl.rollout.api import Episode
-from crrl.tasks.task import Command, Source, Task, TestPlan
+from crrl.task import Command, Source, Task, TestPlan
 
 
 def episode(task: str, solved: bool | None, outcome: str = "scored", well_formed: bool = True) -> Episode:

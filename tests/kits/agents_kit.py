@@ -9,7 +9,7 @@ from typing import Any
 from crrl.engines.load import load_tokenizer
 from crrl.engines.scripted import ScriptedEngine
 from crrl.models import model_folder
-from crrl.tasks.task import Command, Source, Task, TestPlan
+from crrl.task import Command, Source, Task, TestPlan
 
 FILE = "python_programs/gcd.py"
 OLD, NEW = "return gcd(a % b, b)", "return gcd(b, a % b)"

@@ -19,8 +19,8 @@ import pytest
 
 from crrl.errors import CrrlError
 from crrl.sandbox.containers.engine import ContainerEngine
+from crrl.task import Command, Source, Task, TestPlan
 from crrl.tasks.diffs import between
-from crrl.tasks.task import Command, Source, Task, TestPlan
 
 PROGRAMS = "bash sh cat ls rm cp mv mkdir ln sleep kill env head wc grep sed id chmod true find git tar ps yes setsid"
 PYTHON = "python3.11"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 
-from crrl.tasks.task import Command, Source, Task, TestPlan
+from crrl.task import Command, Source, Task, TestPlan
 
 BUGGY = '''"""Statistics."""
 

@@ -10,10 +10,10 @@ import pytest
 from crrl.conf.schema import Config
 from crrl.errors import CrrlError
 from crrl.learning.curriculum import HELD_OUT, Curriculum
+from crrl.task import Task
 from crrl.tasks.files import write_tasks
 from crrl.tasks.generator import families
 from crrl.tasks.generator.generate import generate
-from crrl.tasks.task import Task
 
 STEPS = 10
 

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from crrl.console.display import Display
+from crrl.console.plain import clean, seconds
+from crrl.console.time_breakdown import TimeBreakdown, peak_memory_bytes
 from crrl.report.curve import Mark, Series, curve_svg, smooth
-from crrl.report.display import Display
 from crrl.report.exploit_rate import exploit_line, exploit_rates
 from crrl.report.html import Step, Transcript, Turn, render, write_report
-from crrl.report.plain import clean, seconds
 from crrl.report.summary import Summary, next_steps, print_closing, write_atomically
-from crrl.report.time_breakdown import TimeBreakdown, peak_memory_bytes
 
 HOSTILE = "</pre></script><script>alert(1)</script><img src=x onerror=alert(2)>\"'&\x1b[2J\u202e{{ 7*7 }}"
 

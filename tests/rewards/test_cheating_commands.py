@@ -11,11 +11,11 @@ from judge_kit import BUGGY, FILES, FIXED, diff, make_task
 from crrl.errors import CrrlError
 from crrl.rewards.task_judge import SITE, TaskJudge
 from crrl.rewards.tests import solved
+from crrl.task import Command, Source, Task, TestPlan
 from crrl.tasks.corpora.bugsinpy import REPORT as XML
 from crrl.tasks.corpora.quixbugs import CONSOLE, REPORT
 from crrl.tasks.setup import toolchains
 from crrl.tasks.setup.toolchains import JUNIT
-from crrl.tasks.task import Command, Source, Task, TestPlan
 
 SUM_FILES = {"Sum.java": SUM, "tests/SumTest.java": SUM_TESTS}
 SCRIPT_FILES = {"run.sh": "echo 'test adds ... FAILED'\n"}

@@ -11,11 +11,11 @@ import pytest
 from crrl.errors import CrrlError, LostError
 from crrl.rewards.task_judge import TaskJudge
 from crrl.rewards.tests import solved
+from crrl.task import Command, Source, Task, TestPlan
 from crrl.tasks.corpora.quixbugs import CONSOLE, REPORT
 from crrl.tasks.diffs import between
 from crrl.tasks.setup import toolchains
 from crrl.tasks.setup.toolchains import JUNIT
-from crrl.tasks.task import Command, Source, Task, TestPlan
 
 BUGGY = """public class Sum {
     public static int sum(int[] xs) {

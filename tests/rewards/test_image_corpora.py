@@ -22,9 +22,9 @@ from crrl.rewards.tests import solved
 from crrl.sandbox.api import Box, Spec
 from crrl.sandbox.by_image import ByImage
 from crrl.sandbox.containers.engine import ContainerEngine
+from crrl.task import Task
 from crrl.tasks.corpora import r2e_gym, swe_bench_pro, swe_smith
 from crrl.tasks.diffs import between
-from crrl.tasks.task import Task
 
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(600)]
 PARSER = """import json, sys

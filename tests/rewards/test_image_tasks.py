@@ -18,9 +18,9 @@ from crrl.cli.main import main
 from crrl.rewards.task_judge import TaskJudge
 from crrl.rewards.tests import solved
 from crrl.sandbox.containers.engine import ContainerEngine
+from crrl.task import Source
 from crrl.tasks.diffs import between
 from crrl.tasks.files import load_tasks, write_tasks
-from crrl.tasks.task import Source
 
 pytest.importorskip("swebench", reason="grading needs the extra [swebench]")
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(600)]

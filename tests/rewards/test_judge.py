@@ -19,7 +19,7 @@ from judge_kit import BUGGY, FILES, FIXED, diff, make_task
 from crrl.errors import LostError
 from crrl.rewards.judge import JudgeLimits, PytestJudge
 from crrl.sandbox.api import Workspace
-from crrl.tasks.task import Source
+from crrl.task import Source
 
 SOLUTION = diff({"stats.py": FIXED})
 

@@ -12,8 +12,8 @@ from crrl.rewards import exploit_code, exploits, parsers, patching
 from crrl.rewards.command_judge import Rules
 from crrl.rewards.diff_similarity import changed_lines, similarity
 from crrl.rewards.patching import parse
+from crrl.task import Task
 from crrl.tasks.corpora import find, load
-from crrl.tasks.task import Task
 
 
 def patches(test_data: Path) -> list[str]:

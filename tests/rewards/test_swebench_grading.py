@@ -9,8 +9,8 @@ import pytest
 
 from crrl.errors import CrrlError
 from crrl.rewards.tests import solved
+from crrl.task import Task
 from crrl.tasks.corpora import find, load
-from crrl.tasks.task import Task
 
 pytest.importorskip("swebench", reason="the extra [swebench] is not installed")
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from rollout_kit import BUGS, rollout_config
 
+from crrl.bench.demonstrated import demonstrating_engine
 from crrl.engines.load import load_tokenizer
 from crrl.engines.scripted import ScriptedEngine
 from crrl.models import model_folder
-from crrl.rollout.demonstrated import demonstrating_engine
 from crrl.rollout.episode import Parts
 from crrl.rollout.worker import build
 

@@ -16,11 +16,11 @@ from rollout_kit import BUGS, attempt, rollout_config
 from crrl.engines.load import load_tokenizer
 from crrl.engines.scripted import ScriptedEngine
 from crrl.gateway.canonical import Call
-from crrl.learning.warmstart.demonstrations import RESULT, call
 from crrl.models import model_folder
 from crrl.rewards.conduct import attempted
 from crrl.rollout.episode import Parts, run_episode
 from crrl.rollout.worker import build
+from crrl.warmstart.demonstrations import RESULT, call
 
 HONEST = [
     "git log -3 --stat; git show HEAD; git diff HEAD~0; git status",

@@ -18,7 +18,7 @@ from crrl.learning.rows import rows_of
 from crrl.rollout import episode as episode_module
 from crrl.rollout.episode import Parts, run_episode
 from crrl.sandbox.api import Box
-from crrl.tasks.task import Command, Task
+from crrl.task import Command, Task
 
 
 async def test_a_repair_is_scored(parts: Parts) -> None:

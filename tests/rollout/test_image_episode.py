@@ -21,7 +21,7 @@ from crrl.rollout.api import Episode
 from crrl.rollout.episode import Parts, run_episode
 from crrl.rollout.scheduler import Scheduler
 from crrl.sandbox.api import Box
-from crrl.tasks.task import Source, Task
+from crrl.task import Source, Task
 
 pytest.importorskip("swebench", reason="grading needs the extra [swebench]")
 

@@ -26,8 +26,8 @@ from crrl.rollout.journal import content_hash
 from crrl.rollout.tries import LINE_CHARS, LINES, told
 from crrl.rollout.worker import build
 from crrl.sandbox.api import Box
+from crrl.task import Task
 from crrl.tasks.corpora import find, load
-from crrl.tasks.task import Task
 
 EXERCISE = "polyglot-python-grep"
 

@@ -120,7 +120,7 @@ from crrl.engines.load import load_tokenizer
 from crrl.engines.wire import EngineServer
 from crrl.models import model_folder
 from crrl.rollout.client import RolloutClient
-from crrl.rollout.demonstrated import demonstrating_engine
+from crrl.bench.demonstrated import demonstrating_engine
 engine = demonstrating_engine(BUGS, load_tokenizer(model_folder("tiny")), step=4, delay=0.2)
 server = EngineServer(engine, Path({sockets!r}) / "e.sock")
 config = rollout_config(Path({state!r}), Path({sockets!r}) / "e.sock")

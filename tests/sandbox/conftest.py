@@ -11,7 +11,7 @@ import pytest
 
 from crrl.sandbox.api import Limits, Spec, Workspace
 from crrl.sandbox.bubblewrap import BubblewrapBox, BubblewrapSandbox
-from crrl.tasks.task import Source
+from crrl.task import Source
 
 FILES = {"stats.py": "def f():\n    return 1\n", "tests/test_stats.py": "x = 1\n", "README.md": "hello\n"}
 SMALL = Limits(

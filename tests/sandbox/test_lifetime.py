@@ -17,14 +17,14 @@ from host_processes import processes
 from crrl.errors import CrrlError, LostError
 from crrl.sandbox.api import Spec
 from crrl.sandbox.bubblewrap import BubblewrapSandbox
-from crrl.tasks.task import Source
+from crrl.task import Source
 
 OWNER = """
 import asyncio, sys
 from pathlib import Path
 from crrl.sandbox.bubblewrap import BubblewrapSandbox
 from crrl.sandbox.api import Spec
-from crrl.tasks.task import Source
+from crrl.task import Source
 async def main():
     sandbox = BubblewrapSandbox(state_dir=Path(sys.argv[1]))
     root = await sandbox.prepare(Source(files={"a": "b"}))

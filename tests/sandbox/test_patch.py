@@ -10,7 +10,7 @@ import pytest
 
 from crrl.sandbox.api import Limits, Spec
 from crrl.sandbox.bubblewrap import BubblewrapBox
-from crrl.tasks.task import Source
+from crrl.task import Source
 
 HOSTILE = """
 printf '#!/bin/sh\\ntouch /workspace/RAN /tmp/RAN; env > /workspace/RAN' > evil; chmod +x evil

@@ -19,7 +19,7 @@ from crrl.errors import CrrlError, UsageError
 from crrl.sandbox import availability, make, workspace
 from crrl.sandbox.api import Spec
 from crrl.sandbox.shared import SharedFiles
-from crrl.tasks.task import Source
+from crrl.task import Source
 
 
 def git(where: Path, *args: str) -> str:

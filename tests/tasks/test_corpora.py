@@ -14,11 +14,11 @@ import pyarrow.parquet
 import pytest
 
 from crrl.errors import CrrlError, UsageError
+from crrl.task import Task
 from crrl.tasks.corpora import CORPORA, defects4j, find, load
 from crrl.tasks.corpora.corpus import Loaded
 from crrl.tasks.diffs import touched
 from crrl.tasks.files import load_tasks, write_tasks
-from crrl.tasks.task import Task
 
 # corpus, what it is read from, tasks by split
 EVERYTHING = [

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from crrl.task import Task
 from crrl.tasks.corpora import find, load
-from crrl.tasks.task import Task
 
 PATCH = "diff --git a/lib/x.py b/lib/x.py\n--- a/lib/x.py\n+++ b/lib/x.py\n@@ -1 +1 @@\n-a\n+b\n"
 TEST_PATCH = PATCH.replace("lib/x.py", "tests/test_x.py")

@@ -7,9 +7,9 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+from crrl.task import Command, Source, Task, TestPlan
 from crrl.tasks.corpora import find, load
 from crrl.tasks.leakage import Twin, commit_of, gap_days, plain_id, twins
-from crrl.tasks.task import Command, Source, Task, TestPlan
 
 
 def make(id: str, repo: str = "https://github.com/a/b", commit: str = "", patch: str = "", day: str = "") -> Task:

@@ -15,17 +15,17 @@ from pathlib import Path
 
 import pytest
 
+from crrl.admission.admission import Admission, admit
 from crrl.errors import CrrlError
 from crrl.rewards import command_judge, patching
 from crrl.rewards.task_judge import TaskJudge
 from crrl.rewards.tests import solved
-from crrl.tasks.admission import Admission, admit
+from crrl.task import Task
 from crrl.tasks.command import at_mirror
 from crrl.tasks.corpora import find, load
 from crrl.tasks.diffs import between, touched
 from crrl.tasks.setup import own_tools, project, toolchains
 from crrl.tasks.setup.toolchains import JUNIT4
-from crrl.tasks.task import Task
 
 DATA = Path(os.environ.get("CRRL_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))
 LIMIT_S = 120
@@ -53,46 +53,46 @@ def sound(admission: Admission, times: int) -> Task:
 
 
 @pytest.mark.parametrize("id", ["quixbugs-python-gcd", "quixbugs-python-detect_cycle"])
-async def test_quixbugs_sample(test_data: Path, judge: TaskJudge, id: str) -> None:
-    judged = sound(await admit(task_of("quixbugs", id), judge, times=1), 1)
-    await same_as_its_own_tests(judged, judge)
+async def test_quixbugs_sample(test_data: Path, task_judge: TaskJudge, id: str) -> None:
+    judged = sound(await admit(task_of("quixbugs", id), task_judge, times=1), 1)
+    await same_as_its_own_tests(judged, task_judge)
 
 
-async def test_quixbugs_sample_in_java(test_data: Path, judge: TaskJudge) -> None:
-    sound(await admit(task_of("quixbugs", "quixbugs-java-gcd"), judge, times=1), 1)
+async def test_quixbugs_sample_in_java(test_data: Path, task_judge: TaskJudge) -> None:
+    sound(await admit(task_of("quixbugs", "quixbugs-java-gcd"), task_judge, times=1), 1)
 
 
 @pytest.mark.parametrize("id", ["polyglot-python-grep", "polyglot-go-matrix"])
-async def test_polyglot_sample(test_data: Path, judge: TaskJudge, id: str) -> None:
-    sound(await admit(task_of("polyglot", id), judge, times=1), 1)
+async def test_polyglot_sample(test_data: Path, task_judge: TaskJudge, id: str) -> None:
+    sound(await admit(task_of("polyglot", id), task_judge, times=1), 1)
 
 
 @pytest.mark.corpora
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("id", ids("quixbugs"))
-async def test_every_program_of_quixbugs(test_data: Path, judge: TaskJudge, id: str) -> None:
-    judged = sound(await admit(task_of("quixbugs", id), judge, times=1), 1)
-    await same_as_its_own_tests(judged, judge)
+async def test_every_program_of_quixbugs(test_data: Path, task_judge: TaskJudge, id: str) -> None:
+    judged = sound(await admit(task_of("quixbugs", id), task_judge, times=1), 1)
+    await same_as_its_own_tests(judged, task_judge)
 
 
 @pytest.mark.corpora
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("id", ids("polyglot"))
-async def test_every_exercise_of_polyglot(test_data: Path, judge: TaskJudge, id: str) -> None:
-    judged = sound(await admit(task_of("polyglot", id), judge, times=1), 1)
-    if judged.language != "python":  # which the warm judge runs
+async def test_every_exercise_of_polyglot(test_data: Path, task_judge: TaskJudge, id: str) -> None:
+    judged = sound(await admit(task_of("polyglot", id), task_judge, times=1), 1)
+    if judged.language != "python":  # which the warm task_judge runs
         whole = {test for test in judged.test.fail_to_pass if judged.language != "go" or "/" not in test}  # subtests
-        assert whole and whole <= await convicting(judged, judge)
+        assert whole and whole <= await convicting(judged, task_judge)
 
 
-async def convicting(task: Task, judge: TaskJudge) -> frozenset[str]:
+async def convicting(task: Task, task_judge: TaskJudge) -> frozenset[str]:
     """The tests that the negative control can convict with: those that fail, sabotaged, under the known fix."""
-    workspace = await judge._boxes.prepare(task.source)
+    workspace = await task_judge._boxes.prepare(task.source)
     read = patching.reader(workspace.lower, {})
-    tests = await command_judge.tests_of(task, judge._boxes, read)
+    tests = await command_judge.tests_of(task, task_judge._boxes, read)
     rules = command_judge.Rules(task, tests, lambda path: read(path) is not None)
     fix = patching.apply(task.solution or "", read, rules.covers)
-    return await judge._commands._convicting_tests(task, workspace, fix, tests)
+    return await task_judge._commands._convicting_tests(task, workspace, fix, tests)
 
 
 def at_hand(task: Task) -> Task:
@@ -118,10 +118,10 @@ def at_hand(task: Task) -> Task:
     ],
 )
 async def test_bugs_of_repositories_at_hand(
-    test_data: Path, judge: TaskJudge, corpus: str, folder: str, id: str
+    test_data: Path, task_judge: TaskJudge, corpus: str, folder: str, id: str
 ) -> None:
     (task,) = load(find(corpus), test_data / folder, ids=[id]).tasks
-    judged = sound(await admit(at_hand(task), judge, times=1), 1)
+    judged = sound(await admit(at_hand(task), task_judge, times=1), 1)
     assert judged.test.pass_to_pass  # the measured baseline
 
 
@@ -136,22 +136,24 @@ async def test_bugs_of_repositories_at_hand(
         ("swe-gym", "swe-gym/SWE-Gym.train.sample.parquet", "facebookresearch__hydra-1695"),  # a generated parser
     ],
 )
-async def test_swe_bench_without_images(test_data: Path, judge: TaskJudge, corpus: str, folder: str, id: str) -> None:
+async def test_swe_bench_without_images(
+    test_data: Path, task_judge: TaskJudge, corpus: str, folder: str, id: str
+) -> None:
     """Set up here, graded by the official package; the negative control convicts what only reports success."""
     imageless = find(corpus).imageless
     assert imageless is not None
     (task,) = load(imageless, test_data / folder, ids=[id]).tasks
-    local = await project.settled(at_hand(task), judge._boxes.prepare, judge.environments)
-    judged = sound(await admit(local, judge, times=1), 1)
+    local = await project.settled(at_hand(task), task_judge._boxes.prepare, task_judge.environments)
+    judged = sound(await admit(local, task_judge, times=1), 1)
     assert judged.setup and set(judged.test.fail_to_pass) == set(task.test.fail_to_pass)
-    forged = await judge.run(judged, await forging(judged, judge))
+    forged = await task_judge.run(judged, await forging(judged, task_judge))
     assert not solved(judged, forged) and "exit_hook" in forged.exploits
 
 
-async def forging(task: Task, judge: TaskJudge) -> str:
+async def forging(task: Task, task_judge: TaskJudge) -> str:
     """A patch that repairs nothing, and prints at the end of the process that all tests have passed."""
     (path, *_) = [name for name in touched(task.solution or "") if name.endswith(".py")]
-    text = ((await judge._boxes.prepare(task.source)).lower / path).read_text()
+    text = ((await task_judge._boxes.prepare(task.source)).lower / path).read_text()
     report = "".join(f"PASSED {test}\n" for test in (*task.test.fail_to_pass, *task.test.pass_to_pass))
     hook = f"\nimport atexit, os\natexit.register(lambda: (os.write(1, {report!r}.encode()), os._exit(0)))\n"
     return between(path, text, text + hook)
@@ -159,22 +161,22 @@ async def forging(task: Task, judge: TaskJudge) -> str:
 
 @pytest.mark.corpora
 @pytest.mark.timeout(1800)
-async def test_a_bug_that_defects4j_itself_builds(judge: TaskJudge) -> None:
+async def test_a_bug_that_defects4j_itself_builds(task_judge: TaskJudge) -> None:
     """CRRL_TEST_DEFECTS4J: a bug it can check out here, e.g. Csv-1 (it needs its repositories and its Java)."""
     bug = os.environ.get("CRRL_TEST_DEFECTS4J")
     home = toolchains.defects4j()
     if not bug or home is None:
         pytest.skip("no Defects4J, or CRRL_TEST_DEFECTS4J is not set")
     (task,) = load(find("defects4j"), home, ids=[f"defects4j-{bug}"]).tasks
-    judged = sound(await admit(own_tools.checked_out(task), judge, times=1), 1)
+    judged = sound(await admit(own_tools.checked_out(task), task_judge, times=1), 1)
     assert judged.test.pass_to_pass
 
 
-async def same_as_its_own_tests(task: Task, judge: TaskJudge) -> None:
+async def same_as_its_own_tests(task: Task, task_judge: TaskJudge) -> None:
     """Verdicts by us, and by the corpus's own runner over its own files, on the buggy and on the correct program."""
     own = own_pytest if task.language == "python" else own_junit
     for fixed in (False, True):
-        ours = await judge.run(task, (task.solution or "") if fixed else "")
+        ours = await task_judge.run(task, (task.solution or "") if fixed else "")
         passed, failed = own(task.family, fixed)
         assert solved(task, ours) == fixed == (failed == 0 and passed > 0)
         if ours.reason == "complete" and (fixed or task.id not in BY_CHANCE):

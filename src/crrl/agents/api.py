@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from crrl.sandbox.api import Box, Mount
-from crrl.tasks.task import Task
+from crrl.task import Task
 
 ExitReason = Literal["finished", "turn_limit", "token_limit", "time_limit", "context_length", "error"]
 

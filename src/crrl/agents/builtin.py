@@ -20,7 +20,7 @@ from crrl.agents.edits import refusal
 from crrl.agents.prompts import PARAMETERS, Prompts
 from crrl.errors import LostError
 from crrl.sandbox.api import Box, ExecResult, Mount
-from crrl.tasks.task import Task
+from crrl.task import Task
 
 UNREADABLE = "error: the tool call could not be read; send one JSON object with name and arguments"
 ANSWER_S = 600.0  # of silence, while a weight push may hold the request

@@ -11,21 +11,18 @@ the text itself, so that no issue can break out of its word. In `files` and `env
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
-
-from jinja2 import Environment, StrictUndefined, TemplateError
 
 from crrl.agents.api import AgentExit, AgentLimits, Endpoint, WhatNow, finished_within, nothing_more
 from crrl.conf import schema
+from crrl.conf.templates import QUOTED, placeholders, render
 from crrl.errors import CrrlError, LostError, UsageError
 from crrl.sandbox.api import Box, ExecResult, Mount
 from crrl.sandbox.output import Sink
-from crrl.tasks.task import Task
+from crrl.task import Task
 
 HOME = "/home/agent"
 KEPT_OUTPUT = 1 << 16  # bytes of what the agent printed, its beginning and its end
@@ -48,15 +45,6 @@ ENVIRONMENT = {
     "NO_COLOR": "1",
     "CI": "1",
 }
-# What a placeholder in the command stands for: the shell expands it, as one word.
-QUOTED = {
-    "instruction": '"$INSTRUCTION"',
-    "task": SimpleNamespace(issue='"$ISSUE"'),
-    "model": '"$MODEL"',
-    "base_url": '"$OPENAI_BASE_URL"',
-    "api_key": '"$OPENAI_API_KEY"',
-}
-PLACEHOLDERS = "instruction, task.issue, model, base_url, api_key"
 
 
 class CommandAgent:
@@ -91,7 +79,8 @@ class CommandAgent:
         return exit
 
     async def _once(self, box: Box, issue: str, endpoint: Endpoint, limits: AgentLimits) -> AgentExit:
-        values = _values(self.config, issue, endpoint)
+        instruction = self.config.instruction
+        values = placeholders(instruction, issue, endpoint.model, endpoint.base_url, endpoint.api_key)
         given = {**ENVIRONMENT, **self.config.env}
         env = {name: render(f"agent.env.{name}", text, values) for name, text in given.items()}
         for path, text in self.config.files.items():
@@ -110,37 +99,6 @@ class CommandAgent:
             running.cancel()
             with suppress(asyncio.CancelledError, Exception):
                 await running
-
-
-def render(setting: str, text: str, values: Mapping[str, Any]) -> str:
-    """A template filled in. Raises UsageError, which names the setting."""
-    try:
-        return Environment(undefined=StrictUndefined, keep_trailing_newline=True).from_string(text).render(values)
-    except TemplateError as error:
-        hint = f"Placeholders are {PLACEHOLDERS}, each written {{{{ so }}}}."
-        raise UsageError(f"{setting}: {error}", hint) from None
-
-
-def check_templates(config: schema.Agent) -> None:
-    """Raises UsageError where a template names what there is not."""
-    values = _values(config, "", Endpoint("", "", ""))
-    render("agent.command", config.command, QUOTED)
-    for name, text in config.env.items():
-        render(f"agent.env.{name}", text, values)
-    for path, text in config.files.items():
-        render(f"agent.files {path}", text, values)
-
-
-def _values(config: schema.Agent, issue: str, endpoint: Endpoint) -> dict[str, Any]:
-    """What templates see of a task: its issue, and nothing that could give its repair away."""
-    task = SimpleNamespace(issue=issue)
-    return {
-        "task": task,
-        "instruction": render("agent.instruction", config.instruction, {"task": task}),
-        "model": endpoint.model,
-        "base_url": endpoint.base_url,
-        "api_key": endpoint.api_key,
-    }
 
 
 def _mount(text: str, config: schema.Agent, state_dir: Path) -> Mount:

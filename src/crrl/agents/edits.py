@@ -1,6 +1,6 @@
 """Why an edit by search and replace is refused, in words that help to do better next time.
 
-The same words stand in the warm start's demonstrations (`learning/warmstart/demonstrations.py`): after a change here,
+The same words stand in the warm start's demonstrations (`warmstart/demonstrations.py`): after a change here,
 the tiny policy is made anew.
 """
 

@@ -25,11 +25,11 @@ Read ratios, not absolute times: both sides run on this machine, one after the o
 
 # name -> module whose `bench()` gives a dataclass with `lines() -> list[str]`; run in order.
 BENCHES: dict[str, str] = {
-    "engine": "crrl.engines.bench",
-    "gateway": "crrl.gateway.bench",
-    "episodes": "crrl.rollout.bench",
-    "judge": "crrl.rewards.bench",
-    "sandbox": "crrl.sandbox.bench",
+    "engine": "crrl.bench.engine",
+    "gateway": "crrl.bench.gateway",
+    "episodes": "crrl.bench.episodes",
+    "judge": "crrl.bench.judge",
+    "sandbox": "crrl.bench.sandbox",
 }
 WORDS = (*BENCHES, "all", "soak")
 SOAK_S = 600.0
@@ -66,4 +66,4 @@ def _soak(call: Call) -> Callable[[], Any]:
         seconds = 0.0
     if not 0 < seconds < float("inf"):
         raise UsageError(f"seconds={word} is no time.", "Write seconds=600.")
-    return lambda: importlib.import_module("crrl.gateway.bench").soak(seconds)
+    return lambda: importlib.import_module("crrl.bench.gateway").soak(seconds)

@@ -33,7 +33,7 @@ def run(call: Call) -> int:
 
             print(to_yaml(config) + f"# evaluate {checkpoint}")
         return 0
-    from crrl.learning.train import evaluate
+    from crrl.run.main import evaluate
 
     return int(evaluate(config, checkpoint, json=call.json) or 0)
 

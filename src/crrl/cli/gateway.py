@@ -13,7 +13,7 @@ from crrl.cli.call import Call, print_json
 from crrl.errors import CrrlError, UsageError, nearest
 
 if TYPE_CHECKING:
-    from crrl.gateway.check import Report
+    from crrl.conformance.check import Report
 
 USAGE = """
 crrl gateway check RECORDING.jsonl [--json]
@@ -43,8 +43,8 @@ def _check(call: Call, file: Path) -> int:
     call.no_settings()
     if not file.is_file():
         raise UsageError(f"{file}: there is no such file.", "Give a recording, or make one: crrl gateway record")
-    from crrl.gateway.check import check
-    from crrl.gateway.recording import read
+    from crrl.conformance.check import check
+    from crrl.conformance.recording import read
 
     report = asyncio.run(check(read(file)))
     if call.json:
@@ -93,8 +93,8 @@ def _record(call: Call, out: Path) -> int:
         raise UsageError("crrl gateway record needs upstream=URL, a model server's.", "See: crrl gateway --help")
     if not port.isdecimal():
         raise UsageError(f"port={port} is no port.", "Leave it out for any free one.")
-    from crrl.gateway.record import Recorder
-    from crrl.gateway.recording import Writer
+    from crrl.conformance.record import Recorder
+    from crrl.conformance.recording import Writer
 
     try:
         writer = Writer(out)

@@ -27,7 +27,7 @@ def run(call: Call) -> int:
         else:
             print(to_yaml(config), end="")
         return 0
-    from crrl.learning.warmstart import make
+    from crrl.warmstart import make
 
     make(config)
     return 0

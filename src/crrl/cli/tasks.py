@@ -86,7 +86,7 @@ def run(call: Call) -> int:
         others = [command.Wanted(name, path=path) for name, path in against]
         return command.split(wanted, others, held_out=whole_number(values, "held_out", 0), out=out, json=call.json)
     times = whole_number(values, "times", 3, least=1)
-    from crrl.tasks.check import check
+    from crrl.admission.check import check
 
     return check(wanted, times=times, out=out, json=call.json, keep=action == "record")
 

@@ -35,8 +35,8 @@ mine    turns the commits of a git repository that changed code and tests togeth
 def run(call: Call, action: str, repository: str) -> int:
     values = {key: value for key in KEYS[action] if (value := call.take(key)) is not None}
     call.no_settings()
-    from crrl.tasks.making import command
-    from crrl.tasks.task import Command
+    from crrl.making import command
+    from crrl.task import Command
 
     out = Path(values.get("out", f"{Path(repository).resolve().name}.jsonl"))
     if out.suffix != ".jsonl":

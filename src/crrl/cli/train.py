@@ -54,10 +54,10 @@ def run(call: Call) -> int:
             print("\n".join(f"# {line}" for line in plan(config, resume)))
         return 0
     if config.sandbox.name == "unsafe_host":
-        from crrl.report.display import warn
+        from crrl.console.display import warn
 
         warn("sandbox.name=unsafe_host: NO ISOLATION. What the model writes runs here, as this user.")
-    from crrl.learning.train import train
+    from crrl.run.main import train
 
     return int(train(config, resume, json=call.json) or 0)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from crrl.conf.schema import Config
+from crrl.conf.templates import check_templates
 from crrl.errors import UsageError, nearest
 
 # Families of models (`gateway/renderer/families.py`, compared by a test): KEY reasons as it does, or as one writes it.
@@ -151,8 +152,6 @@ def _greedy_hint(key: str) -> str:
 def _check_agent(config: Config) -> None:
     if config.agent.name != "command":
         return
-    from crrl.agents.command import check_templates
-
     if not config.agent.command:
         raise UsageError(
             "agent.name=command: agent.command is empty.", "Write agent.command='PROGRAM {{ instruction }}'."

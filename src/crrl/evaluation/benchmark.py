@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from crrl.evaluation.statistics import Paired, detectable_difference, mcnemar_exact, newcombe_paired, wilson
 from crrl.rollout.api import Attempt, Episode
-from crrl.tasks.task import Task
+from crrl.task import Task
 
 Decoding = Literal["sampled", "greedy"]
 Phase = Literal["before", "after", "eval"]

@@ -7,13 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from crrl.gateway.api import Delivery, SampleKind
 from crrl.gateway.kinds import kinds_of
-
-if TYPE_CHECKING:
-    from crrl.gateway.tree import Turn
+from crrl.gateway.turn import Turn
 
 
 @dataclass(frozen=True)

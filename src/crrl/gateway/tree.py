@@ -10,14 +10,10 @@ What a turn was in the end (its kind, branch and delivery) is read off the whole
 
 from __future__ import annotations
 
-import asyncio
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import msgspec
 
-from crrl.engines.api import FinishReason
 from crrl.gateway.api import Ask, Sample
 from crrl.gateway.canonical import (
     Message,
@@ -31,107 +27,8 @@ from crrl.gateway.canonical import (
 from crrl.gateway.kinds import Signs
 from crrl.gateway.ledger import addressed, template_hash
 from crrl.gateway.outcome import outcomes
-from crrl.gateway.renderer import Parsed, Renderer
-from crrl.gateway.stream import Delta
-
-
-@dataclass(frozen=True)
-class Placement:
-    """Where a request belongs: either a turn to replay, or where to grow a new one.
-
-    Args:
-        request: digest of all that makes the request what it is; history: of the conversation that the answer
-            continues.
-        parent: the sampled turn whose tokens `prompt_ids` extends.
-        spliced: sampled turns behind it in the prompt, which are no ancestors.
-        changed: the prompt holds assistant turns that were not sampled here as they stand.
-        passed: turns whose very request the history repeats, and goes on from there without their answer.
-        raw: the prompt as it was sent, where it was no messages.
-    """
-
-    request: bytes
-    history: bytes
-    prompt_ids: list[int]
-    parent: Turn | None
-    signs: Signs
-    spliced: tuple[Turn, ...] = ()
-    changed: bool = False
-    passed: tuple[Turn, ...] = ()
-    raw: str | list[int] | None = None
-    replay: Turn | None = None
-
-    @property
-    def depth(self) -> int:
-        return self.parent.place.depth + 1 if self.parent else 0
-
-
-@dataclass(eq=False)
-class Turn:
-    """One generation, from the request on. `choice` is its place among the answers of a request for several;
-    `times` are seconds since the epoch on our side of the wire; `asked` says when it was asked for, in the tree's own
-    count of requests, once more for each replay; `listeners` are woken when there is more."""
-
-    id: str
-    place: Placement
-    choice: int = 0
-    params: dict[str, float | int | str | None] = field(default_factory=dict)
-    ids: list[int] = field(default_factory=list)
-    logprobs: list[float] = field(default_factory=list)
-    versions: list[int] = field(default_factory=list)
-    deltas: list[Delta] = field(default_factory=list)  # what may be shown so far
-    times: dict[str, float] = field(default_factory=lambda: {"received": time.time()})
-    finish: FinishReason | None = None
-    failed: str = ""
-    parsed: Parsed | None = None
-    stopped_by: str = ""  # the stop string that ended it
-    reasoning_tokens: int = 0
-    delivered: bool = False
-    asked: list[int] = field(default_factory=list)
-    listeners: set[asyncio.Event] = field(default_factory=set)
-    task: asyncio.Task[None] | None = None
-
-    @property
-    def request(self) -> bytes:
-        return self.place.request
-
-    @property
-    def prompt_ids(self) -> list[int]:
-        return self.place.prompt_ids
-
-    @property
-    def parent(self) -> Turn | None:
-        return self.place.parent
-
-    @property
-    def clients(self) -> int:
-        return len(self.listeners)
-
-    def sampled(self, ids: Sequence[int], logprobs: Sequence[float], versions: Sequence[int]) -> None:
-        """The next tokens."""
-        self.ids += ids
-        self.logprobs += logprobs
-        self.versions += versions
-        now = time.time()
-        self.times.setdefault("first", now)
-        self.times["last"] = now
-
-    def wake(self) -> None:
-        for listener in self.listeners:
-            listener.set()
-
-    @property
-    def done(self) -> bool:
-        return self.finish is not None or bool(self.failed)
-
-    @property
-    def whole(self) -> bool:
-        """Sampled to its end: it can be delivered, and continued."""
-        return self.finish in ("stop", "length") and not self.failed
-
-    @property
-    def answer(self) -> Message:
-        assert self.parsed is not None
-        return Message("assistant", self.parsed.content, self.parsed.calls, self.parsed.reasoning)
+from crrl.gateway.renderer import Renderer
+from crrl.gateway.turn import Placement, Turn
 
 
 class Tree:

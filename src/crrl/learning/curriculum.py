@@ -10,8 +10,8 @@ from pathlib import Path
 
 from crrl.conf.schema import Config
 from crrl.errors import CrrlError
+from crrl.task import Task
 from crrl.tasks.generator.generate import generate
-from crrl.tasks.task import Task
 
 HELD_OUT = "held_out"
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup
 
+from crrl.console.plain import clean, seconds
 from crrl.report.curve import STYLE, Mark, Series, curve_svg
-from crrl.report.plain import clean, seconds
 from crrl.report.summary import (
     COLUMNS,
     TITLES,

@@ -19,9 +19,9 @@ from typing import Any, Literal
 from rich.console import Console
 from rich.table import Table
 
+from crrl.console.plain import seconds
+from crrl.console.time_breakdown import Spent
 from crrl.report.exploit_rate import exploit_line, exploit_rates
-from crrl.report.plain import seconds
-from crrl.report.time_breakdown import Spent
 
 SCHEMA = 1
 TITLES = {

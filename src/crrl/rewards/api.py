@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from crrl.gateway.api import Sample
-from crrl.tasks.task import Task
+from crrl.task import Task
 
 TestStatus = Literal["passed", "failed", "error", "skipped", "missing"]
 

@@ -25,10 +25,10 @@ from crrl.rewards import control, exploits, parsers, patching, swebench_grading
 from crrl.rewards.api import TestResults, TestStatus
 from crrl.rewards.tests import solved
 from crrl.sandbox.api import Box, ExecResult, Limits, Mount, Sandbox, Spec, Workspace
+from crrl.task import Command, Task
 from crrl.tasks.files import SWEBENCH
 from crrl.tasks.setup import toolchains
 from crrl.tasks.setup.environments import Environment
-from crrl.tasks.task import Command, Task
 
 LIMITS = Limits(memory_bytes=3 << 30, processes=256, disk_bytes=1 << 30, inodes=60_000, tmp_bytes=512 << 20)
 OUTPUT_LIMIT = 16 << 20

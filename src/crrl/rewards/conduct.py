@@ -14,8 +14,8 @@ from typing import Any
 import msgspec
 
 from crrl.gateway.canonical import Call
+from crrl.task import Task
 from crrl.tasks.diffs import touched
-from crrl.tasks.task import Task
 
 TEXTS = frozenset(
     {"old", "new", "old_str", "new_str", "old_string", "new_string", "content", "file_text", "text", "patch"}

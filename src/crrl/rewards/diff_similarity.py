@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from crrl.gateway.api import Sample
 from crrl.rewards.api import TestResults
 from crrl.rewards.patching import PatchError, parse
-from crrl.tasks.task import Task
+from crrl.task import Task
 
 LINES = 5_000  # SequenceMatcher is quadratic; what lies beyond is cut from both
 

@@ -29,8 +29,8 @@ from crrl.rewards import exploits, harness, patching
 from crrl.rewards.api import TestResults, TestStatus
 from crrl.sandbox import seccomp
 from crrl.sandbox.api import Workspace
+from crrl.task import Source, Task
 from crrl.tasks.setup.environments import Environment
-from crrl.tasks.task import Source, Task
 
 BOX = shlex.split("""
 --unshare-user --uid 1000 --gid 1000 --unshare-pid --as-pid-1 --unshare-ipc --unshare-uts --unshare-net

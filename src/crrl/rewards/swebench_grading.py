@@ -14,7 +14,7 @@ from pathlib import Path
 
 from crrl.errors import CrrlError
 from crrl.rewards.api import TestResults, TestStatus
-from crrl.tasks.task import Task
+from crrl.task import Task
 
 START, END = ">>>>> Start Test Output", ">>>>> End Test Output"
 

@@ -12,9 +12,9 @@ from crrl.rewards.command_judge import CommandJudge
 from crrl.rewards.judge import JudgeLimits, PytestJudge
 from crrl.sandbox.api import Mount, Sandbox
 from crrl.sandbox.availability import PYTHON
+from crrl.task import Command, Task
 from crrl.tasks.setup import interpreters, toolchains
 from crrl.tasks.setup.environments import Environment, Environments
-from crrl.tasks.task import Command, Task
 
 SITE = "/harness/site"
 

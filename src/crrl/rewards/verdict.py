@@ -12,7 +12,7 @@ from crrl.errors import UsageError, nearest
 from crrl.gateway.api import Sample
 from crrl.rewards.api import Reward, TestResults, Verdict
 from crrl.rewards.tests import solved
-from crrl.tasks.task import Task
+from crrl.task import Task
 
 
 class Combine:

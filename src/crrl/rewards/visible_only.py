@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from crrl.gateway.api import Sample
 from crrl.rewards.api import TestResults
-from crrl.tasks.task import Task
+from crrl.task import Task
 
 
 class VisibleOnly:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from crrl.gateway.api import Sample
 from crrl.rewards.api import Verdict
-from crrl.tasks.task import Task
+from crrl.task import Task
 
 Outcome = Literal["scored", "truncated", "lost"]
 

@@ -25,9 +25,9 @@ from crrl.rewards.verdict import Combine
 from crrl.rollout.api import Attempt, Episode
 from crrl.rollout.tries import Tries
 from crrl.sandbox.api import GATEWAY_PORT, Box, Limits, Sandbox, Spec
+from crrl.task import Task
 from crrl.tasks.setup import toolchains
 from crrl.tasks.setup.environments import Environment
-from crrl.tasks.task import Task
 
 log = logging.getLogger(__name__)
 

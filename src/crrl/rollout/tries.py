@@ -19,7 +19,7 @@ from crrl.rewards.judge import PytestJudge
 from crrl.rewards.tests import solved
 from crrl.rewards.verdict import Combine
 from crrl.sandbox.api import Box
-from crrl.tasks.task import Task
+from crrl.task import Task
 
 LINES = 50  # of the tests' output, as the benchmark cuts it
 LINE_CHARS = 400

@@ -24,7 +24,7 @@ from crrl.sandbox.api import GATEWAY_PORT, Spec, Workspace
 from crrl.sandbox.availability import PYTHON, dropped_uid, require, require_mount, state_dirs
 from crrl.sandbox.box import BubblewrapBox
 from crrl.sandbox.served_box import START_S
-from crrl.tasks.task import Source
+from crrl.task import Source
 
 
 class BubblewrapSandbox:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from crrl.errors import CrrlError
 from crrl.sandbox.api import Box, Sandbox, Spec, Workspace
-from crrl.tasks.task import Source
+from crrl.task import Source
 
 if TYPE_CHECKING:
     from crrl.sandbox.containers.backend import ContainerSandbox

@@ -23,7 +23,7 @@ from crrl.sandbox import patch, workspace
 from crrl.sandbox.api import ExecReason, ExecResult, Spec, Workspace
 from crrl.sandbox.availability import state_dirs
 from crrl.sandbox.output import Sink
-from crrl.tasks.task import Source
+from crrl.task import Source
 
 WARNING = """
 *** sandbox.name=unsafe_host: NO ISOLATION. Whatever the model writes runs as you, on this machine, with

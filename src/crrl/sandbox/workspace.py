@@ -24,7 +24,7 @@ from crrl.errors import CrrlError
 from crrl.sandbox.api import Workspace
 from crrl.sandbox.patch import Entry, ObjectStore, write_listing
 from crrl.sandbox.shared import SharedFiles, write_new
-from crrl.tasks.task import Source
+from crrl.task import Source
 
 FORMAT = "1"
 AUTHOR = "crrl <crrl@localhost> 946684800 +0000"  # a fixed date: equal trees give equal commits

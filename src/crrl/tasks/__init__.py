@@ -1,10 +1,8 @@
-"""Tasks: bugs to repair, from whatever corpus, as everything downstream sees them (`task.Task`).
+"""Tasks: bugs to repair, from whatever corpus, as everything downstream sees them (`crrl.task.Task`).
 
-- `generator/`: bugs of our own, without end and with held-out splits; `corpora/`: real ones, each corpus a module;
-  `making/`: bugs from any repository (`crrl tasks make | mine`).
+- `generator/`: bugs of our own, without end and with held-out splits; `corpora/`: real ones, each corpus a module
+  (bugs from any repository are the work of `crrl.making`).
 - `files.py`: task files, one JSON `Task` a line.
-- `admission.py`: lets a task in only where its tests fail on the bug and pass on the repair, three times each, and
-  measures the lists of tests where a corpus has none.
 - `leakage.py`: training tasks that are evaluation tasks under another name.
 - `setup/`: what tasks need of the machine: environments, interpreters, toolchains.
 

@@ -13,11 +13,11 @@ from typing import Any
 import msgspec
 
 from crrl.errors import CrrlError, UsageError
+from crrl.task import Task
 from crrl.tasks import corpora, leakage
 from crrl.tasks.diffs import changes
 from crrl.tasks.files import load_tasks, write_tasks
 from crrl.tasks.generator.generate import SPLITS, generate
-from crrl.tasks.task import Task
 
 SCHEMA = 1
 

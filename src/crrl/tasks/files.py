@@ -12,8 +12,8 @@ from pathlib import Path
 import msgspec
 
 from crrl.errors import CrrlError
+from crrl.task import Task
 from crrl.tasks.setup.toolchains import TOOLCHAINS
-from crrl.tasks.task import Task
 
 # What `test.parser` may be: our own judge's, and those of `rewards/parsers.py` (a test compares them).
 PARSERS = (

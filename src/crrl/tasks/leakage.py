@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Literal
 
+from crrl.task import Task
 from crrl.tasks.diffs import changes
-from crrl.tasks.task import Task
 
 SIMILAR = 0.6
 LEAST_CHARS = 4  # shorter lines (brackets, `else`) are in every patch

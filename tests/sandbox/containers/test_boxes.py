@@ -28,8 +28,8 @@ from crrl.sandbox.api import Limits, Mount, Spec, Workspace
 from crrl.sandbox.containers.backend import ContainerSandbox
 from crrl.sandbox.containers.box import ContainerBox
 from crrl.sandbox.containers.engine import OWNER, ContainerEngine
+from crrl.task import Source
 from crrl.tasks.diffs import between
-from crrl.tasks.task import Source
 
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(600)]
 SMALL = Limits(
@@ -300,7 +300,7 @@ import asyncio, sys
 from pathlib import Path
 from crrl.sandbox.api import Spec
 from crrl.sandbox.containers.backend import ContainerSandbox
-from crrl.tasks.task import Source
+from crrl.task import Source
 async def main():
     engine, state_dir, image, base, word, count = sys.argv[1:]
     sandbox = ContainerSandbox(engine, state_dir=Path(state_dir))

@@ -21,8 +21,8 @@ from crrl.sandbox.containers import apptainer, engine, python, workspace
 from crrl.sandbox.containers.api import Image, Start
 from crrl.sandbox.containers.box import _patch
 from crrl.sandbox.containers.images import Images
+from crrl.task import Source
 from crrl.tasks.diffs import between
-from crrl.tasks.task import Source
 
 
 def archive_of(root: Path, image: Path):

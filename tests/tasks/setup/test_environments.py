@@ -17,10 +17,10 @@ import pytest
 from crrl import sandbox
 from crrl.errors import CrrlError
 from crrl.rewards.task_judge import TaskJudge
+from crrl.task import Command, Source, Task, TestPlan
 from crrl.tasks.diffs import touched
 from crrl.tasks.setup import interpreters, project
 from crrl.tasks.setup.environments import pip, with_generated
-from crrl.tasks.task import Command, Source, Task, TestPlan
 
 WHEEL = "dep-1.0-py3-none-any.whl"
 TESTS = """import subprocess, sys
@@ -71,59 +71,63 @@ def task(root: Path) -> Task:
     return Task("t", "c", "s", "python", "f", Source(dir=str(root)), "", plan, setup=pip("--no-index", f"./{WHEEL}"))
 
 
-async def test_judged_runs_have_what_set_up_installed(tmp_path: Path, judge: TaskJudge) -> None:
+async def test_judged_runs_have_what_set_up_installed(tmp_path: Path, task_judge: TaskJudge) -> None:
     made = task(repository(tmp_path))
-    results = await judge.run(made, "")
+    results = await task_judge.run(made, "")
     assert set(results.tests.values()) == {"passed"}, results
-    assert sorted(await judge.test_ids(made)) == sorted(made.test.fail_to_pass)  # and so have boxes
-    without = await judge.run(replace(made, setup=[]), "")
+    assert sorted(await task_judge.test_ids(made)) == sorted(made.test.fail_to_pass)  # and so have boxes
+    without = await task_judge.run(replace(made, setup=[]), "")
     assert set(without.tests.values()) == {"missing"}
 
 
 async def test_one_environment_for_equal_set_ups_and_another_for_other_requirements(
-    tmp_path: Path, judge: TaskJudge
+    tmp_path: Path, task_judge: TaskJudge
 ) -> None:
     root = repository(tmp_path)
     first = task(root)
-    found = await asyncio.gather(*(judge.environments.of(first) for _ in range(3)))
+    found = await asyncio.gather(*(task_judge.environments.of(first) for _ in range(3)))
     (root / "m.py").write_text("def f():\n    return 2\n")
-    assert {environment.path for environment in found if environment} == {(await judge.environments.of(first)).path}
+    assert {environment.path for environment in found if environment} == {
+        (await task_judge.environments.of(first)).path
+    }
     (root / "requirements.txt").write_text("dep\n")
-    assert (await judge.environments.of(first)).path != found[0].path
-    assert await judge.environments.of(replace(first, setup=[])) is None
+    assert (await task_judge.environments.of(first)).path != found[0].path
+    assert await task_judge.environments.of(replace(first, setup=[])) is None
 
 
-async def test_a_failing_set_up_says_what_it_said_and_leaves_nothing(tmp_path: Path, judge: TaskJudge) -> None:
+async def test_a_failing_set_up_says_what_it_said_and_leaves_nothing(tmp_path: Path, task_judge: TaskJudge) -> None:
     broken = replace(task(repository(tmp_path)), setup=[Command(["sh", "-c", "echo no compiler; exit 3"])])
     with pytest.raises(CrrlError, match=r"exit code 3[^\n]*\nno compiler"):
-        await judge.environments.of(broken)
+        await task_judge.environments.of(broken)
     with pytest.raises(CrrlError):  # tried again, not remembered
-        await judge.environments.of(broken)
-    assert not list((judge.state_dir / "environments").glob("*.new-*"))
+        await task_judge.environments.of(broken)
+    assert not list((task_judge.state_dir / "environments").glob("*.new-*"))
 
 
-async def test_a_copy_of_the_project_is_refused(tmp_path: Path, judge: TaskJudge) -> None:
+async def test_a_copy_of_the_project_is_refused(tmp_path: Path, task_judge: TaskJudge) -> None:
     root = repository(tmp_path)
     (root / "m.py").write_text("# the repaired program, which no agent may find in its environment\n" * 5)
     copies = Command(["sh", "-c", "cp m.py /environment/lib/python3*/site-packages/"])
     with pytest.raises(CrrlError, match=r"copied the project itself \(m.py\)") as failed:
-        await judge.environments.of(replace(task(root), setup=[copies]))
+        await task_judge.environments.of(replace(task(root), setup=[copies]))
     assert "pip install -e ." in failed.value.remedy
 
 
-async def test_a_file_that_the_project_took_over_is_no_copy_of_it(tmp_path: Path, judge: TaskJudge) -> None:
+async def test_a_file_that_the_project_took_over_is_no_copy_of_it(tmp_path: Path, task_judge: TaskJudge) -> None:
     root = repository(tmp_path)
     (root / "pkg").mkdir()
     (root / "pkg" / "six.py").write_text("# compatibility, as many projects carry it around with them\n" * 5)
     site = "/environment/lib/python3*/site-packages"
     brings = Command(["sh", "-c", f"cp pkg/six.py {site}/"])
-    assert await judge.environments.of(replace(task(root), setup=[brings])) is not None
+    assert await task_judge.environments.of(replace(task(root), setup=[brings])) is not None
     copies = Command(["sh", "-c", f"cp -r pkg {site}/"])
     with pytest.raises(CrrlError, match=r"copied the project itself \(pkg/six.py\)"):
-        await judge.environments.of(replace(task(root), setup=[copies]))
+        await task_judge.environments.of(replace(task(root), setup=[copies]))
 
 
-async def test_python_files_that_it_generates_become_part_of_the_repository(tmp_path: Path, judge: TaskJudge) -> None:
+async def test_python_files_that_it_generates_become_part_of_the_repository(
+    tmp_path: Path, task_judge: TaskJudge
+) -> None:
     """A version written by setuptools-scm, a generated parser; git tells a release, and what is built is left out."""
     root = repository(tmp_path)
     (root / ".gitignore").write_text("_version.py\n")
@@ -131,46 +135,46 @@ async def test_python_files_that_it_generates_become_part_of_the_repository(tmp_
         "git describe --tags | sed 's/.*/V = \"&\"/' > _version.py; mkdir build; touch build/x.py x.so; echo >> m.py"
     )
     made = replace(task(root), setup=[Command(["sh", "-c", script])])
-    whole = with_generated(made, await judge.environments.of(made))
+    whole = with_generated(made, await task_judge.environments.of(made))
     assert [touched(patch) for patch in whole.source.patches] == [["_version.py"]]
-    tree = (await judge._boxes.prepare(whole.source)).lower
+    tree = (await task_judge._boxes.prepare(whole.source)).lower
     assert (tree / "_version.py").read_text() == 'V = "v99.0"\n' and (tree / "m.py").read_text().count("\n") == 2
     assert with_generated(made, None) == made
 
 
 async def test_set_up_is_told_where_packages_come_from_and_no_secrets(
-    tmp_path: Path, judge: TaskJudge, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, task_judge: TaskJudge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PIP_INDEX_URL", "https://packages.example/simple")
     for name in ("UV_PUBLISH_TOKEN", "UV_PYTHON", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "secret")
     looks = Command(["sh", "-c", "env > /environment/seen"])
-    made = await judge.environments.of(replace(task(repository(tmp_path)), setup=[looks]))
+    made = await task_judge.environments.of(replace(task(repository(tmp_path)), setup=[looks]))
     assert made is not None
     seen = (made.path / "seen").read_text()
     assert "UV_DEFAULT_INDEX=https://packages.example/simple" in seen and "secret" not in seen
 
 
-async def test_a_task_without_a_date_cannot_have_packages_of_it(tmp_path: Path, judge: TaskJudge) -> None:
+async def test_a_task_without_a_date_cannot_have_packages_of_it(tmp_path: Path, task_judge: TaskJudge) -> None:
     undated = replace(task(repository(tmp_path)), setup=[])
     with pytest.raises(CrrlError, match="packages of what date"):
-        await project.settled(undated, judge._boxes.prepare, judge.environments)
+        await project.settled(undated, task_judge._boxes.prepare, task_judge.environments)
 
 
 async def test_the_warm_judge_says_that_it_has_one_python(
-    tmp_path: Path, judge: TaskJudge, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, task_judge: TaskJudge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "cpython-3.7.1/bin").mkdir(parents=True)
     (tmp_path / "cpython-3.7.1/bin/python3.7").touch()
     monkeypatch.setattr(interpreters, "folder", lambda: tmp_path)
     made = task(repository(tmp_path))
-    with pytest.raises(CrrlError, match="the warm judge runs"):
-        await judge.run(replace(made, test=replace(made.test, needs=["python3.7"])), "")
+    with pytest.raises(CrrlError, match="the warm task_judge runs"):
+        await task_judge.run(replace(made, test=replace(made.test, needs=["python3.7"])), "")
 
 
-async def test_set_up_has_no_network_unless_allowed(tmp_path: Path, judge: TaskJudge) -> None:
+async def test_set_up_has_no_network_unless_allowed(tmp_path: Path, task_judge: TaskJudge) -> None:
     looks = Command(["sh", "-c", "grep -c : /proc/net/dev > /environment/devices"])
-    made = await judge.environments.of(replace(task(repository(tmp_path)), setup=[looks]))
+    made = await task_judge.environments.of(replace(task(repository(tmp_path)), setup=[looks]))
     assert made is not None and (made.path / "devices").read_text() == "1\n"  # loopback alone
 
 
@@ -179,7 +183,7 @@ import asyncio, sys
 from pathlib import Path
 from crrl import sandbox
 from crrl.tasks.setup.environments import Environments
-from crrl.tasks.task import Command, Source, Task, TestPlan
+from crrl.task import Command, Source, Task, TestPlan
 
 async def main():
     state_dir, root, script = Path(sys.argv[1]), sys.argv[2], sys.argv[3]

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from crrl.errors import CrrlError
+from crrl.task import Task
 from crrl.tasks.corpora import find, load
 from crrl.tasks.setup import own_tools, toolchains
-from crrl.tasks.task import Task
 
 CHECKOUT = """#!/bin/sh
 [ "$1 $2 $3 $4 $5 $6" = "checkout -p Csv -v 1b -w" ] || { echo "no such bug" >&2; exit 1; }

@@ -1,4 +1,4 @@
-"""A renderer for any chat template that only ever appends; what it relies on is proved at start (`proof.py`).
+"""A renderer for any chat template that only ever appends; `proof.proved` makes one, and proves what it relies on.
 
 The bridge: what a template puts behind a turn is found by rendering a short conversation with and without the appended
 messages, and cutting at the turn's end. That this is also what it puts behind a long one, that it leaves everything
@@ -14,8 +14,7 @@ from typing import Any
 from crrl.gateway.canonical import Call, Message
 from crrl.gateway.renderer.api import FastTokenizer, FirstPrompts, Parsed, RenderError, Tools
 from crrl.gateway.renderer.calls import CallFormat, Marked, NoCalls, formats, parameter_types
-from crrl.gateway.renderer.proof import Refusal, prove
-from crrl.gateway.renderer.template import ChatTemplate
+from crrl.gateway.renderer.template import ChatTemplate, Refusal
 
 _USER = Message("user", "ask")
 _ANSWER = Message("assistant", "said")
@@ -57,7 +56,6 @@ class GenericRenderer:
         self.marks = (self._special | self._stops) - {self.think_open, self.think_close}
         self.prompt = FirstPrompts(self._prompt)
         self.late_system = True
-        self.late_system = prove(self, self._template, tools=tools)
 
     # Messages to ids ------------------------------------------------------------------------------------------------
 

@@ -14,8 +14,8 @@ from crrl.gateway.canonical import Message
 from crrl.gateway.renderer.api import FastTokenizer, Renderer, RenderError
 from crrl.gateway.renderer.families import FAMILIES, FamilyRenderer
 from crrl.gateway.renderer.generic import GenericRenderer
-from crrl.gateway.renderer.proof import TOOLS, Refusal
-from crrl.gateway.renderer.template import ChatTemplate
+from crrl.gateway.renderer.proof import TOOLS, proved
+from crrl.gateway.renderer.template import ChatTemplate, Refusal
 
 KEYS = (*FAMILIES, "auto", "generic", "generic-text")
 
@@ -54,7 +54,7 @@ def _family(tokenizer: FastTokenizer, key: str) -> FamilyRenderer:
 
 def _generic(tokenizer: Any, key: str) -> GenericRenderer:
     try:
-        return GenericRenderer(tokenizer, key, tools=key == "generic")
+        return proved(tokenizer, key, tools=key == "generic")
     except (Refusal, RenderError) as refusal:
         remedy = "Write the renderer of the model's family, or give the model a chat template that only appends."
         if key == "generic" and _proves(tokenizer, "generic-text"):
@@ -66,7 +66,7 @@ def _generic(tokenizer: Any, key: str) -> GenericRenderer:
 
 def _proves(tokenizer: Any, key: str) -> bool:
     try:
-        GenericRenderer(tokenizer, key, tools=False)
+        proved(tokenizer, key, tools=False)
     except (Refusal, RenderError):
         return False
     return True

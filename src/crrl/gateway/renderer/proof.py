@@ -9,14 +9,12 @@ the same tokens behind them. Whatever breaks is refused, naming the turn and sho
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import Any
 
 from crrl.gateway.canonical import Call, Message
 from crrl.gateway.renderer.api import RenderError, Tools
-from crrl.gateway.renderer.template import ChatTemplate
-
-if TYPE_CHECKING:
-    from crrl.gateway.renderer.generic import GenericRenderer
+from crrl.gateway.renderer.generic import GenericRenderer
+from crrl.gateway.renderer.template import ChatTemplate, Refusal
 
 TOOLS = [
     {
@@ -30,23 +28,6 @@ TOOLS = [
     for name in ("look", "edit")
 ]
 _SYSTEM = Message("system", "Repair it.")
-
-
-class Refusal(Exception):
-    """A template that breaks: at which turn, and how."""
-
-    def __init__(self, turn: str, why: str) -> None:
-        super().__init__(f"At {turn}: {why}.")
-        self.turn, self.why = turn, why
-
-    @classmethod
-    def at(cls, turn: str, why: str, before: str, after: str) -> Refusal:
-        """Two texts that should begin alike."""
-        at = next(
-            (i for i, (a, b) in enumerate(zip(before, after, strict=False)) if a != b), min(map(len, (before, after)))
-        )
-        was, now = (text[max(0, at - 20) : at + 40] for text in (before, after))
-        return cls(turn, f"it {why}: {was!r} becomes {now!r}")
 
 
 @dataclass(frozen=True)
@@ -85,6 +66,13 @@ _SEVERAL = [
 _LATE_SYSTEM = [
     Step("a system message after an answer", _answer("Answer."), [Message("system", "Hint."), Message("user", "Go.")])
 ]
+
+
+def proved(tokenizer: Any, key: str, *, tools: bool) -> GenericRenderer:
+    """The renderer of a tokenizer's chat template, which has passed the proof. Raises Refusal, RenderError."""
+    renderer = GenericRenderer(tokenizer, key, tools=tools)
+    renderer.late_system = prove(renderer, ChatTemplate(tokenizer), tools=tools)
+    return renderer
 
 
 def prove(renderer: GenericRenderer, template: ChatTemplate, *, tools: bool) -> bool:

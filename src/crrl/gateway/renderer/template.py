@@ -19,6 +19,23 @@ _NOW = re.compile(r"""strftime_now\(\s*(?:"([^"]*)"|'([^']*)')\s*\)""")
 KEEP_REASONING = {"clear_thinking": False, "preserve_thinking": True, "truncate_history_thinking": False}
 
 
+class Refusal(Exception):
+    """A template that breaks: at which turn, and how."""
+
+    def __init__(self, turn: str, why: str) -> None:
+        super().__init__(f"At {turn}: {why}.")
+        self.turn, self.why = turn, why
+
+    @classmethod
+    def at(cls, turn: str, why: str, before: str, after: str) -> Refusal:
+        """Two texts that should begin alike."""
+        at = next(
+            (i for i, (a, b) in enumerate(zip(before, after, strict=False)) if a != b), min(map(len, (before, after)))
+        )
+        was, now = (text[max(0, at - 20) : at + 40] for text in (before, after))
+        return cls(turn, f"it {why}: {was!r} becomes {now!r}")
+
+
 class ChatTemplate:
     """Args:
     tokenizer: of transformers, with its template and special tokens.

@@ -30,7 +30,7 @@ from crrl.sandbox.containers.box import ContainerBox
 from crrl.sandbox.containers.engine import ContainerEngine
 from crrl.sandbox.containers.images import Images
 from crrl.sandbox.served_box import START_S
-from crrl.tasks.task import Source
+from crrl.task import Source
 
 FIND_S = 300.0
 

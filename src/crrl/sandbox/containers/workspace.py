@@ -23,7 +23,7 @@ from pathlib import Path
 from crrl.errors import CrrlError
 from crrl.sandbox import workspace
 from crrl.sandbox.api import ImageRoot, Workspace
-from crrl.tasks.task import Source
+from crrl.task import Source
 
 FORMAT = "1"
 COMMIT = re.compile(r"[0-9a-f]{40}")

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 
+from crrl.task import Command, Source, Task, TestPlan
 from crrl.tasks.corpora.corpus import Corpus
 from crrl.tasks.corpora.issue import failing_tests
 from crrl.tasks.diffs import touched
@@ -23,7 +24,6 @@ from crrl.tasks.files import Problem
 from crrl.tasks.setup import interpreters
 from crrl.tasks.setup.environments import pip
 from crrl.tasks.setup.project import before, builders
-from crrl.tasks.task import Command, Source, Task, TestPlan
 
 REPORT = ".crrl/report.xml"
 PYTEST = ["python3", "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "addopts=", "-o", "junit_family=xunit1"]

@@ -8,9 +8,9 @@ from functools import partial
 from pathlib import Path
 
 from crrl.errors import CrrlError, UsageError, nearest
+from crrl.task import Task
 from crrl.tasks.corpora.rows import Convert, read_files, read_hub
 from crrl.tasks.files import Problem
-from crrl.tasks.task import Task
 
 Found = Iterator[Task | Problem]
 

@@ -18,12 +18,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from crrl.task import Command, Source, Task, TestPlan
 from crrl.tasks.corpora.corpus import Corpus
 from crrl.tasks.corpora.issue import failing_tests
 from crrl.tasks.diffs import reverse
 from crrl.tasks.files import Problem
 from crrl.tasks.setup.toolchains import JUNIT
-from crrl.tasks.task import Command, Source, Task, TestPlan
 
 SPLITS = ("active", "deprecated")
 REPOSITORIES = {

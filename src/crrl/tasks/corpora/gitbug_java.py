@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from crrl.task import Command, Source, Task, TestPlan
 from crrl.tasks.corpora.corpus import Corpus
 from crrl.tasks.corpora.issue import failing_tests
 from crrl.tasks.corpora.quixbugs import CONSOLE
@@ -24,7 +25,6 @@ from crrl.tasks.corpora.rows import Row, diff, read_files, text
 from crrl.tasks.diffs import touched
 from crrl.tasks.files import Problem
 from crrl.tasks.setup.toolchains import JUNIT
-from crrl.tasks.task import Command, Source, Task, TestPlan
 
 FAILING_RUN = {"PASS_PASS": 1, "FAIL_PASS": 0}
 COMMANDS = {

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from crrl.task import Command, Source, Task, TestPlan
 from crrl.tasks.corpora.corpus import of_rows
 from crrl.tasks.corpora.rows import Row, diff, mapping, text
 from crrl.tasks.corpora.swe_rows import language_of
 from crrl.tasks.diffs import touched
-from crrl.tasks.task import Command, Source, Task, TestPlan
 
 
 def convert(row: Row, split: str) -> Task:

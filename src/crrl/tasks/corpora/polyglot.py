@@ -16,12 +16,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from crrl.task import Command, Source, Task, TestPlan
 from crrl.tasks.corpora.corpus import Corpus
 from crrl.tasks.corpora.quixbugs import CONSOLE, REPORT
 from crrl.tasks.diffs import between
 from crrl.tasks.files import Problem
 from crrl.tasks.setup.toolchains import JARS, JUNIT
-from crrl.tasks.task import Command, Source, Task, TestPlan
 
 SPLITS = ("cpp", "go", "java", "javascript", "python", "rust")
 TRIES = 2

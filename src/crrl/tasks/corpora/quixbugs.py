@@ -13,11 +13,11 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from crrl.task import Command, Source, Task, TestPlan
 from crrl.tasks.corpora.corpus import Corpus
 from crrl.tasks.diffs import between
 from crrl.tasks.files import Problem
 from crrl.tasks.setup.toolchains import JUNIT
-from crrl.tasks.task import Command, Source, Task, TestPlan
 
 SPLITS = ("python", "java")
 PYTHON_HELPERS = ("node.py",)

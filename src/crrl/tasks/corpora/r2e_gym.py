@@ -12,11 +12,11 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from crrl.task import Command, Source, Task, TestPlan
 from crrl.tasks.corpora.corpus import of_rows
 from crrl.tasks.corpora.rows import Row, mapping, text
 from crrl.tasks.corpora.swe_rows import TESTBED
 from crrl.tasks.diffs import between
-from crrl.tasks.task import Command, Source, Task, TestPlan
 
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 # Test files are not part of the repair: the hidden tests were made from them.

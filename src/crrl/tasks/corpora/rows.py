@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from crrl.errors import CrrlError
+from crrl.task import Task
 from crrl.tasks.diffs import touched
 from crrl.tasks.files import Problem
-from crrl.tasks.task import Task
 
 SUFFIXES = (".parquet", ".json", ".jsonl")
 Row = dict[str, Any]

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from crrl.task import Command, Task
 from crrl.tasks.corpora.corpus import of_rows
 from crrl.tasks.corpora.rows import Row, names, text
 from crrl.tasks.corpora.swe_rows import image_name, task_of
-from crrl.tasks.task import Command, Task
 
 
 def convert(row: Row, split: str) -> Task:

@@ -15,12 +15,12 @@ import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
+from crrl.task import Command, Source, Task, TestPlan
 from crrl.tasks.corpora.corpus import Corpus, Found
 from crrl.tasks.corpora.rows import Row, diff, failing, names, read_files, read_hub, text
 from crrl.tasks.corpora.swe_rows import language_of
 from crrl.tasks.diffs import touched
 from crrl.tasks.files import Problem
-from crrl.tasks.task import Command, Source, Task, TestPlan
 
 SPLITS = ("test",)
 HUB = "ScaleAI/SWE-bench_Pro"

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from functools import partial
 
+from crrl.task import Task
 from crrl.tasks.corpora.corpus import of_rows
 from crrl.tasks.corpora.rows import Row, text
 from crrl.tasks.corpora.swe_rows import image_name, imageless, task_of
-from crrl.tasks.task import Task
 
 
 def convert(row: Row, split: str, corpus: str) -> Task:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from crrl.task import Task
 from crrl.tasks.corpora.corpus import of_rows
 from crrl.tasks.corpora.rows import Row, mapping, text
 from crrl.tasks.corpora.swe_rows import commanded, image_name, task_of
-from crrl.tasks.task import Task
 
 
 def convert(row: Row, split: str) -> Task:

@@ -14,9 +14,9 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import PurePosixPath
 
+from crrl.task import Command, Source, Task, TestPlan
 from crrl.tasks.corpora.rows import Row, diff, failing, names, text
 from crrl.tasks.diffs import touched
-from crrl.tasks.task import Command, Source, Task, TestPlan
 
 TESTBED = "/testbed"
 TIMEOUT_S = 1800.0  # of the official harness

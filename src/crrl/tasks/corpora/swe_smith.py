@@ -6,11 +6,11 @@ mirror, where the bug is in already; the image holds the repository before it.
 
 from __future__ import annotations
 
+from crrl.task import Command, Source, Task, TestPlan
 from crrl.tasks.corpora.corpus import of_rows
 from crrl.tasks.corpora.rows import Row, diff, failing, names, text
 from crrl.tasks.corpora.swe_rows import TESTBED, TIMEOUT_S, commanded, language_of
 from crrl.tasks.diffs import reverse, touched
-from crrl.tasks.task import Command, Source, Task, TestPlan
 
 
 def convert(row: Row, split: str) -> Task:

@@ -14,13 +14,13 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from crrl.task import Command, Source, Task, TestPlan
 from crrl.tasks.diffs import between
 from crrl.tasks.generator import families
 from crrl.tasks.generator.cases import Case, Outcome, call, draw_argument, failing
 from crrl.tasks.generator.families import FAMILIES
 from crrl.tasks.generator.families.vocabulary import MODULES, Names
 from crrl.tasks.mutation import Mutant, mutant
-from crrl.tasks.task import Command, Source, Task, TestPlan
 
 VERSION = "1"
 """Part of every seed: raised when generation changes, so that ids and records never name another task."""

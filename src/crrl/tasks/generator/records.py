@@ -1,6 +1,6 @@
 """The judge's verdicts on generated tasks, kept with the package, by content.
 
-Generated tasks pass the same check as others (`tasks/admission.py`) on their cases while they are made; for
+Generated tasks pass the same check as others (`admission/admission.py`) on their cases while they are made; for
 the seeds in `recorded/` the judge itself has admitted them, and a test re-derives a sample.
 """
 
@@ -16,9 +16,8 @@ from typing import Any
 
 import msgspec
 
-from crrl.tasks.admission import TIMES
+from crrl.task import Task
 from crrl.tasks.generator.generate import VERSION
-from crrl.tasks.task import Task
 
 
 def fingerprint(task: Task) -> str:
@@ -46,15 +45,15 @@ def recorded(seed: int) -> dict[str, list[str]]:
     return {split: text.split() for split, text in json.loads(path.read_text())["admitted"].items()}
 
 
-def record(seed: int, tasks: Iterable[Task]) -> None:
-    """Keep the fingerprints of admitted tasks, given in the order of each split."""
+def record(seed: int, tasks: Iterable[Task], times: int) -> None:
+    """Keep the fingerprints of tasks admitted in `times` runs, given in the order of each split."""
     admitted: dict[str, list[str]] = {}
     for task in tasks:
         admitted.setdefault(task.split, []).append(fingerprint(task))
     path = _record_file(seed)
     path.parent.mkdir(exist_ok=True)
     texts = {split: " ".join(fingerprints) for split, fingerprints in admitted.items()}
-    path.write_text(json.dumps({"generator": VERSION, "times": TIMES, "admitted": texts}, indent=1) + "\n")
+    path.write_text(json.dumps({"generator": VERSION, "times": times, "admitted": texts}, indent=1) + "\n")
 
 
 def _record_file(seed: int) -> Path:

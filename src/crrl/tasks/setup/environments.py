@@ -37,8 +37,8 @@ import uv
 from crrl.errors import CrrlError
 from crrl.sandbox.api import Mount, Workspace
 from crrl.sandbox.availability import dropped_uid
+from crrl.task import Command, Source, Task
 from crrl.tasks.setup import interpreters
-from crrl.tasks.task import Command, Source, Task
 
 PLACE = "/environment"
 SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin"

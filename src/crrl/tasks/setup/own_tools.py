@@ -16,8 +16,8 @@ from pathlib import Path
 
 from crrl.errors import CrrlError
 from crrl.sandbox import default_state_dir
+from crrl.task import Source, Task
 from crrl.tasks.setup.toolchains import TOOLCHAINS, defects4j
-from crrl.tasks.task import Source, Task
 
 CHECKOUT_S = 900
 TELLING = ("d4j.classes.modified=", "d4j.classes.relevant=", "d4j.tests.trigger=")

@@ -18,9 +18,9 @@ from pathlib import Path
 
 from crrl.errors import CrrlError
 from crrl.sandbox.api import Workspace
+from crrl.task import Command, Source, Task
 from crrl.tasks.setup import interpreters
 from crrl.tasks.setup.environments import Environments, pip, with_generated
-from crrl.tasks.task import Command, Source, Task
 
 EXTRAS = ("test", "tests", "testing")
 FILES = (

@@ -10,35 +10,8 @@ families appear in no training data of any kind.
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable
-from dataclasses import dataclass
-
-from crrl.tasks.generator.families.vocabulary import Names
-
-
-@dataclass(frozen=True)
-class Program:
-    """Args:
-    returns: what comes after "Return " in the docstring, without the full stop.
-    parameters, body: of the function; body lines are indented from its margin by four spaces a level.
-    kinds: one letter per argument, see `cases.draw_argument`.
-    """
-
-    returns: str
-    parameters: str
-    body: list[str]
-    kinds: str
-
-
-Draw = Callable[[Names, random.Random], Program]
-FAMILIES: dict[str, Draw] = {}
-
-
-def family(draw: Draw) -> Draw:
-    FAMILIES[draw.__name__] = draw
-    return draw
-
+from crrl.tasks.generator.families import lists, numbers, texts  # noqa: F401  (they register themselves)
+from crrl.tasks.generator.families.program import FAMILIES, Program
 
 UNSEEN = ["last_if", "comp_reduce", "count_texts", "dict_map"]
 RL = [
@@ -52,6 +25,6 @@ RL = [
     "sort_if",
 ]
 
-from crrl.tasks.generator.families import lists, numbers, texts  # noqa: E402, F401  (they register themselves)
-
 SFT = [name for name in FAMILIES if name not in UNSEEN and name not in RL]
+
+__all__ = ["FAMILIES", "RL", "SFT", "UNSEEN", "Program"]

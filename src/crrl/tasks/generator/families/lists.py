@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from crrl.tasks.generator.families import Program, family
+from crrl.tasks.generator.families.program import Program, family
 from crrl.tasks.generator.families.vocabulary import Names, mapping, predicate
 
 

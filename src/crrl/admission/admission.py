@@ -1,0 +1,157 @@
+"""Admission: a task is used only if its tests fail on the buggy tree and pass on the repaired one, three times each.
+
+`admit` asks the real judge. Where a corpus does not list all tests, it measures the lists: what passes with the known
+fix is the baseline. Tests that fail with the fix, too, are taken out of the verdict, by name.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal, Protocol
+
+from crrl.errors import CrrlError, LostError
+from crrl.task import Task
+
+TIMES = 3
+Status = Literal["admitted", "flaky", "broken", "unavailable"]
+
+
+class Results(Protocol):
+    """What admission reads of a judged run (`rewards.api.TestResults`)."""
+
+    @property
+    def tests(self) -> Mapping[str, str]: ...
+
+    @property
+    def applied(self) -> bool: ...
+
+    @property
+    def reason(self) -> str: ...
+
+
+class Judge(Protocol):
+    """Runs a task's tests on a patch, anew at each call; says which tests there are."""
+
+    async def run_anew(self, task: Task, patch: str) -> Results: ...
+
+    async def test_ids(self, task: Task) -> list[str]:
+        """Raises ValueError where none reports even with the known fix, CrrlError where they cannot be run here."""
+        ...
+
+
+@dataclass(frozen=True)
+class Admission:
+    """What became of a task.
+
+    Args:
+        status: `flaky`: some runs did as they should and some did not; `broken`: none did; `unavailable`: it could not
+            be judged here.
+        empty, fixed: runs in which the empty patch failed, and the solution passed, as they should.
+        excluded: tests that are no part of the verdict: they fail with the known fix, too, or do now this, now that.
+        task: the task with the lists it is judged by; None unless admitted.
+    """
+
+    id: str
+    status: Status
+    empty: int = 0
+    fixed: int = 0
+    reasons: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+    excluded: list[str] = field(default_factory=list)
+    task: Task | None = None
+
+    def shown(self) -> dict[str, Any]:
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "task"}
+
+
+async def admit(task: Task, judge: Judge, times: int = TIMES) -> Admission:
+    """Judge the empty patch and the solution, `times` each."""
+    started = time.monotonic()
+    if task.solution is None:
+        return Admission(task.id, "unavailable", reasons=["the task has no solution to judge"])
+    buggy: list[Results] = []
+    fixed: list[Results] = []
+    try:
+        everything = await _with_all_tests(task, judge) if task.test.baseline else task
+        for _ in range(times):
+            buggy.append(await judge.run_anew(everything, ""))
+            fixed.append(await judge.run_anew(everything, task.solution))
+    except (CrrlError, LostError, ValueError) as error:
+        status: Status = "broken" if isinstance(error, ValueError) else "unavailable"
+        reason = " ".join(str(error).split())
+        return Admission(task.id, status, reasons=[reason], seconds=time.monotonic() - started)
+    judged, excluded = _lists(task, everything, buggy, fixed)
+    wrong_buggy = [wrong_when_buggy(judged, results) for results in buggy]
+    wrong_fixed = [wrong_when_fixed(judged, results) for results in fixed]
+    empty, repaired = wrong_buggy.count(""), wrong_fixed.count("")
+    status = "admitted"
+    if empty < times or repaired < times:
+        status = "broken" if 0 in (empty, repaired) else "flaky"
+    reasons = [f"buggy: {why}" for why in wrong_buggy if why] + [f"fixed: {why}" for why in wrong_fixed if why]
+    return Admission(
+        task.id,
+        status,
+        empty,
+        repaired,
+        list(dict.fromkeys(reasons)),
+        time.monotonic() - started,
+        excluded,
+        judged if status == "admitted" else None,
+    )
+
+
+async def _with_all_tests(task: Task, judge: Judge) -> Task:
+    """With PASS_TO_PASS all that report. A test that is named without its parameters stands for what flips of it."""
+    ids = await judge.test_ids(task)
+    whole = {id.partition("[")[0] for id in ids} - set(ids)
+    named = [test for test in task.test.fail_to_pass if test not in whole]
+    others = [id for id in ids if id not in named]
+    return replace(task, test=replace(task.test, fail_to_pass=named, pass_to_pass=others))
+
+
+def _lists(task: Task, everything: Task, buggy: list[Results], fixed: list[Results]) -> tuple[Task, list[str]]:
+    """The task with the lists it can be judged by, and the tests left out. FAIL_TO_PASS tests that a corpus names stay:
+    a task whose own do not flip is not admitted. Those of PASS_TO_PASS that flip must flip (an id that is
+    cut short stands for several)."""
+    complete = all(results.reason == "complete" for results in buggy)
+    flip, stay, excluded = list(everything.test.fail_to_pass), [], []
+    for test in everything.test.pass_to_pass:
+        before = {results.tests[test] == "passed" for results in buggy}
+        after = {results.tests[test] == "passed" for results in fixed}
+        if after != {True}:
+            excluded.append(test)
+        elif before == {False} and (task.test.baseline or complete):
+            flip.append(test)
+        elif not task.test.baseline or before == {True}:
+            stay.append(test)
+        else:
+            excluded.append(test)
+    if not task.test.baseline and len(excluded) == len(task.test.pass_to_pass):
+        return task, []  # nothing passes with the fix: that is the task's fault, not its tests'
+    plan = replace(task.test, fail_to_pass=flip, pass_to_pass=stay, baseline=False)
+    return replace(task, test=plan), excluded
+
+
+def wrong_when_buggy(task: Task, results: Results) -> str:
+    """Why the buggy tree does not behave as the task says ("" if it does). Where the bug hangs or kills the run, tests
+    that it kept from running are no evidence against the task."""
+    if not task.test.fail_to_pass:
+        return "no test fails that passes with the fix"
+    if passing := [id for id in task.test.fail_to_pass if results.tests[id] == "passed"]:
+        return f"{passing[0]} passes ({len(passing)} of FAIL_TO_PASS)"
+    excused = "missing" if results.reason != "complete" else ""
+    if failing := [id for id in task.test.pass_to_pass if results.tests[id] not in ("passed", excused)]:
+        return f"{failing[0]} is {results.tests[failing[0]]} ({len(failing)} of PASS_TO_PASS)"
+    return ""
+
+
+def wrong_when_fixed(task: Task, results: Results) -> str:
+    """Why the solution does not repair the task ("" if it does)."""
+    if not results.applied:
+        return f"the solution does not apply ({results.reason})"
+    everything = [*task.test.fail_to_pass, *task.test.pass_to_pass]
+    if failing := [id for id in everything if results.tests[id] != "passed"]:
+        return f"{failing[0]} is {results.tests[failing[0]]} ({len(failing)} tests)"
+    return ""

@@ -1,0 +1,122 @@
+"""`crrl tasks check|record`: which tasks of a corpus are sound here.
+
+With `out=` what is finished is kept beside it (`.check.work`) as it ends: typed again after Ctrl-C or a kill, the
+command goes on from there. What was unavailable is tried again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import sys
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from functools import partial
+from pathlib import Path
+
+import msgspec
+
+from crrl import sandbox
+from crrl.admission.admission import TIMES, Admission, admit
+from crrl.admission.work_file import WorkFile
+from crrl.console.display import Display
+from crrl.errors import CrrlError, LostError
+from crrl.rewards import swebench_grading
+from crrl.rewards.task_judge import TaskJudge
+from crrl.task import Task
+from crrl.tasks.command import Wanted, line_of, read
+from crrl.tasks.files import write_tasks
+from crrl.tasks.generator.records import record
+from crrl.tasks.setup import project
+from crrl.tasks.setup.own_tools import checked_out
+
+CONCURRENCY, INTERRUPTED = 4, 130
+Settle = Callable[[Task], Awaitable[Task]]
+
+
+def check(wanted: Wanted, *, times: int = TIMES, out: Path | None = None, json: bool, keep: bool = False) -> int:
+    """Exit code 0: everything is admitted; 1: something is not, or a record is malformed; 130: interrupted."""
+    tasks, sound = read(wanted)
+    with Display(live=None if sys.stdout.isatty() and not json else False) as display:
+        try:
+            admissions = asyncio.run(_check(tasks, times, out, json, display, settle=not wanted.images))
+        except KeyboardInterrupt:
+            if out is not None:
+                display.note(f"Interrupted. {_work_of(out)} keeps what is finished; go on with the same command.")
+            return INTERRUPTED
+    statuses = Counter(admission.status for admission in admissions)
+    if keep:
+        if wanted.name != "generated" or set(statuses) != {"admitted"}:
+            raise CrrlError("Only generated tasks that were all admitted are recorded.", "See the lines above.")
+        record(wanted.seed, tasks, times)
+    if out is not None:
+        admitted = {admission.id: admission.task for admission in admissions if admission.task is not None}
+        write_tasks(out, [judged for task in tasks if (judged := admitted.get(task.id)) is not None])
+    if not json:
+        print(", ".join(f"{number} {status}" for status, number in statuses.most_common()))
+    return 0 if sound and set(statuses) == {"admitted"} else 1
+
+
+async def _check(
+    tasks: list[Task], times: int, out: Path | None, json: bool, display: Display, settle: bool
+) -> list[Admission]:
+    """Admit each with the real judge; one line as each is done. `settle`: tasks that lack a set-up get one first."""
+    state_dir = sandbox.default_state_dir()
+    boxes = sandbox.make(state_dir=state_dir)
+    judge = TaskJudge(state_dir, boxes)
+    settling = partial(project.settled, prepare=boxes.prepare, environments=judge.environments)
+    key = {"times": times, "judge": judge.version, "settle": settle}
+    work = WorkFile(_work_of(out), key) if out is not None else None
+    done = []
+    display.phase("checking tasks", len(tasks))
+    try:
+        for running in _admissions(tasks, judge, times, settling if settle else None, work):
+            admission = await running
+            done.append(admission)
+            _tell(admission, json)
+            display.advance(**{admission.status: sum(other.status == admission.status for other in done)})
+    finally:
+        await judge.close()
+        await boxes.close()
+        if work is not None:
+            work.close()
+    return done
+
+
+def _work_of(out: Path) -> Path:
+    return out.with_suffix(".check.work")
+
+
+def _admissions(
+    tasks: Iterable[Task], judge: TaskJudge, times: int, settle: Settle | None, work: WorkFile | None
+) -> Iterator[asyncio.Future[Admission]]:
+    """Admissions as they are done, some at a time."""
+    slots = asyncio.Semaphore(CONCURRENCY)
+
+    async def one(task: Task) -> Admission:
+        name = f"{task.id} {hashlib.sha256(msgspec.json.encode(task)).hexdigest()[:16]}"
+        if work is not None and name in work.done:
+            return msgspec.convert(work.done[name], Admission)
+        async with slots:
+            try:
+                task = await asyncio.to_thread(checked_out, task)
+                if settle is not None:
+                    swebench_grading.require()  # before a long set-up
+                    task = await settle(task)
+            except (CrrlError, LostError) as error:
+                return Admission(task.id, "unavailable", reasons=[" ".join(str(error).split())])
+            admission = await admit(task, judge, times)
+        if work is not None and admission.status != "unavailable":
+            work.keep(name, msgspec.to_builtins(admission))
+        return admission
+
+    return iter(asyncio.as_completed([asyncio.ensure_future(one(task)) for task in tasks]))  # begun in this order
+
+
+def _tell(admission: Admission, json: bool) -> None:
+    if json:
+        print(line_of(admission.shown()), flush=True)
+    elif admission.status != "admitted":
+        print(f"{admission.id}  {admission.status}  {'; '.join(admission.reasons)}", flush=True)
+    elif admission.excluded:
+        print(f"{admission.id}  admitted without {len(admission.excluded)} tests", flush=True)

@@ -1,0 +1,59 @@
+"""The templates of a command agent's settings: what may stand in them, and how they are filled in.
+
+`{{ instruction }}`, `{{ model }}`... in the command stand for quoted shell variables and never for the text itself, so
+that no issue can break out of its word. In `files` and `env` they stand for the text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import SimpleNamespace
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined, TemplateError
+
+from crrl.conf import schema
+from crrl.errors import UsageError
+
+# What a placeholder in the command stands for: the shell expands it, as one word.
+QUOTED = {
+    "instruction": '"$INSTRUCTION"',
+    "task": SimpleNamespace(issue='"$ISSUE"'),
+    "model": '"$MODEL"',
+    "base_url": '"$OPENAI_BASE_URL"',
+    "api_key": '"$OPENAI_API_KEY"',
+}
+PLACEHOLDERS = "instruction, task.issue, model, base_url, api_key"
+
+
+def render(setting: str, text: str, values: Mapping[str, Any]) -> str:
+    """A template filled in. Raises UsageError, which names the setting."""
+    try:
+        return Environment(undefined=StrictUndefined, keep_trailing_newline=True).from_string(text).render(values)
+    except TemplateError as error:
+        hint = f"Placeholders are {PLACEHOLDERS}, each written {{{{ so }}}}."
+        raise UsageError(f"{setting}: {error}", hint) from None
+
+
+def check_templates(config: schema.Agent) -> None:
+    """Raises UsageError where a template names what there is not."""
+    values = placeholders(config.instruction)
+    render("agent.command", config.command, QUOTED)
+    for name, text in config.env.items():
+        render(f"agent.env.{name}", text, values)
+    for path, text in config.files.items():
+        render(f"agent.files {path}", text, values)
+
+
+def placeholders(
+    instruction: str, issue: str = "", model: str = "", base_url: str = "", api_key: str = ""
+) -> dict[str, Any]:
+    """What templates see of a task: its issue, and nothing that could give its repair away."""
+    task = SimpleNamespace(issue=issue)
+    return {
+        "task": task,
+        "instruction": render("agent.instruction", instruction, {"task": task}),
+        "model": model,
+        "base_url": base_url,
+        "api_key": api_key,
+    }

@@ -1,0 +1,95 @@
+"""Runs `crrl tasks make|mine`: sandbox and judge, progress, and what it came to."""
+
+from __future__ import annotations
+
+import asyncio
+import json as jsonlib
+import os
+import resource
+import time
+from collections import Counter
+from pathlib import Path
+
+from crrl import sandbox
+from crrl.console.display import Display
+from crrl.errors import CrrlError, LostError
+from crrl.making import make, mine
+from crrl.rewards.api import TestResults
+from crrl.rewards.task_judge import TaskJudge
+from crrl.task import Command, Task
+
+SCHEMA, INTERRUPTED = 1, 130
+
+
+def run(
+    action: str,
+    repository: Path,
+    out: Path,
+    *,
+    limit: int,
+    seed: int,
+    times: int,
+    setup: list[Command] | None,
+    tests: list[str],
+    test: list[str],
+    language: str,
+    since: str,
+    network: bool,
+    json: bool,
+) -> int:
+    """Exit code 0: there are tasks; 130: stopped, and what was finished is kept. Raises CrrlError where none can be
+    made."""
+    started, before, judged = time.monotonic(), _cpu_s(), list[float]()
+
+    async def do(display: Display) -> tuple[int, Counter[str]]:
+        state_dir = sandbox.default_state_dir()
+        boxes = sandbox.make(state_dir=state_dir)
+        judge = _Counting(state_dir, boxes, network=network, concurrency=max(2, len(os.sched_getaffinity(0))))
+        try:
+            if action == "make":
+                wanted = make.Wanted(repository, out, limit, seed, setup, tests, times)
+                made = await make.make(wanted, boxes, judge, display)
+                return len(made.tasks), made.outcomes
+            mined = await mine.mine(
+                mine.Wanted(repository, out, limit, test, language, since, setup, times), boxes, judge, display
+            )
+            return len(mined.tasks), mined.outcomes
+        finally:
+            judged.append(judge.spent_s)
+            await judge.close()
+            await boxes.close()
+
+    with Display(live=False if json else None) as display:
+        try:
+            number, outcomes = asyncio.run(do(display))
+        except KeyboardInterrupt:
+            display.note(
+                f"Interrupted. {out.with_suffix('.work')} keeps what is finished; go on with the same command."
+            )
+            return INTERRUPTED
+        except LostError as error:
+            raise CrrlError(f"A judged run was lost ({error}).", "Type the same command again: it goes on.") from None
+    seconds, cpu = time.monotonic() - started, _cpu_s() - before + sum(judged)
+    if json:
+        whole = {"schema": SCHEMA, "out": str(out), "tasks": number, "candidates": dict(outcomes)}
+        print(jsonlib.dumps(whole | {"seconds": round(seconds, 1), "cpu_seconds": round(cpu, 1)}))
+    else:
+        print(f"{out}: {number} admitted tasks, in {seconds:.0f} s ({cpu:.0f} CPU-seconds).")
+        print(f"Train on them: crrl train quickstart corpus.name={out} corpus.held_out={max(1, number // 5)}")
+    return 0
+
+
+class _Counting(TaskJudge):
+    """Counts the CPU-seconds of judged runs: they are no children of this process."""
+
+    spent_s = 0.0
+
+    async def _judge(self, task: Task, patch: str) -> TestResults:
+        results = await super()._judge(task, patch)
+        self.spent_s += results.cpu_s
+        return results
+
+
+def _cpu_s() -> float:
+    usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(used.ru_utime + used.ru_stime for used in usage)

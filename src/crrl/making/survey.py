@@ -1,0 +1,120 @@
+"""A suite is run once, under coverage, in a box: which tests pass, how long each takes, which lines each covers."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from crrl.errors import CrrlError, LostError
+from crrl.sandbox.api import ExecResult, Limits, Mount, Sandbox, Spec
+from crrl.task import Source
+from crrl.tasks.setup import environments
+from crrl.tasks.setup.environments import Environment
+
+LIMITS = Limits(memory_bytes=3 << 30, processes=256, disk_bytes=1 << 30, inodes=60_000, tmp_bytes=512 << 20)
+REPORT = ".crrl-survey.json"
+REPORT_BYTES = 512 << 20
+BAD_USAGE, NO_TESTS = 4, 5  # pytest's exit codes
+
+
+@dataclass(frozen=True)
+class Survey:
+    """Args:
+    seconds: of each test that passed.
+    failed: those that did not, with what became of them.
+    lines: path -> line -> the tests that passed and ran it.
+    options: pytest arguments without which the suite does not run here.
+    """
+
+    seconds: dict[str, float]
+    failed: dict[str, str] = field(default_factory=dict)
+    lines: dict[str, dict[int, list[str]]] = field(default_factory=dict)
+    options: list[str] = field(default_factory=list)
+
+
+async def survey(
+    source: Source,
+    boxes: Sandbox,
+    state_dir: Path,
+    pytest_site: Mount,
+    environment: Environment | None,
+    tests: list[str],
+    timeout_s: float,
+) -> Survey:
+    """Raises CrrlError, with what to do, where the suite does not run or has no test that passes."""
+    plugin = Path(__file__).with_name("survey_plugin.py").read_text()
+    tools = environments.tool(state_dir, "coverage", {"crrl_survey.py": plugin})
+    mounts, env = [pytest_site, Mount(tools, "/tools")], {"CRRL_SURVEY": f"/workspace/{REPORT}"}
+    if environment is not None:
+        mounts, env = [*mounts, environment.mount], env | environment.variables
+    env |= {"PYTHONPATH": f"/tools:{pytest_site.target}", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    box = await boxes.start(Spec(await boxes.prepare(source), mounts, LIMITS, env=env))
+    try:
+        run = ["python3", "-m", "pytest", "-q", "--tb=line", "-p", "no:cacheprovider", "-p", "crrl_survey"]
+        plugins = await _plugins(box.exec(["python3", "-c", PLUGINS])) if environment is not None else []
+        for options in (plugins, [*plugins, "-o", "addopts="]):
+            result = await box.exec([*run, *options, *tests], timeout_s=timeout_s, output_limit=1 << 20)
+            if result.code != BAD_USAGE:  # options of plugins that are not here (--cov)
+                break
+        _refuse(result, tests, timeout_s)
+        try:
+            found = json.loads(await box.read(REPORT, limit=REPORT_BYTES))
+        except (OSError, ValueError) as error:
+            raise CrrlError(f"The suite left no report ({error}).", f"It said: {result.output[-500:]}") from None
+    finally:
+        await box.close()
+    return _read(found, options, result)
+
+
+PLUGINS = """
+from importlib.metadata import entry_points
+for plugin in entry_points(group="pytest11"):
+    if plugin.dist.name.lower().replace("_", "-") not in ("pytest-cov", "pytest-xdist", "pytest-randomly"):
+        print(plugin.module)
+"""
+
+
+async def _plugins(asked: object) -> list[str]:
+    result: ExecResult = await asked  # type: ignore[misc]
+    return [word for module in dict.fromkeys(result.output.split()) for word in ("-p", module)]
+
+
+def _refuse(result: ExecResult, tests: list[str], timeout_s: float) -> None:
+    said = result.output.strip()[-1500:]
+    if result.reason == "lost":
+        raise LostError("sandbox_died", "the box was lost while the suite ran")
+    if result.reason == "timeout":
+        raise CrrlError(f"The suite did not end within {timeout_s:.0f} s.", "Name a quicker part: tests=PATH.")
+    if result.reason != "exit":
+        raise CrrlError(f"The suite was stopped ({result.reason}).\n{said}", "Name a part of it: tests=PATH.")
+    if missing := re.findall(r"ModuleNotFoundError: No module named '([\w.]+)'", result.output):
+        names = ", ".join(dict.fromkeys(missing))
+        remedy = (
+            f"Name what it needs: setup='pip install -e . {' '.join(dict.fromkeys(n.split('.')[0] for n in missing))}'"
+        )
+        raise CrrlError(f"The suite needs packages that its environment does not have: {names}.", remedy)
+    if result.code == NO_TESTS:
+        raise CrrlError(f"pytest finds no tests{f' in {tests[0]}' if tests else ''}.", "Say where: tests=PATH.")
+    if result.code not in (0, 1):
+        raise CrrlError(
+            f"The suite does not run (pytest's exit code {result.code}):\n{said}", "Does `pytest` run there?"
+        )
+
+
+def _read(found: dict, options: list[str], result: ExecResult) -> Survey:
+    tests = found["tests"]
+    passed = {id: seconds for id, outcome, seconds in tests if outcome == "passed"}
+    failed = {id: outcome for id, outcome, _ in tests if outcome == "failed"}
+    if len(passed) <= len(failed):
+        raise CrrlError(
+            f"The suite is red: {len(failed)} of {len(tests)} tests fail before anything is changed.\n"
+            f"{result.output.strip()[-1500:]}",
+            "Make it pass first, or name the part that does: tests=PATH.",
+        )
+    lines = {
+        path: {int(line): [tests[n][0] for n in numbers if tests[n][0] in passed] for line, numbers in covered.items()}
+        for path, covered in found["lines"].items()
+    }
+    return Survey(passed, failed, lines, options)

@@ -1,0 +1,141 @@
+"""The warm start's training data: demonstrations as token ids, made once, in parallel, and kept on disk.
+
+Made in shards of fixed seeds: a shard that exists is not made again, so a killed run resumes; the pool does not
+depend on how many processes made it.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import PreTrainedTokenizerFast
+
+from crrl.tasks.generator.generate import warmstart_bugs
+from crrl.warmstart.demonstrations import Segment, draw_mistakes, episode
+
+SHARD = 2000
+PARTS = {"context": 0, "policy": 1, "mistake": 2}
+
+
+@dataclass(frozen=True)
+class PoolSettings:
+    """Args: size: demonstrations; random_share: of them from the families shown with random edits only;
+    mistakes: share that shows refused edits put right."""
+
+    size: int = 128_000
+    random_share: float = 0.15
+    mistakes: float = 0.3
+    seed: int = 1
+    processes: int = 2
+
+
+class Pool:
+    """Token ids of all demonstrations end to end, who wrote each token, and where each demonstration starts."""
+
+    def __init__(self, ids: np.ndarray, parts: np.ndarray, starts: np.ndarray) -> None:
+        self.ids, self.parts, self.starts = ids, parts, starts
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    def length(self, index: int) -> int:
+        return int(self.starts[index + 1] - self.starts[index])
+
+    def batch(self, indices: Sequence[int], context_weight: float) -> tuple[torch.Tensor, torch.Tensor]:
+        """(ids_BT, weight_BT), right-padded with id 0 and weight 0."""
+        width = max(self.length(i) for i in indices)
+        ids = np.zeros((len(indices), width), dtype=np.int64)
+        weights = np.zeros((len(indices), width), dtype=np.float32)
+        table = np.array([context_weight, 1.0, 0.0], dtype=np.float32)
+        for row, index in enumerate(indices):
+            span = slice(self.starts[index], self.starts[index + 1])
+            ids[row, : self.length(index)] = self.ids[span]
+            weights[row, : self.length(index)] = table[self.parts[span]]
+        return torch.from_numpy(ids), torch.from_numpy(weights)
+
+
+def demonstrations(
+    settings: PoolSettings,
+    shard: int,
+    count: int,
+    prompt: Callable[[str], str],
+    tools: Sequence[dict[str, Any]],
+) -> list[list[Segment]]:
+    """Shard number `shard` of the pool, as text."""
+    rng = random.Random(f"warmstart/{settings.seed}/{shard}")
+    made = []
+    elsewhere = ""  # the file of the demonstration before: words that are wrong here
+    for bug, old_line, new_line in warmstart_bugs(
+        seed=settings.seed, first=shard * SHARD, count=count, random_share=settings.random_share
+    ):
+        mistakes = []
+        if rng.random() < settings.mistakes:
+            mistakes = draw_mistakes(rng, bug.buggy, old_line, new_line, elsewhere or bug.buggy)
+        made.append(episode(bug, old_line, new_line, prompt, tools, mistakes))
+        elsewhere = bug.buggy
+    return made
+
+
+def make_pool(
+    settings: PoolSettings,
+    tokenizer: PreTrainedTokenizerFast,
+    prompt: Callable[[str], str],
+    tools: Sequence[dict[str, Any]],
+    folder: Path,
+    report: Callable[[int, int], None],
+) -> Pool:
+    """Make what is missing of the pool in `folder`, then read it whole. `report(done, total)` after each shard."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files = [folder / f"shard-{i:03d}.npz" for i in range(settings.size // SHARD)]
+    missing = [i for i, file in enumerate(files) if not file.exists()]
+    write = partial(_write_shard, settings, tokenizer, prompt, tools, folder)
+    done = len(files) - len(missing)
+    with multiprocessing.get_context("fork").Pool(settings.processes) as workers:
+        for _ in workers.imap_unordered(write, missing):
+            done += 1
+            report(done, len(files))
+    shards = [np.load(file) for file in files]
+    lengths = np.concatenate([s["lengths"] for s in shards])
+    return Pool(
+        ids=np.concatenate([s["ids"] for s in shards]),
+        parts=np.concatenate([s["parts"] for s in shards]),
+        starts=np.concatenate([[0], np.cumsum(lengths)]),
+    )
+
+
+def _write_shard(
+    settings: PoolSettings,
+    tokenizer: PreTrainedTokenizerFast,
+    prompt: Callable[[str], str],
+    tools: Sequence[dict[str, Any]],
+    folder: Path,
+    shard: int,
+) -> None:
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    ids: list[int] = []
+    parts: list[int] = []
+    lengths: list[int] = []
+    for segments in demonstrations(settings, shard, SHARD, prompt, tools):
+        encoded = tokenizer([s.text for s in segments], add_special_tokens=False)["input_ids"]
+        for segment, piece in zip(segments, encoded, strict=True):
+            ids += piece
+            parts += [PARTS[segment.part]] * len(piece)
+        lengths.append(sum(len(piece) for piece in encoded))
+    target = folder / f"shard-{shard:03d}.npz"
+    temporary = target.with_suffix(".tmp.npz")
+    np.savez(
+        temporary,
+        ids=np.array(ids, dtype=np.uint16),
+        parts=np.array(parts, dtype=np.uint8),
+        lengths=np.array(lengths, dtype=np.int32),
+    )
+    os.replace(temporary, target)

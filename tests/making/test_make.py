@@ -1,0 +1,203 @@
+"""`crrl tasks make`: from a small project with a suite to admitted tasks; stopped and resumed; what it refuses."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from crrl.admission.work_file import WorkFile
+from crrl.cli.main import main
+from crrl.making.failures import failures, issue
+from crrl.making.hiding import without_tests
+from crrl.tasks.files import load_tasks
+from crrl.tasks.leakage import twins
+
+CODE = '''"""Numbers."""
+
+
+def clamp(value, low, high):
+    """`value`, moved into [low, high]."""
+    if value < low:
+        return low
+    return min(value, high)
+
+
+def total(numbers):
+    found = 0
+    for number in numbers:
+        found += number
+    return found
+'''
+TESTS = """import pytest
+from numbers_of import clamp, total
+
+
+def test_inside():
+    assert clamp(5, 1, 9) == 5
+
+
+def test_below():
+    assert clamp(-3, 1, 9) == 1
+
+
+def test_above():
+    assert clamp(12, 1, 9) == 9
+
+
+@pytest.mark.parametrize("numbers, expected", [([], 0), ([4], 4), ([4, 5], 9)])
+def test_total(numbers, expected):
+    assert total(numbers) == expected
+
+
+class TestTotal:
+    def test_negative(self):
+        assert total([-1, -2]) == -3
+
+
+def test_red():
+    assert clamp(1, 2, 3) == 1
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    root = tmp_path / "project"
+    (root / "tests").mkdir(parents=True)
+    (root / "numbers_of.py").write_text(CODE)
+    (root / "tests/test_numbers.py").write_text(TESTS)
+    (root / "tests/conftest.py").write_text("")
+    (root / "pytest.ini").write_text("[pytest]\naddopts = --cov=numbers_of\n")  # a plugin that is not here
+    return root
+
+
+MAKE, PLAIN = ["tasks", "make"], ["setup=none", "network=no"]
+
+
+def make(project: Path, out: Path, *words: str) -> int:
+    return main([*MAKE, str(project), f"out={out}", *PLAIN, "times=1", *words])
+
+
+@pytest.mark.timeout(600)
+def test_a_project_becomes_tasks_that_load_elsewhere(
+    project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "made" / "project.jsonl"
+    out.parent.mkdir()
+    assert make(project, out, "limit=3", "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["tasks"] == 3 and told["candidates"]["admitted"] == 3 and told["cpu_seconds"] > 0
+    (tmp_path / "made").rename(tmp_path / "moved")  # file and tree together
+    tasks, problems = load_tasks(tmp_path / "moved" / "project.jsonl")
+    assert len(tasks) == 3 and not problems and len({task.id for task in tasks}) == 3
+    for task in tasks:
+        assert task.source.repo == str(tmp_path / "moved" / "project.git") and task.source.files is None
+        assert task.test.fail_to_pass and task.test.pass_to_pass and "test_red" not in str(task.test.pass_to_pass)
+        changed = [line[1:].strip() for line in (task.solution or "").splitlines() if line[:2] in ("- ", "+ ")]
+        assert len(changed) == 2 and not any(line in task.issue for line in changed)  # one line, and no hint of it
+    assert twins(tasks[:1], tasks[1:]) == []  # of one commit, and not the same bug
+    assert main(["tasks", "check", str(tmp_path / "moved" / "project.jsonl"), "times=1"]) == 0
+
+
+@pytest.mark.timeout(600)
+def test_what_was_finished_is_not_done_again(project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "project.jsonl"
+    assert make(project, out, "limit=1") == 0
+    first = out.read_text()
+    work = out.with_suffix(".work")
+    finished = work.read_bytes()
+    work.write_bytes(finished + b'{"cut sh')  # killed while it wrote
+    out.unlink()
+    assert make(project, out, "limit=1") == 0
+    assert out.read_text() == first and work.read_bytes() == finished
+    told = capsys.readouterr().err.split("making tasks 1/1", 1)
+    assert "coverage" in told[0] and "coverage" not in told[1] and "making tasks 1/1" in told[1]
+
+
+@pytest.mark.timeout(600)
+def test_stopped_by_ctrl_c_it_goes_on_to_the_same_tasks(project: Path, tmp_path: Path) -> None:
+    """SIGINT to the whole process group, boxes included, as a terminal sends it."""
+    out, straight = tmp_path / "project.jsonl", tmp_path / "straight" / "project.jsonl"
+    words = [*MAKE, str(project), f"out={out}", "limit=5", "times=2", *PLAIN]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "crrl.cli.main", *words],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # background jobs of a shell ignore it
+    )
+    work = out.with_suffix(".work")
+    while process.poll() is None and (not work.exists() or '{"task"' not in work.read_text()):
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130 and f"{work} keeps what is finished" in said, said
+    before, finished = [task.id for task in load_tasks(out)[0]], work.read_text()
+    assert 1 <= len(before) < 5
+    assert main(words) == 0
+    assert work.read_text().startswith(finished)  # nothing of it was done again
+    straight.parent.mkdir()
+    assert main([*words[:3], f"out={straight}", *words[4:]]) == 0
+    after = [task.id for task in load_tasks(out)[0]]
+    assert set(before) <= set(after) and after == [task.id for task in load_tasks(straight)[0]] and len(after) == 5
+
+
+def test_a_work_file_of_something_else_is_begun_anew(tmp_path: Path) -> None:
+    work = WorkFile(tmp_path / "w", {"seed": 0})
+    work.keep("a", "unnoticed")
+    work.close()
+    assert WorkFile(tmp_path / "w", {"seed": 0}).done == {"a": "unnoticed"}
+    assert WorkFile(tmp_path / "w", {"seed": 1}).done == {}
+
+
+@pytest.mark.timeout(600)
+def test_refusals_say_what_to_do(project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def refused(says: str, *words: str) -> None:
+        assert make(project, tmp_path / "x.jsonl", *words) == 1
+        said = capsys.readouterr().err
+        assert says in said, said
+
+    (project / "tests/test_numbers.py").write_text("import nowhere\n")
+    refused("setup='pip install -e . nowhere'")
+    (project / "tests/test_numbers.py").write_text("def test_a():\n    assert 1 == 2\n")
+    refused("The suite is red: 1 of 1 tests fail")
+    (project / "tests/test_numbers.py").write_text("")
+    refused("pytest finds no tests")
+    (project / "tests/test_numbers.py").write_text("def test_a():\n    pass\n")
+    refused("No task was made of 1 tests")
+    assert main(["tasks", "make", str(tmp_path / "nowhere"), f"out={tmp_path}/x.jsonl"]) == 1
+    assert main(["tasks", "make", str(project), "out=x.json"]) == 2
+    assert main(["tasks", "make", str(project), "limit=0"]) == 2
+    assert main(["tasks", "make"]) == 2
+
+
+def test_issue_from_a_failure(tmp_path: Path) -> None:
+    """As pytest prints it; got is what the code gave, whichever side it stands on; no line of the code is told."""
+    (tmp_path / "code.py").write_text("def f(x):\n    return g(x)\n\n\ndef g(x):\n    raise KeyError('no such key')\n")
+    source = (
+        "from code_ import f, g\n\ndef one(x):\n    return 1\n\ndef test_right():\n    assert 3 == one(5)\n\n"
+        "def test_raises():\n    values = [1]\n    assert f(values) == 2\n"
+    )
+    (tmp_path / "test_it.py").write_text(source)
+    (tmp_path / "code.py").rename(tmp_path / "code_.py")
+    run = ["-m", "pytest", "-q", "--tb=short", "--color=no", "-p", "no:cacheprovider", "test_it.py"]
+    printed = subprocess.run([sys.executable, *run], cwd=tmp_path, capture_output=True, text=True, check=False).stdout
+    right, raises = failures(printed, frozenset({"test_it.py"}))
+    text = issue(right, {"test_it.py": source}, 1)
+    assert "Expected `3`, got `1`." in text and "assert 3 == one(5)" in text and "1 other test fails, too" in text
+    text = issue(raises, {"test_it.py": source}, 0)
+    assert text.startswith("`f` raises KeyError") and "values = [1]\n    assert f(values) == 2" in text
+    assert "return g(x)" not in text and "raise KeyError" not in text
+
+
+def test_hidden_tests_are_gone_and_the_rest_is_as_it_was(tmp_path: Path) -> None:
+    (tmp_path / "t.py").write_text(TESTS)
+    (text,) = without_tests(tmp_path, ["t.py::test_total", "t.py::TestTotal::test_negative"]).values()
+    assert "parametrize" not in text and "TestTotal" not in text
+    assert "def test_above" in text and "def test_red" in text
