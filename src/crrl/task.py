@@ -1,11 +1,22 @@
 """`Task`: one bug, from whatever corpus, as everything downstream sees it.
 
-Frozen and serialisable (msgspec): it crosses the process boundary to the rollout worker as it is.
+Frozen and serialisable (msgspec): it crosses the process boundary to the rollout worker as it is. Paths in a task are
+relative to its workspace and stay in it: a task whose paths do not is refused where it is made (ValueError).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+
+
+def _check_paths(name: str, paths: Iterable[str], *, root: bool = False) -> None:
+    """`root`: "." may stand for the workspace itself."""
+    for path in paths:
+        parts = [part for part in path.split("/") if part not in ("", ".")]
+        strange = "\0" in path or any(len(part.encode("utf-8", "replace")) > 255 for part in parts)
+        if strange or path.startswith("/") or ".." in parts or not (path if root else parts and path[-1] != "/"):
+            raise ValueError(f"{name}: {path[:200]!r} is no relative path below the workspace")
 
 
 @dataclass(frozen=True)
@@ -29,6 +40,9 @@ class Source:
     workdir: str = ""
     hidden: list[str] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        _check_paths("source.files", self.files or ())
+
 
 @dataclass(frozen=True)
 class Command:
@@ -38,6 +52,9 @@ class Command:
     cwd: str = "."
     env: dict[str, str] = field(default_factory=dict)
     timeout_s: float = 600.0
+
+    def __post_init__(self) -> None:
+        _check_paths("cwd", [self.cwd], root=True)
 
 
 @dataclass(frozen=True)
@@ -79,6 +96,10 @@ class TestPlan:
     restore_from: dict[str, str] = field(default_factory=dict)
     protect: list[str] = field(default_factory=list)
     baseline: bool = False
+
+    def __post_init__(self) -> None:
+        _check_paths("test.restore", self.restore)
+        _check_paths("test.restore_from", self.restore_from)
 
 
 @dataclass(frozen=True)

@@ -37,12 +37,26 @@ def broken(line: str, field: str, value: object) -> str:
         ("[1, 2]", "Expected `object`"),
         ("[" * 100_000, "not a task"),
         ("\ud800", "not UTF-8"),
+        (("issue", "\ud800"), "surrogates not allowed"),
         (("test.fail_to_pass", []), "fail_to_pass is empty"),
         (("test.parser", "junit5"), "junit5"),
         (("test.needs", ["jdk"]), "no toolchain 'jdk'"),
         (("test.fail_to_pass", "x"), "$.test.fail_to_pass"),
         (("source.repo", "https://example.org/x"), "exactly one of repo"),
         (("id", "generated-train-0-0"), "a second task with the id"),
+        *(
+            ((field, value), f"{named}: {shown[:200]!r} is no relative path")
+            for shown in ("/etc/x", "../x", "a/../../x", "a\0b", "", "x" * 256)
+            for field, value, named in (
+                ("test.restore", {shown: ""}, "test.restore"),
+                ("test.restore_from", {shown: "HEAD"}, "test.restore_from"),
+                ("source.files", {shown: ""}, "source.files"),
+                ("test.command.cwd", shown, "cwd"),
+                ("test.build", [{"argv": ["true"], "cwd": shown}], "cwd"),
+                ("test.report", {"argv": ["true"], "cwd": shown}, "cwd"),
+                ("setup", [{"argv": ["true"], "cwd": shown}], "cwd"),
+            )
+        ),
     ],
 )
 def test_a_broken_line_is_named_and_the_rest_loads(tmp_path: Path, line: str | tuple, says: str) -> None:

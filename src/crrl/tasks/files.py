@@ -66,6 +66,7 @@ def load_tasks(path: Path, *, measured: bool = True) -> tuple[list[Task], list[P
         try:
             task = msgspec.convert(_object(line), Task)
             _check(task, measured)
+            msgspec.json.encode(task)  # lone surrogates: not text, and nothing could write or hash them
             task = _beside(task, path)
             if task.id in tasks:
                 raise ValueError(f"a second task with the id {task.id!r}")
