@@ -96,6 +96,41 @@ async def test_an_agent_that_crashes_is_scored_on_what_it_left(parts: Parts) -> 
     assert episode.verdict is not None and episode.verdict.solved
 
 
+@pytest.mark.parametrize("error", [RuntimeError("agent bug"), asyncio.CancelledError(), KeyError("k"), TimeoutError()])
+async def test_an_agent_that_fails_has_ended(parts: Parts, error: BaseException) -> None:
+    """Its own failure, whatever it raises: never lost, and never an episode without an end."""
+
+    async def act(*_: Any) -> AgentExit:
+        raise error
+
+    episode = await asyncio.wait_for(run_episode(attempt(), with_agent(parts, act)), 20)
+    assert episode.outcome == "scored" and episode.exit_reason == "error"
+
+
+async def test_a_cancelled_episode_leaves_no_agent_and_no_session(parts: Parts) -> None:
+    """A run that is stopped: the agent may still be cleaning up, and its end is waited for."""
+    began, ended = asyncio.Event(), False
+
+    async def act(*_: Any) -> AgentExit:
+        nonlocal ended
+        try:
+            began.set()
+            await asyncio.sleep(60)
+        finally:
+            await asyncio.sleep(0.2)
+            ended = True
+        raise AssertionError("not reached")
+
+    running = asyncio.create_task(run_episode(attempt(), with_agent(parts, act)))
+    await began.wait()
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert ended
+    with pytest.raises(KeyError):
+        await parts.gateway.close(attempt().id)
+
+
 @pytest.mark.parametrize("command", ["kill -9 -1", "kill -9 1", "kill -STOP -1 & sleep 60", ":(){ :|:& };: ; sleep 60"])
 async def test_an_agent_that_attacks_its_own_box_is_scored(parts: Parts, command: str) -> None:
     """Lost needs a cause on our side of the wall."""
@@ -120,10 +155,9 @@ async def test_an_agent_that_does_not_stop_is_stopped(parts: Parts, monkeypatch:
 
 
 async def test_waiting_for_the_engine_is_not_charged(parts: Parts, engine: ScriptedEngine) -> None:
-    await engine.pause()
-    running = asyncio.create_task(run_episode(attempt(), dataclasses.replace(parts, wall_s=2.0)))
-    await asyncio.sleep(3.0)
-    await engine.resume()
+    with engine.resting():
+        running = asyncio.create_task(run_episode(attempt(), dataclasses.replace(parts, wall_s=2.0)))
+        await asyncio.sleep(3.0)
     episode = await running
     assert episode.outcome == "scored" and episode.exit_reason == "finished"
     assert episode.timings["engine_wait"] > 2.0

@@ -168,7 +168,7 @@ async def built(state_dir: Path) -> AsyncIterator[Any]:
         async def make(answers: list[str], *settings: str) -> Parts:
             ids = [tokenizer(f"{text}<|im_end|>", add_special_tokens=False)["input_ids"] for text in answers]
             engine = ScriptedEngine(ids, step=64, context=1 << 16)
-            return await build(rollout_config(state_dir, Path("unused"), *settings), engine, closing)
+            return await build(rollout_config(state_dir, "unix:unused", *settings), engine, closing)
 
         yield make
 
@@ -215,5 +215,5 @@ def test_the_message_is_cut_and_does_not_tell_the_time() -> None:
 
 
 def test_the_message_says_how_a_run_ended_that_printed_nothing() -> None:
-    assert told(TestResults({}, reason="timeout")).startswith("The tests did not end in time.\n")
+    assert told(TestResults({}, reason="timeout")).startswith("The tests did not finish in time.\n")
     assert told(TestResults({})).startswith("The tests did not pass.\n")

@@ -7,34 +7,21 @@ fix is the baseline. Tests that fail with the fix, too, are taken out of the ver
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, Protocol
 
 from crrl.errors import CrrlError, LostError
+from crrl.rewards.api import TestResults
 from crrl.task import Task
 
 TIMES = 3
 Status = Literal["admitted", "flaky", "broken", "unavailable"]
 
 
-class Results(Protocol):
-    """What admission reads of a judged run (`rewards.api.TestResults`)."""
-
-    @property
-    def tests(self) -> Mapping[str, str]: ...
-
-    @property
-    def applied(self) -> bool: ...
-
-    @property
-    def reason(self) -> str: ...
-
-
 class Judge(Protocol):
     """Runs a task's tests on a patch, anew at each call; says which tests there are."""
 
-    async def run_anew(self, task: Task, patch: str) -> Results: ...
+    async def run_anew(self, task: Task, patch: str) -> TestResults: ...
 
     async def test_ids(self, task: Task) -> list[str]:
         """Raises ValueError where none reports even with the known fix, CrrlError where they cannot be run here."""
@@ -71,8 +58,8 @@ async def admit(task: Task, judge: Judge, times: int = TIMES) -> Admission:
     started = time.monotonic()
     if task.solution is None:
         return Admission(task.id, "unavailable", reasons=["the task has no solution to judge"])
-    buggy: list[Results] = []
-    fixed: list[Results] = []
+    buggy: list[TestResults] = []
+    fixed: list[TestResults] = []
     try:
         everything = await _with_all_tests(task, judge) if task.test.baseline else task
         for _ in range(times):
@@ -111,7 +98,7 @@ async def _with_all_tests(task: Task, judge: Judge) -> Task:
     return replace(task, test=replace(task.test, fail_to_pass=named, pass_to_pass=others))
 
 
-def _lists(task: Task, everything: Task, buggy: list[Results], fixed: list[Results]) -> tuple[Task, list[str]]:
+def _lists(task: Task, everything: Task, buggy: list[TestResults], fixed: list[TestResults]) -> tuple[Task, list[str]]:
     """The task with the lists it can be judged by, and the tests left out. FAIL_TO_PASS tests that a corpus names stay:
     a task whose own do not flip is not admitted. Those of PASS_TO_PASS that flip must flip (an id that is
     cut short stands for several)."""
@@ -134,7 +121,7 @@ def _lists(task: Task, everything: Task, buggy: list[Results], fixed: list[Resul
     return replace(task, test=plan), excluded
 
 
-def wrong_when_buggy(task: Task, results: Results) -> str:
+def wrong_when_buggy(task: Task, results: TestResults) -> str:
     """Why the buggy tree does not behave as the task says ("" if it does). Where the bug hangs or kills the run, tests
     that it kept from running are no evidence against the task."""
     if not task.test.fail_to_pass:
@@ -147,7 +134,7 @@ def wrong_when_buggy(task: Task, results: Results) -> str:
     return ""
 
 
-def wrong_when_fixed(task: Task, results: Results) -> str:
+def wrong_when_fixed(task: Task, results: TestResults) -> str:
     """Why the solution does not repair the task ("" if it does)."""
     if not results.applied:
         return f"the solution does not apply ({results.reason})"

@@ -13,8 +13,9 @@ from __future__ import annotations
 import asyncio
 import errno
 import hashlib
+import posixpath
 import secrets
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,17 +24,21 @@ import msgspec
 from crrl.errors import CrrlError, LostError
 from crrl.rewards import control, exploits, parsers, patching, swebench_grading
 from crrl.rewards.api import TestResults, TestStatus
+from crrl.rewards.decoys import facing
+from crrl.rewards.decoys.copies import Copies, tree_files
 from crrl.rewards.tests import solved
 from crrl.sandbox.api import Box, ExecResult, Limits, Mount, Sandbox, Spec, Workspace
-from crrl.task import Command, Task
+from crrl.task import Command, Decoys, Task
 from crrl.tasks.files import SWEBENCH
 from crrl.tasks.setup import toolchains
-from crrl.tasks.setup.environments import Environment
+from crrl.tasks.setup.environments import Environments
+from crrl.tasks.setup.setting import setting_of
 
 LIMITS = Limits(memory_bytes=3 << 30, processes=256, disk_bytes=1 << 30, inodes=60_000, tmp_bytes=512 << 20)
 OUTPUT_LIMIT = 16 << 20
 SHOWN_CHARS = 16 << 10
 FILES_S = 60.0
+PATHS = 30  # in one command: each is shorter than 4 KiB, a command than 128 KiB
 Files = dict[str, patching.File | None]
 
 
@@ -43,20 +48,20 @@ class CommandJudge:
     Args:
         boxes: where commands run; its `prepare` makes the checkout.
         mounts: shown in every box besides the task's toolchains.
-        environment: what a task's set-up built (`Environments.of`).
+        environments: of tasks that have a set-up.
     """
 
     def __init__(
         self,
         boxes: Sandbox,
         *,
-        environment: Callable[[Task], Awaitable[Environment | None]],
+        environments: Environments,
         limits: Limits = LIMITS,
         mounts: tuple[Mount, ...] = (),
     ) -> None:
         self.boxes, self.limits, self.mounts = boxes, limits, mounts
-        self._environment = environment
-        self._convicting: dict[str, frozenset[str]] = {}
+        self._environments = environments
+        self._decoys: dict[str, tuple[Decoys, Copies]] = {}
         self._finding: dict[str, asyncio.Lock] = {}
 
     async def judge(self, task: Task, patch: str, *, everything: bool = False) -> TestResults:
@@ -76,20 +81,54 @@ class CommandJudge:
             attempts = exploits.detect(patch, changed, read, rules, _texts(tests))
         except patching.PatchError as error:
             return TestResults(expected, applied=False, reason="patch_refused", output=str(error))
-        if links := [path for path, file in changed.items() if file is not None and file.link is not None]:
-            return TestResults(expected, reason="patch_refused", exploits=attempts, output=f"{links[0]}: a symlink")
-        if fatal := [name for name in attempts if name in exploits.FATAL]:
-            return TestResults(expected, reason="tampered", exploits=attempts, output=f"refused: {fatal}")
-        results = await self._run(task, patch, workspace, changed, tests)
-        if not everything:
-            results = replace(results, tests={test: results.tests.get(test, "missing") for test in expected})
-            if solved(task, results) and patch != task.solution and task.solution is not None:
-                fix = patching.apply(task.solution, read, rules.covers)
-                convicting = await self._convicting_tests(task, workspace, fix, tests)
-                if convicting:
-                    found = await self._run(task, patch, workspace, changed, tests, sabotage=True)
-                    results = _controlled(results, found, convicting)
-        return replace(results, exploits=[*attempts, *results.exploits])
+        if everything:
+            results = await self._run(task, patch, workspace, changed, tests)
+            return replace(results, exploits=[*attempts, *results.exploits])
+        run = self._runs(task, patch, workspace, changed, tests)
+        ready = await self._calibrated(task, workspace, read, rules, tests) if self._is_calibrated(task) else None
+        results = await run(ready[1].real() if ready is not None and ready[0].variants else {})
+        results = replace(results, exploits=[*attempts, *results.exploits])
+        if not solved(task, results) or task.solution is None or patch == task.solution:
+            return results
+        decoys, copies = ready or await self._calibrated(task, workspace, read, rules, tests)
+        return await facing.face(task, decoys, copies, results, run)
+
+    async def decoys(self, task: Task) -> Decoys:
+        """The task's decoys, measured with its known fix. Raises LostError, CrrlError."""
+        available(task)
+        toolchains.require(task.test.needs)
+        workspace = await self.boxes.prepare(task.source)
+        read = patching.reader(workspace.lower, {})
+        tests = await tests_of(task, self.boxes, read)
+        rules = Rules(task, tests, lambda path: read(path) is not None)
+        return (await self._calibrated(task, workspace, read, rules, tests))[0]
+
+    def _runs(self, task: Task, patch: str, workspace: Workspace, changed: Files, tests: Files) -> facing.Run:
+        async def run(changed_tests: Mapping[str, bytes], *, sabotage: bool = False) -> TestResults:
+            made = tests | {path: patching.File(data) for path, data in changed_tests.items()}
+            results = await self._run(task, patch, workspace, changed, made, sabotage=sabotage)
+            return replace(results, tests={test: results.tests.get(test, "missing") for test in facing.expected(task)})
+
+        return run
+
+    def _is_calibrated(self, task: Task) -> bool:
+        return facing.is_current(task.test.decoys) or _key(task) in self._decoys
+
+    async def _calibrated(
+        self, task: Task, workspace: Workspace, read: patching.Reader, rules: Rules, tests: Files
+    ) -> tuple[Decoys, Copies]:
+        """The task's own record, or what is measured now, once a task."""
+        key = _key(task)
+        async with self._finding.setdefault(key, asyncio.Lock()):
+            if key not in self._decoys:
+                copies = await asyncio.to_thread(_copies, task, workspace.lower, read, rules, tests)
+                known = task.test.decoys
+                if known is None or not facing.is_current(known):
+                    solution = task.solution or ""
+                    fix = await asyncio.to_thread(patching.apply, solution, read, rules.covers)
+                    known = await facing.calibrate(task, copies, self._runs(task, solution, workspace, fix, tests))
+                self._decoys[key] = known, copies
+        return self._decoys[key]
 
     async def _run(
         self, task: Task, patch: str, workspace: Workspace, changed: Files, tests: Files, *, sabotage: bool = False
@@ -98,40 +137,29 @@ class CommandJudge:
         name = f"Canary{secrets.token_hex(8)}"
         tests = control.sabotaged(tests, name) if sabotage else tests
         canary = _canary(task, name, tests)
-        shown = (*self.mounts, *toolchains.mounts(task.test.needs))
-        env = toolchains.environment(task.test.needs)
-        if (environment := await self._environment(task)) is not None:
-            shown, env = (*shown, environment.mount), env | environment.variables
+        setting = await setting_of(task, self._environments)
+        shown = (*self.mounts, *setting.mounts)
         box = await self.boxes.start(Spec(root=workspace, mounts=shown, limits=self.limits, judge=True))
         try:
-            run = await _Run(box, task, name, env).do(changed, {**tests, **canary})
+            run = await _Run(box, task, name, setting.env).do(changed, {**tests, **canary})
         finally:
             await box.close()
         reported = _read(task, run, patch, name if canary else "")
         return replace(reported, output=_told(task, run, name), cpu_s=run.cpu_s, wall_s=run.wall_s)
 
-    async def _convicting_tests(self, task: Task, workspace: Workspace, fix: Files, tests: Files) -> frozenset[str]:
-        """The tests that fail in the control of the known fix, as they should. Found once a task."""
-        key = hashlib.sha256(msgspec.json.encode([task.source, task.test, task.solution])).hexdigest()
-        async with self._finding.setdefault(key, asyncio.Lock()):
-            if key not in self._convicting:
-                found = await self._run(task, task.solution or "", workspace, fix, tests, sabotage=True)
-                failing = {test for test in task.test.fail_to_pass if found.tests.get(test) != "passed"}
-                self._convicting[key] = frozenset(failing if found.reason == "complete" else ())
-        return self._convicting[key]
+
+def _key(task: Task) -> str:
+    return hashlib.sha256(msgspec.json.encode([task.source, task.test, task.solution])).hexdigest()
 
 
-def _controlled(results: TestResults, found: TestResults, convicting: frozenset[str]) -> TestResults:
-    """What `results`, of a patch under which all tests pass, are worth after its negative control (`control.py`)."""
-    both = (results.cpu_s + found.cpu_s, results.wall_s + found.wall_s)
-    forged = [test for test in sorted(convicting) if found.tests.get(test) == "passed"]
-    missing: dict[str, TestStatus] = dict.fromkeys(results.tests, "missing")
-    if found.reason != "complete":
-        results = replace(found, tests=missing)
-    elif forged:
-        said = f"{forged[0]} is reported as passed where it was made to fail"
-        results = replace(found, tests=missing, reason="tampered", exploits=["forged_report"], output=said)
-    return replace(results, cpu_s=both[0], wall_s=both[1])
+def _copies(task: Task, lower: Path, read: patching.Reader, rules: Rules, tests: Files) -> Copies:
+    own = {path: file.data for path, file in tests.items() if file is not None and file.link is None}
+    for path in rules.test_files - set(own):
+        file = read(path)
+        if file is not None and file.link is None:
+            own[path] = file.data
+    folders = rules.folders if any(path.endswith(".py") for path in own) else ()
+    return Copies(tree_files(own, lower, {}, folders), task.test.fail_to_pass, task.test.pass_to_pass)
 
 
 def _texts(tests: Files) -> dict[str, str]:
@@ -244,15 +272,34 @@ class _Run:
         return self
 
     async def _write(self, files: Files) -> None:
-        gone = [path for path, file in files.items() if file is None]
-        scripts = [path for path, file in files.items() if file is not None and file.executable]
-        if gone:
-            await self.box.exec(["rm", "-rf", "--", *gone], timeout_s=FILES_S)
+        """Raises OSError where a file cannot be what it should be."""
+        await self._on(["rm", "-rf", "--"], [path for path, file in files.items() if file is None])
+        # Written anew, so that no symlink of the checkout is followed and no mode is kept.
+        await self._on(["rm", "-f", "--"], [path for path, file in files.items() if file is not None])
+        links = [(path, file.link) for path, file in files.items() if file is not None and file.link is not None]
         for path, file in files.items():
-            if file is not None:
-                await self.box.write(path, file.data)
-        if scripts:
-            await self.box.exec(["chmod", "+x", "--", *scripts], timeout_s=FILES_S)
+            if file is not None and file.link is None:
+                try:
+                    await self.box.write(path, file.data)
+                except IsADirectoryError:  # of files that are gone
+                    await self._on(["find"], [path], "-depth", "-type", "d", "-empty", "-delete")
+                    await self.box.write(path, file.data)
+        for path, target in links:
+            await self._on(["mkdir", "-p", "--"], [posixpath.dirname(path) or "."])
+            if await self._on(["ln", "-sT", "--", target], [path]) != 0:
+                raise OSError(errno.EEXIST, f"{patching.shown(path)}: no symlink can be put there")
+        await self._on(["chmod", "+x", "--"], [path for path, file in files.items() if file and file.executable])
+
+    async def _on(self, argv: list[str], paths: list[str], *after: str) -> int | None:
+        """A command on paths, not too many at a time; the last exit code."""
+        code: int | None = 0
+        for start in range(0, len(paths), PATHS):
+            given = [f"./{path}" for path in paths[start : start + PATHS]]
+            result = await self.box.exec([*argv, *given, *after], timeout_s=FILES_S)
+            if result.reason == "lost":
+                raise LostError("judge_died", f"the box was lost during {argv[0]}")
+            code = result.code
+        return code
 
     async def _exec(self, command: Command, timeout_s: float, *, quiet: bool = False) -> ExecResult:
         argv = [word.replace(parsers.CANARY, self.canary) for word in command.argv]

@@ -12,7 +12,7 @@ from crrl.rewards.command_judge import CommandJudge
 from crrl.rewards.judge import JudgeLimits, PytestJudge
 from crrl.sandbox.api import Mount, Sandbox
 from crrl.sandbox.availability import PYTHON
-from crrl.task import Command, Task
+from crrl.task import Command, Decoys, Task
 from crrl.tasks.setup import interpreters, toolchains
 from crrl.tasks.setup.environments import Environment, Environments
 
@@ -40,7 +40,7 @@ class TaskJudge(PytestJudge):
         self._boxes = boxes
         self.environments = Environments(state_dir, boxes.prepare, network=network)
         site = Mount(self.harness.path / "site", SITE)
-        self._commands = CommandJudge(boxes, mounts=(site,), environment=self.environments.of)
+        self._commands = CommandJudge(boxes, mounts=(site,), environments=self.environments)
 
     async def environment(self, task: Task) -> Environment | None:
         return await self.environments.of(task)
@@ -74,6 +74,12 @@ class TaskJudge(PytestJudge):
             said = results.output[-300:].strip()
             raise ValueError(f"no test reports, even with the known fix ({results.reason}): {said}")
         return list(results.tests)
+
+    async def decoys(self, task: Task) -> Decoys:
+        if task.test.parser != "pytest":
+            async with self._slots:
+                return await self._commands.decoys(task)
+        return await super().decoys(await self._settled(task))
 
     async def _judge(self, task: Task, patch: str) -> TestResults:
         if task.test.parser != "pytest":

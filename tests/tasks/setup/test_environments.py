@@ -43,7 +43,8 @@ def test_cannot_be_changed():
 
 
 @pytest.fixture
-async def judge(state_dir: Path) -> AsyncIterator[TaskJudge]:
+async def task_judge(state_dir: Path) -> AsyncIterator[TaskJudge]:
+    """Its set-ups have no network."""
     boxes = sandbox.make(state_dir=state_dir)
     made = TaskJudge(state_dir, boxes, network=False)
     yield made
@@ -168,7 +169,7 @@ async def test_the_warm_judge_says_that_it_has_one_python(
     (tmp_path / "cpython-3.7.1/bin/python3.7").touch()
     monkeypatch.setattr(interpreters, "folder", lambda: tmp_path)
     made = task(repository(tmp_path))
-    with pytest.raises(CrrlError, match="the warm task_judge runs"):
+    with pytest.raises(CrrlError, match="the warm judge runs"):
         await task_judge.run(replace(made, test=replace(made.test, needs=["python3.7"])), "")
 
 

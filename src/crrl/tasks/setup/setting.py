@@ -1,0 +1,29 @@
+"""The setting of a task: what its boxes show, and set, besides its repository.
+
+Episodes and judged runs take it from here, so an agent works with the tools that its work is judged with.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from crrl.sandbox.api import Mount
+from crrl.task import Task
+from crrl.tasks.setup import toolchains
+from crrl.tasks.setup.environments import Environments
+
+
+@dataclass(frozen=True)
+class Setting:
+    """`mounts`: toolchains, and what the task's set-up built. `env`: variables of every command in the box."""
+
+    mounts: tuple[Mount, ...]
+    env: dict[str, str]
+
+
+async def setting_of(task: Task, environments: Environments) -> Setting:
+    """Builds the task's environment if it is not there yet. Raises CrrlError: the set-up failed."""
+    mounts, env = toolchains.mounts(task.test.needs), toolchains.environment(task.test.needs)
+    if (environment := await environments.of(task)) is not None:
+        mounts, env = (*mounts, environment.mount), env | environment.variables
+    return Setting(mounts, env)
