@@ -20,6 +20,7 @@ from crrl.agents.api import AgentExit, AgentLimits, Endpoint, WhatNow, finished_
 from crrl.conf import schema
 from crrl.conf.templates import QUOTED, placeholders, render
 from crrl.errors import CrrlError, LostError, UsageError
+from crrl.sandbox import in_use
 from crrl.sandbox.api import Box, ExecResult, Mount
 from crrl.sandbox.output import Sink
 from crrl.task import Task
@@ -109,6 +110,7 @@ def _mount(text: str, config: schema.Agent, state_dir: Path) -> Mount:
     if not path.exists():
         remedy = f"Install it: mkdir -p {path} && cd {path} && {config.install}" if config.install else "Make it."
         raise CrrlError(f"agent.mounts: {path} does not exist.", remedy)
+    in_use.use_mount(path, state_dir)
     return Mount(path, target)
 
 

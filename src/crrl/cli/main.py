@@ -25,6 +25,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "serve": ("serve", "answer your own agent with a trained policy"),
     "tasks": ("tasks", "check that tasks are sound, or list them"),
     "bench": ("bench", "measure this machine: engine, episodes, judge, peers side by side"),
+    "clean": ("clean", "show the caches, and clear them by kind, age and size"),
     "doctor": ("doctor", "what this machine has and lacks, with remedies"),
     "completion": ("completion", "shell completion for bash, zsh or fish"),
 }

@@ -51,6 +51,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
 # Kept here, and compared with `rewards.REWARDS` by a test: importing that room costs a second, a typo
 # should not.
 REWARDS = ("tests", "diff_similarity", "format", "visible_only")
+    "sandbox.cache_gb": 0,
 DECODINGS = ("sampled", "greedy")
 KINDS = ("main", "compaction", "subagent", "side")  # of a session's calls: `gateway.api.SampleKind`
 GENERATED_SPLITS = ("rl_instances", "sft_instances", "unseen_families")

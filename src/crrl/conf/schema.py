@@ -75,6 +75,9 @@ class Sandbox:
 
 @dataclass
 class Corpus:
+    cache_gb: float = doc(
+        "limit on the caches in state_dir, enforced when a run starts (the least recently used go); 0: no limit", 0.0
+    )
     name: str = doc("`generated`, or a task file (.jsonl)", "generated")
     rl_share: float = doc("share of training groups from families that RL is to learn; the rest: SFT's own", 0.6)
     held_out: int = doc("of a task file: this many tasks are kept for evaluation", 100)

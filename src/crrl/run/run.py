@@ -38,6 +38,8 @@ from crrl.rollout.config import RolloutConfig
 from crrl.rollout.journal import TRAIN, Journal
 
 
+from crrl.sandbox import default_state_dir
+from crrl.sandbox.cache import keep_within
 class Run:
     """Made by `open` (a run folder) or `temporary` (evaluation only); a context manager.
 
@@ -98,6 +100,10 @@ class Run:
             torch.set_num_threads(config.engine.threads or torch.get_num_threads())
             self.curriculum = Curriculum(config, trains=self.trains)
             for note in self.curriculum.notes:
+            if config.sandbox.cache_gb:
+                state_dir = Path(config.sandbox.state_dir or default_state_dir())
+                for note in keep_within(state_dir, int(config.sandbox.cache_gb * 1e9)):
+                    self.display.note(note)
                 self.display.note(note)
             source = self.checkpoint or model_folder(config.model.path)
             self.tokenizer = load_tokenizer(source)

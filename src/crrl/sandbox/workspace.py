@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from crrl.errors import CrrlError
+from crrl.sandbox import in_use
 from crrl.sandbox.api import Workspace
 from crrl.sandbox.patch import Entry, ObjectStore, write_listing
 from crrl.sandbox.shared import SharedFiles, write_new
@@ -62,17 +63,18 @@ def prepare(source: Source, state_dir: Path, uid: int) -> Workspace:
     if source.patches:
         key = hashlib.sha256("\0".join([key, *source.patches]).encode()).hexdigest()
     made = root / key[:2] / key
-    if not (made / "base").exists():
+    while not in_use.use(made, state_dir):
+        content: Iterable[Blob] = blobs
         if source.repo is not None and source.base_commit is not None:
-            blobs = read_commit(source.repo, source.base_commit, state_dir)
+            content = read_commit(source.repo, source.base_commit, state_dir)
         if source.patches:
-            blobs = patched(blobs, source.patches, state_dir)
+            content = patched(content, source.patches, state_dir)
         shared = SharedFiles(root / "shared" / str(uid)) if source.repo is not None else None
         try:
-            write(blobs, made, uid, shared=shared)
+            write(content, made, uid, shared=shared)
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                remedy = "Free space there (its `workspaces` folder is a cache), or set sandbox.state_dir."
+                remedy = "Free space there (crrl clean workspaces), or set sandbox.state_dir."
                 raise CrrlError(f"The disk of sandbox.state_dir is full: {state_dir}", remedy) from error
             raise
     return Workspace(made / "lower", made / "git", (made / "base").read_text())

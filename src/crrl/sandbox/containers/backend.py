@@ -20,7 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from crrl.errors import CrrlError, LostError
-from crrl.sandbox import seccomp
+from crrl.sandbox import in_use, seccomp
 from crrl.sandbox.api import GATEWAY_PORT, ImageRoot, Limits, Spec, Workspace
 from crrl.sandbox.availability import state_dirs
 from crrl.sandbox.containers import python, workspace
@@ -48,6 +48,7 @@ class ContainerSandbox:
     def __init__(self, engine: str = "auto", *, state_dir: Path, cpus: float = 0.0, run: str = "") -> None:
         self.state_dir = Path(state_dir).absolute()
         state_dirs(self.state_dir)
+        in_use.hold(self.state_dir)
         self.engine = make_engine(engine, self.state_dir, run)
         self.cpus = cpus
         self.engine.sweep()
@@ -75,8 +76,8 @@ class ContainerSandbox:
 
     def _prepare(self, source: Source, paths: Sequence[str], loop: asyncio.AbstractEventLoop) -> Workspace:
         assert source.image is not None
-        image = self.engine.image(source.image)
         self._images.used(source.image)
+        image = self.engine.image(source.image)
 
         def find(root: ImageRoot, commits: list[str]) -> list[str]:
             return asyncio.run_coroutine_threadsafe(self._find(root, commits), loop).result()

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from crrl.errors import CrrlError
+from crrl.sandbox import in_use
 from crrl.sandbox.containers.api import Engine
 
 
@@ -34,8 +35,21 @@ class Images:
     def __init__(self, state_dir: Path) -> None:
         self._file = state_dir / "images.json"
 
+    def recorded(self) -> dict[str, float]:
+        """Each image that was fetched, and when it was last used (a Unix time)."""
+        if not self._file.exists():
+            return {}
+        with self._record() as record:
+            return dict(record)
+
+    def forget(self, name: str) -> None:
+        """It was removed."""
+        with self._record() as record:
+            record.pop(name, None)
+
     def used(self, name: str) -> None:
-        """Note a use, of an image that was fetched."""
+        """Note a use, of an image that was fetched; it stays while this process lives."""
+        in_use.hold(self._file.parent, f"images/{name}")
         with self._record() as record:
             if name in record:
                 record[name] = time.time()
@@ -50,6 +64,7 @@ class Images:
         """
         wanted = list(dict.fromkeys(names))
         for name in wanted:
+            in_use.hold(self._file.parent, f"images/{name}")
             how = "there"
             if not _is_there(engine, name):
                 with self._record() as record:  # before it comes: one that a killed fetch brought is ours, too

@@ -21,7 +21,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from crrl.errors import CrrlError
-from crrl.sandbox import workspace
+from crrl.sandbox import in_use, workspace
 from crrl.sandbox.api import ImageRoot, Workspace
 from crrl.task import Source
 
@@ -38,29 +38,34 @@ def prepare(source: Source, state_dir: Path, *, id: str, user: str, archive: Arc
     key = hashlib.sha256("\0".join(["image", FORMAT, id, workdir, *source.patches]).encode()).hexdigest()
     made = state_dir / "workspaces" / key[:2] / key
     root = ImageRoot(id, workdir, user, made / "layer", hidden=tuple(source.hidden))
-    if not (made / "base").exists():
-        commits = [c for c in (source.base_commit, _head(archive, workdir)) if c and COMMIT.fullmatch(c)]
-        original = {path: (mode, data) for path, mode, data in _tracked(archive, workdir)}
-        blobs: Iterable[workspace.Blob] = [(path, mode, data) for path, (mode, data) in original.items()]
-        if source.patches:
-            blobs = list(workspace.patched(blobs, source.patches, state_dir))
-
-        def finish(folder: Path) -> None:
-            now = {path: (mode, data) for path, mode, data in blobs}
-            names = {path for path in original.keys() | now.keys() if original.get(path) != now.get(path)}
-            _layer(folder, workdir)
-            here = replace(root, layer=folder / "layer")
-            hide = [store for store in find(here, commits) if store != f"{workdir}/.git"] if commits else []
-            if commits and (left := find(replace(here, hide=tuple(hide)), commits)):
-                remedy = "No task may show its repair: report the image, and leave the task out."
-                raise CrrlError(f"{source.image}: the history in {left[0]} cannot be hidden.", remedy)
-            changed = {os.fsdecode(name): now.get(name) for name in names}
-            (folder / "image").write_bytes(marshal.dumps((hide, changed)))
-
-        workspace.write(blobs, made, os.getuid(), finish)
+    while not in_use.use(made, state_dir):
+        _make(source, state_dir, made, root, archive, find)
     hide, changed = marshal.loads((made / "image").read_bytes())
     root = replace(root, hide=tuple(hide), changed=changed)
     return Workspace(made / "lower", made / "git", (made / "base").read_text(), image=root)
+
+
+def _make(source: Source, state_dir: Path, made: Path, root: ImageRoot, archive: Archive, find: Find) -> None:
+    workdir = root.workdir
+    commits = [c for c in (source.base_commit, _head(archive, workdir)) if c and COMMIT.fullmatch(c)]
+    original = {path: (mode, data) for path, mode, data in _tracked(archive, workdir)}
+    blobs: Iterable[workspace.Blob] = [(path, mode, data) for path, (mode, data) in original.items()]
+    if source.patches:
+        blobs = list(workspace.patched(blobs, source.patches, state_dir))
+
+    def finish(folder: Path) -> None:
+        now = {path: (mode, data) for path, mode, data in blobs}
+        names = {path for path in original.keys() | now.keys() if original.get(path) != now.get(path)}
+        _layer(folder, workdir)
+        here = replace(root, layer=folder / "layer")
+        hide = [store for store in find(here, commits) if store != f"{workdir}/.git"] if commits else []
+        if commits and (left := find(replace(here, hide=tuple(hide)), commits)):
+            remedy = "No task may show its repair: report the image, and leave the task out."
+            raise CrrlError(f"{source.image}: the history in {left[0]} cannot be hidden.", remedy)
+        changed = {os.fsdecode(name): now.get(name) for name in names}
+        (folder / "image").write_bytes(marshal.dumps((hide, changed)))
+
+    workspace.write(blobs, made, os.getuid(), finish)
 
 
 def of_history(source: Source, paths: Sequence[str], state_dir: Path, *, id: str, archive: Archive) -> Workspace:
@@ -72,7 +77,7 @@ def of_history(source: Source, paths: Sequence[str], state_dir: Path, *, id: str
     workdir, commit = _workdir(source), source.base_commit or ""
     key = hashlib.sha256("\0".join(["history", FORMAT, id, workdir, commit, *paths]).encode()).hexdigest()
     made = state_dir / "workspaces" / key[:2] / key
-    if not (made / "base").exists():
+    while not in_use.use(made, state_dir):
         with tempfile.TemporaryDirectory(dir=state_dir, prefix="history-") as folder:
             workspace.git(["init", "-q", "--bare", folder])
             try:

@@ -35,6 +35,7 @@ from typing import Any
 import uv
 
 from crrl.errors import CrrlError
+from crrl.sandbox import in_use
 from crrl.sandbox.api import Mount, Workspace
 from crrl.sandbox.availability import dropped_uid
 from crrl.task import Command, Source, Task
@@ -155,11 +156,11 @@ class Environments:
         root = self.state_dir / "environments"
         root.mkdir(parents=True, exist_ok=True)
         made = Environment(root / key)
-        if made.path.is_dir():
+        if await asyncio.to_thread(in_use.use, made.path, self.state_dir):
             return made
         with (root / f"{key}.lock").open("w") as lock:
             await asyncio.to_thread(fcntl.flock, lock, fcntl.LOCK_EX)  # freed by the kernel, however its owner goes
-            if not made.path.is_dir():
+            while not await asyncio.to_thread(in_use.use, made.path, self.state_dir):
                 for rest in root.glob(f"{key}.new-*"):
                     shutil.rmtree(rest, ignore_errors=True)
                 folder = Path(tempfile.mkdtemp(dir=root, prefix=f"{key}.new-"))
@@ -200,7 +201,7 @@ class Environments:
         env |= {"VIRTUAL_ENV": PLACE, **command.env}
         settings = [word for name, value in env.items() for word in ("--setenv", name, value)]
         argv = ["bwrap", *BOX, *shown, *settings, "--chdir", os.path.join("/workspace", command.cwd), *command.argv]
-        dropped: dict[str, Any] = {"user": dropped_uid(None), "group": dropped_uid(None), "extra_groups": []}
+        dropped: dict[str, Any] = {"user": dropped_uid(), "group": dropped_uid(), "extra_groups": []}
         process = await asyncio.create_subprocess_exec(
             *argv,
             stdin=asyncio.subprocess.DEVNULL,
@@ -259,7 +260,7 @@ def _hand_over(folder: Path) -> None:
     """To the uid that set-up and boxes run as."""
     os.chmod(folder, 0o755)
     if os.getuid() == 0:
-        uid = dropped_uid(None)
+        uid = dropped_uid()
         for here, folders, names in os.walk(folder):
             for name in (*folders, *names):
                 os.chown(os.path.join(here, name), uid, uid, follow_symlinks=False)

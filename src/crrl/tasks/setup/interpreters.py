@@ -11,7 +11,7 @@ from datetime import date, timedelta
 from pathlib import Path
 
 from crrl.errors import CrrlError
-from crrl.sandbox import default_state_dir
+from crrl.sandbox import default_state_dir, in_use
 from crrl.sandbox.availability import PYTHON
 
 RELEASED = {  # CPython's release calendar
@@ -44,7 +44,10 @@ def find(need: str) -> Path | None:
 def folders(needs: Iterable[str]) -> list[Path]:
     """What boxes must be shown besides /usr for the interpreters named."""
     found = [place for need in needs if NAMED.fullmatch(need) and (place := find(need)) is not None]
-    return [place.parent.parent for place in found if not place.is_relative_to("/usr")]
+    installed = [place.parent.parent for place in found if not place.is_relative_to("/usr")]
+    for place in installed:
+        in_use.use_mount(place, default_state_dir())
+    return installed
 
 
 def wanted(needs: Iterable[str]) -> Path:

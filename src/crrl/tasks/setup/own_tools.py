@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from crrl.errors import CrrlError
-from crrl.sandbox import default_state_dir
+from crrl.sandbox import default_state_dir, in_use
 from crrl.task import Source, Task
 from crrl.tasks.setup.toolchains import TOOLCHAINS, defects4j
 
@@ -33,8 +33,9 @@ def checked_out(task: Task) -> Task:
     home = defects4j()
     if home is None:
         raise CrrlError("needs defects4j (no DEFECTS4J_HOME, no defects4j on PATH)", TOOLCHAINS["defects4j"].remedy)
-    made = default_state_dir() / "checkouts" / task.id
-    if not made.is_dir():
+    state_dir = default_state_dir()
+    made = state_dir / "checkouts" / task.id
+    while not in_use.use(made, state_dir):
         made.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=made.parent, prefix="new-") as folder:
             _checkout(home, task, Path(folder) / "tree")

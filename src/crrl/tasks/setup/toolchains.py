@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from crrl.errors import CrrlError
-from crrl.sandbox import default_state_dir
+from crrl.sandbox import default_state_dir, in_use
 from crrl.sandbox.api import Mount
 from crrl.tasks.setup import interpreters
 
@@ -150,6 +150,8 @@ def mounts(needs: Iterable[str]) -> tuple[Mount, ...]:
     wanted = [pair for name in needs if name in TOOLCHAINS for pair in TOOLCHAINS[name].mounts.items()]
     found = [(Path(place), inside or place) for path, inside in wanted for place in glob.glob(_full(path))]
     found += [(folder, str(folder)) for folder in interpreters.folders(needs)]
+    for source, _ in found:
+        in_use.use_mount(source, default_state_dir())
     return tuple(Mount(source, target) for source, target in dict.fromkeys(found))
 
 
