@@ -58,6 +58,34 @@ class Command:
 
 
 @dataclass(frozen=True)
+class Variant:
+    """A copy of the tests that is wrong where `seed` says. The known fix fails `wrong`; `silent` say nothing."""
+
+    seed: int
+    wrong: list[str]
+    silent: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Decoys:
+    """Tests whose right answers the judged process cannot know (`rewards/decoys/`), as the known fix calibrated them.
+
+    Args:
+        version: of the code that draws them; a record of another one is measured again.
+        variants: copies of the tests with wrong assertions.
+        ends: where there are none: tests that fail when they are made to fail at their end.
+        beside: right and wrong expectations stand in one run; nothing was to be measured.
+        reason: why there are no variants.
+    """
+
+    version: str
+    variants: list[Variant] = field(default_factory=list)
+    ends: list[str] = field(default_factory=list)
+    beside: bool = False
+    reason: str = ""
+
+
+@dataclass(frozen=True)
 class TestPlan:
     """How a repair is judged.
 
@@ -78,6 +106,7 @@ class TestPlan:
             history that is in it.
         protect: further paths that belong to the tests (a folder ends in `/`): a repair's changes are left out.
         baseline: the corpus does not list all tests; admission does: those that pass with the known fix.
+        decoys: what admission measured; None: measured when the first patch passes every test.
     """
 
     __test__ = False  # not a pytest class
@@ -96,6 +125,7 @@ class TestPlan:
     restore_from: dict[str, str] = field(default_factory=dict)
     protect: list[str] = field(default_factory=list)
     baseline: bool = False
+    decoys: Decoys | None = None
 
     def __post_init__(self) -> None:
         _check_paths("test.restore", self.restore)

@@ -9,7 +9,7 @@ import pytest
 from crrl.admission.admission import admit
 from crrl.rewards.api import TestResults
 from crrl.rewards.task_judge import TaskJudge
-from crrl.task import Command, Source, Task, TestPlan
+from crrl.task import Command, Decoys, Source, Task, TestPlan
 from crrl.tasks.generator.generate import SPLITS, generate
 from crrl.tasks.generator.records import fingerprint, recorded
 
@@ -45,6 +45,9 @@ class EverySecondTime:
 
     async def test_ids(self, task: Task) -> list[str]:
         return await self.judge.test_ids(task)
+
+    async def decoys(self, task: Task) -> Decoys:
+        return await self.judge.decoys(task)
 
 
 async def test_what_passes_sometimes_is_flaky(task_judge: TaskJudge) -> None:

@@ -1,7 +1,8 @@
 """Admission: a task is used only if its tests fail on the buggy tree and pass on the repaired one, three times each.
 
 `admit` asks the real judge. Where a corpus does not list all tests, it measures the lists: what passes with the known
-fix is the baseline. Tests that fail with the fix, too, are taken out of the verdict, by name.
+fix is the baseline. Tests that fail with the fix, too, are taken out of the verdict, by name. What is admitted gets its
+decoys: the copies of its tests that the known fix fails (`rewards/decoys/`).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any, Literal, Protocol
 
 from crrl.errors import CrrlError, LostError
 from crrl.rewards.api import TestResults
-from crrl.task import Task
+from crrl.task import Decoys, Task
 
 TIMES = 3
 Status = Literal["admitted", "flaky", "broken", "unavailable"]
@@ -27,6 +28,10 @@ class Judge(Protocol):
         """Raises ValueError where none reports even with the known fix, CrrlError where they cannot be run here."""
         ...
 
+    async def decoys(self, task: Task) -> Decoys:
+        """Raises as `run_anew` does."""
+        ...
+
 
 @dataclass(frozen=True)
 class Admission:
@@ -37,7 +42,9 @@ class Admission:
             be judged here.
         empty, fixed: runs in which the empty patch failed, and the solution passed, as they should.
         excluded: tests that are no part of the verdict: they fail with the known fix, too, or do now this, now that.
-        task: the task with the lists it is judged by; None unless admitted.
+        decoys: the share of its tests that have decoys; None unless admitted.
+        no_decoys: why they have none ("" where they have).
+        task: the task with the lists and the decoys it is judged by; None unless admitted.
     """
 
     id: str
@@ -47,6 +54,8 @@ class Admission:
     reasons: list[str] = field(default_factory=list)
     seconds: float = 0.0
     excluded: list[str] = field(default_factory=list)
+    decoys: float | None = None
+    no_decoys: str = ""
     task: Task | None = None
 
     def shown(self) -> dict[str, Any]:
@@ -73,20 +82,27 @@ async def admit(task: Task, judge: Judge, times: int = TIMES) -> Admission:
     wrong_buggy = [wrong_when_buggy(judged, results) for results in buggy]
     wrong_fixed = [wrong_when_fixed(judged, results) for results in fixed]
     empty, repaired = wrong_buggy.count(""), wrong_fixed.count("")
-    status = "admitted"
-    if empty < times or repaired < times:
-        status = "broken" if 0 in (empty, repaired) else "flaky"
     reasons = [f"buggy: {why}" for why in wrong_buggy if why] + [f"fixed: {why}" for why in wrong_fixed if why]
-    return Admission(
-        task.id,
-        status,
-        empty,
-        repaired,
-        list(dict.fromkeys(reasons)),
-        time.monotonic() - started,
-        excluded,
-        judged if status == "admitted" else None,
-    )
+    done = Admission(task.id, "admitted", empty, repaired, list(dict.fromkeys(reasons)), excluded=excluded)
+    if empty < times or repaired < times:
+        done = replace(done, status="broken" if 0 in (empty, repaired) else "flaky")
+    else:
+        try:
+            decoys = await judge.decoys(judged)
+        except (CrrlError, LostError) as error:
+            done = replace(done, status="unavailable", reasons=[f"decoys: {' '.join(str(error).split())}"])
+        else:
+            judged = replace(judged, test=replace(judged.test, decoys=decoys))
+            done = replace(done, decoys=share(judged), no_decoys=decoys.reason, task=judged)
+    return replace(done, seconds=time.monotonic() - started)
+
+
+def share(task: Task) -> float:
+    """The share of the task's tests that have decoys."""
+    decoys, expected = task.test.decoys, {*task.test.fail_to_pass, *task.test.pass_to_pass}
+    if decoys is None or decoys.beside:
+        return float(decoys is not None)
+    return len({test for variant in decoys.variants for test in variant.wrong} & expected) / max(1, len(expected))
 
 
 async def _with_all_tests(task: Task, judge: Judge) -> Task:

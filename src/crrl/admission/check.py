@@ -54,6 +54,7 @@ def check(wanted: Wanted, *, times: int = TIMES, out: Path | None = None, json: 
         write_tasks(out, [judged for task in tasks if (judged := admitted.get(task.id)) is not None])
     if not json:
         print(", ".join(f"{number} {status}" for status, number in statuses.most_common()))
+        print(_decoys(admissions))
     return 0 if sound and set(statuses) == {"admitted"} else 1
 
 
@@ -81,6 +82,18 @@ async def _check(
         if work is not None:
             work.close()
     return done
+
+
+def _decoys(admissions: list[Admission]) -> str:
+    """`Decoys: 1302 of 1556 tests (83.7%). None in 3 tasks: ...`."""
+    admitted = [admission for admission in admissions if admission.task is not None]
+    tests = [len({*a.task.test.fail_to_pass, *a.task.test.pass_to_pass}) for a in admitted if a.task is not None]
+    with_decoys = round(sum(number * (a.decoys or 0.0) for number, a in zip(tests, admitted, strict=True)))
+    if not sum(tests):
+        return "Decoys: no task was admitted."
+    line = f"Decoys: {with_decoys} of {sum(tests)} tests ({with_decoys / sum(tests):.1%})."
+    reasons = Counter(admission.no_decoys for admission in admitted if admission.no_decoys)
+    return " ".join([line, *(f"None in {number} tasks: {reason}." for reason, number in reasons.most_common())])
 
 
 def _work_of(out: Path) -> Path:
@@ -120,3 +133,5 @@ def _tell(admission: Admission, json: bool) -> None:
         print(f"{admission.id}  {admission.status}  {'; '.join(admission.reasons)}", flush=True)
     elif admission.excluded:
         print(f"{admission.id}  admitted without {len(admission.excluded)} tests", flush=True)
+    if not json and admission.no_decoys:
+        print(f"{admission.id}  admitted, decoys: none: {admission.no_decoys}", flush=True)

@@ -18,7 +18,7 @@ list    ids, splits, families and dates; with --json whole tasks, one a line
 show    one task (ids=ID) as a person reads it; of the repair only its size
 check   runs every task's tests three times buggy and three times fixed; a task is admitted if they fail
         buggy and pass fixed each time. JSON: {id, status: admitted|flaky|broken|unavailable, empty, fixed,
-        reasons, seconds, excluded}
+        reasons, seconds, excluded, decoys, no_decoys}
 fetch   pulls the images of a corpus's tasks ahead; what a stopped one brought stays. JSON: {image, how:
         there|fetched, evicted}
 split   parts a corpus into train and held out; what is an evaluation task by id, commit or patch is removed.

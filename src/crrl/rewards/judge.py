@@ -3,8 +3,8 @@
 The host (this file) works out the patched files, leaves out whatever the patch did to tests, configuration
 and import machinery, puts the task's own tests on top, and has a warm zygote (`zygote.py`) fork one throw-
 away interpreter for them. Invariant 3 (judged elsewhere): the zygote's supervisor stands outside the judged
-namespaces; an id without a report is `missing`. Invariant 2: our own failures raise LostError, never a
-score.
+namespaces; an id without a report is `missing`; a patch that passes every test also faces decoys (`decoys/`),
+in an interpreter of their own. Invariant 2: our own failures raise LostError, never a score.
 """
 
 from __future__ import annotations
@@ -14,22 +14,28 @@ import contextlib
 import hashlib
 import json
 import os
+import re
+import secrets
 import shlex
 import socket
 import struct
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from crrl.errors import CrrlError, LostError
-from crrl.rewards import exploits, harness, patching
+from crrl.rewards import control, exploits, harness, patching
 from crrl.rewards.api import TestResults, TestStatus
-from crrl.sandbox import seccomp
+from crrl.rewards.decoys import beside, copies, facing
+from crrl.rewards.decoys.copies import Copies
+from crrl.rewards.tests import solved
+from crrl.sandbox import cgroup, seccomp
 from crrl.sandbox.api import Workspace
-from crrl.task import Source, Task
+from crrl.task import Decoys, Source, Task
 from crrl.tasks.setup.environments import Environment
 
 BOX = shlex.split("""
@@ -42,6 +48,7 @@ BOX = shlex.split("""
 --dir /workspace --dir /scratch --dir /tmp --dir /state --dir /environment
 """)
 ENV = {"PATH": "/usr/bin:/bin", "HOME": "/tmp", "LANG": "C.UTF-8"}
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")  # what would steer a terminal
 GRACE_S = 10.0  # beyond the run's own limit: after that it is our side that hangs
 
 
@@ -79,6 +86,7 @@ class PytestJudge:
         state_dir: where the harness is kept and prepared workspaces lie; readable by the dropped uid.
         prepare: makes a Workspace of a source that is not `files` (`Sandbox.prepare`), under `state_dir`.
         concurrency: judged runs at the same time.
+        cgroups: False: a watchdog keeps the memory limit, as where no cgroup can be made.
     """
 
     def __init__(
@@ -88,21 +96,25 @@ class PytestJudge:
         prepare: Callable[[Source], Awaitable[Workspace]] | None = None,
         concurrency: int = 2,
         limits: JudgeLimits | None = None,
+        cgroups: bool = True,
     ) -> None:
+        self._groups = cgroup.find() if cgroups else None
         self.state_dir = Path(state_dir)
         self.limits = limits or JudgeLimits()
-        self.harness = harness.build(self.state_dir, seccomp.build())
+        self.harness = harness.build(self.state_dir, seccomp.build(uncounted=self._groups is not None))
         self._prepare = prepare
         self._slots = asyncio.Semaphore(concurrency)
         self._zygote: _Zygote | None = None
         self._starting = asyncio.Lock()
         self._verdicts: dict[str, TestResults] = {}
         self._running: dict[str, asyncio.Task[TestResults]] = {}
+        self._decoys: dict[str, tuple[Decoys, Copies]] = {}
+        self._finding: dict[str, asyncio.Lock] = {}
 
     @property
     def version(self) -> str:
         """The harness version: verdicts compare only under the same one."""
-        return self.harness.version
+        return f"{self.harness.version}-{facing.version()}"
 
     async def run(self, task: Task, patch: str) -> TestResults:
         """The results of the task's tests on `patch`. Raises LostError where our side failed.
@@ -148,8 +160,7 @@ class PytestJudge:
     async def _judge(self, task: Task, patch: str) -> TestResults:
         if task.test.parser != "pytest":
             raise CrrlError(f"Task {task.id}: this judge runs parser 'pytest', not '{task.test.parser}'.")
-        expected = list(dict.fromkeys([*task.test.fail_to_pass, *task.test.pass_to_pass]))
-        tests: dict[str, TestStatus] = dict.fromkeys(expected, "missing")
+        tests: dict[str, TestStatus] = dict.fromkeys(facing.expected(task), "missing")
         lower, read = await self._base(task)
         environment = await self.environment(task)
         rules = exploits.Protected(task, lambda path: read(path) is not None)
@@ -158,11 +169,90 @@ class PytestJudge:
             attempts = exploits.detect(patch, changed, read, rules, task.test.restore)
         except patching.PatchError as error:
             return TestResults(tests, applied=False, reason="patch_refused", output=str(error))
-        if fatal := [name for name in attempts if name in exploits.FATAL]:
-            return TestResults(tests, reason="tampered", exploits=attempts, output=f"refused: {fatal}")
+        ground = _Ground(task, lower, changed, environment)
+        if (plain := beside.plain_files(task)) is not None:
+            async with self._slots:
+                return await self._run_beside(ground, plain, tests, attempts)
         async with self._slots:
-            reply = await self._ask(self._request(task, lower, changed, environment))
-        return _results(tests, attempts, reply)
+            calibrated = partial(self._calibrated, task, lower, read, rules, environment)
+            ready = await calibrated() if self._is_calibrated(task) else None
+            real = ready[1].real() if ready is not None and ready[0].variants else {}
+            results = _results(tests, attempts, await self._ask(self._request(ground, real)))
+            if not solved(task, results) or task.solution is None or patch == task.solution:
+                return results
+            return await facing.face(task, *await calibrated(), results, self._runs(ground, tests))
+
+    async def decoys(self, task: Task) -> Decoys:
+        """The task's decoys, measured with its known fix. Raises LostError, CrrlError."""
+        if task.solution is None:
+            return Decoys(facing.version(), reason="there is no known fix to measure them with")
+        if beside.plain_files(task) is not None:
+            return Decoys(facing.version(), beside=True)
+        lower, read = await self._base(task)
+        rules = exploits.Protected(task, lambda path: read(path) is not None)
+        environment = await self.environment(task)
+        async with self._slots:
+            return (await self._calibrated(task, lower, read, rules, environment))[0]
+
+    async def _run_beside(
+        self,
+        ground: _Ground,
+        plain: dict[str, beside.Plain],
+        tests: dict[str, TestStatus],
+        attempts: list[str],
+    ) -> TestResults:
+        drawn = beside.draw(ground.task, plain)
+        texts = {path: text.encode() for path, text in drawn.texts.items()}
+        reply = await self._ask(self._request(ground, texts))
+        statuses, believed = drawn.statuses(dict(reply.get("tests", ())))
+        results = _results(tests, attempts, {**reply, "tests": statuses, "output": drawn.shown(reply["output"])})
+        return facing.convicted(results, f"{believed[0]} passes with a wrong expectation") if believed else results
+
+    def _is_calibrated(self, task: Task) -> bool:
+        return facing.is_current(task.test.decoys) or self._key(task, task.solution or "") in self._decoys
+
+    async def _calibrated(
+        self,
+        task: Task,
+        lower: Path | None,
+        read: patching.Reader,
+        rules: exploits.Protected,
+        environment: Environment | None,
+    ) -> tuple[Decoys, Copies]:
+        """The task's own record, or what is measured now, once a task."""
+        key = self._key(task, task.solution or "")
+        async with self._finding.setdefault(key, asyncio.Lock()):
+            if key not in self._decoys:
+                found = await self._copies(task, lower, rules)
+                known = task.test.decoys
+                if known is None or not facing.is_current(known):
+                    fix = await asyncio.to_thread(patching.apply, task.solution or "", read, rules.covers)
+                    tests: dict[str, TestStatus] = dict.fromkeys(facing.expected(task), "missing")
+                    run = self._runs(_Ground(task, lower, fix, environment), tests)
+                    known = await facing.calibrate(task, found, run)
+                self._decoys[key] = known, found
+        return self._decoys[key]
+
+    async def _copies(self, task: Task, lower: Path | None, rules: exploits.Protected) -> Copies:
+        texts = task.source.files or {}
+        own = {path: text.encode() for path, text in task.test.restore.items()}
+        for path in rules.test_files - set(own):
+            if path in texts:
+                own[path] = texts[path].encode()
+            elif lower is not None and (file := patching.read_file(lower, path)) is not None and file.link is None:
+                own[path] = file.data
+        found = await asyncio.to_thread(copies.tree_files, own, lower, texts, rules.folders)
+        return await asyncio.to_thread(Copies, found, task.test.fail_to_pass, task.test.pass_to_pass)
+
+    def _runs(self, ground: _Ground, tests: dict[str, TestStatus]) -> facing.Run:
+        async def run(changed: Mapping[str, bytes], *, sabotage: bool = False) -> TestResults:
+            if sabotage:
+                texts = {path: patching.File(text.encode()) for path, text in ground.task.test.restore.items()}
+                made = control.sabotaged(texts, f"Control{secrets.token_hex(8)}")
+                changed = {path: file.data for path, file in made.items() if file is not None}
+            return _results(tests, [], await self._ask(self._request(ground, changed)))
+
+        return run
 
     async def _base(self, task: Task) -> tuple[Path | None, patching.Reader]:
         if task.source.files is not None:
@@ -178,20 +268,18 @@ class PytestJudge:
             raise CrrlError(f"Task {task.id}: a task with a set-up is judged by TaskJudge.")
         return None
 
-    def _request(
-        self,
-        task: Task,
-        lower: Path | None,
-        changed: dict[str, patching.File | None],
-        environment: Environment | None,
-    ) -> dict[str, Any]:
-        """What the run needs to know: files, arguments, limits; never the solution."""
+    def _request(self, ground: _Ground, tests: Mapping[str, bytes]) -> dict[str, Any]:
+        """What the run needs to know: files, arguments, limits; never the solution. `tests`: in the place of the
+        task's own."""
+        task, lower, environment = ground.task, ground.lower, ground.environment
         files: dict[str, dict[str, Any] | None] = {}
         for path, text in (task.source.files or {}).items():
             files[path] = {"text": text}
-        for path, file in changed.items():
+        for path, file in ground.changed.items():
             files[path] = _entry(file)
-        files |= {path: {"text": text} for path, text in task.test.restore.items()}
+        for path, text in task.test.restore.items():  # bytes that are not UTF-8 come as surrogates
+            files[path] = _entry(patching.File(text.encode("utf-8", "surrogateescape")))
+        files |= {path: {"hex": data.hex()} for path, data in tests.items()}
         if lower is None:
             files = {path: entry for path, entry in files.items() if entry is not None}
         command = task.test.command
@@ -200,7 +288,6 @@ class PytestJudge:
             "lower": str(lower.relative_to(self.state_dir)) if lower is not None else None,
             "environment": str(environment.path.relative_to(self.state_dir)) if environment is not None else None,
             "sites": environment.sites if environment is not None else [],
-            "patched": [f"/workspace/{path}" for path in changed],
             "argv": ["-q", "--tb=short", "--color=no", "-p", "no:cacheprovider", *command.argv],
             "cwd": command.cwd,
             "env": ENV | (environment.variables if environment is not None else {}) | command.env,
@@ -212,7 +299,7 @@ class PytestJudge:
         for last in (False, True):  # a zygote that died before this run is not this run's loss
             zygote = await self._warm()
             try:
-                reply = await asyncio.wait_for(zygote.run(request), request["timeout_s"] + GRACE_S)
+                reply = await asyncio.wait_for(zygote.run(request, self._groups), request["timeout_s"] + GRACE_S)
             except (TimeoutError, OSError, EOFError) as error:
                 await self._drop(zygote)
                 if last or isinstance(error, TimeoutError):
@@ -233,6 +320,16 @@ class PytestJudge:
         if self._zygote is zygote:
             self._zygote = None
         await zygote.close()
+
+
+@dataclass(frozen=True)
+class _Ground:
+    """What one patch is judged on: the task, its checkout (None: `files`), the patched files, the environment."""
+
+    task: Task
+    lower: Path | None
+    changed: dict[str, patching.File | None]
+    environment: Environment | None
 
 
 class _Zygote:
@@ -290,12 +387,15 @@ class _Zygote:
     def alive(self) -> bool:
         return self.process.returncode is None
 
-    async def run(self, request: dict[str, Any]) -> dict[str, Any]:
-        """One judged run. Cancelling it closes the socket, which kills the run."""
+    async def run(self, request: dict[str, Any], groups: cgroup.Place | None) -> dict[str, Any]:
+        """One judged run, in a cgroup of its own below `groups`. Cancelling it closes the socket, which kills the run."""
         ours, theirs = socket.socketpair()
+        group: cgroup.Group | None = None
         try:
             ours.setblocking(False)
-            socket.send_fds(self.control, [b"run"], [theirs.fileno()])
+            if groups is not None:
+                group = cgroup.make(groups, request["limits"]["memory_bytes"], request["limits"]["nproc"])
+            socket.send_fds(self.control, [b"run"], [theirs.fileno(), *(group.fds if group is not None else [])])
             theirs.close()
             loop = asyncio.get_running_loop()
             data = json.dumps(request).encode()
@@ -306,6 +406,8 @@ class _Zygote:
         finally:
             theirs.close()
             ours.close()
+            if group is not None:
+                group.remove()
 
     async def close(self) -> None:
         self.control.close()
@@ -337,7 +439,6 @@ def _results(tests: dict[str, TestStatus], attempts: list[str], reply: dict[str,
     found = dict(reply.get("tests", ())) if reply["reason"] == "complete" else {}
     statuses = {"passed", "failed", "error", "skipped"}
     tests = {name: found[name] if found.get(name) in statuses else "missing" for name in tests}
-    results = TestResults(tests, exploits=[*attempts, *reply.get("exploits", ())])
-    return replace(
-        results, reason=reply["reason"], output=reply["output"], cpu_s=reply["cpu_s"], wall_s=reply["wall_s"]
-    )
+    said = CONTROL.sub("?", reply["output"])
+    results = TestResults(tests, exploits=[*attempts, *reply.get("exploits", ())], reason=reply["reason"], output=said)
+    return replace(results, cpu_s=reply["cpu_s"], wall_s=reply["wall_s"])

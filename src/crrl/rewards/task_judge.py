@@ -95,14 +95,12 @@ class TaskJudge(PytestJudge):
         return await super()._judge(await self._settled(task), patch)
 
     async def _settled(self, task: Task) -> Task:
-        """A pytest task whose tests are all texts, as the warm judge wants them. Raises CrrlError."""
+        """A pytest task whose tests are all texts, as the warm judge wants them: bytes that are not UTF-8 as surrogates.
+        Raises CrrlError."""
         if not task.test.test_patch and not task.test.restore_from:
             return task
         read = patching.reader((await self._boxes.prepare(task.source)).lower, {})
         texts: dict[str, str] = {}
         for path, file in (await command_judge.tests_of(task, self._boxes, read)).items():
-            try:
-                texts |= {path: file.data.decode()} if file is not None else {}
-            except UnicodeDecodeError:
-                raise CrrlError(f"Task {task.id}: the test file {path} is not text.", "Use a test command.") from None
+            texts |= {path: file.data.decode("utf-8", "surrogateescape")} if file is not None else {}
         return replace(task, test=replace(task.test, restore=texts, test_patch="", restore_from={}))

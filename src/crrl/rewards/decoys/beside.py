@@ -1,0 +1,134 @@
+"""Decoys in the same run, for tests that are nothing but `assert call(...) == literal`: the generated corpus's.
+
+Each expectation stands there several times, right once, under names and in an order that are drawn for the run: only
+the host knows which is which. No further run is needed, and nothing to calibrate: a function that gives one value
+cannot equal two. A test is believed where its right copy passes and no wrong one does.
+"""
+
+from __future__ import annotations
+
+import ast
+import posixpath
+import random
+import re
+import secrets
+from dataclasses import dataclass
+
+from crrl.rewards.decoys.literals import other
+from crrl.task import Task
+
+WRONG = 1
+"""Wrong expectations beside each right one."""
+HEADING = re.compile(r"^_{3,} (\S+) _{3,}$")
+
+
+@dataclass(frozen=True)
+class Plain:
+    """A file of plain tests: its imports, and of each test the call and the value."""
+
+    imports: str
+    cases: dict[str, tuple[str, object]]
+
+
+@dataclass(frozen=True)
+class Run:
+    """The tests of one run. `names`: id in the run -> (id of the task, whether it is right)."""
+
+    texts: dict[str, str]
+    names: dict[str, tuple[str, bool]]
+
+    def statuses(self, found: dict[str, str]) -> tuple[dict[str, str], list[str]]:
+        """Statuses of the task's ids, and those of them that pass whatever is expected."""
+        right = {id: found.get(name, "missing") for name, (id, is_right) in self.names.items() if is_right}
+        wrong = {id for name, (id, is_right) in self.names.items() if not is_right and found.get(name) == "passed"}
+        return right, [id for id, status in right.items() if status == "passed" and id in wrong]
+
+    def shown(self, output: str) -> str:
+        """What pytest printed, without the wrong expectations' failures, under the task's names."""
+        short = {name.rpartition("::")[2]: (id.rpartition("::")[2], right) for name, (id, right) in self.names.items()}
+        kept, keeping = [], True
+        for line in output.splitlines():
+            heading = HEADING.match(line)
+            if heading or line.startswith("==="):
+                keeping = heading is None or short.get(heading[1], ("", True))[1]
+            names = re.findall(r"\btest_[0-9a-f]{12}\b", line)
+            counted = re.fullmatch(r"[\d, a-z]*\bin [\d.]+s.*|[.FEsx]+\s+\[ *\d+%\]", line)
+            if keeping and not counted and all(short.get(name, ("", True))[1] for name in names):
+                kept.append(re.sub(r"\btest_[0-9a-f]{12}\b", lambda found: short.get(found[0], (found[0],))[0], line))
+        return "\n".join([*kept, ""])
+
+
+def plain_files(task: Task) -> dict[str, Plain] | None:
+    """The files of the task's tests, where all of them are plain; else None."""
+    files = task.source.files
+    if task.test.parser != "pytest" or files is None or task.test.test_patch or task.test.restore_from:
+        return None
+    expected = [*task.test.fail_to_pass, *task.test.pass_to_pass]
+    paths = {test.split("::")[0] for test in expected}
+    if not paths <= set(task.test.restore) or task.test.command.cwd != "." or task.test.command.env:
+        return None
+    folders = [word.rstrip("/") for word in task.test.command.argv]
+    given = all(any(path == folder or path.startswith(f"{folder}/") for folder in folders) for path in paths)
+    if not given or any(word.startswith("-") or "::" in word for word in folders):
+        return None
+    if any(posixpath.basename(path) == "conftest.py" for path in (*files, *task.test.restore)):
+        return None
+    found = {}
+    for path in paths:
+        plain = _plain(task.test.restore[path])
+        if plain is None or any(id.split("::")[1:] != [id.rpartition("::")[2]] for id in expected):
+            return None
+        if any(id.rpartition("::")[2] not in plain.cases for id in expected if id.startswith(f"{path}::")):
+            return None
+        found[path] = plain
+    return found
+
+
+def draw(task: Task, files: dict[str, Plain]) -> Run:
+    rng = random.Random(secrets.randbits(64))
+    expected = {*task.test.fail_to_pass, *task.test.pass_to_pass}
+    texts, names = {}, {}
+    for path, plain in files.items():
+        functions = []
+        for name, (called, value) in plain.cases.items():
+            if (id := f"{path}::{name}") not in expected:
+                continue
+            values = [value, *(other(value, rng) for _ in range(WRONG))]
+            for at, given in enumerate(values):
+                drawn = f"test_{secrets.token_hex(6)}"
+                names[f"{path}::{drawn}"] = (id, at == 0)
+                functions.append(f"def {drawn}():\n    assert {called} == {given!r}\n")
+        rng.shuffle(functions)
+        texts[path] = "\n\n".join([plain.imports, *functions])
+    return Run(texts, names)
+
+
+def _plain(text: str) -> Plain | None:
+    try:
+        tree = ast.parse(text)
+    except (SyntaxError, ValueError):
+        return None
+    imports: list[str] = []
+    cases: dict[str, tuple[str, object]] = {}
+    for node in tree.body:
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            imports.append(ast.unparse(node))
+            continue
+        if (
+            not isinstance(node, ast.FunctionDef)
+            or node.decorator_list
+            or ast.unparse(node.args)
+            or len(node.body) != 1
+        ):
+            return None
+        test = node.body[0].test if isinstance(node.body[0], ast.Assert) else None
+        if not isinstance(test, ast.Compare) or len(test.ops) != 1 or not isinstance(test.ops[0], ast.Eq):
+            return None
+        try:
+            value = ast.literal_eval(test.comparators[0])
+        except ValueError:
+            return None
+        if not isinstance(test.left, ast.Call) or not isinstance(value, bool | int | float | str | list | tuple | dict):
+            return None
+        cases[node.name] = (ast.unparse(test.left), value)
+    return Plain("\n".join(imports), cases) if cases else None

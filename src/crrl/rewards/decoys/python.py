@@ -1,0 +1,329 @@
+"""Sites of Python tests: `assert`, unittest's methods, `raises`, the calls of numpy's, nose's and mock's assertions.
+
+The expected value's literals are changed, where it stands: in the assertion, in the variable that it compares with, in
+the rows of `parametrize`. Only where there is none is the condition turned round, since that leaves the right answer
+readable.
+"""
+
+from __future__ import annotations
+
+import ast
+import random
+import re
+from collections import Counter
+from collections.abc import Iterator
+
+from crrl.rewards.decoys.literals import altered
+from crrl.rewards.decoys.sites import Edit, Site, Sites
+
+OPPOSITE = {"==": "!=", "<": ">=", ">": "<=", "in": "not in", "is": "is not"}
+OPPOSITE |= {other: word for word, other in OPPOSITE.items()}
+OPERATOR = re.compile(r"not\s+in\b|is\s+not\b|==|!=|<=|>=|<|>|\bin\b|\bis\b")
+METHODS = {
+    "assertTrue": "assertFalse",
+    "assertEqual": "assertNotEqual",
+    "assertIn": "assertNotIn",
+    "assertIs": "assertIsNot",
+    "assertIsNone": "assertIsNotNone",
+    "assertIsInstance": "assertNotIsInstance",
+    "assertAlmostEqual": "assertNotAlmostEqual",
+    "assertGreater": "assertLessEqual",
+    "assertLess": "assertGreaterEqual",
+    "assertRegex": "assertNotRegex",
+}
+METHODS |= {other: name for name, other in METHODS.items()}
+METHODS |= {
+    f"assert{kind}Equal": "assertNotEqual" for kind in ("List", "Dict", "Tuple", "Set", "Sequence", "MultiLine")
+}
+METHODS |= {"assertEquals": "assertNotEqual", "assertItemsEqual": "assertNotEqual", "assert_": "assertFalse"}
+RAISES = frozenset({"raises", "warns", "assertRaises", "assertRaisesRegex", "assertWarns", "assertWarnsRegex"})
+RAISES |= frozenset({"assertRaisesRegexp", "assert_raises", "deprecated_call"})
+UNLIKELY = ("BufferError", "EOFError", "FloatingPointError", "ZeroDivisionError", "ProcessLookupError")
+UNLIKELY_WARNINGS = ("BytesWarning", "UnicodeWarning", "ImportWarning")
+NOT_EXPECTED = frozenset({"msg", "message", "abs", "rel", "atol", "rtol", "decimal", "places", "delta", "err_msg"})
+PLAIN = (ast.Constant, ast.List, ast.Tuple, ast.Dict, ast.Set, ast.UnaryOp, ast.BinOp, ast.operator, ast.unaryop)
+CONTAINERS = frozenset({"set", "list", "tuple", "dict", "frozenset", "approx", "Decimal", "Fraction", "OrderedDict"})
+MAKERS = frozenset({"array", "date", "datetime", "timedelta", "time", "bytes", "bytearray", "float", "int", "str"})
+EMPTY = {ast.List: "[{}]", ast.Tuple: "({},)", ast.Dict: "{{{}: 0}}"}
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def find(data: bytes, rng: random.Random) -> Sites:
+    """What can be changed in a file. `rng`: draws the values, never the places. Not Python: nothing."""
+    sites = Sites()
+    try:
+        data.decode()
+        tree = ast.parse(data)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return sites
+    if b"\r" not in data.replace(b"\r\n", b"") and b"\f" not in data:
+        finder = _Finder(data, rng, sites)
+        for unit, function in _functions(tree):
+            finder.search(unit, function)
+    return sites
+
+
+def _functions(tree: ast.Module) -> Iterator[tuple[str, Function]]:
+    """Functions and methods, by name; those inside a function are part of it."""
+
+    def inside(body: list[ast.stmt]) -> Iterator[tuple[str, Function]]:
+        for node in body:
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                yield node.name, node
+            elif isinstance(node, ast.ClassDef | ast.If | ast.With | ast.Try):
+                yield from inside(node.body)
+
+    yield from inside(tree.body)
+
+
+class _Finder:
+    def __init__(self, data: bytes, rng: random.Random, sites: Sites) -> None:
+        self.data, self.rng, self.sites = data, rng, sites
+        self.lines = [0]
+        for line in data.splitlines(keepends=True) if b"\r" in data else data.split(b"\n"):
+            self.lines.append(self.lines[-1] + len(line) + (b"\r" not in data))
+
+    def search(self, unit: str, function: Function) -> None:
+        sources = {**self._assigned(function), **self._columns(function)}
+        for node in ast.walk(function):
+            if isinstance(node, ast.Assert):
+                found = list(self._condition(node.test, sources))
+            elif isinstance(node, ast.Call):
+                found = list(self._call(node, sources))
+            else:
+                continue
+            self.sites.found += [Site(unit, tuple(edits)) for edits in found if edits]
+
+    # Conditions -----------------------------------------------------------------------------------
+
+    def _condition(self, test: ast.expr, sources: dict[str, list[ast.expr]]) -> Iterator[list[Edit]]:
+        """The ways of making a condition false that is true: one for each part that all depends on."""
+        if isinstance(test, ast.BoolOp) and isinstance(test.op, ast.And):
+            for part in test.values:
+                yield from self._condition(part, sources)
+        elif isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
+            start = self._start(test)
+            yield [Edit(start, start + len("not"), b"")]
+        elif isinstance(test, ast.Compare) and len(test.ops) == 1:
+            yield self._comparison(test, sources)
+        elif isinstance(test, ast.Call) and self._name(test).startswith(("all", "allclose", "array_equal", "isclose")):
+            yield self._expected(test.args[1:], sources) or self._negated(test)
+        elif not (isinstance(test, ast.Constant) and test.value):  # `assert True` and the like test nothing
+            yield self._negated(test)
+
+    def _comparison(self, test: ast.Compare, sources: dict[str, list[ast.expr]]) -> list[Edit]:
+        left, right = test.left, test.comparators[0]
+        equal = isinstance(test.ops[0], ast.Eq) or (isinstance(test.ops[0], ast.Is) and _constants(right))
+        if equal and (edits := self._expected([right, left], sources)):
+            return edits
+        gap_start, gap_end = self._end(left), self._start(right)
+        gap = self.data[gap_start:gap_end].decode()
+        found = OPERATOR.search(gap)
+        if found is None:
+            return []
+        word = " ".join(found[0].split())
+        start = gap_start + len(gap[: found.start()].encode())
+        return [Edit(start, start + len(found[0].encode()), OPPOSITE[word].encode())]
+
+    def _negated(self, test: ast.expr) -> list[Edit]:
+        start, end = self._start(test), self._end(test)
+        return [Edit(start, end, b"not (" + self.data[start:end] + b")")]
+
+    # Calls ----------------------------------------------------------------------------------------
+
+    def _call(self, call: ast.Call, sources: dict[str, list[ast.expr]]) -> Iterator[list[Edit]]:
+        name = self._name(call)
+        if name in RAISES:
+            if call.args:
+                yield self._other_exception(call.args[0], name)
+        elif name in ("assertTrue", "assertFalse", "assert_") and call.args:
+            yield self._renamed(call, METHODS[name])
+        elif name in METHODS or name in ("assertCountEqual", "eq_"):
+            equal = "Not" not in name and ("Equal" in name or name == "eq_")
+            edits = self._expected([call.args[1], call.args[0]], sources) if equal and len(call.args) > 1 else []
+            if edits or name in METHODS:
+                yield edits or self._renamed(call, METHODS[name])
+        elif name.startswith(("assert_", "assert")) and name not in (
+            "assert_not_called",
+            "assertLogs",
+            "assert_called",
+        ):
+            given = [*reversed(call.args), *(k.value for k in call.keywords if k.arg not in NOT_EXPECTED)]
+            yield self._expected(given, sources)
+
+    def _other_exception(self, node: ast.expr, name: str) -> list[Edit]:
+        start, end = self._start(node), self._end(node)
+        pool = UNLIKELY_WARNINGS if "arns" in name or "Warn" in name else UNLIKELY
+        said = self.data[start:end].decode()
+        return [Edit(start, end, self.rng.choice([other for other in pool if other not in said] or pool[:1]).encode())]
+
+    def _renamed(self, call: ast.Call, name: str) -> list[Edit]:
+        if not isinstance(call.func, ast.Attribute):
+            return []
+        end = self._end(call.func)
+        return [Edit(end - len(call.func.attr.encode()), end, name.encode())]
+
+    # Expected values ------------------------------------------------------------------------------
+
+    def _expected(self, sides: list[ast.expr], sources: dict[str, list[ast.expr]]) -> list[Edit]:
+        """Edits that change an expected value, the plainest of the sides first; [] where there is no literal."""
+        for side in sides:
+            if _is_plain(side) and (edits := self._changed(side)):
+                return edits
+        for side in sides:
+            if isinstance(side, ast.Name) and side.id in sources:
+                edits = [edit for value in sources[side.id] for edit in self._changed(value)]
+                if edits and all(map(self._changed, sources[side.id])):
+                    return edits
+        for side in sides:
+            if not _computes(side) and (edits := self._changed(side)):
+                return edits
+        return []
+
+    def _changed(self, value: ast.expr) -> list[Edit]:
+        """One literal inside `value` becomes another."""
+        form = EMPTY.get(type(value))
+        if form is not None and not getattr(value, "elts", None) and not getattr(value, "values", None):
+            text = form.format(self.rng.randint(1, 9))
+            return [Edit(self._start(value), self._end(value), text.encode())]
+        constants = _constants(value)
+        if not constants:
+            return []
+        constant = self.rng.choice(constants)
+        text = repr(altered(constant.value, self.rng))  # type: ignore[arg-type]
+        return [Edit(self._start(constant), self._end(constant), text.encode())]
+
+    def _assigned(self, function: Function) -> dict[str, list[ast.expr]]:
+        """Variables that the function assigns once, from something plain, and reads once."""
+        names = [node for node in ast.walk(function) if isinstance(node, ast.Name)]
+        stored = Counter(node.id for node in names if isinstance(node.ctx, ast.Store))
+        once = {name for name, times in stored.items() if times == 1 and _reads(function)[name] == 1}
+        return {
+            node.targets[0].id: [node.value]
+            for node in ast.walk(function)
+            if isinstance(node, ast.Assign)
+            and len(node.targets) == 1
+            and isinstance(node.targets[0], ast.Name)
+            and node.targets[0].id in once
+            and _is_plain(node.value)
+        }
+
+    def _columns(self, function: Function) -> dict[str, list[ast.expr]]:
+        """Values of each parameter of `parametrize`. The ids that they give are written down in every copy."""
+        found: dict[str, list[ast.expr]] = {}
+        for call in function.decorator_list:
+            if not isinstance(call, ast.Call) or self._name(call) != "parametrize" or len(call.args) != 2:
+                continue
+            names, values = _names(call.args[0]), call.args[1]
+            if not names or not isinstance(values, ast.List | ast.Tuple) or not values.elts:
+                continue
+            rows = [_row(value, len(names)) for value in values.elts]
+            ids = None if call.keywords else _ids(names, rows)
+            if ids is None and not any(k.arg == "ids" and isinstance(k.value, ast.List) for k in call.keywords):
+                continue
+            if ids is not None:
+                end = self._end(values)
+                self.sites.always.append(Edit(end, end, f", ids={ids!r}".encode()))
+            for at, name in enumerate(names):
+                if _reads(function)[name] == 1 and all(row is not None and _is_plain(row[at]) for row in rows):
+                    found[name] = [row[at] for row in rows if row is not None]
+        return found
+
+    # Places ---------------------------------------------------------------------------------------
+
+    def _name(self, call: ast.Call) -> str:
+        return call.func.id if isinstance(call.func, ast.Name) else getattr(call.func, "attr", "")
+
+    def _start(self, node: ast.expr) -> int:
+        return self.lines[node.lineno - 1] + node.col_offset
+
+    def _end(self, node: ast.expr) -> int:
+        assert node.end_lineno is not None and node.end_col_offset is not None
+        return self.lines[node.end_lineno - 1] + node.end_col_offset
+
+
+def _is_plain(value: ast.expr) -> bool:
+    """Only literals, and containers and numbers made of them."""
+    if isinstance(value, ast.Call):
+        name = value.func.id if isinstance(value.func, ast.Name) else getattr(value.func, "attr", "")
+        return name in CONTAINERS and all(map(_is_plain, value.args))
+    return all(
+        isinstance(node, (*PLAIN, ast.expr_context)) or (isinstance(node, ast.Call) and _is_plain(node))
+        for node in [value, *ast.iter_child_nodes(value)]
+    ) and all(_is_plain(node) for node in ast.iter_child_nodes(value) if isinstance(node, ast.expr))
+
+
+def _reads(function: Function) -> Counter[str]:
+    """How often each name is read. What is an input, too, is not changed: nobody knows what it would give then."""
+    names = (node for node in ast.walk(function) if isinstance(node, ast.Name))
+    return Counter(node.id for node in names if isinstance(node.ctx, ast.Load))
+
+
+def _computes(value: ast.expr) -> bool:
+    """Whether the code under test may have a part in it: calls, but for those of types."""
+    calls = (node.func for node in ast.walk(value) if isinstance(node, ast.Call))
+    names = (func.id if isinstance(func, ast.Name) else getattr(func, "attr", "") for func in calls)
+    return any(name not in CONTAINERS | MAKERS and not name[:1].isupper() for name in names)
+
+
+def _constants(value: ast.expr) -> list[ast.Constant]:
+    """Literals that can be changed, in their order; not those of format strings, lambdas, subscripts, tolerances."""
+    found: list[ast.Constant] = []
+
+    def look(node: ast.AST) -> None:
+        if isinstance(node, ast.Constant) and isinstance(node.value, bool | int | float | str | bytes):
+            found.append(node)
+        elif isinstance(node, ast.Subscript):
+            look(node.value)
+        elif isinstance(node, ast.Call):
+            if isinstance(node.func, ast.Attribute):
+                look(node.func.value)
+            for argument in [*node.args, *(k.value for k in node.keywords if k.arg not in NOT_EXPECTED)]:
+                look(argument)
+        elif isinstance(node, ast.Dict):
+            for part in node.values:
+                look(part)
+        elif not isinstance(node, ast.JoinedStr | ast.Lambda | ast.ListComp | ast.GeneratorExp | ast.DictComp):
+            for child in ast.iter_child_nodes(node):
+                look(child)
+
+    look(value)
+    return found
+
+
+def _names(node: ast.expr) -> list[str]:
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return [name.strip() for name in node.value.split(",") if name.strip()]
+    parts = node.elts if isinstance(node, ast.List | ast.Tuple) else []
+    return [part.value for part in parts if isinstance(part, ast.Constant) and isinstance(part.value, str)]
+
+
+def _row(value: ast.expr, width: int) -> list[ast.expr] | None:
+    if width == 1 and not (isinstance(value, ast.Call) and getattr(value.func, "attr", "") == "param"):
+        return [value]
+    parts = value.args if isinstance(value, ast.Call) else getattr(value, "elts", [])
+    return parts if len(parts) == width else None
+
+
+def _ids(names: list[str], rows: list[list[ast.expr] | None]) -> list[str] | None:
+    """The ids that pytest itself gives these rows; None where that takes more than a look."""
+    made = []
+    for number, row in enumerate(rows):
+        if row is None:
+            return None
+        words = []
+        for name, value in zip(names, row, strict=True):
+            negative = isinstance(value, ast.UnaryOp) and isinstance(value.op, ast.USub)
+            constant = value.operand if negative and isinstance(value, ast.UnaryOp) else value
+            if isinstance(constant, ast.Constant):
+                if isinstance(constant.value, str) and not re.fullmatch(r"[ -\[\]-~]*", constant.value):
+                    return None
+                if not isinstance(constant.value, str | int | float | bool | None):
+                    return None
+                words.append(f"{'-' if negative else ''}{constant.value}")
+            elif isinstance(value, ast.List | ast.Tuple | ast.Dict | ast.Set):
+                words.append(f"{name}{number}")
+            else:
+                return None
+        made.append("-".join(words))
+    return made if len(set(made)) == len(made) and all(made) else None

@@ -1,0 +1,402 @@
+"""Sites of tests in Java, JavaScript, TypeScript, Go, Rust and C++, found on their syntax trees.
+
+The grammars come with their packages: nothing is loaded at run time. As in Python, a literal on the expected side is
+changed where there is one, in the assertion or in what the test names there; else the condition is turned round. What
+comes out must still compile: a copy that does not is no decoy (`control.calibrate` leaves it out).
+
+To add a language: its grammar in `GRAMMARS`, and what its assertions look like in `_Finder.edits`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import random
+import re
+from collections.abc import Callable, Iterator
+from functools import cache
+from typing import Any
+
+from tree_sitter import Language, Node, Parser
+
+from crrl.rewards.decoys.literals import altered_number, altered_text
+from crrl.rewards.decoys.sites import Edit, Site, Sites
+
+GRAMMARS: dict[str, tuple[str, str]] = {
+    ".java": ("tree_sitter_java", "language"),
+    **dict.fromkeys((".js", ".jsx", ".mjs", ".cjs"), ("tree_sitter_javascript", "language")),
+    ".ts": ("tree_sitter_typescript", "language_typescript"),
+    ".tsx": ("tree_sitter_typescript", "language_tsx"),
+    ".go": ("tree_sitter_go", "language"),
+    ".rs": ("tree_sitter_rust", "language"),
+    **dict.fromkeys((".cpp", ".cc", ".cxx", ".hpp", ".h"), ("tree_sitter_cpp", "language")),
+}
+NUMBERS = frozenset(
+    [
+        "decimal_integer_literal",
+        "hex_integer_literal",
+        "decimal_floating_point_literal",
+        "number",
+        "int_literal",
+        "float_literal",
+        "integer_literal",
+        "number_literal",
+    ]
+)
+TEXTS = frozenset({"string_fragment", "interpreted_string_literal_content", "string_content"})
+STRINGS = frozenset({"string_literal", "string", "interpreted_string_literal"})
+CHARACTERS = frozenset({"character_literal", "char_literal", "rune_literal"})
+BOOLEANS = {b"true": b"false", b"false": b"true"}
+IMPURE = frozenset(
+    [
+        "identifier",
+        "method_invocation",
+        "call_expression",
+        "member_expression",
+        "selector_expression",
+        "field_access",
+        "field_expression",
+        "macro_invocation",
+        "lambda_expression",
+        "arrow_function",
+        "object_creation_expression",
+    ]
+)
+CONSTRUCTORS = frozenset({b"Some", b"Ok", b"Err", b"None", b"vec", b"String", b"from", b"to_string", b"to_owned"})
+FLIPPED = {b"==": b"!=", b"===": b"!==", b"<": b">=", b">": b"<="}
+FLIPPED |= {other: word for word, other in FLIPPED.items()}
+DECLARATORS = {
+    "variable_declarator": ("name", "value"),
+    "short_var_declaration": ("left", "right"),
+    "init_declarator": ("declarator", "value"),
+    "let_declaration": ("pattern", "value"),
+}
+FUNCTIONS = frozenset({"method_declaration", "function_declaration", "function_item", "function_definition"})
+SCOPES = FUNCTIONS | {"arrow_function", "compound_statement"}
+CALLS = frozenset({"method_invocation", "call_expression", "macro_invocation"})
+JAVA_EQUAL = re.compile(r"assert(?:Array|Iterable|Lines)?(?:Equals|Same|That|Match)$")
+JAVA_MATCHERS = frozenset(
+    [
+        "is",
+        "equalTo",
+        "isEqualTo",
+        "contains",
+        "containsExactly",
+        "containsString",
+        "hasSize",
+        "hasItem",
+        "hasItems",
+        "startsWith",
+        "endsWith",
+        "isSameAs",
+        "containsInAnyOrder",
+        "containsExactlyInAnyOrder",
+        "closeTo",
+        "isCloseTo",
+    ]
+)
+MAKERS = JAVA_MATCHERS | frozenset(["of", "asList", "valueOf", "from", "vec", "singletonList"])
+JAVA_EXCEPTIONS = (b"java.nio.BufferOverflowException.class", b"java.util.EmptyStackException.class")
+EXPECTED = re.compile(rb"(?i)want|expect|^exp|result|output|^out$")
+GO_FAILS = re.compile(rb"\.(?:Error|Errorf|Fatal|Fatalf|Fail|FailNow)\(")
+GO_RENAMED = {b"Equal": b"NotEqual", b"True": b"False", b"NoError": b"Error", b"Nil": b"NotNil", b"Len": b"NotEmpty"}
+GO_RENAMED |= {b"NotEqual": b"Equal", b"False": b"True", b"Error": b"NoError", b"NotNil": b"Nil"}
+SCRIPT_RENAMED = {b"equal": b"notEqual", b"strictEqual": b"notStrictEqual", b"deepEqual": b"notDeepEqual"}
+SCRIPT_RENAMED |= {b"deepStrictEqual": b"notDeepStrictEqual", b"match": b"doesNotMatch"}
+C_COMPARED = re.compile(r"(?:EXPECT|ASSERT)_(?:STR)?(?:EQ|NE)$|(?:EXPECT|ASSERT)_(?:DOUBLE|FLOAT)_EQ$")
+C_CONDITION = re.compile(r"(?:REQUIRE|CHECK)(?:_FALSE)?$|(?:EXPECT|ASSERT)_(?:TRUE|FALSE)$")
+
+
+def find(suffix: str, data: bytes, rng: random.Random) -> Sites:
+    """What can be changed in a file of the language. `rng`: draws the values, never the places."""
+    sites = Sites()
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return sites
+    finder = _Finder(suffix, data, rng)
+    for node in finder.nodes:
+        for edits in finder.edits(node):
+            if edits:
+                sites.found.append(Site(finder.unit(node), tuple(edits)))
+    return sites
+
+
+@cache
+def _parser(suffix: str) -> Parser:
+    module, language = GRAMMARS[suffix]
+    made: Callable[[], Any] = getattr(importlib.import_module(module), language)
+    return Parser(Language(made()))
+
+
+class _Finder:
+    def __init__(self, suffix: str, data: bytes, rng: random.Random) -> None:
+        self.data, self.rng = data, rng
+        self.tree = _parser(suffix).parse(data)
+        self.nodes = list(_walk(self.tree.root_node))
+        self.java, self.go, self.rust = (suffix == s for s in (".java", ".go", ".rs"))
+        self.cpp = GRAMMARS[suffix][0] == "tree_sitter_cpp"
+        self.jupiter = b"jupiter" in data
+
+    def edits(self, node: Node) -> Iterator[list[Edit]]:
+        if self.go and node.type == "if_statement":
+            yield self._go_check(node)
+        elif node.type == "macro_invocation":
+            yield self._rust_macro(node)
+        elif self.java and node.type == "element_value_pair" and self._field(node, "key") == b"expected":
+            value = node.child_by_field_name("value")
+            yield [self._replaced(value, self.rng.choice(JAVA_EXCEPTIONS))] if value is not None else []
+        elif node.type in ("method_invocation", "call_expression"):
+            yield self._call(node)
+
+    # Assertions, by language ----------------------------------------------------------------------
+
+    def _call(self, node: Node) -> list[Edit]:
+        arguments = node.child_by_field_name("arguments")
+        if arguments is None:
+            return []
+        given = [child for child in arguments.named_children if "comment" not in child.type]
+        if self.java:
+            return self._java(node, self._field(node, "name").decode(), given)
+        function = node.child_by_field_name("function")
+        if function is None:
+            return []
+        if self.cpp:
+            return self._cpp(node, self._text(function).decode(), function, given)
+        if self.go:
+            return self._go_call(function, given)
+        return [] if self.rust else self._script(function, given)
+
+    def _java(self, node: Node, name: str, given: list[Node]) -> list[Edit]:
+        if JAVA_EQUAL.match(name) and len(given) >= 2:
+            if len(given) > 2:
+                message_first = not self.jupiter and given[0].type == "string_literal"
+                given = given[1:3] if message_first else given[:2]
+            return self._expected(node, given) or self._not_equal(node, name)
+        if name in ("assertTrue", "assertFalse") and given:
+            return self._negated(given[0] if self.jupiter or len(given) == 1 else given[-1])
+        if name == "assertThrows" and node.parent is not None and node.parent.type == "expression_statement" and given:
+            return [self._replaced(given[0], self.rng.choice(JAVA_EXCEPTIONS))]
+        return self._expected(node, given) if name in JAVA_MATCHERS else []
+
+    def _not_equal(self, node: Node, name: str) -> list[Edit]:
+        named, of = node.child_by_field_name("name"), node.child_by_field_name("object")
+        if name != "assertEquals" or named is None:
+            return []
+        framework = b"org.junit.jupiter.api.Assertions." if self.jupiter else b"org.junit.Assert."
+        return [self._replaced(named, (b"" if of is not None else framework) + b"assertNotEquals")]
+
+    def _script(self, function: Node, given: list[Node]) -> list[Edit]:
+        on, of = function.child_by_field_name("property"), function.child_by_field_name("object")
+        if function.type != "member_expression" or on is None or of is None:
+            return []
+        name = self._text(on)
+        if self._text(of) in (b"assert", b"t") and given:
+            if name in SCRIPT_RENAMED:
+                return self._expected(function, given[:2][::-1]) or [self._replaced(on, SCRIPT_RENAMED[name])]
+            return self._negated(given[0]) if name in (b"ok", b"true") else []
+        if not name.startswith(b"to") or not self._text(of).startswith(b"expect("):
+            return []
+        turned = of.child_by_field_name("property")
+        if of.type == "member_expression" and turned is not None and self._text(turned) == b"not":
+            inner = of.child_by_field_name("object")
+            return [Edit(inner.end_byte, of.end_byte, b"")] if inner is not None else []
+        matched = name in (b"toThrow", b"toThrowError") and given and given[0].type == "identifier"
+        edits = self._expected(function, given[:1]) if given and not matched else []
+        return edits or [Edit(of.end_byte, of.end_byte, b".not")]
+
+    def _go_check(self, node: Node) -> list[Edit]:
+        condition, body = node.child_by_field_name("condition"), node.child_by_field_name("consequence")
+        if condition is None or body is None or not GO_FAILS.search(self._text(body)):
+            return []
+        if condition.type == "unary_expression" and self._text(condition).startswith(b"!"):
+            return [Edit(condition.start_byte, condition.start_byte + 1, b"")]
+        return self._condition(condition)
+
+    def _go_call(self, function: Node, given: list[Node]) -> list[Edit]:
+        on, of = function.child_by_field_name("field"), function.child_by_field_name("operand")
+        if on is None or of is None or self._text(of) not in (b"assert", b"require", b"is", b"qt"):
+            return []
+        name = self._text(on)
+        edits = self._expected(function, given[1:3]) if name in (b"Equal", b"Len", b"EqualValues", b"Contains") else []
+        return edits or ([self._replaced(on, GO_RENAMED[name])] if name in GO_RENAMED else [])
+
+    def _rust_macro(self, node: Node) -> list[Edit]:
+        macro, tokens = node.child_by_field_name("macro"), node.named_children[-1]
+        name = self._text(macro).decode().removeprefix("debug_") if macro is not None else ""
+        if name not in ("assert", "assert_eq", "assert_ne") or tokens.type != "token_tree" or macro is None:
+            return []
+        if self._panics(node):
+            return []
+        parts: list[list[Node]] = [[]]
+        for token in tokens.children[1:-1]:
+            parts.append([]) if token.type == "," else parts[-1].append(token)
+        if name == "assert":
+            first = parts[0]
+            if not first:
+                return []
+            start, end = first[0].start_byte, first[-1].end_byte
+            return [Edit(start, end, b"!(" + self.data[start:end] + b")")]
+        if name == "assert_eq":
+            for part in parts[1::-1]:
+                leaves = [leaf for top in part for leaf in self._literals(top)]
+                names = {self._text(n) for top in part for n in _walk(top) if n.type == "identifier"}
+                if leaves and names <= CONSTRUCTORS:
+                    return [self._altered(self.rng.choice(leaves))]
+            for part in parts[1::-1]:
+                if len(part) == 1 and (edits := self._from_names(node, part[0])):
+                    return edits
+        return [self._replaced(macro, {"assert_eq": b"assert_ne", "assert_ne": b"assert_eq"}[name])]
+
+    def _cpp(self, node: Node, name: str, function: Node, given: list[Node]) -> list[Edit]:
+        if C_CONDITION.match(name) and len(given) == 1:
+            return self._condition(given[0])
+        if C_COMPARED.match(name) and len(given) == 2:
+            if edits := self._expected(node, given) if name.endswith("EQ") else []:
+                return edits
+            turned = name[:-2] + ("NE" if name.endswith("EQ") else "EQ")
+            return [self._replaced(function, turned.encode())] if "DOUBLE" not in name and "FLOAT" not in name else []
+        if name in ("REQUIRE_THROWS_AS", "CHECK_THROWS_AS") and len(given) == 2:
+            return [self._replaced(given[1], b"std::bad_alloc")]
+        return self._expected(node, given[1:]) if name in ("REQUIRE_THAT", "CHECK_THAT") else []
+
+    # Conditions and values ------------------------------------------------------------------------
+
+    def _condition(self, condition: Node) -> list[Edit]:
+        """A condition with another outcome: one of the sides of a comparison, or its operator, or all of it."""
+        operator = condition.child_by_field_name("operator")
+        left, right = condition.child_by_field_name("left"), condition.child_by_field_name("right")
+        if condition.type != "binary_expression" or operator is None or left is None or right is None:
+            return self._negated(condition)
+        word = self._text(operator)
+        if word in (b"==", b"!=") and (edits := self._expected(condition, [right, left])):
+            return edits
+        return [self._replaced(operator, FLIPPED[word])] if word in FLIPPED else self._negated(condition)
+
+    def _negated(self, node: Node) -> list[Edit]:
+        return [self._replaced(node, b"!(" + self._text(node) + b")")]
+
+    def _expected(self, at: Node, sides: list[Node]) -> list[Edit]:
+        """A literal of the plainest side changed; none of one that computes: nobody knows what it would give then."""
+        for side in sides:
+            leaves = self._literals(side)
+            if leaves and not any(node.type in IMPURE for node in _walk(side)):
+                return [self._altered(self.rng.choice(leaves))]
+        for side in sides:
+            if edits := self._from_names(at, side):
+                return edits
+        for side in sides:
+            if not self._computes(side) and (leaves := self._literals(side)):
+                return [self._altered(self.rng.choice(leaves))]
+        return []
+
+    def _computes(self, side: Node) -> bool:
+        """Whether the code under test may have a part in it: calls, but for those of types and collections."""
+        called = [
+            n.child_by_field_name("name") or n.child_by_field_name("function") for n in _walk(side) if n.type in CALLS
+        ]
+        words = [re.split(r"\W+", self._text(n).decode())[-1] for n in called if n is not None]
+        return any(word not in MAKERS and not word[:1].isupper() for word in words)
+
+    def _from_names(self, at: Node, side: Node) -> list[Edit]:
+        """What a variable of the test, or a field of its table of cases, was given."""
+        if side.type in ("selector_expression", "field_expression"):
+            field = side.child_by_field_name("field")
+            if field is None or not EXPECTED.search(self._text(field)):
+                return []
+            rows = [n for n in self.nodes if n.type == "keyed_element" and n.named_child_count == 2]
+            rows = [n for n in rows if self._text(n.named_children[0]) == self._text(field)]
+            cells = [self._literals(row.named_children[1]) for row in rows]
+            return [self._altered(self.rng.choice(found)) for found in cells] if rows and all(cells) else []
+        if side.type != "identifier":
+            return []
+        values = []
+        reads = [n for n in _walk(self._function(at)) if n.type == "identifier" and self._text(n) == self._text(side)]
+        if len(reads) > 2:  # it is an input, too
+            return []
+        for node in _walk(self._function(at)):
+            if node.type in DECLARATORS:
+                name, value = (node.child_by_field_name(field) for field in DECLARATORS[node.type])
+                if name is not None and value is not None and self._text(name) == self._text(side):
+                    values.append(value)
+        pure = [value for value in values if not any(n.type in IMPURE for n in _walk(value))]
+        leaves = [leaf for value in pure for leaf in self._literals(value)]
+        return [self._altered(self.rng.choice(leaves))] if leaves and len(values) == 1 else []
+
+    def _literals(self, node: Node) -> list[Node]:
+        found = []
+        for leaf in _walk(node):
+            text = self._text(leaf)
+            empty = leaf.type in STRINGS and len(text) == 2
+            spelled = leaf.type in CHARACTERS and len(text) == 3 and text[1:2].isalnum()
+            truth = text in BOOLEANS and leaf.child_count == 0
+            known = leaf.type in NUMBERS and altered_number(text.decode(), self.rng) is not None
+            if known or leaf.type in TEXTS or empty or spelled or truth:
+                found.append(leaf)
+        return found
+
+    def _altered(self, leaf: Node) -> Edit:
+        text = self._text(leaf)
+        if leaf.type in NUMBERS:
+            return self._replaced(leaf, (altered_number(text.decode(), self.rng) or "").encode())
+        if leaf.type in TEXTS:
+            return self._replaced(leaf, altered_text(text.decode(), self.rng).encode())
+        if text in BOOLEANS:
+            return self._replaced(leaf, BOOLEANS[text])
+        inner = altered_text(text[1:-1].decode(), self.rng)
+        return self._replaced(leaf, text[:1] + inner.encode() + text[-1:])
+
+    # Places ---------------------------------------------------------------------------------------
+
+    def unit(self, node: Node) -> str:
+        """The name of the test around `node`: function, method, or the title that it is given."""
+        at: Node | None = node
+        while at is not None:
+            if at.type in ("method_declaration", "function_declaration", "function_item"):
+                return self._field(at, "name").decode()
+            if at.type == "function_definition":  # TEST(Suite, name) of googletest
+                found = re.match(rb"[^(]*\(\s*\w+\s*,\s*(\w+)\s*\)", self._text(at))
+                return found[1].decode() if found else ""
+            if at.type == "compound_statement" and at.prev_named_sibling is not None:
+                found = re.match(rb"\w*TEST_CASE\w*\(\s*\"((?:[^\"\\]|\\.)*)\"", self._text(at.prev_named_sibling))
+                if found:
+                    return found[1].decode()
+            if at.type == "call_expression" and not self.cpp:
+                found = re.match(rb"(?:test|it|specify)(?:\.\w+)*\(\s*(['\"`])(.*?)\1", self._text(at), re.DOTALL)
+                if found:
+                    return found[2].decode()
+            at = at.parent
+        return ""
+
+    def _function(self, node: Node) -> Node:
+        """What `node`'s variables are looked for in."""
+        at = node
+        while at.parent is not None and at.type not in SCOPES:
+            at = at.parent
+        return at
+
+    def _panics(self, node: Node) -> bool:
+        """Whether a Rust test is one that should panic."""
+        at = self._function(node).prev_named_sibling
+        while at is not None and at.type == "attribute_item":
+            if b"should_panic" in self._text(at):
+                return True
+            at = at.prev_named_sibling
+        return False
+
+    def _replaced(self, node: Node, text: bytes) -> Edit:
+        return Edit(node.start_byte, node.end_byte, text)
+
+    def _text(self, node: Node) -> bytes:
+        return self.data[node.start_byte : node.end_byte]
+
+    def _field(self, node: Node, name: str) -> bytes:
+        child = node.child_by_field_name(name)
+        return self._text(child) if child is not None else b""
+
+
+def _walk(node: Node) -> Iterator[Node]:
+    waiting = [node]
+    while waiting:
+        at = waiting.pop()
+        yield at
+        waiting.extend(reversed(at.children))
