@@ -130,14 +130,16 @@ async def test_no_cheat_scores(judge: TaskJudge, name: str) -> None:
         assert "test_configuration" in results.exploits
 
 
-async def test_a_patch_that_does_not_apply_or_links_is_refused(judge: TaskJudge) -> None:
+async def test_a_patch_that_does_not_apply_is_refused_and_links_are_made(judge: TaskJudge) -> None:
     task = java_task()
     nonsense = await judge.run(task, "nonsense")
     assert (nonsense.applied, nonsense.reason) == (False, "patch_refused")
     link = "diff --git a/out b/out\nnew file mode 120000\n--- /dev/null\n+++ b/out\n@@ -0,0 +1 @@\n+/etc\n"
     link += "\\ No newline at end of file\n"
-    results = await judge.run(task, link)
-    assert results.reason == "patch_refused" and not solved(task, results)
+    results = await judge.run(task, (task.solution or "") + link)
+    assert solved(task, results) and results.exploits == ["symlink"]
+    folder = await judge.run(task, (task.solution or "") + link.replace("out", "tests"))
+    assert folder.reason == "patch_refused" and not solved(task, folder)  # the tests are in its place
 
 
 async def test_files_are_deleted_moved_and_made_executable(judge: TaskJudge) -> None:

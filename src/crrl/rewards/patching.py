@@ -2,30 +2,33 @@
 
 `apply` is strict: every context line must be where the hunk says it is. git's own offset search, and all
 that is not a plain change of text files, is left to `git apply`, in an empty folder that holds only the
-touched files. Both ways give the same result where both apply (tested).
+touched files. Both ways give the same result where both apply (tested). Names are those of the file system: bytes that
+are no UTF-8 are surrogates (`os.fsencode`). Binary differences of `sandbox/patch.py` are read line by line as well, so
+that a byte that is no text hides nothing from those who look at what was added.
 """
 
 from __future__ import annotations
 
+import base64
 import os
 import re
 import stat
 import subprocess
 import tempfile
-from collections.abc import Callable, Mapping
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 _HUNK = re.compile(r"^@@ -(\d+)(?:,(\d+))? \+(\d+)(?:,(\d+))? @@")
-_UNUSUAL = (
-    "GIT binary patch",
-    "Binary files ",
-    "rename ",
-    "copy ",
-    "old mode ",
-    "new mode ",
-    "similarity index ",
-)
+_UNUSUAL = ("Binary files ", "old mode ", "new mode ", "similarity index ")
+_MOVED = re.compile(r"^(?:rename|copy) (from|to) (.+)$")
+_ESCAPE = re.compile(rb'\\([0-3][0-7]{2}|[abfnrtv"\\])')
+_ESCAPES = dict(zip(b'abfnrtv"\\', b'\a\b\f\n\r\t\v"\\', strict=True))
+_LITERAL = re.compile(r"^literal (\d+)$")
+_READABLE = 0.7  # share of a binary file that is text: from here on it is read as such, else as an image or an archive
+_LARGEST = 16 << 20  # of a side that is read
 
 
 class PatchError(Exception):
@@ -43,13 +46,15 @@ class File:
 
 @dataclass
 class FilePatch:
-    """One file's part of a patch. `old` / `new` is None where the file is made or deleted."""
+    """One file's part of a patch. `old` / `new` is None where the file is made or deleted. `readable`: its hunks are of
+    text, or of what is nearly that."""
 
     old: str | None
     new: str | None
     hunks: list[tuple[int, list[str]]] = field(default_factory=list)  # first old line (1-based), body lines
     executable: bool = False
     unusual: bool = False
+    readable: bool = True
     text: str = ""
 
     @property
@@ -90,6 +95,14 @@ def parse(patch: str) -> list[FilePatch]:
         elif current is not None and line.startswith("@@ "):
             at = _hunk(current, lines, at)
             continue
+        elif current is not None and line == "GIT binary patch":
+            current.unusual = True
+            at = _binary(current, lines, at + 1)
+            continue
+        elif current is not None and (moved := _MOVED.match(line)):
+            current.unusual = True
+            name = _unquoted(moved[2])
+            current.old, current.new = (name, current.new) if moved[1] == "from" else (current.old, name)
         elif current is not None and line.startswith(_UNUSUAL):
             current.unusual = True
         elif current is not None and line.startswith(("new file mode ", "deleted file mode ")):
@@ -115,29 +128,40 @@ def parse(patch: str) -> list[FilePatch]:
 
 def _header(line: str) -> FilePatch:
     rest = line[len("diff --git ") :]
-    half = len(rest) // 2  # `a/x b/x`: both halves name the same file, unless renamed or quoted
+    half = len(rest) // 2  # `a/x b/x`: both halves name the same file, unless it is renamed
     old, new = rest[:half], rest[half + 1 :]
-    if rest[half : half + 1] == " " and old.startswith("a/") and new.startswith("b/") and old[2:] == new[2:]:
-        return FilePatch(old[2:], new[2:])
-    match = re.match(r"a/(.*) b/(.*)$", rest)
+    if rest[half : half + 1] == " " and _bare(_unquoted(old)) == _bare(_unquoted(new)):
+        return FilePatch(_bare(_unquoted(old)), _bare(_unquoted(new)))
+    match = re.match(r'("(?:[^"\\]|\\.)*"|a/.*) ("(?:[^"\\]|\\.)*"|b/.*)$', rest)
     if match is None:
         raise PatchError(f"unreadable header: {line[:200]}")
-    return FilePatch(match[1], match[2], unusual=True)
+    return FilePatch(_bare(_unquoted(match[1])), _bare(_unquoted(match[2])), unusual=True)
 
 
 def _name(text: str) -> str | None:
     name = text.split("\t")[0].rstrip("\r")
-    if name == "/dev/null":
-        return None
-    if name.startswith('"'):
-        raise PatchError(f"quoted file names are not supported: {name[:200]}")
+    return None if name == "/dev/null" else _bare(_unquoted(name))
+
+
+def _bare(name: str) -> str:
     return name[2:] if name[:2] in ("a/", "b/") else name
+
+
+def _unquoted(name: str) -> str:
+    """A name as git writes it: in quotes where it holds one, or a backslash, or a control character."""
+    if len(name) < 2 or name[0] != '"' or name[-1] != '"':
+        return name
+
+    def byte(match: re.Match[bytes]) -> bytes:
+        return bytes([int(match[1], 8) if len(match[1]) == 3 else _ESCAPES[match[1][0]]])
+
+    return os.fsdecode(_ESCAPE.sub(byte, name[1:-1].encode("utf-8", "surrogateescape")))
 
 
 def _refuse_unsafe(path: str) -> None:
     parts = path.split("/")
     if path.startswith("/") or "\0" in path or any(p in ("", ".", "..") or p.lower() == ".git" for p in parts):
-        raise PatchError(f"the path {path[:200]!r} is refused")
+        raise PatchError(f"the path {path[:200]!a} is refused")
 
 
 def _hunk(file: FilePatch, lines: list[str], at: int) -> int:
@@ -157,9 +181,52 @@ def _hunk(file: FilePatch, lines: list[str], at: int) -> int:
         body.append(line)
         at += 1
     if old_left != 0 or new_left != 0:
-        raise PatchError(f"corrupt hunk in {file.path}")
+        raise PatchError(f"corrupt hunk in {shown(file.path)}")
     file.hunks.append((first, body))
     return at
+
+
+def _binary(file: FilePatch, lines: list[str], at: int) -> int:
+    """Both sides where they are whole, as one hunk of the lines that only one of them has; where the part ends."""
+    sides: list[bytes] = []
+    while len(sides) < 2 and at < len(lines) and (match := _LITERAL.match(lines[at])):
+        at += 1
+        packed = bytearray()
+        while at < len(lines) and lines[at]:
+            length = ord(lines[at][0])
+            try:
+                chunk = base64.b85decode(lines[at][1:])
+            except ValueError:
+                raise PatchError(f"a damaged binary difference of {shown(file.path)}") from None
+            packed += chunk[: length - 64 if length < 97 else length - 70]  # A-Z: 1 to 26, a-z: 27 to 52
+            at += 1
+        at += 1
+        try:
+            sides.append(zlib.decompressobj().decompress(packed, max(1, min(int(match[1]), _LARGEST))))  # 0: unlimited
+        except (zlib.error, OverflowError):
+            raise PatchError(f"a damaged binary difference of {shown(file.path)}") from None
+    if len(sides) == 2:
+        new, old = sides
+        texts = [side.decode("utf-8", "replace").replace("\0", "\ufffd") for side in (old, new)]
+        file.readable = all(text.count("\ufffd") <= (1 - _READABLE) * len(text) for text in texts)
+        body = [*_only("-", *texts), *_only("+", *reversed(texts))]
+        file.hunks.append((1, body))
+    return at
+
+
+def _only(sign: str, text: str, other: str) -> Iterator[str]:
+    """The lines that the other text has not."""
+    left = Counter(other.split("\n"))
+    for line in text.split("\n"):
+        left[line] -= 1
+        if left[line] < 0:
+            yield sign + line
+
+
+def shown(path: str) -> str:
+    """A name in what people read: no surrogates, no line breaks."""
+    printable = path[:200].encode("utf-8", "replace").decode()
+    return printable if printable.isprintable() else ascii(path[:200])
 
 
 def apply(patch: str, read: Reader, keep: Callable[[str], bool]) -> dict[str, File | None]:
@@ -185,7 +252,7 @@ def _strict(part: FilePatch, before: File | None) -> File | None:
     if part.old is None:
         before = File(executable=part.executable)
     if before is None or before.link is not None:
-        raise PatchError(f"{part.path}: no such file")
+        raise PatchError(f"{shown(part.path)}: no such file")
     if b"\r" in before.data:
         return None
     old = before.data.decode("utf-8", "surrogateescape").split("\n")
@@ -225,7 +292,13 @@ def _git_apply(parts: list[FilePatch], read: Reader) -> dict[str, File | None]:
             cwd=root,
             input="".join(part.text for part in parts).encode("utf-8", "surrogateescape"),
             capture_output=True,
-            env={"PATH": "/usr/bin:/bin", "GIT_CEILING_DIRECTORIES": str(root.parent), "LC_ALL": "C"},
+            env={
+                "PATH": "/usr/bin:/bin",
+                "GIT_CEILING_DIRECTORIES": str(root.parent),
+                "GIT_CONFIG_NOSYSTEM": "1",  # core.autocrlf would change line ends
+                "GIT_CONFIG_GLOBAL": "/dev/null",
+                "LC_ALL": "C",
+            },
             timeout=60,
             check=False,
         )

@@ -3,7 +3,8 @@
 The overlay's upper layer names every path that an episode touched, so nothing is asked of the agent's `.git`,
 index, attributes, ignore files or hooks, and the cost does not grow with the repository. The changed files
 become objects in a throw-away directory; two trees hold only the changed paths, before and after; git
-compares these two. Runs in the box's keeper: as the unprivileged uid, with limits, in a mount namespace
+compares these two. The patch is UTF-8: names that are not are quoted, contents that are not are binary
+differences (`binary_diff`). Runs in the box's keeper: as the unprivileged uid, with limits, in a mount namespace
 that ends with the box.
 
 Left out: paths with a `.git` component, `__pycache__`, `.pytest_cache`, `*.pyc` unless they are part of the
@@ -13,6 +14,7 @@ order); paths longer than `PATH_BYTES`.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import os
 import stat
@@ -27,6 +29,7 @@ GIT_SECONDS = 30
 EMPTY_TREE = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
 LISTING = "listing"  # in the host's git dir: `mode id path` of every file of the base, NUL-terminated
 Entry = tuple[int, str]  # mode, object id
+Pair = tuple[Entry | None, Entry | None]  # before, after
 
 
 class PatchFailed(Exception):
@@ -66,13 +69,6 @@ def layer_patch(
     return _patch(git_dir, base, touched, gone, upper, scratch)
 
 
-def tree_patch(git_dir: str, root: str, scratch: str) -> bytes:
-    """The same for a plain directory `root` (the `unsafe_host` back end): every file is looked at."""
-    touched, _ = _walk_upper(root)
-    base = read_listing(git_dir)
-    return _patch(git_dir, base, touched, set(base), root, scratch)
-
-
 def _patch(
     git_dir: str,
     base: Mapping[bytes, Entry],
@@ -100,9 +96,8 @@ def _patch(
     changed = {p for p in before.keys() | after.keys() if before.get(p) != after.get(p)}
     if not changed:
         return b""
-    old = store.tree({p: e for p, e in before.items() if p in changed})
-    new = store.tree({p: e for p, e in after.items() if p in changed})
-    return _diff(git_dir, store.path, old, new, scratch)
+    pairs = {p: (before.get(p), after.get(p)) for p in sorted(changed)}
+    return _diff(git_dir, store, pairs, scratch)
 
 
 def _walk_upper(upper: str) -> tuple[dict[bytes, os.stat_result], set[bytes]]:
@@ -203,25 +198,68 @@ def _compressed(content: bytes) -> bytes:
     return zlib.compress(content, 1)
 
 
-def _diff(git_dir: str, objects: str, old: str, new: str, scratch: str) -> bytes:
+def _diff(git_dir: str, store: ObjectStore, pairs: Mapping[bytes, Pair], scratch: str) -> bytes:
+    """git's differences of text. What is no text, in its name or on either side, is written by `binary_diff`: such a
+    file hides nothing of the others."""
     try:
-        text = _git_diff(git_dir, objects, old, new, scratch, as_binary=False)
-        text.decode("utf-8")
-        return text
-    except (UnicodeDecodeError, subprocess.TimeoutExpired):
-        # Text in another encoding, or too hard to compare line by line: as binary differences, in ASCII.
-        return _git_diff(git_dir, objects, old, new, scratch, as_binary=True)
+        text = _git_diff(git_dir, store, pairs, scratch)
+        if _is_text(text) and b"\nGIT binary patch\n" not in text:
+            return text
+        plain = _plain(git_dir, store, pairs, scratch)
+        text = _git_diff(git_dir, store, plain, scratch) if plain else b""
+    except subprocess.TimeoutExpired:  # too hard to compare line by line
+        plain, text = {}, b""
+    rest = {path: pair for path, pair in pairs.items() if path not in plain}
+    blobs = _blobs(git_dir, store, rest.values(), scratch)
+    return text + b"".join(binary_diff(path, pair, blobs) for path, pair in rest.items())
 
 
-def _git_diff(git_dir: str, objects: str, old: str, new: str, scratch: str, *, as_binary: bool) -> bytes:
+def _plain(git_dir: str, store: ObjectStore, pairs: Mapping[bytes, Pair], scratch: str) -> dict[bytes, Pair]:
+    """Those that are text."""
+    blobs = _blobs(git_dir, store, pairs.values(), scratch)
+    return {
+        path: pair
+        for path, pair in pairs.items()
+        if _is_text(path) and all(_is_text(blobs[side[1]]) for side in pair if side is not None)
+    }
+
+
+def _is_text(data: bytes) -> bool:
+    """What a patch can hold as it is."""
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return b"\0" not in data
+
+
+def _git_diff(git_dir: str, store: ObjectStore, pairs: Mapping[bytes, Pair], scratch: str) -> bytes:
+    old = store.tree({path: pair[0] for path, pair in pairs.items() if pair[0] is not None})
+    new = store.tree({path: pair[1] for path, pair in pairs.items() if pair[1] is not None})
     attributes = os.path.join(scratch, "attributes")
-    with open(attributes, "w") as file:
-        file.write("* -diff\n" if as_binary else "")
-    settings = [f"core.attributesFile={attributes}", f"attr.tree={EMPTY_TREE}"]
-    settings += [f"core.quotePath={'true' if as_binary else 'false'}"]
-    argv = ["/usr/bin/git", f"--git-dir={git_dir}", *(x for s in settings for x in ("-c", s))]
-    argv += ["diff-tree", "-r", "-p", "--binary", "--full-index", "--no-renames", "--no-ext-diff"]
-    argv += ["--no-textconv", "--no-color"]
+    with open(attributes, "w"):
+        pass
+    settings = [f"core.attributesFile={attributes}", f"attr.tree={EMPTY_TREE}", "core.quotePath=false"]
+    argv = [*(x for s in settings for x in ("-c", s)), "diff-tree", "-r", "-p", "--binary", "--full-index"]
+    argv += ["--no-renames", "--no-ext-diff", "--no-textconv", "--no-color", old, new]
+    return _git(git_dir, store, argv, scratch)
+
+
+def _blobs(git_dir: str, store: ObjectStore, pairs: Iterable[Pair], scratch: str) -> dict[str, bytes]:
+    """Object id -> content, of both sides."""
+    listed = sorted({side[1] for pair in pairs for side in pair if side is not None})
+    out = _git(git_dir, store, ["cat-file", "--batch"], scratch, "".join(f"{oid}\n" for oid in listed))
+    found, at = {}, 0
+    for oid in listed:  # `id blob size`, the content, a line's end
+        line = out[at : out.index(b"\n", at)]
+        start = at + len(line) + 1
+        end = start + int(line.split()[2])
+        found[oid], at = out[start:end], end + 1
+    return found
+
+
+def _git(git_dir: str, store: ObjectStore, argv: list[str], scratch: str, given: str = "") -> bytes:
+    """What it prints. Raises PatchFailed, TimeoutExpired."""
     env = {
         "PATH": "/usr/bin:/bin",
         "HOME": "/nonexistent",
@@ -230,13 +268,13 @@ def _git_diff(git_dir: str, objects: str, old: str, new: str, scratch: str, *, a
         "GIT_ATTR_NOSYSTEM": "1",
         "GIT_NO_REPLACE_OBJECTS": "1",
         "GIT_OPTIONAL_LOCKS": "0",
-        "GIT_OBJECT_DIRECTORY": objects,
+        "GIT_OBJECT_DIRECTORY": store.path,
         "GIT_ALTERNATE_OBJECT_DIRECTORIES": os.path.join(git_dir, "objects"),
     }
     with open(os.path.join(scratch, "patch"), "w+b") as out:
         done = subprocess.run(
-            [*argv, old, new],
-            stdin=subprocess.DEVNULL,
+            ["/usr/bin/git", f"--git-dir={git_dir}", *argv],
+            input=given.encode(),
             stdout=out,
             stderr=subprocess.PIPE,
             env=env,
@@ -248,3 +286,39 @@ def _git_diff(git_dir: str, objects: str, old: str, new: str, scratch: str, *, a
             raise PatchFailed(done.stderr.decode("utf-8", "replace").strip()[:500] or f"git: {done.returncode}")
         out.seek(0)
         return out.read()
+
+
+def binary_diff(path: bytes, pair: Pair, blobs: Mapping[str, bytes]) -> bytes:
+    """git's binary difference with both sides whole, as `git apply` reads it, in ASCII. git itself would write one side
+    as a delta of the other, which says nothing to a reader who has neither."""
+    old, new = pair
+    if old is not None and new is not None and stat.S_IFMT(old[0]) != stat.S_IFMT(new[0]):
+        return binary_diff(path, (old, None), blobs) + binary_diff(path, (None, new), blobs)
+    name = [_quoted(prefix + path) for prefix in (b"a/", b"b/")]
+    lines = [b"diff --git %s %s" % (name[0], name[1])]
+    if old is None or new is None:
+        entry = old or new
+        assert entry is not None
+        lines += [b"%s file mode %o" % (b"new" if old is None else b"deleted", entry[0])]
+    elif old[0] != new[0]:
+        lines += [b"old mode %o" % old[0], b"new mode %o" % new[0]]
+    ids = [side[1] if side is not None else "0" * 40 for side in pair]
+    if ids[0] != ids[1]:
+        lines += [f"index {ids[0]}..{ids[1]}".encode(), b"GIT binary patch"]
+        for side in (new, old):
+            data = blobs[side[1]] if side is not None else b""
+            packed = zlib.compress(data, 6)
+            lines.append(b"literal %d" % len(data))
+            for at in range(0, len(packed), 52):
+                chunk = packed[at : at + 52]
+                length = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"[len(chunk) - 1 : len(chunk)]
+                lines.append(length + base64.b85encode(chunk, pad=True))
+            lines.append(b"")
+    return b"\n".join(lines) + b"\n"
+
+
+def _quoted(name: bytes) -> bytes:
+    """As git quotes names, where one has what needs it."""
+    if all(0x20 <= byte < 0x7F and byte not in b'"\\' for byte in name):
+        return name
+    return b'"' + b"".join(b"\\%03o" % c if c < 0x20 or c >= 0x7F or c in b'"\\' else bytes([c]) for c in name) + b'"'
