@@ -93,6 +93,7 @@ def test_doctor_says_what_is_there() -> None:
     by_name = {f["name"]: f for f in value["findings"]}
     assert by_name["python"]["status"] == "ok" and by_name["torch"]["found"]
     assert all(f["remedy"] for f in value["findings"] if f["status"] != "ok")
+    assert by_name["caches"]["status"] in ("ok", "note") and by_name["caches"]["found"]
 
 
 def test_doctor_fails_where_bubblewrap_is_missing(tmp_path: Path) -> None:
@@ -110,10 +111,11 @@ def test_doctor_fails_where_bubblewrap_is_missing(tmp_path: Path) -> None:
 def test_completion_knows_recipes_keys_and_values() -> None:
     assert crrl("completion", "words", "train", "qui").stdout.split() == ["quickstart"]
     assert crrl("completion", "words", "train", "quickstart", "trainer.max_s").stdout.split() == ["trainer.max_steps="]
-    assert "sandbox.name=unsafe_host" in crrl("completion", "words", "train", "x", "sandbox.name=").stdout.split()
+    assert "sandbox.name=bubblewrap" in crrl("completion", "words", "train", "x", "sandbox.name=").stdout.split()
     assert "doctor" in crrl("completion", "words", "").stdout.split()
     assert crrl("completion", "words", "tasks", "s").stdout.split() == ["show", "split"]
     assert crrl("completion", "words", "gateway", "r").stdout.split() == ["record"]
+    assert crrl("completion", "words", "clean", "e").stdout.split() == ["environments"]
 
 
 def test_bash_completion_in_bash() -> None:

@@ -361,3 +361,52 @@ def test_the_budget_of_a_run_is_enforced_at_its_start(state: Path, tmp_path: Pat
     assert not old.exists()
     assert new.is_dir()
     assert "removed 1 entry" in done.stdout + done.stderr
+
+
+def test_images_that_were_fetched(
+    state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Real SIF files are pulled by a stand-in for Apptainer's own program."""
+    program = tmp_path / "apptainer"
+    program.write_text('#!/bin/sh\nexec head -c 1000000 /dev/urandom > "$3"\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    for name in ("DOCKER_HOST", "CONTAINER_HOST"):
+        monkeypatch.setenv(name, f"unix://{tmp_path}/none")
+    script = """
+    import sys
+    from pathlib import Path
+    from crrl.sandbox import fetch_images
+    print(*(done.how for done in fetch_images(sys.argv[2:], engine="apptainer", state_dir=Path(sys.argv[1]))), flush=True)
+    sys.stdin.read()
+    """
+    assert run(script, state, "a/old", "a/new").communicate(timeout=60)[0] == "fetched fetched\n"
+    user = run(script, state, "a/old")
+    assert user.stdout is not None and user.stdout.readline() == "there\n"
+    (state / "sif/mine.sif").write_bytes(b"not ours")
+    found = clean(state, "images", capsys=capsys)
+    assert [row["name"] for row in found["removed"]] == ["a/new"]  # type: ignore[attr-defined]
+    assert found["kinds"]["images"] | {"oldest": 0, "newest": 0} == {  # type: ignore[index]
+        "entries": 1,
+        "bytes": 1_000_000,
+        "in_use": 1,
+        "oldest": 0,
+        "newest": 0,
+    }
+    user.communicate()
+    clean(state, "max_gb=0", capsys=capsys)
+    assert [path.name for path in (state / "sif").iterdir()] == ["mine.sif"]
+
+
+def test_images_whose_engine_does_not_answer(
+    state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (state / "images.json").write_text('{"a/old": 0}')
+    for name in ("DOCKER_HOST", "CONTAINER_HOST"):
+        monkeypatch.setenv(name, f"unix://{tmp_path}/none")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    old = environment(state, 1, days=400)
+    found = clean(state, "max_gb=0", capsys=capsys)
+    assert not old.exists()
+    assert "images: No container engine answers" in found["notes"][0]  # type: ignore[index]
+    assert json.loads((state / "images.json").read_text()) == {"a/old": 0}

@@ -57,6 +57,7 @@ def candidates(words: Sequence[str]) -> list[str]:
     from crrl.conf.checks import CHOICES
     from crrl.conf.recipes import GROUPS, ready, recipe_names
     from crrl.conf.schema import Config, WarmstartConfig, keys
+    from crrl.sandbox.cache import KINDS
 
     last = words[-1] if words else ""
     if len(words) <= 1:
@@ -77,6 +78,11 @@ def candidates(words: Sequence[str]) -> list[str]:
     if len(words) == 2:
         own = {"train": [r for r in recipe_names() if r != "warmstart"] + ["resume="], "sft": ["warmstart"]}
         own |= {"bench": [*bench.WORDS], "gateway": [*gateway.VERBS], "tasks": [*tasks.KEYS]}
-        own |= {"completion": list(SCRIPTS), "eval": ["tiny"], "serve": ["tiny"]}
+        own |= {
+            "clean": [*KINDS, "older=", "max_gb=", "sandbox.state_dir="],
+            "completion": list(SCRIPTS),
+            "eval": ["tiny"],
+        }
+        own |= {"serve": ["tiny"]}
         found = own.get(verb, []) + found
     return [w for w in found if w.startswith(last)]

@@ -1,4 +1,4 @@
-"""`crrl doctor`: what this machine has and lacks. Looks, and removes containers of killed runs, nothing else; every
+"""`crrl doctor`: what this machine has and lacks. It looks, and removes containers of killed runs, nothing else; every
 finding that is not `ok` has a remedy."""
 
 from __future__ import annotations
@@ -138,6 +138,24 @@ def _state_dir() -> Finding:
     return Finding("state_dir", "ok", f"{path}, {free:.1f} GB free")
 
 
+def _caches() -> Finding:
+    """What they take, by kind; a note where it is more than the disk has left."""
+    from crrl.sandbox import default_state_dir
+    from crrl.sandbox.cache import in_words, look
+
+    state_dir = default_state_dir()
+    try:
+        cache = look(state_dir)
+        free = shutil.disk_usage(state_dir if state_dir.exists() else state_dir.parent).free
+    except OSError as error:
+        return Finding("caches", "note", str(error), "Make the folder readable for this user.")
+    sizes = [f"{total.kind} {in_words(total.bytes)}" for total in cache.totals() if total.entries]
+    found = ", ".join(sizes) or "empty"
+    if cache.size() > free:
+        return Finding("caches", "note", found, "crrl clean older=30d, or a limit for each run: sandbox.cache_gb=20")
+    return Finding("caches", "ok", found)
+
+
 def _sockets() -> Finding:
     """The gateway listens on loopback, the processes talk over unix sockets."""
     try:
@@ -211,6 +229,7 @@ CHECKS: tuple[Callable[[], Finding], ...] = (
     _git,
     _bubblewrap,
     _state_dir,
+    _caches,
     _boxes,
     _containers,
     _sockets,
