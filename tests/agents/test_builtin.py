@@ -12,7 +12,7 @@ import pytest
 from crrl import sandbox
 from crrl.agents.api import AgentExit, AgentLimits, Endpoint
 from crrl.agents.builtin import BuiltinAgent, cut
-from crrl.agents.prompts import load_prompts
+from crrl.conf import schema
 from crrl.engines.load import load_tokenizer
 from crrl.engines.scripted import ScriptedEngine
 from crrl.errors import LostError
@@ -57,7 +57,7 @@ async def converse(box: Box) -> Converse:
         engine = ScriptedEngine([TOKENIZER(a, add_special_tokens=False)["input_ids"] for a in answers], step=50)
         gateway = Gateway(engine, load_renderer(TOKENIZER, "qwen3"))
         await gateway.start()
-        agent = BuiltinAgent(load_prompts("tiny"))
+        agent = BuiltinAgent(schema.Agent(prompts="tiny"), Path("unused"))
         try:
             handle = gateway.open("s", budget or Budget())
             exit = await agent.run(box, TASK, Endpoint(handle.base_url, handle.api_key, "policy"), limits(**changed))

@@ -15,7 +15,8 @@ from crrl.errors import CrrlError, UsageError
 from crrl.gateway.api import Ask
 from crrl.gateway.canonical import Call, Message
 from crrl.gateway.renderer import RenderError, load_renderer
-from crrl.gateway.renderer.families import FAMILIES, FamilyRenderer
+from crrl.gateway.renderer.families import FAMILIES
+from crrl.gateway.renderer.family import FamilyRenderer
 from crrl.gateway.stream import TextStream
 
 TOKENIZER = every_family()

@@ -17,7 +17,7 @@ from crrl.gateway.api import Ask
 from crrl.gateway.canonical import Call, Message
 from crrl.gateway.ledger import template_hash
 from crrl.gateway.renderer import RenderError, load_renderer
-from crrl.gateway.renderer.families import FamilyRenderer
+from crrl.gateway.renderer.family import FamilyRenderer
 from crrl.gateway.renderer.generic import GenericRenderer
 from crrl.gateway.stream import TextStream
 

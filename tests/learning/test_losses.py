@@ -15,8 +15,9 @@ from learning_kit import Gradients, Rows, make_row, one_step, random_rows, tiny_
 from trl import GRPOTrainer
 
 from crrl.errors import CrrlError
+from crrl.learning import LOSSES
 from crrl.learning.api import Row
-from crrl.learning.batches import LOSSES, MicroBatch, micro_batches, tensors, trim
+from crrl.learning.batches import MicroBatch, micro_batches, tensors, trim
 from crrl.learning.source import StepBatch
 
 LENGTH = 64
@@ -203,7 +204,7 @@ def test_micro_batches_keep_every_token_once() -> None:
     rng = random.Random(3)
     rows = [make_row(rng, weight=rng.choice([1.0, 0.5]), n=rng.randint(8, 60)) for _ in range(40)]
     rows.append(make_row(rng, n=300))
-    micros = micro_batches(rows, "dr_grpo", 40, tokens=200)
+    micros = micro_batches(rows, "rows", 40, tokens=200)
     assert sorted(r.episode for m in micros for r in m.rows) == sorted(r.episode for r in rows)
     for micro in micros:
         assert len({r.weight for r in micro.rows}) == 1

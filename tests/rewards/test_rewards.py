@@ -11,6 +11,7 @@ from crrl.gateway.api import Sample
 from crrl.rewards import REWARDS, combine, exploits, patching
 from crrl.rewards.api import TestResults
 from crrl.rewards.diff_similarity import similarity
+from crrl.rewards.format import Format
 
 SOLUTION = diff({"stats.py": FIXED})
 
@@ -25,7 +26,7 @@ def sample(finish: str = "stop") -> Sample:
 
 def test_solved_needs_every_test() -> None:
     task = make_task()
-    weigh = combine({"tests": 1.0, "diff_similarity": 0.5}, "v1")
+    weigh = combine({"tests": 1.0, "diff_similarity": 0.5}, harness_version="v1")
     verdict = weigh(task, SOLUTION, results(task), [sample()])
     assert (verdict.reward, verdict.solved, verdict.harness_version) == (1.5, True, "v1")
     assert verdict.components == {"tests": 1.0, "diff_similarity": 1.0, "format": 1.0}
@@ -63,7 +64,7 @@ def test_similarity() -> None:
 
 def test_format() -> None:
     task = make_task()
-    score = REWARDS["format"]
+    score = Format()
     assert score(task, SOLUTION, results(task), [sample()]) == 1.0
     assert score(task, SOLUTION, results(task), [sample(), sample("length")]) == 0.0
     assert score(task, "", results(task), [sample()]) == 0.0

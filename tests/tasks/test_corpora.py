@@ -470,7 +470,7 @@ def spoil_run(file: Path) -> None:
 
 
 def test_what_is_not_there_is_said(test_data: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="swe-gim is no corpus"):
+    with pytest.raises(UsageError, match="no corpus named 'swe-gim'"):
         find("swe-gim")
     quixbugs = find("quixbugs")
     with pytest.raises(CrrlError, match="not on the hub"):
@@ -488,7 +488,7 @@ def test_what_is_not_there_is_said(test_data: Path, tmp_path: Path) -> None:
 
 def test_every_corpus_is_in_the_documentation() -> None:
     text = (Path(__file__).parents[2] / "docs" / "corpora.md").read_text()
-    for corpus in CORPORA.values():
+    for corpus in map(find, CORPORA):
         assert f"`{corpus.name}`" in text
         if corpus.from_documentation:
             row = next(line for line in text.splitlines() if line.startswith(f"| `{corpus.name}`"))

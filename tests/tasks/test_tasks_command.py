@@ -132,7 +132,7 @@ def test_repositories_from_local_clones(test_data: Path, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["list", "swe-gim", "path=x"], "swe-gim is no corpus"),
+        (["list", "swe-gim", "path=x"], "no corpus named 'swe-gim'"),
         (["list", "quixbugs", "count=3"], "has no use for count="),
         (["list", "generated", "path=x"], "has no use for path="),
         (["list", "quixbugs", "path=x", "times=3"], "takes no settings, got 'times=3'"),

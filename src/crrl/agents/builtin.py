@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -17,7 +18,8 @@ from openai import AsyncOpenAI, BadRequestError, DefaultAsyncHttpxClient, OpenAI
 
 from crrl.agents.api import AgentExit, AgentLimits, Endpoint, WhatNow, nothing_more
 from crrl.agents.edits import refusal
-from crrl.agents.prompts import PARAMETERS, Prompts
+from crrl.agents.prompts import PARAMETERS, Prompts, load_prompts
+from crrl.conf import schema
 from crrl.errors import LostError
 from crrl.sandbox.api import Box, ExecResult, Mount
 from crrl.task import Task
@@ -56,15 +58,15 @@ class BuiltinAgent:
     """One object serves any number of episodes at once; they share its connections.
 
     Args:
-        prompts: what the policy is told.
+        config: the agent's settings, of which this reads `prompts`. state_dir: for agents that have files.
     """
 
     inside = False
     mounts: Sequence[Mount] = ()
 
-    def __init__(self, prompts: Prompts) -> None:
-        self.prompts = prompts
-        self._tools = prompts.tools()
+    def __init__(self, config: schema.Agent, state_dir: Path) -> None:
+        self.prompts = load_prompts(config.prompts)
+        self._tools = self.prompts.tools()
         # One client for all: making a TLS context costs more than a whole episode. No proxy of the environment's.
         self._http = DefaultAsyncHttpxClient(timeout=ANSWER_S, limits=httpx2.Limits(), trust_env=False)
 

@@ -54,7 +54,7 @@ def candidates(words: Sequence[str]) -> list[str]:
     empty)."""
     from crrl.cli import bench, gateway, tasks
     from crrl.cli.main import VERBS
-    from crrl.conf.checks import CHOICES
+    from crrl.conf.checks import choices
     from crrl.conf.recipes import GROUPS, ready, recipe_names
     from crrl.conf.schema import Config, WarmstartConfig, keys
     from crrl.sandbox.cache import KINDS
@@ -67,7 +67,7 @@ def candidates(words: Sequence[str]) -> list[str]:
     if verb in ("train", "eval", "sft"):
         key = last.partition("=")[0]
         if "=" in last:
-            values = ready(key) if key in GROUPS else CHOICES.get(key, ())
+            values = ready(key) if key in GROUPS else choices(key)
             return [f"{key}={v}" for v in values if f"{key}={v}".startswith(last)]
         found += [f"{group}=" for group in GROUPS if verb != "sft"]
         found += [f"{k.name}=" for k in keys(WarmstartConfig if verb == "sft" else Config)]

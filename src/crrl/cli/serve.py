@@ -108,11 +108,12 @@ async def serve(config: Config, checkpoint: str, serving: Serving, *, as_json: b
 
     import torch
 
-    from crrl.engines.load import load_local
+    from crrl import engines
 
     torch.set_num_threads(config.engine.threads or torch.get_num_threads())
     renderer = load_renderer(folder, config.renderer.key)
-    engine = load_local(folder, context=config.engine.context or None, max_batch=config.engine.max_batch)
+    wanted = config.engine
+    engine = engines.make(wanted.name, folder, context=wanted.context or None, max_batch=wanted.max_batch)
     sampling = SamplingPolicy(config.rollout.temperature, as_asked=serving.sampling == "agent")
     gateway = OpenGateway(engine, renderer, sampling, model=serving.model, key=serving.api_key, keep=keep)
     ended = asyncio.Event()

@@ -1,57 +1,39 @@
-"""What cannot be combined, refused before anything starts (invariant 9). Each message says what to write
-instead.
+"""Settings that cannot work are refused before anything starts (invariant 9), and the message says what to write.
 
-`check(config)` looks at values; `check_ignored(config, explicit)` at settings that somebody wrote down and
-that the chosen parts would ignore.
+`check(config)` refuses impossible values and combinations; `check_ignored(config, explicit)` refuses a setting that
+you wrote and the chosen parts would ignore. The names of parts come from their rooms and from the distributions that
+plug parts in (`crrl.registry`); nothing here imports a part of crrl's own.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from crrl import registry
 from crrl.conf.schema import Config
 from crrl.conf.templates import check_templates
 from crrl.errors import UsageError, nearest
 
-# Families of models (`gateway/renderer/families.py`, compared by a test): KEY reasons as it does, or as one writes it.
-ONE_WAY = (
-    *("deepseek-r1", "deepseek-v3", "glm-5.3", "gpt-oss", "inkling", "kimi-k2", "llama-3", "minimax-m2"),
-    *("prime-qwen3", "qwen3-vl"),
-)
-BOTH_WAYS = (
-    *("deepseek-v4", "gemma4", "glm-4.5", "glm-5", "glm-5.1", "hy3", "kimi-k2.5", "laguna-m.1", "laguna-s-2.1"),
-    *("laguna-xs-2.1", "laguna-xs.2", "nemotron-3", "nemotron-3-ultra", "nemotron-3.5", "qwen3", "qwen3.5", "qwen3.6"),
-    "qwen3.8",
-)
-
-# What each `name` may be. A new part adds its word here, beside its registration in its room.
-CHOICES: dict[str, tuple[str, ...]] = {
-    "engine.name": ("local",),
-    "renderer.key": (
-        "auto",
-        "generic",
-        "generic-text",
-        *ONE_WAY,
-        *BOTH_WAYS,
-        *(f"{key}-thinking" for key in BOTH_WAYS),
-    ),
-    "agent.name": ("builtin", "command"),
-    "sandbox.name": ("bubblewrap", "unsafe_host"),
+# Settings that name a part -> the group it is registered in.
+PARTS = {
+    "engine.name": "crrl.engines",
+    "renderer.key": "crrl.renderers",
+    "agent.name": "crrl.agents",
+    "sandbox.name": "crrl.sandboxes",
+    "objective.loss": "crrl.losses",
+    "objective.advantage": "crrl.advantages",
+}
+# Settings that are one of a few words.
+WORDS: dict[str, tuple[str, ...]] = {
     "sandbox.images": ("auto", "docker", "podman", "apptainer"),
-    "objective.loss": ("grpo", "bnpo", "dr_grpo", "dapo", "cispo", "sapo", "vespo", "luspo"),
-    "objective.advantage": ("centred", "normalised", "leave_one_out"),
     "adapter.name": ("none",),
     "launch.name": ("local",),
     "tracker.name": ("none",),
     "trainer.schedule": ("constant", "linear", "cosine"),
 }
-# Kept here, and compared with `rewards.REWARDS` by a test: importing that room costs a second, a typo
-# should not.
-REWARDS = ("tests", "diff_similarity", "format", "visible_only")
-    "sandbox.cache_gb": 0,
 DECODINGS = ("sampled", "greedy")
 KINDS = ("main", "compaction", "subagent", "side")  # of a session's calls: `gateway.api.SampleKind`
 GENERATED_SPLITS = ("rl_instances", "sft_instances", "unseen_families")
@@ -69,6 +51,7 @@ AT_LEAST: dict[str, float] = {
     "sandbox.processes": 1,
     "sandbox.disk_mb": 1,
     "sandbox.cpus": 0,
+    "sandbox.cache_gb": 0,
     "corpus.held_out": 1,
     "objective.groups_per_step": 1,
     "objective.group_size": 2,
@@ -111,17 +94,22 @@ REFUSED: dict[str, str] = {
 }
 
 
+def choices(key: str) -> Sequence[str]:
+    """What a setting may be, where it is one of a few words."""
+    return registry.names(PARTS[key]) if key in PARTS else WORDS.get(key, ())
+
+
 def value_at(config: Any, key: str) -> Any:
     for part in key.split("."):  # maps (`rewards.weights.tests`) have entries; one that is not there is None
-        config = config.get(part) if isinstance(config, dict) else getattr(config, part)
+        config = (config or {}).get(part) if isinstance(config, dict | None) else getattr(config, part)
     return config
 
 
 def check(config: Config) -> None:
     """Raises UsageError on the first impossible value or combination."""
-    for key, allowed in CHOICES.items():
-        if (value := value_at(config, key)) not in allowed:
-            raise UsageError(f"{key}={value} does not exist.", nearest(str(value), allowed))
+    for key in (*PARTS, *WORDS):
+        if (value := value_at(config, key)) not in choices(key):
+            raise UsageError(f"{key}={value} does not exist.", nearest(str(value), choices(key)))
     for key, least in AT_LEAST.items():
         if (value := value_at(config, key)) < least:
             why = " (a group of one has no baseline)" if key == "objective.group_size" else ""
@@ -136,6 +124,7 @@ def check(config: Config) -> None:
         )
     if "/" in config.run or config.run in (".", ".."):
         raise UsageError(f"run={config.run} is a folder name, not a path.", "Write run=NAME runs_dir=FOLDER.")
+    _check_plugged_in(config)
     _check_agent(config)
     _check_rewards(config)
     _check_credit(config)
@@ -150,25 +139,42 @@ def _greedy_hint(key: str) -> str:
     return f"Write a positive number for {key}."
 
 
+def _check_plugged_in(config: Config) -> None:
+    """Parts of other distributions are imported now, so that a broken one stops nothing half-way."""
+    for key, group in PARTS.items():
+        if not (part := registry.find(group, value_at(config, key))).ours:
+            part.load()
+
+
 def _check_agent(config: Config) -> None:
+    if config.agent.options:
+        registry.find("crrl.agents", config.agent.name).options(config.agent.options, "agent.options", given=2)
     if config.agent.name != "command":
         return
     if not config.agent.command:
         raise UsageError(
             "agent.name=command: agent.command is empty.", "Write agent.command='PROGRAM {{ instruction }}'."
         )
-    if config.sandbox.name == "unsafe_host":
-        raise UsageError(
-            "agent.name=command runs inside a box; sandbox.name=unsafe_host has none.",
-            "Write sandbox.name=bubblewrap, or agent.name=builtin.",
-        )
     check_templates(config.agent)
 
 
 def _check_rewards(config: Config) -> None:
-    for name in config.rewards.weights:
-        if name not in REWARDS:
-            raise UsageError(f"rewards.weights.{name}: there is no such reward.", nearest(name, REWARDS))
+    known = registry.names("crrl.rewards")
+    weights, options = config.rewards.weights, config.rewards.options
+    for key, names in (("weights", weights), ("options", options)):
+        for name in names:
+            if name not in known:
+                raise UsageError(f"rewards.{key}.{name}: there is no such reward.", nearest(name, known))
+    for name in options:
+        if name not in weights:
+            raise UsageError(
+                f"rewards.options.{name} would be ignored: the reward has no weight.",
+                f"Write rewards.weights.{name}=0.1 (or 0: reported only), or leave its options out.",
+            )
+    for name in weights:
+        part = registry.find("crrl.rewards", name)
+        if name in options or not part.ours:
+            part.options(options.get(name, {}), f"rewards.options.{name}")
     if not any(config.rewards.weights.values()):
         raise UsageError("rewards.weights are all 0: nothing would be trained on.", "Write rewards.weights.tests=1.0.")
 
@@ -243,23 +249,13 @@ Ignored = tuple[str, Callable[[Config], bool], str]
 IGNORED: tuple[Ignored, ...] = (
     *(
         (f"agent.{key}", lambda c: c.agent.name == "command", "agent.name=command has its own tools and words")
-        for key in ("prompts", "command_s", "output_chars")
+        for key in ("command_s", "output_chars")
     ),
+    ("agent.prompts", lambda c: c.agent.name != "builtin", "it is for agent.name=builtin"),
     *(
-        (f"agent.{key}", lambda c: c.agent.name == "builtin", "it is for agent.name=command")
+        (f"agent.{key}", lambda c: c.agent.name != "command", "it is for agent.name=command")
         for key in ("command", "instruction", "env", "files", "mounts", "memory_mb", "install")
     ),
-    (
-        "sandbox.memory_mb",
-        lambda c: c.sandbox.name == "unsafe_host",
-        "sandbox.name=unsafe_host limits nothing",
-    ),
-    (
-        "sandbox.processes",
-        lambda c: c.sandbox.name == "unsafe_host",
-        "sandbox.name=unsafe_host limits nothing",
-    ),
-    ("sandbox.disk_mb", lambda c: c.sandbox.name == "unsafe_host", "sandbox.name=unsafe_host limits nothing"),
     *(
         (f"sandbox.{key}", lambda c: c.corpus.name == "generated", "generated tasks have no image")
         for key in ("images", "cpus")
@@ -271,6 +267,11 @@ IGNORED: tuple[Ignored, ...] = (
     ),
     ("evaluation.splits", lambda c: c.corpus.name != "generated", "a task file has one, of corpus.held_out tasks"),
     ("corpus.held_out", lambda c: c.corpus.name == "generated", "generated tasks have splits of their own"),
+    (
+        "objective.length_normaliser",
+        lambda c: c.objective.loss != "dr_grpo",
+        "it is for objective.loss=dr_grpo",
+    ),
     (
         "trainer.warmup_steps",
         lambda c: c.trainer.max_steps == 0 and c.trainer.warmup_steps > 0,

@@ -46,7 +46,10 @@ class Renderer:
 
 @dataclass
 class Agent:
-    name: str = doc("who works in the repository: `builtin`, or `command`: any program, run in the box", "builtin")
+    name: str = doc(
+        "who works in the repository: `builtin`, `command`: any program, run in the box, or one that is plugged in",
+        "builtin",
+    )
     prompts: str = doc("builtin: prompt templates under conf/prompts/, `tiny` (short) or `full`", "tiny")
     command: str = doc("command: a shell line; {{ instruction }}, {{ model }}... stand for quoted words", "")
     instruction: str = doc("command: what the agent is told, a template over task.issue", "{{ task.issue }}")
@@ -55,6 +58,7 @@ class Agent:
     mounts: list[str] = doc("command: SOURCE:TARGET, shown read-only; a relative SOURCE: in state_dir/agents", [])
     memory_mb: int = doc("command: what its own processes need, besides sandbox.memory_mb for the repository's", 0)
     install: str = doc("command: what makes its SOURCE, run in that folder (`scripts/agents.py NAME`)", "")
+    options: dict[str, Any] = doc("of an agent that is plugged in: its own parameters", {})
     turns: int = doc("model calls in one episode", 8)
     tokens: int = doc("sampled tokens in one episode", 1024)
     wall_s: float = doc("seconds of one episode; waiting for the engine is not charged", 60.0)
@@ -64,20 +68,20 @@ class Agent:
 
 @dataclass
 class Sandbox:
-    name: str = doc("`bubblewrap`, or `unsafe_host`: NO ISOLATION, commands run on this machine", "bubblewrap")
+    name: str = doc("the back end of tasks without an image", "bubblewrap")
     state_dir: str = doc("where workspaces live; empty: /var/tmp/crrl-<uid>; never under HOME", "")
     memory_mb: int = doc("memory of one episode's process tree", 1024)
     processes: int = doc("processes of one episode", 128)
     disk_mb: int = doc("what one episode may write into its workspace", 256)
     images: str = doc("tasks with an image: `docker`, `podman`, `apptainer`, or `auto`: what answers", "auto")
     cpus: float = doc("cores of one container; 0: all there are", 0.0)
+    cache_gb: float = doc(
+        "limit on the caches in state_dir, enforced when a run starts (the least recently used go); 0: no limit", 0.0
+    )
 
 
 @dataclass
 class Corpus:
-    cache_gb: float = doc(
-        "limit on the caches in state_dir, enforced when a run starts (the least recently used go); 0: no limit", 0.0
-    )
     name: str = doc("`generated`, or a task file (.jsonl)", "generated")
     rl_share: float = doc("share of training groups from families that RL is to learn; the rest: SFT's own", 0.6)
     held_out: int = doc("of a task file: this many tasks are kept for evaluation", 100)
@@ -85,12 +89,17 @@ class Corpus:
 
 @dataclass
 class Rewards:
-    weights: dict[str, float] = doc("reward name -> weight in the number that is trained on", {"tests": 1.0})
+    weights: dict[str, float] = doc(
+        "reward name -> weight in the number that is trained on; 0: reported only", {"tests": 1.0}
+    )
+    options: dict[str, dict[str, Any]] = doc("reward name -> its parameters: rewards.options.NAME.KEY=VALUE", {})
 
 
 @dataclass
 class Objective:
-    loss: str = doc("TRL's `loss_type`: grpo, bnpo, dr_grpo, dapo, cispo, sapo, vespo, luspo", "dr_grpo")
+    loss: str = doc(
+        "one of TRL's (grpo, bnpo, dr_grpo, dapo, cispo, sapo, vespo, luspo), or one that is plugged in", "dr_grpo"
+    )
     advantage: str = doc(
         "`centred` (reward − group mean), `normalised` (also / deviation) or `leave_one_out` (− mean of the others)",
         "centred",

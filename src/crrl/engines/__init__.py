@@ -6,7 +6,8 @@
 | `wire.RemoteEngine` | an engine of another process, over a unix socket (`wire.EngineServer` is its other end) |
 | `scripted.ScriptedEngine` | plays given token lists: for the tests of whatever stands on an engine |
 
-**Adding an engine.** Write one file here with a class that has the methods of `api.Engine`. Three things must hold:
+**Adding an engine.** Write one file with a class that has the methods of `api.Engine`, made as `make` calls it, and one
+line: here in `ENGINES`, or in a distribution of your own (docs/plugins.md). Three things must hold:
 log-probs are log softmax(logits / T) before any truncation; every token carries the version of the weights that made
 it; the noise of a token derives from (request seed, position) alone (`sampling.uniform`). Raise `EngineError` when the
 engine failed (the episode is lost and retried) and `ContextLengthError` when prompt + 1 > context.
@@ -14,8 +15,22 @@ engine failed (the episode is lost and retried) and `ContextLengthError` when pr
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
+from crrl import registry
 from crrl.engines.api import Chunk, Engine, EngineInfo, Probe, Request, WeightSource
 from crrl.errors import LostError
+
+ENGINES = {
+    "local": "crrl.engines.load:load_local",
+}
+
+
+def make(name: str, model: Path, *, context: int | None, max_batch: int, version: int = 0) -> Any:
+    """The engine called `name` on a model folder, serving it as policy `version`. `context`: None, the model's own.
+    Raises UsageError, CrrlError."""
+    return registry.find("crrl.engines", name).make(model, context=context, max_batch=max_batch, version=version)
 
 
 class EngineError(LostError):

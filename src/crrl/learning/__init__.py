@@ -1,8 +1,27 @@
 """Learning: episodes in, weights out.
 
 `rows.py` says which tokens are trained; `advantages.py` compares the attempts of a group; `source.py` makes
-one step's rows out of groups; `trainer.py` takes the step (TRL's losses); `push.py` brings the weights into
-the running engine and proves that they arrived; `checkpoint.py` keeps them.
+one step's rows out of groups; `losses.py` says what is minimised; `trainer.py` takes the step; `push.py` brings the
+weights into the running engine and proves that they arrived; `checkpoint.py` keeps them.
 
-To add an advantage: one function in `advantages.py` and its line in `ADVANTAGES`.
+To add an advantage, write a function like those in `advantages.py`, to add a loss a class like `losses.Loss`; and one
+line: here, or in a distribution of your own (docs/plugins.md).
 """
+
+ADVANTAGES = {
+    "centred": "crrl.learning.advantages:centred",
+    "normalised": "crrl.learning.advantages:normalised",
+    "leave_one_out": "crrl.learning.advantages:leave_one_out",
+}
+
+# TRL's, by what their sum is divided by.
+LOSSES = {
+    "grpo": "crrl.learning.losses:RowMean",
+    "sapo": "crrl.learning.losses:RowMean",
+    "dr_grpo": "crrl.learning.losses:RowMean",
+    "luspo": "crrl.learning.losses:RowMean",
+    "bnpo": "crrl.learning.losses:TokenMean",
+    "dapo": "crrl.learning.losses:StepMean",
+    "cispo": "crrl.learning.losses:StepMean",
+    "vespo": "crrl.learning.losses:StepMean",
+}

@@ -11,6 +11,7 @@ import statistics
 from collections.abc import Callable, Sequence
 
 Advantage = Callable[[Sequence[float]], list[float]]
+"""Rewards of a group -> an advantage for each. `crrl.learning.ADVANTAGES` has them by name."""
 
 
 def centred(rewards: Sequence[float]) -> list[float]:
@@ -32,10 +33,3 @@ def leave_one_out(rewards: Sequence[float]) -> list[float]:
     n / (n − 1), an unbiased baseline."""
     n = len(rewards)
     return [a * n / (n - 1) for a in centred(rewards)]
-
-
-ADVANTAGES: dict[str, Advantage] = {
-    "centred": centred,
-    "normalised": normalised,
-    "leave_one_out": leave_one_out,
-}

@@ -16,13 +16,7 @@ import torch
 from torch import Tensor
 
 from crrl.learning.api import Row
-
-# What TRL's `_compute_loss` divides by, for each of its losses: the rows of the micro-batch, its trained
-# tokens, or `num_items_in_batch`. trl 1.16.0, checked by tests/learning/test_trainer.py.
-ROW_MEAN = ("grpo", "sapo", "dr_grpo", "luspo")
-TOKEN_MEAN = ("bnpo",)
-STEP_MEAN = ("dapo", "cispo", "vespo")
-LOSSES = (*ROW_MEAN, *TOKEN_MEAN, *STEP_MEAN)
+from crrl.learning.losses import Mean
 
 
 @dataclass(frozen=True)
@@ -46,13 +40,13 @@ def trim(row: Row) -> Row | None:
     return Row(*cut, row.advantage, row.weight, row.episode, row.group)
 
 
-def micro_batches(rows: Sequence[Row], loss: str, episodes: int, tokens: int) -> list[MicroBatch]:
+def micro_batches(rows: Sequence[Row], mean: Mean, episodes: int, tokens: int) -> list[MicroBatch]:
     """At most `tokens` padded tokens each (a longer row stands alone). Deterministic in the order of `rows`."""
     kept = [row for row in map(trim, rows) if row is not None]
     kept.sort(key=lambda row: (row.group, row.weight, -len(row.ids)))  # stable: longest first
     items = sum(row.weight * sum(row.loss_mask[1:]) for row in kept)
     return [
-        MicroBatch(part, part[0].weight * _share(part, loss, episodes, items), items) for part in _parts(kept, tokens)
+        MicroBatch(part, part[0].weight * _share(part, mean, episodes, items), items) for part in _parts(kept, tokens)
     ]
 
 
@@ -68,15 +62,13 @@ def _parts(rows: Sequence[Row], tokens: int) -> Iterator[list[Row]]:
         yield part
 
 
-def _share(part: Sequence[Row], loss: str, episodes: int, items: float) -> float:
+def _share(part: Sequence[Row], mean: Mean, episodes: int, items: float) -> float:
     """The micro-batch's divisor over the step's."""
-    if loss in ROW_MEAN:
+    if mean == "rows":
         return len(part) / episodes
-    if loss in TOKEN_MEAN:
+    if mean == "tokens":
         return sum(sum(row.loss_mask[1:]) for row in part) / items
-    if loss in STEP_MEAN:
-        return 1.0
-    raise ValueError(f"unknown loss {loss}")
+    return 1.0
 
 
 def tensors(micro: MicroBatch, pad_id: int, device: torch.device) -> dict[str, Tensor]:

@@ -13,7 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
-from crrl.learning.advantages import ADVANTAGES, Advantage
+from crrl import registry
+from crrl.learning.advantages import Advantage
 from crrl.learning.api import Row
 from crrl.learning.rows import CREDIT, RowCounts, row_hash, rows_of
 from crrl.rollout.api import Attempt, Episode, Group, TrainedRow
@@ -67,6 +68,7 @@ class RolloutSource:
     ) -> None:
         self._config, self._curriculum = config, curriculum
         self._client, self._journal, self._count = client, journal, count
+        self._advantage: Advantage = registry.find("crrl.advantages", config.objective.advantage).load()
         self.trained: list[TrainedRow] = []
 
     def __call__(self, step: int) -> StepBatch:
@@ -79,7 +81,7 @@ class RolloutSource:
         found = [Group(group, "", self._journal.group(group)) for group in groups]
         if objective.shuffle_rewards:
             found = [shuffled(group, self._config.seed) for group in found]
-        batch = step_batch(found, ADVANTAGES[objective.advantage], objective.credit)
+        batch = step_batch(found, self._advantage, objective.credit)
         self.trained = batch.trained
         return batch
 

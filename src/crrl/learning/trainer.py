@@ -1,8 +1,8 @@
 """The trainer: TRL's `GRPOTrainer`, fed with rows of recorded tokens instead of its own generations.
 
-TRL keeps the losses (`_compute_loss`) and the loop; ours are the rows, the micro-batches, the log-probs that
-are computed (trained tokens only) and the checkpoints. Old log-probs are the sampler's, with no further
-correction (mode a of the design). A step without rows changes no weight.
+TRL keeps its losses (`_compute_loss`) and the loop; ours are the rows, the micro-batches, the log-probs that are
+computed (trained tokens only), losses that are plugged in, and the checkpoints. Old log-probs are the sampler's, with
+no further correction (mode a of the design). A step without rows changes no weight.
 
 The batch is a mean over all scored episodes of the step, those of groups without spread included, so that a
 step's gradient does not grow as more groups agree. For `dr_grpo` (arXiv:2503.20783, eq. 2) and on-policy rows:
@@ -29,12 +29,14 @@ from transformers.trainer_utils import TrainOutput
 from trl import GRPOConfig, GRPOTrainer
 from trl.trainer.utils import add_fused_lm_head
 
+from crrl import registry
 from crrl.conf.schema import Config
 from crrl.engines.load import load_model
 from crrl.errors import CrrlError
 from crrl.learning import checkpoint
 from crrl.learning.batches import MicroBatch, micro_batches, tensors
 from crrl.learning.logprobs import chosen_logprobs, is_plain
+from crrl.learning.losses import Loss, TrlLoss
 from crrl.learning.source import StepBatch
 
 StepHook = Callable[[int, dict[str, float]], None]
@@ -61,10 +63,12 @@ class RepairTrainer(GRPOTrainer):
         begin: int,
         source: Callable[[int], StepBatch],
         on_step: StepHook,
+        loss: Loss | TrlLoss,
         **kwargs: Any,
     ) -> None:
         self._config, self._folder, self._first, self._begin = config, folder, first, begin
         self._source, self._on_step = source, on_step
+        self._policy_loss = loss
         self._trained_BT: Tensor | None = None
         self._reference: PreTrainedModel | None = None
         self._taken: dict[str, float] = {}
@@ -91,8 +95,8 @@ class RepairTrainer(GRPOTrainer):
     def _prepare_inputs(self, inputs: Any) -> dict[str, Any]:
         """TRL would generate here. The dummy dataset's rows are ignored."""
         batch = self._source(self.state.global_step)
-        objective = self._config.objective
-        micros = micro_batches(batch.rows, objective.loss, batch.episodes, self._config.trainer.tokens_per_micro_batch)
+        budget = self._config.trainer.tokens_per_micro_batch
+        micros = micro_batches(batch.rows, self._policy_loss.mean, batch.episodes, budget)
         return {"batch": batch, "micros": micros}
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
@@ -128,6 +132,30 @@ class RepairTrainer(GRPOTrainer):
         loss = self._compute_loss(model, inputs) * micro.scale
         self.accelerator.backward(loss)
         return loss.detach()
+
+    def _compute_loss(self, model: Any, inputs: dict[str, Tensor]) -> Tensor:
+        """TRL's own, or one that is plugged in: with the same KL, and the mean that it asks for."""
+        if isinstance(self._policy_loss, TrlLoss):
+            loss: Tensor = super()._compute_loss(model, inputs)
+            return loss
+        ids = torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], 1)
+        mask = torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], 1)
+        logps_BT, entropy_BT, _ = self._get_per_token_logps_and_entropies(model, ids, mask, ids.shape[1] - 1)
+        old_BT, trained_BT = inputs["old_per_token_logps"], inputs["tool_mask"]
+        loss_BT = self._policy_loss(logps_BT, old_BT, inputs["advantages"].unsqueeze(1), trained_BT)
+        assert entropy_BT is not None
+        measured = {"entropy": entropy_BT}
+        if self.beta:
+            behind = inputs["ref_per_token_logps"] - logps_BT
+            measured["kl"] = (torch.exp(behind) - behind - 1) * torch.exp(logps_BT - old_BT)
+            loss_BT = loss_BT + self.beta * measured["kl"]
+        kept = trained_BT.bool()
+        for name, value_BT in measured.items():
+            self._metrics["train"][name].append(value_BT[kept].mean().item())
+        per_row_B = torch.where(kept, loss_BT, 0.0).sum(1)
+        if self._policy_loss.mean == "rows":
+            return (per_row_B / kept.sum(1).clamp(min=1)).mean()
+        return per_row_B.sum() / (kept.sum() if self._policy_loss.mean == "tokens" else inputs["num_items_in_batch"])
 
     def _get_per_token_logps_and_entropies(
         self, model: Any, input_ids: Tensor, attention_mask: Tensor, logits_to_keep: int, **kwargs: Any
@@ -253,6 +281,7 @@ def make_trainer(
         state = _read_state(resume_from / STATE)
         optimizer.load_state_dict(state["optimizer"])
         scheduler.load_state_dict(state["scheduler"])
+    loss = registry.find("crrl.losses", objective.loss).make(objective)
     made = RepairTrainer(
         config=config,
         folder=folder,
@@ -260,10 +289,11 @@ def make_trainer(
         begin=step,
         source=source,
         on_step=on_step,
+        loss=loss,
         model=model,
         processing_class=tokenizer,
         reward_funcs=_never,
-        args=_arguments(config, folder),
+        args=_arguments(config, folder, loss),
         # One dummy row per step: the loop wants a dataset, and ends when it has been through it.
         train_dataset=Dataset.from_dict({"prompt": [""] * max(trainer.max_steps, 1)}),
         optimizers=(optimizer, scheduler),
@@ -291,13 +321,13 @@ def _never(**_: Any) -> list[float]:
     raise AssertionError("rewards come with the rows")
 
 
-def _arguments(config: Config, folder: Path) -> GRPOConfig:
+def _arguments(config: Config, folder: Path, loss: Loss | TrlLoss) -> GRPOConfig:
     trainer, objective = config.trainer, config.objective
     return GRPOConfig(
         output_dir=str(folder),
         seed=config.seed,
         max_steps=trainer.max_steps,
-        loss_type=objective.loss,
+        loss_type=loss.loss_type if isinstance(loss, TrlLoss) else "dr_grpo",  # the latter is not asked: _compute_loss
         epsilon=objective.clip,
         max_completion_length=objective.length_normaliser,  # in TRL's dr_grpo: the constant that sums are divided by
         temperature=config.rollout.temperature,

@@ -1,39 +1,58 @@
 """Rewards: how a patch is judged, and the number the policy is trained on.
 
 `judge.PytestJudge` runs a task's tests on a patch (`TestResults`); rewards turn that into numbers; `combine`
-weighs them into a `Verdict`. A reward is `Reward` (`rewards/api.py`): a name and
+weighs them into a `Verdict`. A reward is `Reward` (`rewards/api.py`): a class whose objects are called with
 
-    __call__(task, patch, results, samples) -> float | None        # None: not applicable
+    (task, patch, results, samples) -> float | None        # None: not applicable
 
-To add one, write `rewards/mine.py`::
+To add one, write one file::
 
+    @dataclass(frozen=True)
     class ShortPatch:
-        name = "short_patch"
+        budget: int = 10
 
         def __call__(self, task, patch, results, samples):
-            return 1.0 / (1 + patch.count("\\n+"))
+            return float(patch.count("\\n+") <= self.budget)
 
-and add it to `REWARDS` below: one line. It is then reported beside every verdict, and trained on where the
-configuration gives it a weight.
+and one line: here in `REWARDS`, or in a distribution of your own (docs/plugins.md). It is trained on where a recipe
+gives it a weight (`rewards.weights.short_patch=0.1`); its fields are settings (`rewards.options.short_patch.budget=5`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
-from crrl.rewards.api import Reward
-from crrl.rewards.diff_similarity import DiffSimilarity
-from crrl.rewards.format import Format
-from crrl.rewards.tests import TestsPassed
-from crrl.rewards.verdict import Combine
-from crrl.rewards.visible_only import VisibleOnly
+from crrl import registry
 
-REWARDS: dict[str, Reward] = {r.name: r for r in (TestsPassed(), DiffSimilarity(), Format(), VisibleOnly())}
+if TYPE_CHECKING:
+    from crrl.rewards.api import Reward
+    from crrl.rewards.verdict import Combine
+
+# These are computed and reported in every run; those of other distributions where they have a weight, 0 included.
+REWARDS = {
+    "tests": "crrl.rewards.tests:TestsPassed",
+    "diff_similarity": "crrl.rewards.diff_similarity:DiffSimilarity",
+    "format": "crrl.rewards.format:Format",
+    "visible_only": "crrl.rewards.visible_only:VisibleOnly",
+}
 
 
-def combine(weights: Mapping[str, float], harness_version: str = "") -> Combine:
-    """The combination for `weights` (reward name -> weight). Raises UsageError on an unknown name."""
-    return Combine(REWARDS, weights, harness_version)
+def make(name: str, options: Mapping[str, Any]) -> Reward:
+    """A reward with its parameters. Raises UsageError: there is none of that name, or it refuses them; CrrlError."""
+    part = registry.find("crrl.rewards", name)
+    reward: Reward = part.make(**part.options(options, f"rewards.options.{name}"))
+    return reward
 
 
-__all__ = ["REWARDS", "combine"]
+def combine(
+    weights: Mapping[str, float], options: Mapping[str, Mapping[str, Any]] | None = None, harness_version: str = ""
+) -> Combine:
+    """The combination for `weights` (reward name -> weight), each made with its `options`. Raises as `make` does."""
+    from crrl.rewards.verdict import Combine
+
+    rewards = {name: make(name, (options or {}).get(name, {})) for name in {**REWARDS, **weights}}
+    return Combine(rewards, weights, harness_version)
+
+
+__all__ = ["REWARDS", "combine", "make"]

@@ -47,18 +47,8 @@ class Verdict:
 
 
 class Reward(Protocol):
-    """One file in this room, one line in `rewards/__init__.py`. None: not applicable."""
-
-    name: str
+    """None: not applicable. What its class takes when it is made are settings of the recipe."""
 
     def __call__(
         self, task: Task, patch: str, results: TestResults | None, samples: Sequence[Sample]
     ) -> float | None: ...
-
-
-class Judge(Protocol):
-    """Runs a task's tests on a patch, elsewhere. Raises LostError when our side failed."""
-
-    async def run(self, task: Task, patch: str) -> TestResults: ...
-
-    async def close(self) -> None: ...

@@ -46,7 +46,5 @@ def similarity(patch: str, solution: str) -> float:
 
 
 class DiffSimilarity:
-    name = "diff_similarity"
-
     def __call__(self, task: Task, patch: str, results: TestResults | None, samples: Sequence[Sample]) -> float | None:
         return None if task.solution is None else similarity(patch, task.solution)

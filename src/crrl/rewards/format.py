@@ -14,8 +14,6 @@ from crrl.task import Task
 
 
 class Format:
-    name = "format"
-
     def __call__(self, task: Task, patch: str, results: TestResults | None, samples: Sequence[Sample]) -> float | None:
         if not samples:
             return None

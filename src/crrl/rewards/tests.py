@@ -15,7 +15,5 @@ def solved(task: Task, results: TestResults) -> bool:
 
 
 class TestsPassed:
-    name = "tests"
-
     def __call__(self, task: Task, patch: str, results: TestResults | None, samples: Sequence[Sample]) -> float | None:
         return None if results is None else float(solved(task, results))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from crrl.errors import UsageError, nearest
+from crrl.errors import UsageError
 from crrl.gateway.api import Sample
 from crrl.rewards.api import Reward, TestResults, Verdict
 from crrl.rewards.tests import solved
@@ -19,16 +19,13 @@ class Combine:
     """`combine(task, patch, results, samples) -> Verdict`.
 
     Args:
-        weights: reward name -> weight; names must be registered.
+        rewards: by name. weights: reward name -> weight, of these.
         harness_version: `PytestJudge.version`, recorded in each verdict.
     """
 
     def __init__(self, rewards: Mapping[str, Reward], weights: Mapping[str, float], harness_version: str = "") -> None:
-        for name in weights:
-            if name not in rewards:
-                raise UsageError(f"There is no reward named '{name}'.", nearest(name, rewards))
         if not weights:
-            raise UsageError("No reward has a weight.", "Set for example rewards.tests=1.0")
+            raise UsageError("No reward has a weight.", "Write rewards.weights.tests=1.0.")
         self.rewards = dict(rewards)
         self.weights = {name: float(weight) for name, weight in weights.items()}
         self.harness_version = harness_version

@@ -16,8 +16,6 @@ from crrl.task import Task
 
 
 class VisibleOnly:
-    name = "visible_only"
-
     def __call__(self, task: Task, patch: str, results: TestResults | None, samples: Sequence[Sample]) -> float | None:
         shown = task.source.files or {}
         tests = [*task.test.fail_to_pass, *task.test.pass_to_pass]

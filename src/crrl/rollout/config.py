@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from crrl.conf.schema import Agent, Config
 from crrl.sandbox import default_state_dir
@@ -16,7 +17,7 @@ class RolloutConfig:
     """Args:
     engine_socket: where `engines.wire.EngineServer` listens. tokenizer: folder with the policy's tokenizer.json.
     images: the container engine. needed_images: of the run's tasks; without them it does not start.
-    limits: of one box. reward_weights: reward name -> weight. tries: of one attempt, when our side fails.
+    limits: of one box. reward_weights, reward_options: by reward name. tries: of one attempt, when our side fails.
     """
 
     engine_socket: str
@@ -30,6 +31,7 @@ class RolloutConfig:
     state_dir: str
     limits: Limits
     reward_weights: dict[str, float]
+    reward_options: dict[str, dict[str, Any]]
     judges: int
     concurrency: int
     tries: int
@@ -55,6 +57,7 @@ class RolloutConfig:
                 disk_bytes=sandbox.disk_mb << 20,
             ),
             reward_weights=dict(config.rewards.weights),
+            reward_options=config.rewards.options,
             judges=rollout.judges,
             concurrency=rollout.concurrency,
             tries=rollout.tries,

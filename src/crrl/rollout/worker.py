@@ -127,7 +127,7 @@ async def build(config: RolloutConfig, engine: Engine, closing: AsyncExitStack) 
         gateway=gateway,
         agent=agent,
         judge=judge,
-        weigh=combine(config.reward_weights, judge.version),
+        weigh=combine(config.reward_weights, config.reward_options, judge.version),
         box_limits=config.limits,
         budget=Budget(tokens=config.agent.tokens, turns=config.agent.turns),
         wall_s=config.agent.wall_s,

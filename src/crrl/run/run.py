@@ -17,11 +17,12 @@ from typing import Any
 
 import torch
 
+from crrl import engines
 from crrl.conf.load import to_yaml
 from crrl.conf.schema import Config
 from crrl.console.display import Display
 from crrl.console.time_breakdown import TimeBreakdown, peak_memory_bytes
-from crrl.engines.load import load_local, load_model, load_tokenizer
+from crrl.engines.load import load_model, load_tokenizer
 from crrl.engines.wire import EngineServer
 from crrl.errors import LostError
 from crrl.evaluation.benchmark import Phase
@@ -112,8 +113,9 @@ class Run:
                 self.journal.set_meta("policy", checkpoints.fingerprint(self.model))
             else:
                 self.step = checkpoints.of_policy(self.checkpoint, self.journal.meta["policy"]).step
-            self.engine = load_local(
-                source, context=config.engine.context or None, max_batch=config.engine.max_batch, version=self.step
+            engine = config.engine
+            self.engine = engines.make(
+                engine.name, source, context=engine.context or None, max_batch=engine.max_batch, version=self.step
             )
             self._closing.callback(self.engine.close)
             sockets = Path(self._closing.enter_context(tempfile.TemporaryDirectory(prefix="crrl-")))

@@ -1,6 +1,6 @@
 """Sandboxes: where an agent's commands run, and the patch taken from what they left.
 
-    sandbox = make("bubblewrap", state_dir=Path("/var/tmp/crrl-0"), uid=None)  # CrrlError with the remedy
+    sandbox = make("bubblewrap", state_dir=Path("/var/tmp/crrl-0"))  # CrrlError with the remedy
     workspace = await sandbox.prepare(task.source)     # Workspace(lower, git_dir, base): cached by content
     box = await sandbox.start(Spec(root=workspace))    # raises LostError("sandbox_start", ...)
     result = await box.exec(["bash", "-c", "ls"], timeout_s=10, output_limit=4000)
@@ -17,21 +17,20 @@
   writable.
 - Tasks with an image run in a container of it, whatever `name` is; see `containers/`.
 - `seccomp.build() -> bytes` is the system call filter (also used by the judge).
-- `availability.check(state_dir, uid) -> list[Finding]` says what is missing, for `crrl doctor`.
+- `availability.check(state_dir) -> list[Finding]` says what is missing, for `crrl doctor`.
 
-To add a back end: a class with `prepare`, `start` and `close` (`api.Sandbox`) in a file of this room, and
-one line below.
+To add a back end: a class with `prepare`, `start` and `close` (`api.Sandbox`) in one file, made with `state_dir`, and
+one line: in `SANDBOXES`, or in a distribution of your own (docs/plugins.md).
 """
 
 from __future__ import annotations
 
-import importlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from crrl.errors import UsageError, nearest
+from crrl import registry
 from crrl.sandbox.api import Sandbox
 
 if TYPE_CHECKING:
@@ -40,9 +39,8 @@ if TYPE_CHECKING:
     from crrl.sandbox.containers.images import Fetched
 
 # Names, not classes: the launcher process imports this package and must stay small.
-BACKENDS = {
+SANDBOXES = {
     "bubblewrap": "crrl.sandbox.bubblewrap:BubblewrapSandbox",
-    "unsafe_host": "crrl.sandbox.unsafe_host:UnsafeHostSandbox",
 }
 
 
@@ -55,18 +53,13 @@ def make(
     name: str = "bubblewrap",
     *,
     state_dir: Path | None = None,
-    uid: int | None = None,
     images: str = "auto",
     cpus: float = 0.0,
 ) -> ByImage:
     """The back end called `name`, with the container engine `images` for tasks that have an image (`cpus` of each of
     their boxes; 0: all). Raises UsageError (unknown) or CrrlError (unusable here, with the remedy)."""
-    if name not in BACKENDS:
-        raise UsageError(f"Unknown sandbox '{name}'.", nearest(name, BACKENDS))
-    module, cls = BACKENDS[name].split(":")
-    backend = getattr(importlib.import_module(module), cls)
     state_dir = state_dir or default_state_dir()
-    plain = cast(Sandbox, backend(state_dir=state_dir, uid=uid))
+    plain = cast(Sandbox, registry.find("crrl.sandboxes", name).make(state_dir=state_dir))
 
     def containers() -> ContainerSandbox:
         from crrl.sandbox.containers.backend import ContainerSandbox

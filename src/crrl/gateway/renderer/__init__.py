@@ -8,10 +8,35 @@
 - `generic`: any chat template that only ever appends, which is proved on it at start (`generic.py`, `proof.py`);
   `generic-text`: the same for agents that send no tools.
 
-A family is one line in `families.py`; a form of tool calls is one class in `calls.py`.
+A family is one line in `families.py`; a form of tool calls is one class in `calls.py`. A renderer of your own is one
+file with a class like `api.Renderer`, made with (source, key), and one line: here in `RENDERERS`, or in a distribution
+of your own (docs/plugins.md).
 """
 
-from crrl.gateway.renderer.api import Parsed, Renderer, RenderError
-from crrl.gateway.renderer.load import KEYS, load_renderer
+from __future__ import annotations
 
-__all__ = ["KEYS", "Parsed", "RenderError", "Renderer", "load_renderer"]
+from typing import Any
+
+from crrl import registry
+from crrl.gateway.renderer.api import Parsed, Renderer, RenderError
+from crrl.gateway.renderer.families import FAMILIES
+
+RENDERERS = {
+    **dict.fromkeys(FAMILIES, "crrl.gateway.renderer.load:family"),
+    "auto": "crrl.gateway.renderer.load:auto",
+    "generic": "crrl.gateway.renderer.load:generic",
+    "generic-text": "crrl.gateway.renderer.load:generic",
+}
+
+
+def load_renderer(source: Any, key: str) -> Renderer:
+    """A renderer for a model folder, a `tokenizers.Tokenizer` (families only) or a fast transformers tokenizer.
+
+    Raises:
+        UsageError: unknown key, a tokenizer without the family's special tokens, a template that breaks.
+    """
+    renderer: Renderer = registry.find("crrl.renderers", key).make(source, key)
+    return renderer
+
+
+__all__ = ["RENDERERS", "Parsed", "RenderError", "Renderer", "load_renderer"]

@@ -1,4 +1,7 @@
-"""A recipe key and a tokenizer -> a renderer, or an error that says what to write instead."""
+"""A recipe key and a tokenizer -> a renderer, or an error that says what to write instead.
+
+Each way to load one takes (source, key); `RENDERERS` says which key goes which way.
+"""
 
 from __future__ import annotations
 
@@ -9,30 +12,29 @@ from typing import Any
 from renderers.base import MODEL_RENDERER_MAP  # type: ignore[import-untyped]
 from tokenizers import Tokenizer
 
-from crrl.errors import CrrlError, UsageError, nearest
+from crrl.errors import CrrlError, UsageError
 from crrl.gateway.canonical import Message
-from crrl.gateway.renderer.api import FastTokenizer, Renderer, RenderError
-from crrl.gateway.renderer.families import FAMILIES, FamilyRenderer
+from crrl.gateway.renderer.api import FastTokenizer, RenderError
+from crrl.gateway.renderer.families import FAMILIES
+from crrl.gateway.renderer.family import FamilyRenderer
 from crrl.gateway.renderer.generic import GenericRenderer
 from crrl.gateway.renderer.proof import TOOLS, proved
 from crrl.gateway.renderer.template import ChatTemplate, Refusal
 
-KEYS = (*FAMILIES, "auto", "generic", "generic-text")
 
-
-def load_renderer(source: Any, key: str) -> Renderer:
-    """A renderer for a model folder, a `tokenizers.Tokenizer` (families only) or a fast transformers tokenizer.
-
-    Raises:
-        UsageError: unknown key, a tokenizer without the family's special tokens, a template that breaks.
-    """
-    if key not in KEYS:
-        raise UsageError(f"renderer.key={key} does not exist.", nearest(key, KEYS))
-    if key in ("generic", "generic-text"):
-        return _generic(_with_template(source, key), key)
-    if key == "auto":
-        return _auto(_with_template(source, key))
+def family(source: Any, key: str) -> FamilyRenderer:
+    """A family of the `renderers` package."""
     return _family(_fast(source), key)
+
+
+def auto(source: Any, key: str) -> FamilyRenderer:
+    """The family of the model's exact name, proved on the model's own template."""
+    return _auto(_with_template(source, key))
+
+
+def generic(source: Any, key: str) -> GenericRenderer:
+    """Any template that only appends, with tools (`generic`) or for text alone."""
+    return _generic(_with_template(source, key), key)
 
 
 def _family(tokenizer: FastTokenizer, key: str) -> FamilyRenderer:

@@ -138,4 +138,4 @@ def _requirements(file: Path, project: str) -> list[str]:
     return [line for line in dict.fromkeys(listed) if re.split(r"[\[=<>!~\s]", line)[0].lower() not in own]
 
 
-CORPORA = [Corpus("bugsinpy", ("test",), read, "https://github.com/soarsmu/BugsInPy")]
+CORPUS = Corpus("bugsinpy", ("test",), read, "https://github.com/soarsmu/BugsInPy")

@@ -213,4 +213,4 @@ def _shell(line: str) -> Command:
     return Command(["sh", "-c", line], timeout_s=300.0)
 
 
-CORPORA = [Corpus("defects4j", SPLITS, read, "https://github.com/rjust/defects4j")]
+CORPUS = Corpus("defects4j", SPLITS, read, "https://github.com/rjust/defects4j")

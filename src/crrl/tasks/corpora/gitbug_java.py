@@ -157,4 +157,4 @@ def _issue(row: Row, repo: str, failures: list[tuple[str, str]]) -> str:
     return "\n\n".join([*told, failing_tests(repo, failures)])
 
 
-CORPORA = [Corpus("gitbug-java", ("test",), read, "https://github.com/gitbugactions/gitbug-java")]
+CORPUS = Corpus("gitbug-java", ("test",), read, "https://github.com/gitbugactions/gitbug-java")

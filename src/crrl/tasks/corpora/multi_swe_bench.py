@@ -60,6 +60,4 @@ def _issue(row: Row) -> str:
     return "\n\n".join(f"{text(issue, 'title', '')}\n\n{text(issue, 'body', '')}".strip() for issue in issues)
 
 
-CORPORA = [
-    of_rows("multi-swe-bench", "ByteDance-Seed/Multi-SWE-bench", ("test",), convert, from_documentation=True),
-]
+CORPUS = of_rows("multi-swe-bench", "ByteDance-Seed/Multi-SWE-bench", ("test",), convert, from_documentation=True)

@@ -186,4 +186,4 @@ def _shell(line: str) -> Command:
     return Command(["sh", "-c", line], timeout_s=180.0)
 
 
-CORPORA = [Corpus("polyglot", SPLITS, read, "https://github.com/Aider-AI/polyglot-benchmark")]
+CORPUS = Corpus("polyglot", SPLITS, read, "https://github.com/Aider-AI/polyglot-benchmark")

@@ -144,4 +144,4 @@ def _issue(name: str, path: str, explained: str) -> str:
     return f"`{name}` in {path} gives wrong results, fails or does not end. The defect is in one line.\n\n{said}"
 
 
-CORPORA = [Corpus("quixbugs", SPLITS, read, "https://github.com/jkoppel/QuixBugs")]
+CORPUS = Corpus("quixbugs", SPLITS, read, "https://github.com/jkoppel/QuixBugs")

@@ -88,6 +88,4 @@ def _solution(change: dict[str, Any]) -> str:
     return "".join(parts)
 
 
-CORPORA = [
-    of_rows("r2e-gym", "R2E-Gym/R2E-Gym-Subset", ("train",), convert, from_documentation=True),
-]
+CORPUS = of_rows("r2e-gym", "R2E-Gym/R2E-Gym-Subset", ("train",), convert, from_documentation=True)

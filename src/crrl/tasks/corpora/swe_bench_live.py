@@ -40,12 +40,10 @@ def _shell(commands: list[str]) -> Command:
     return Command(["bash", "-c", " ; ".join(commands)], timeout_s=2400.0)
 
 
-CORPORA = [
-    of_rows(
-        "swe-bench-live",
-        "SWE-bench-Live/SWE-bench-Live",
-        ("verified", "lite", "full", "test"),
-        convert,
-        from_documentation=True,
-    )
-]
+CORPUS = of_rows(
+    "swe-bench-live",
+    "SWE-bench-Live/SWE-bench-Live",
+    ("verified", "lite", "full", "test"),
+    convert,
+    from_documentation=True,
+)

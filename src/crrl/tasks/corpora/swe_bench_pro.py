@@ -120,13 +120,11 @@ def _tag(id: str, repo: str) -> str:
     return f"{name}-{re.sub('^instance_', '', id)}"[:128]
 
 
-CORPORA = [
-    Corpus(
-        name="swe-bench-pro",
-        splits=SPLITS,
-        read=read,
-        home="https://github.com/scaleapi/SWE-bench_Pro-os",
-        hub=HUB,
-        fetch=lambda hub, split: read_hub(hub, lambda row, split: convert(row, split), split),
-    )
-]
+CORPUS = Corpus(
+    name="swe-bench-pro",
+    splits=SPLITS,
+    read=read,
+    home="https://github.com/scaleapi/SWE-bench_Pro-os",
+    hub=HUB,
+    fetch=lambda hub, split: read_hub(hub, lambda row, split: convert(row, split), split),
+)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from functools import partial
 
 from crrl.task import Task
-from crrl.tasks.corpora.corpus import of_rows
+from crrl.tasks.corpora.corpus import Corpus, of_rows
 from crrl.tasks.corpora.rows import Row, text
 from crrl.tasks.corpora.swe_rows import image_name, imageless, task_of
 
@@ -17,7 +17,9 @@ def convert(row: Row, split: str, corpus: str) -> Task:
     return task_of(row, corpus, split, image=image_name("xingyaoww", text(row, "instance_id"), "_s_"))
 
 
-CORPORA = [
-    of_rows(name, hub, ("train",), partial(convert, corpus=name), imageless=partial(imageless, corpus=name))
-    for name, hub in (("swe-gym", "SWE-Gym/SWE-Gym"), ("swe-gym-lite", "SWE-Gym/SWE-Gym-Lite"))
-]
+def _corpus(name: str, hub: str) -> Corpus:
+    return of_rows(name, hub, ("train",), partial(convert, corpus=name), imageless=partial(imageless, corpus=name))
+
+
+FULL = _corpus("swe-gym", "SWE-Gym/SWE-Gym")
+LITE = _corpus("swe-gym-lite", "SWE-Gym/SWE-Gym-Lite")

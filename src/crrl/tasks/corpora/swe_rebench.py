@@ -24,6 +24,4 @@ def convert(row: Row, split: str) -> Task:
     return replace(task, test=plan, provenance={**task.provenance, **kept})
 
 
-CORPORA = [
-    of_rows("swe-rebench", "nebius/SWE-rebench", ("test", "filtered"), convert, from_documentation=True),
-]
+CORPUS = of_rows("swe-rebench", "nebius/SWE-rebench", ("test", "filtered"), convert, from_documentation=True)

@@ -45,4 +45,4 @@ def convert(row: Row, split: str) -> Task:
     )
 
 
-CORPORA = [of_rows("swe-smith", "SWE-bench/SWE-smith", ("train",), convert)]
+CORPUS = of_rows("swe-smith", "SWE-bench/SWE-smith", ("train",), convert)
