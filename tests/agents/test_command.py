@@ -164,7 +164,6 @@ def test_ready_configurations(name: str, tmp_path: Path) -> None:
         (["agent=command", "agent.command=x {{ task.solution }}"], "agent.command"),
         (["agent=command", "agent.command=x", "agent.env.A={{ nothing }}"], "agent.env.A"),
         (["agent=command", "agent.command=x", "agent.prompts=full"], "agent.prompts"),
-        (["agent=command", "agent.command=x", "sandbox.name=unsafe_host"], "unsafe_host"),
         (["agent.command=x"], "agent.command"),
     ],
 )

@@ -11,7 +11,6 @@ from crrl.evaluation.statistics import (
     detectable_difference,
     mcnemar_exact,
     newcombe_paired,
-    paired_bootstrap,
     wilson,
 )
 
@@ -56,18 +55,6 @@ def test_newcombe_covers() -> None:
         low, high = newcombe_paired(Paired(*(draw.count(c) for c in ("both", "gained", "fell", "neither"))))
         hits += low <= true <= high
     assert 0.92 <= hits / 400 <= 0.985
-
-
-def test_bootstrap_agrees_with_the_normal_interval_and_is_seeded() -> None:
-    rng = random.Random(0)
-    before = [rng.random() for _ in range(300)]
-    after = [b + rng.gauss(0.1, 0.2) for b in before]
-    change = [a - b for a, b in zip(after, before, strict=True)]
-    mean = sum(change) / 300
-    half = 1.96 * math.sqrt(sum((c - mean) ** 2 for c in change) / 299 / 300)
-    assert paired_bootstrap(before, after) == pytest.approx((mean - half, mean + half), abs=0.003)
-    assert paired_bootstrap(before, after, seed=4) == paired_bootstrap(before, after, seed=4)
-    assert paired_bootstrap(before, after, seed=4) != paired_bootstrap(before, after, seed=5)
 
 
 def test_detectable_difference_has_the_power_it_says() -> None:

@@ -3,11 +3,11 @@
 import io
 import json
 import threading
+import time
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from crrl.console.display import Display
 from crrl.console.plain import clean, seconds
@@ -45,7 +45,6 @@ class Tags(HTMLParser):
 
 def test_hostile_text_never_becomes_markup() -> None:
     transcript = Transcript(
-        HOSTILE,
         HOSTILE,
         HOSTILE,
         HOSTILE,
@@ -87,7 +86,7 @@ def test_the_page_loads_nothing_and_is_written_whole(tmp_path: Path) -> None:
 
 def test_an_endless_turn_is_cut() -> None:
     turn = Turn("assistant", "x" * 1_000_000)
-    page = render(summary(), [], [Transcript("e", "t", "f", "after", "scored", False, 0.0, [turn])])
+    page = render(summary(), [], [Transcript("e", "t", "after", "scored", False, 0.0, [turn])])
     assert len(page) < 60_000 and "980000 more characters" in page
 
 
@@ -95,14 +94,16 @@ def test_a_run_without_results_has_a_page_too() -> None:
     assert "Nothing was evaluated yet" in render(Summary(run="r", seed=0))
 
 
-def test_summary_json_and_the_closing_table(tmp_path: Path) -> None:
+def test_summary_json_and_the_closing_table(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
     one = summary()
     value = json.loads(one.write(tmp_path).read_text())
     assert value["schema"] == 1 and value["versions"]["python"] and value["machine"]
     assert value["splits"]["rl_instances"]["sampled"]["difference"]["p"] == 1e-9
-    out = io.StringIO()
-    print_closing(one, "Run x", next_steps(one.run), console=Console(file=out, width=80, highlight=False))
-    text = out.getvalue()
+    print_closing(one, "Run x", next_steps(one.run))
+    text = capsys.readouterr().out
     for shown in (
         "18% (12–27)",
         "70% (60–78)",
@@ -174,14 +175,13 @@ def test_curve() -> None:
 
 def test_time_breakdown_adds_up() -> None:
     breakdown = TimeBreakdown()
-    with breakdown("work"):
-        sum(range(200_000))
-    breakdown.add("work", 1.0, 0.5)
-    breakdown.add_timings({"judge": 0.25})
+    for _ in range(2):
+        with breakdown("work"):
+            time.sleep(0.05)
+        breakdown.add_timings({"judge": 0.25})
     parts = breakdown.parts()
-    assert parts["work"].times == 2 and 1.0 < parts["work"].wall_s < 3 and parts["work"].cpu_s > 0.5
-    assert parts["episode judge"].wall_s == 0.25
-    assert peak_memory_bytes((999_999_999,)) > 10 << 20
+    assert 0.1 <= parts["work"] < 2 and parts["episode judge"] == 0.5
+    assert peak_memory_bytes() > 10 << 20
 
 
 def test_words_for_seconds_and_control_characters() -> None:
@@ -203,13 +203,15 @@ def test_exploits_are_counted_by_phase_and_by_name() -> None:
     assert exploit_line(exploit_rates([])) == ""
 
 
-def test_exploits_are_shown_in_table_and_page() -> None:
+def test_exploits_are_shown_in_table_and_page(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
     tried, honest = summary(), summary()
     tried.exploits, honest.exploits = exploit_rates(COUNTED), exploit_rates([("train", [])] * 3)
     for one, shown in ((tried, "early_exit 2"), (honest, "Attempted exploits: 0 of 3 episodes (0.0%)")):
-        out = io.StringIO()
-        print_closing(one, "Run x", console=Console(file=out, width=200, highlight=False))
-        assert shown in out.getvalue()
+        print_closing(one, "Run x")
+        assert shown in capsys.readouterr().out
     page = render(tried)
     assert "<code>early_exit</code>" in page and "ends the process that runs the tests" in page
     assert "0 of 3 episodes" in render(honest) and "what it is" not in render(honest)

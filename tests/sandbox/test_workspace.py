@@ -147,8 +147,6 @@ async def test_what_an_episode_leaves_the_next_does_not_see(sandbox, workspace):
         Source(),
         Source(files={"a": ""}, dir="/x"),
         Source(repo="/x"),
-        Source(files={"../a": ""}),
-        Source(files={"/a": ""}),
         Source(files={"a/.GIT/config": ""}),
         Source(files={"a": "", "a/b": ""}),
         Source(dir="/nowhere/at/all"),
@@ -189,26 +187,6 @@ def test_a_closed_state_folder_is_named(tmp_path):
     assert "chmod o+x" in caught.value.remedy
 
 
-def test_unknown_names_and_root_are_refused(state_dir):
+def test_unknown_names_are_refused(state_dir):
     with pytest.raises(UsageError, match="Did you mean 'bubblewrap'"):
         make("bublewrap", state_dir=state_dir)
-    with pytest.raises(UsageError, match="never run as root"):
-        make("bubblewrap", state_dir=state_dir, uid=0)
-
-
-async def test_unsafe_host_is_loud_and_speaks_the_protocol(state_dir, capfd):
-    sandbox = make("unsafe_host", state_dir=state_dir)
-    assert "NO ISOLATION" in capfd.readouterr().err
-    root = await sandbox.prepare(Source(files={"stats.py": "1\n", "gone.py": "x\n"}))
-    box = await sandbox.start(Spec(root=root))
-    result = await box.exec(["bash", "-c", "rm gone.py; echo hi; exit 4"])
-    assert (result.code, result.output, result.reason) == (4, "hi\n", "exit")
-    assert (await box.exec(["bash", "-c", "echo a; sleep 9"], timeout_s=0.3)).reason == "timeout"
-    assert (await box.exec(["nothing-like-it"])).code == 127
-    await box.write("stats.py", b"2\n")
-    with pytest.raises(ValueError, match="leaves"):
-        await box.read("../../etc/passwd")
-    patch = await box.patch()
-    assert "-1\n+2\n" in patch and patch.count("diff --git") == 2
-    await box.close()
-    await sandbox.close()

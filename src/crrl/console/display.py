@@ -38,12 +38,6 @@ FORMATS: dict[str, tuple[str, str]] = {
 }
 
 
-def warn(text: str) -> None:
-    """A loud line on stderr."""
-    loud, plain = ("\x1b[1;33m", "\x1b[0m") if sys.stderr.isatty() and "NO_COLOR" not in os.environ else ("", "")
-    print(f"{loud}WARNING: {clean(text)}{plain}", file=sys.stderr, flush=True)
-
-
 class Display:
     """`phase(name, total)`, `advance(n, **metrics)`, `note(text)`, `close()`; any thread may call them.
 

@@ -2,8 +2,8 @@
 
 All functions take counts or outcomes of *scored* episodes: lost ones are excluded before they get here
 (pairwise in a paired comparison: invariant 2). Rates are fractions of 1; only `benchmark.Difference.points`
-is in points of 100. `difference.ci95` everywhere in this project is `newcombe_paired`: unlike the bootstrap
-it does not collapse to zero width when few tasks change.
+is in points of 100. `difference.ci95` everywhere in this project is `newcombe_paired`: unlike a bootstrap
+interval it does not collapse to zero width when few tasks change.
 """
 
 from __future__ import annotations
@@ -12,8 +12,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
-
-import numpy as np
 
 Z95 = NormalDist().inv_cdf(0.975)
 
@@ -107,27 +105,6 @@ def _phi(table: Paired) -> float:
     if cross > 0:
         cross = max(0.0, cross - table.total / 2)
     return cross / math.sqrt(rows * columns)
-
-
-def paired_bootstrap(
-    before: Sequence[float], after: Sequence[float], *, seed: int = 0, resamples: int = 10_000
-) -> tuple[float, float]:
-    """95% percentile bootstrap interval of the mean difference, resampling tasks (Efron & Tibshirani 1993,
-    ch. 13).
-
-    For scores that are not 0/1 (mean reward, similarity); position i of both is the same task.
-    """
-    change = np.asarray(after, dtype=np.float64) - np.asarray(before, dtype=np.float64)
-    if change.size == 0:
-        raise ValueError("nothing to resample: no task was scored on both sides")
-    rng = np.random.default_rng(seed)
-    means = np.empty(resamples)
-    block = max(1, 2_000_000 // change.size)  # bounds memory at 16 MB of indices whatever the number of tasks
-    for start in range(0, resamples, block):
-        rows = min(block, resamples - start)
-        means[start : start + rows] = change[rng.integers(0, change.size, (rows, change.size))].mean(axis=1)
-    low, high = np.quantile(means, [0.025, 0.975])
-    return float(low), float(high)
 
 
 def detectable_difference(total: int, discordant: float, power: float = 0.8, alpha: float = 0.05) -> float:

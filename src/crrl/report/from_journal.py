@@ -56,7 +56,6 @@ def transcript(episode: Episode, where: str, tokenizer: Any) -> Transcript:
     return Transcript(
         episode=episode.id,
         task=episode.task,
-        family="",
         where=where,
         outcome=episode.outcome,
         solved=bool(verdict and verdict.solved),

@@ -63,7 +63,6 @@ class Transcript:
 
     episode: str
     task: str
-    family: str
     where: str
     outcome: str
     solved: bool

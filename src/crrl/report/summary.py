@@ -20,7 +20,6 @@ from rich.console import Console
 from rich.table import Table
 
 from crrl.console.plain import seconds
-from crrl.console.time_breakdown import Spent
 from crrl.report.exploit_rate import exploit_line, exploit_rates
 
 SCHEMA = 1
@@ -114,8 +113,8 @@ def percent(rate: float) -> str:
     return f"{100 * rate:.0f}%"
 
 
-def interval(ci95: list[float] | tuple[float, float], form: str = "{:.0f}", scale: float = 100.0) -> str:
-    return f"{form.format(scale * ci95[0])}–{form.format(scale * ci95[1])}"
+def interval(ci95: Sequence[float]) -> str:
+    return f"{100 * ci95[0]:.0f}–{100 * ci95[1]:.0f}"
 
 
 def p_value(p: float) -> str:
@@ -172,22 +171,17 @@ def _retried(summary: Summary) -> str:
     return f" ({summary.lost_tries['total']} tries retried: {said})" if causes else ""
 
 
-def where_time_went(spent: Mapping[str, Spent] | Mapping[str, float], total: float) -> list[tuple[str, float, float]]:
+def where_time_went(spent: Mapping[str, float], total: float) -> list[tuple[str, float, float]]:
     """(part, wall seconds, share of `total`), largest first."""
-    walls = {
-        name: value.wall_s if isinstance(value, Spent) else float(value)
-        for name, value in spent.items()
-        if name != "total"
-    }
-    return [(n, s, s / total if total else 0.0) for n, s in sorted(walls.items(), key=lambda item: -item[1])]
+    walls = sorted(((name, wall_s) for name, wall_s in spent.items() if name != "total"), key=lambda item: -item[1])
+    return [(name, wall_s, wall_s / total if total else 0.0) for name, wall_s in walls]
 
 
-def next_steps(run: str, runs_dir: str = "runs", finished: bool = True) -> list[tuple[str, str]]:
+def next_steps(run: str, runs_dir: str = "runs") -> list[tuple[str, str]]:
     """(command, what it does)."""
     where = "" if runs_dir == "runs" else f" runs_dir={runs_dir}"
-    more = f"crrl train resume={run}{where}" + (" trainer.max_steps=200" if finished else "")
     return [
-        (more, "train on from here" if finished else "go on where it stopped"),
+        (f"crrl train resume={run}{where} trainer.max_steps=200", "train it further"),
         (
             f"{Path(runs_dir) / run / 'report.html'}",
             "the curve, the table, whole episodes to read: open it in a browser",
@@ -212,11 +206,9 @@ def _block(shown: Sequence[int], compared: bool) -> Table:
     return table
 
 
-def print_closing(
-    summary: Summary, title: str, steps: Sequence[tuple[str, str]] = (), console: Console | None = None
-) -> None:
+def print_closing(summary: Summary, title: str, steps: Sequence[tuple[str, str]] = ()) -> None:
     """What a run or an evaluation came to, and what to type next (`steps`)."""
-    out = console or Console(highlight=False)
+    out = Console(highlight=False)
     out.print()
     out.print(title + (" · CONTROL RUN, rewards shuffled" if summary.control else ""), style="bold", markup=False)
     table = rows(summary)

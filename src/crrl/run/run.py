@@ -185,7 +185,7 @@ class Run:
         """Everything that `summary.json` says, `splits` as `assemble` gave them."""
         rows = self.journal.outline()
         outcomes = {o: sum(r.outcome == o for r in rows) for o in ("scored", "truncated", "lost")}
-        parts = {name: spent.wall_s for name, spent in self.spent.parts().items() if not name.startswith("episode ")}
+        parts = {name: wall_s for name, wall_s in self.spent.parts().items() if not name.startswith("episode ")}
         parts["training"] = parts.get("training", 0.0) - parts.get("rollouts", 0.0) - parts.get("push", 0.0)
         wall = self.spent.elapsed_s()
         usage = self.client.usage()

@@ -10,13 +10,12 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from crrl.errors import CrrlError, UsageError
+from crrl.errors import CrrlError
 from crrl.sandbox.api import Mount
 
 PYTHON = "/usr/bin/python3"
 NOBODY = 65534
 OUTSIDE = "below sandbox.state_dir, say"
-UNSAFE = "or, giving up isolation, set sandbox.name=unsafe_host"
 
 
 @dataclass(frozen=True)
@@ -27,14 +26,9 @@ class Finding:
     remedy: str
 
 
-def dropped_uid(uid: int | None) -> int:
-    """Whom boxes run as: never root."""
-    if uid == 0:
-        raise UsageError("sandbox.uid is 0: boxes never run as root.", "Leave it out, or name an unprivileged uid.")
-    mine = os.getuid()
-    if mine != 0 and uid not in (None, mine):
-        raise UsageError(f"sandbox.uid is {uid}, but only root can change its uid.", "Leave it out.")
-    return mine if mine != 0 else (uid or NOBODY)
+def dropped_uid() -> int:
+    """The uid that boxes run as: ours, but never root's."""
+    return os.getuid() or NOBODY
 
 
 def state_dirs(state_dir: Path) -> None:
@@ -57,9 +51,9 @@ def require(state_dir: Path, uid: int) -> None:
         raise CrrlError(findings[0].problem, findings[0].remedy)
 
 
-def check(state_dir: Path, uid: int | None = None) -> list[Finding]:
+def check(state_dir: Path) -> list[Finding]:
     """Everything that is wrong, by trying each step in turn; empty where boxes work."""
-    uid = dropped_uid(uid)
+    uid = dropped_uid()
     try:
         state_dirs(state_dir)
     except CrrlError as error:
@@ -72,9 +66,7 @@ def _programs() -> list[Finding]:
     for name, path in (("bubblewrap", shutil.which("bwrap")), ("git", shutil.which("git", path="/usr/bin"))):
         if path is None:
             remedy = f"Install it: sudo apt-get install {name} (dnf, pacman, zypper: the same name)"
-            found.append(
-                Finding(f"{name} is not installed.", f"{remedy}; {UNSAFE}." if name != "git" else remedy + ".")
-            )
+            found.append(Finding(f"{name} is not installed.", remedy + "."))
     if not os.access(PYTHON, os.X_OK):
         found.append(Finding(f"Boxes need {PYTHON}.", "Install it: sudo apt-get install python3"))
     return found
@@ -124,12 +116,7 @@ def _namespaces(uid: int) -> list[Finding]:
         box = "bwrap --unshare-user --unshare-all --disable-userns --ro-bind / / --proc /proc --dev /dev true"
         if not _works([*drop, "unshare", "-Urm", *box.split()]):
             problem = "bubblewrap cannot start a nested box here (inside a container: /proc may be masked)."
-            return [
-                Finding(
-                    problem,
-                    f"bubblewrap 0.8 or newer is needed; in a container allow nested /proc; {UNSAFE}.",
-                )
-            ]
+            return [Finding(problem, "Install bubblewrap 0.8 or newer; in a container, allow a nested /proc.")]
         return []
     for key, bad, value in (
         ("kernel/apparmor_restrict_unprivileged_userns", "1", "0"),
@@ -140,9 +127,9 @@ def _namespaces(uid: int) -> list[Finding]:
         if file.exists() and file.read_text().strip() == bad:
             setting = f"{key.replace('/', '.')}={value}"
             why = " by AppArmor (Ubuntu 24.04's default)" if "apparmor" in key else ""
-            remedy = f"sudo sysctl -w {setting} (for good: in /etc/sysctl.d/60-crrl.conf); {UNSAFE}."
+            remedy = f"sudo sysctl -w {setting} (for good: in /etc/sysctl.d/60-crrl.conf)."
             return [Finding(f"User namespaces are forbidden to unprivileged users{why}.", remedy)]
-    return [Finding("User namespaces cannot be made here.", f"Allow them (seccomp or container policy); {UNSAFE}.")]
+    return [Finding("User namespaces cannot be made here.", "Allow them (seccomp or container policy).")]
 
 
 def _works(argv: list[str]) -> bool:

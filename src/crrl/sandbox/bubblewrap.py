@@ -31,13 +31,12 @@ class BubblewrapSandbox:
     """Boxes on this host. Raises CrrlError with the remedy where bubblewrap cannot be used.
 
     Args:
-        state_dir: prepared workspaces; on a disk, readable by `uid`, never under HOME.
-        uid: whom boxes run as. As root: an unprivileged one (65534); else always the caller's own.
+        state_dir: prepared workspaces; on a disk, readable by the uid that boxes run as, never under HOME.
     """
 
-    def __init__(self, *, state_dir: Path, uid: int | None = None) -> None:
+    def __init__(self, *, state_dir: Path) -> None:
         self.state_dir = Path(state_dir).absolute()
-        self.uid = dropped_uid(uid)
+        self.uid = dropped_uid()
         state_dirs(self.state_dir)
         require(self.state_dir, self.uid)
         self._pid1 = _compile_pid1(self.state_dir)

@@ -42,14 +42,13 @@ class ContainerSandbox:
         engine: `docker`, `podman`, `apptainer`, or `auto`: the first that is there.
         state_dir: prepared workspaces and the exec server's interpreter; on a disk with extended attributes.
         cpus: how many a box may use; 0: all.
-        run: name of the run, kept on each container.
     """
 
-    def __init__(self, engine: str = "auto", *, state_dir: Path, cpus: float = 0.0, run: str = "") -> None:
+    def __init__(self, engine: str = "auto", *, state_dir: Path, cpus: float = 0.0) -> None:
         self.state_dir = Path(state_dir).absolute()
         state_dirs(self.state_dir)
         in_use.hold(self.state_dir)
-        self.engine = make_engine(engine, self.state_dir, run)
+        self.engine = make_engine(engine, self.state_dir)
         self.cpus = cpus
         self.engine.sweep()
         self._images = Images(self.state_dir)
@@ -213,12 +212,12 @@ class ContainerSandbox:
         self.engine.close()
 
 
-def make_engine(name: str, state_dir: Path, run: str = "") -> Engine:
+def make_engine(name: str, state_dir: Path) -> Engine:
     """`docker`, `podman`, `apptainer`; `auto`: the first that is there. Raises CrrlError, with the remedy."""
     if name == "apptainer":
         return Apptainer(state_dir)
     try:
-        return ContainerEngine(name, run=run)
+        return ContainerEngine(name)
     except CrrlError:
         if name == "auto" and shutil.which("apptainer"):
             return Apptainer(state_dir)

@@ -21,7 +21,7 @@ from docker.types import Mount as Bind
 from crrl.errors import CrrlError, LostError, UsageError
 from crrl.sandbox.containers.api import Image, Start
 
-OWNER, RUN = "crrl.owner", "crrl.run"
+OWNER = "crrl.owner"
 REQUEST_S = 120
 REMOVE_S = 20.0
 ADDED = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID")  # init.KEPT
@@ -37,9 +37,9 @@ class ContainerEngine:
         address: its socket (`unix://...`); "": the usual places.
     """
 
-    def __init__(self, name: str = "auto", *, address: str = "", run: str = "") -> None:
+    def __init__(self, name: str = "auto", *, address: str = "") -> None:
         self.name, self.address, self._client = _connect(name, [(name, address)] if address else sockets(name))
-        self.labels = {OWNER: owner(), RUN: run}
+        self.labels = {OWNER: owner()}
         self.keeper = [self.name, self.address, self.labels[OWNER]]
 
     def image(self, name: str) -> Image:
