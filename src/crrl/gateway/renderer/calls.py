@@ -14,12 +14,11 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from crrl.gateway.canonical import Call
-from crrl.gateway.renderer.api import Tools, arguments_text, is_name
+from crrl.gateway.renderer.api import arguments_text, is_name
+from crrl.gateway.renderer.arguments import Schemas, written
 
 Decode = Callable[[list[int]], str]
-Types = dict[tuple[str, str], Any]  # (tool, parameter) -> its JSON schema type
 _FUNCTION = re.compile(r"\s*<function=([^>\s]+)>(.*?)(?:</function>)?\s*", re.DOTALL)
-_PARAMETER = re.compile(r"<parameter=([^>]+)>\n?(.*?)\n?</parameter>", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ class CallFormat(Protocol):
     @property
     def call_start(self) -> str: ...
 
-    def read(self, ids: list[int], decode: Decode, types: Types) -> Said: ...
+    def read(self, ids: list[int], decode: Decode, schemas: Schemas) -> Said: ...
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ class Marked:
     several: bool = True
     call_start: str = ""
 
-    def read(self, ids: list[int], decode: Decode, types: Types) -> Said:
+    def read(self, ids: list[int], decode: Decode, schemas: Schemas) -> Said:
         texts: list[str] = []
         calls: list[Call] = []
         malformed, at = 0, 0
@@ -67,7 +66,7 @@ class Marked:
                 break
             end = min(_find(ids, self.opener, start + 1), _find(ids, self.closer, start + 1))
             closed = self.closer is None or (end < len(ids) and ids[end] == self.closer)
-            found = _block(decode(ids[start + 1 : end]), types) if closed else None
+            found = _block(decode(ids[start + 1 : end]), schemas) if closed else None
             at = end + 1 if end < len(ids) and ids[end] == self.closer else end
             if found is None or (len(calls) + len(found) > 1 and not self.several):
                 malformed += 1
@@ -86,7 +85,7 @@ class BareJson:
     name: str = "Llama 3 (JSON or <|python_tag|>)"
     call_start: str = "{"
 
-    def read(self, ids: list[int], decode: Decode, types: Types) -> Said:
+    def read(self, ids: list[int], decode: Decode, schemas: Schemas) -> Said:
         tagged = _find(ids, self.python_tag, 0)
         before, text = decode(ids[:tagged]).strip(), decode(ids[tagged + 1 :]).strip()
         if tagged == len(ids):
@@ -105,7 +104,7 @@ class NoCalls:
     name: str = "plain text"
     call_start: str = ""
 
-    def read(self, ids: list[int], decode: Decode, types: Types) -> Said:
+    def read(self, ids: list[int], decode: Decode, schemas: Schemas) -> Said:
         return Said(decode(ids).strip(), [])
 
 
@@ -129,19 +128,7 @@ def _find(ids: list[int], token: int | None, start: int) -> int:
     return next((i for i in range(start, len(ids)) if ids[i] == token), len(ids))
 
 
-def parameter_types(tools: Tools) -> Types:
-    """What a request says of its tools: where arguments have no quotes, only this tells what is text."""
-    found: Types = {}
-    for tool in tools or []:
-        function = tool.get("function", tool)
-        properties = (function.get("parameters") or {}).get("properties") or {}
-        for name, schema in properties.items():
-            if isinstance(schema, dict):
-                found[str(function.get("name")), name] = schema.get("type")
-    return found
-
-
-def _block(text: str, types: Types) -> list[Call] | None:
+def _block(text: str, schemas: Schemas) -> list[Call] | None:
     """The calls of one block; None: not well formed."""
     name, mark, arguments = text.partition("[ARGS]")
     if mark:
@@ -151,7 +138,7 @@ def _block(text: str, types: Types) -> list[Call] | None:
             return None
         return [Call(name.strip(), arguments_text(value), id.strip())]
     if "<function=" in text:
-        return _xml_call(text, types)
+        return _xml_call(text, schemas)
     return _json_calls(text) or _python_calls(text)
 
 
@@ -162,14 +149,13 @@ def _json_calls(text: str) -> list[Call] | None:
     return good if good and len(good) == len(calls) else None
 
 
-def _xml_call(text: str, types: Types) -> list[Call] | None:
+def _xml_call(text: str, schemas: Schemas) -> list[Call] | None:
     function = _FUNCTION.fullmatch(text)
     if function is None or not is_name(function[1]):
         return None
     arguments = {}
-    for key, value in _PARAMETER.findall(function[2]):
-        read = None if types.get((function[1], key)) == "string" else _json(value)
-        arguments[key] = value if read is None else read
+    for key, value in written(function[2]).items():
+        arguments[key] = value if schemas.is_text(function[1], key, value) else _json(value)
     return [Call(function[1], arguments_text(arguments))]
 
 

@@ -17,7 +17,8 @@ _DATE = "2025-08-05"  # gpt-oss writes today's into the prompt: the same seed wo
 class Family:
     """A renderer of the package with its settings. `tool_names`: results show which call they answer. `think`: the
     tokens around reasoning. `varies`: reasoning is open in some generation prompts alone (behind a user's message, or
-    behind a tool's result)."""
+    behind a tool's result). `declares`: it shows tools as TypeScript declarations, which say less than JSON
+    Schema."""
 
     name: str
     settings: dict[str, Any] = field(default_factory=dict)
@@ -25,6 +26,7 @@ class Family:
     think: tuple[str, str] = ("<think>", "</think>")
     call_start: str = ""
     varies: bool = False
+    declares: bool = False
 
 
 def _switched(key: str, switch: str = "enable_thinking", **settings: Any) -> dict[str, Family]:
@@ -65,8 +67,8 @@ FAMILIES: dict[str, Family] = {
     ),
     "inkling": Family("inkling", tool_names=True, think=("", "")),
     "kimi-k2": Family("kimi-k2", {"enable_thinking": False}, tool_names=True),
-    "kimi-k2.5": Family("kimi-k2.5", {"thinking": False}, tool_names=True),
-    "kimi-k2.5-thinking": Family("kimi-k2.5", {"thinking": True}, tool_names=True),
+    "kimi-k2.5": Family("kimi-k2.5", {"thinking": False}, tool_names=True, declares=True),
+    "kimi-k2.5-thinking": Family("kimi-k2.5", {"thinking": True}, tool_names=True, declares=True),
     **_switched("laguna-xs.2"),
     **_switched("laguna-m.1"),
     **_switched("laguna-xs-2.1"),

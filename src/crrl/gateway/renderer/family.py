@@ -21,7 +21,7 @@ from crrl.gateway.renderer.api import (
     is_name,
     linked,
 )
-from crrl.gateway.renderer.arguments import Schemas, invocations, written
+from crrl.gateway.renderer.arguments import Schemas, declared, invocations, spelled, written
 from crrl.gateway.renderer.families import FAMILIES
 
 _PROBE = Message("user", "x")
@@ -66,6 +66,7 @@ class FamilyRenderer:
         return bool(said.reasoning_content)
 
     def _prompt(self, messages: list[Message], tools: Tools) -> list[int]:
+        tools = declared(tools) if self._family.declares else spelled(tools)
         try:
             ids = self._inner.render_ids(self._linked(messages), tools=tools, add_generation_prompt=True)
         except (ValueError, TypeError, KeyError) as error:

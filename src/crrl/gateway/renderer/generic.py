@@ -13,7 +13,8 @@ from typing import Any
 
 from crrl.gateway.canonical import Call, Message
 from crrl.gateway.renderer.api import FastTokenizer, FirstPrompts, Parsed, RenderError, Tools
-from crrl.gateway.renderer.calls import CallFormat, Marked, NoCalls, formats, parameter_types
+from crrl.gateway.renderer.arguments import Schemas
+from crrl.gateway.renderer.calls import CallFormat, Marked, NoCalls, formats
 from crrl.gateway.renderer.template import ChatTemplate, Refusal
 
 _USER = Message("user", "ask")
@@ -122,7 +123,7 @@ class GenericRenderer:
     def parse(self, ids: list[int], tools: Tools = None, prompt_ids: list[int] | None = None) -> Parsed:
         end = next((i for i, token in enumerate(ids) if token in self._stops), len(ids))
         reasoning, rest = self._split(ids[:end])
-        said = self.format.read(rest, self.tokenizer.decode, parameter_types(tools))
+        said = self.format.read(rest, self.tokenizer.decode, Schemas(tools))
         return Parsed(said.content.strip(), reasoning.strip(), said.calls, said.malformed)
 
     def _split(self, ids: list[int]) -> tuple[str, list[int]]:

@@ -1,0 +1,212 @@
+"""The arguments of calls that are written without quotes: which of them are text, byte for byte.
+
+Between the tags of an XML call stands `123` for the number and for the text alike, and white space at a value's edges
+belongs to it: only the tool's JSON schema says which is meant. `Schemas.is_text` reads it; `written` finds the values
+in a call's sampled text, for families whose own parser strips them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from crrl.gateway.renderer.api import Tools
+
+_ALL = frozenset({"string", "number", "integer", "boolean", "null", "object", "array"})
+_DEPTH = 16  # of references and alternatives: schemas may refer to themselves
+# How families write one argument: name, then value. A value ends at the tag that something of the call follows, so that
+# it may itself hold that tag.
+_FORMS = (
+    re.compile(r"<parameter=([^>\n]+)>\n?(.*?)\n?</parameter>(?=\s*(?:<parameter=|</function>|\Z))", re.DOTALL),
+    re.compile(r'<parameter name="([^"\n]+)">(.*?)</parameter>(?=\s*(?:<parameter name=|</invoke>|\Z))', re.DOTALL),
+    re.compile(
+        r"<arg_key(?::\w+)?>(.*?)</arg_key(?::\w+)?>\s*<arg_value(?::\w+)?>(.*?)</arg_value(?::\w+)?>"
+        r"(?=\s*(?:<arg_key|</tool_call|\Z))",
+        re.DOTALL,
+    ),
+)
+_INVOKE = re.compile(r'<invoke name="[^"\n]+">.*?</invoke>(?=\s*(?:<invoke|</|\Z))', re.DOTALL)
+
+
+class Schemas:
+    """What a request says of its tools' parameters."""
+
+    def __init__(self, tools: Tools) -> None:
+        self._of: dict[tuple[str, str], tuple[Any, Any]] = {}  # (tool, parameter) -> its schema, the whole schema
+        for tool in tools or []:
+            function = tool.get("function", tool)
+            whole = function.get("parameters")
+            properties = whole.get("properties") if isinstance(whole, dict) else None
+            for name, schema in (properties if isinstance(properties, dict) else {}).items():
+                self._of[str(function.get("name")), str(name)] = schema, whole
+
+    def is_text(self, tool: str, parameter: str, text: str) -> bool:
+        """Whether `text`, written without quotes, is itself the value: it is no JSON of another type that the schema
+        allows. Without a schema what reads as JSON is JSON."""
+        value = _json(text)
+        if value is _NO_JSON:
+            return True
+        schema, whole = self._of.get((tool, parameter), (True, True))
+        types, listed = _types(schema, whole, 0), _listed(schema)
+        if listed is not None and value in listed and not isinstance(value, str):
+            return False
+        if isinstance(value, str) and "string" in types:
+            return schema is not True and schema != {}  # its quotes are its own where the schema says that it is text
+        return not _allowed(value, types)
+
+
+def declared(tools: Tools) -> Tools:
+    """Tools in the part of JSON Schema that families which declare them as types can express (Kimi K2.5): what has no
+    type, and what refers to nothing, is `any` and keeps its description."""
+    if not tools:
+        return tools
+    shown = []
+    for tool in tools:
+        function = tool.get("function", tool)
+        whole = function.get("parameters")
+        if isinstance(whole, dict):
+            function = {**function, "parameters": _declared(whole, whole, 0)}
+        shown.append({**tool, "function": function} if "function" in tool else function)
+    return shown
+
+
+def spelled(tools: Tools) -> Tools:
+    """Tools in which a parameter that may be anything says so as `{}`: some families cannot render `true`."""
+    shown = []
+    for tool in tools or []:
+        function = tool.get("function", tool)
+        whole = function.get("parameters")
+        properties = whole.get("properties") if isinstance(whole, dict) else None
+        if isinstance(whole, dict) and isinstance(properties, dict) and any(p is True for p in properties.values()):
+            plain = {name: {} if one is True else one for name, one in properties.items()}
+            function = {**function, "parameters": {**whole, "properties": plain}}
+            tool = {**tool, "function": function} if "function" in tool else function
+        shown.append(tool)
+    return shown if tools else tools
+
+
+def _declared(schema: Any, whole: Any, depth: int) -> Any:
+    if not isinstance(schema, dict) or depth > _DEPTH:
+        return True
+    schema = dict(schema)
+    if "$defs" in schema and isinstance(schema["$defs"], dict):
+        schema["$defs"] = {name: _declared(one, whole, depth + 1) for name, one in schema["$defs"].items()}
+    for one in schema.pop("allOf", None) or []:
+        schema = {**one, **schema} if isinstance(one, dict) else schema
+    if "$ref" in schema:
+        reference = schema["$ref"]
+        name = reference.removeprefix("#/$defs/") if isinstance(reference, str) else ""
+        if isinstance(whole, dict) and name in (whole.get("$defs") or {}):
+            return schema
+        resolved = None if reference == "#" else _resolved(reference, whole)
+        rest = {key: value for key, value in schema.items() if key != "$ref"}
+        return _declared({**resolved, **rest} if isinstance(resolved, dict) else rest, whole, depth + 1)
+    if "oneOf" in schema:
+        schema.setdefault("anyOf", schema.pop("oneOf"))
+    if isinstance(schema.get("anyOf"), list):
+        schema["anyOf"] = [_declared(one, whole, depth + 1) for one in schema["anyOf"]]
+        return schema
+    if "const" in schema:
+        schema["enum"] = [schema.pop("const")]
+    if "enum" in schema:
+        return schema
+    if "type" not in schema:
+        guessed = "object" if "properties" in schema else "array" if "items" in schema else None
+        if guessed is None:
+            return {**schema, "anyOf": [True]}
+        schema["type"] = guessed
+    if isinstance(schema.get("properties"), dict):
+        schema["properties"] = {name: _declared(one, whole, depth + 1) for name, one in schema["properties"].items()}
+    if "items" in schema:
+        schema["items"] = _declared(schema["items"], whole, depth + 1)
+    if isinstance(schema.get("additionalProperties"), dict):
+        schema["additionalProperties"] = _declared(schema["additionalProperties"], whole, depth + 1)
+    return schema
+
+
+def written(text: str) -> dict[str, str]:
+    """The arguments of one call, each as it stands between its tags; empty: the call is of another form."""
+    for form in _FORMS:
+        if found := form.findall(text):
+            return dict(found)
+    return {}
+
+
+def invocations(text: str) -> list[str]:
+    """The calls of a block that holds several; the block itself where it holds one."""
+    return _INVOKE.findall(text) or [text]
+
+
+_NO_JSON = object()
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return _NO_JSON
+
+
+def _types(schema: Any, whole: Any, depth: int) -> frozenset[str]:
+    """The JSON types that a schema allows. What cannot be resolved is taken for text: nothing sampled is lost then."""
+    if schema is True or schema == {}:
+        return _ALL
+    if not isinstance(schema, dict) or depth > _DEPTH:
+        return frozenset({"string"})
+    allowed = _ALL
+    if "type" in schema:
+        named = schema["type"]
+        allowed &= frozenset(named if isinstance(named, list) else [named])
+        if "number" in allowed:
+            allowed |= {"integer"}
+    if "const" in schema or isinstance(schema.get("enum"), list):
+        allowed &= frozenset(_type_of(value) for value in _listed(schema) or [])
+    if "$ref" in schema:
+        allowed &= _types(_resolved(schema["$ref"], whole), whole, depth + 1)
+    for word in ("anyOf", "oneOf"):
+        if isinstance(schema.get(word), list) and schema[word]:
+            allowed &= frozenset().union(*(_types(one, whole, depth + 1) for one in schema[word]))
+    for one in schema["allOf"] if isinstance(schema.get("allOf"), list) else []:
+        allowed &= _types(one, whole, depth + 1)
+    return allowed
+
+
+def _listed(schema: Any) -> list[Any] | None:
+    if not isinstance(schema, dict):
+        return None
+    if "const" in schema:
+        return [schema["const"]]
+    return schema["enum"] if isinstance(schema.get("enum"), list) else None
+
+
+def _resolved(reference: Any, whole: Any) -> Any:
+    """The schema at `#/$defs/Name`, or None."""
+    if not isinstance(reference, str) or not reference.startswith("#"):
+        return None
+    found = whole
+    for part in _parts(reference):
+        found = found.get(part) if isinstance(found, dict) else None
+    return found
+
+
+def _parts(reference: str) -> Iterator[str]:
+    return (part.replace("~1", "/").replace("~0", "~") for part in reference[1:].split("/") if part)
+
+
+def _type_of(value: Any) -> str:
+    kinds: list[tuple[type | tuple[type, ...], str]] = [
+        (bool, "boolean"),
+        (str, "string"),
+        (int, "integer"),
+        (float, "number"),
+        (dict, "object"),
+        (list, "array"),
+    ]
+    return next((name for kind, name in kinds if isinstance(value, kind)), "null")
+
+
+def _allowed(value: Any, types: frozenset[str]) -> bool:
+    kind = _type_of(value)
+    return kind in types or (kind == "integer" and "number" in types) or (kind == "number" and "integer" in types)
