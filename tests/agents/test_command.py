@@ -62,7 +62,7 @@ async def run(state_dir: Path, test_data: Path) -> AsyncIterator[Run]:
             given = ["agent=command", "agent.mounts=[small:/opt/agent]", "agent.tokens=4096", *settings]
             if not any(s.startswith("agent.command=") for s in settings):
                 given.append("agent.command=python3 /opt/agent/agent.py {{ instruction }}")
-            config = rollout_config(state_dir, Path("unused"), *given)
+            config = rollout_config(state_dir, "unix:unused", *given)
             parts = await build(config, ScriptedEngine(ids, step=16, context=1 << 16), closing)
             return await run_episode(attempt(task=task or gcd_task(test_data)), parts)
 

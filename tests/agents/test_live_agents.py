@@ -44,7 +44,7 @@ async def test_repairs_a_real_bug_and_its_rows_replay(agent, installed, test_dat
     settings = (f"agent={agent}", "agent.turns=20", "agent.tokens=4096")
     async with AsyncExitStack() as closing:
         engine = repairing_engine(agent)
-        parts = await build(rollout_config(installed, Path("unused"), *settings), engine, closing)
+        parts = await build(rollout_config(installed, "unix:unused", *settings), engine, closing)
         episode = await run_episode(attempt(task=task, id=agent), parts)
     assert (episode.outcome, episode.exit_reason) == ("scored", "finished"), episode.agent_output
     assert episode.verdict is not None and episode.verdict.solved, episode.agent_output

@@ -23,8 +23,8 @@ from transformers import (
 from crrl.engines import Request
 from crrl.engines.local import LocalEngine
 from crrl.engines.local.runner import Runner
-from crrl.engines.push import ModuleSource
 from crrl.errors import CrrlError
+from crrl.learning.push import ModuleWeights
 
 SIZES = {
     "vocab_size": VOCAB,
@@ -118,7 +118,7 @@ async def test_the_fused_pass_follows_every_push(name: str) -> None:
     try:
         assert engine._runner.fused is not None
         assert await engine.score(ids) == pytest.approx(plain_logprobs(old, ids), abs=1e-4)
-        probe = await engine.push(ModuleSource(new), 1)
+        probe = await engine.push(ModuleWeights(new), 1)
         assert probe.logprobs == pytest.approx(plain_logprobs(new, engine.probe_ids), abs=1e-4)
         assert await engine.score(ids) == pytest.approx(plain_logprobs(new, ids), abs=1e-4)
         for answer in await collect_all(engine, [Request(str(i), [*ids, i], 12, seed=i) for i in range(5)]):

@@ -1,17 +1,17 @@
-"""The local engine's life: seeds, limits, cancellation, pause, push, faults."""
+"""The local engine's life: seeds, limits, cancellation, rest, push, faults."""
 
 from __future__ import annotations
 
 import asyncio
-import copy
 
 import pytest
 import torch
 from engine_kit import VOCAB, Answer, collect, collect_all, plain_logprobs, prompt, tiny_qwen3, until
 
 from crrl.engines import ContextLengthError, EngineError, Request
-from crrl.engines.push import ModuleSource, probe_ids
+from crrl.engines.push import probe_ids
 from crrl.errors import CrrlError
+from crrl.learning.push import ModuleWeights
 
 
 async def test_a_sample_depends_on_its_seed_and_not_on_its_company(make) -> None:
@@ -78,23 +78,41 @@ async def test_cancel_by_id_running_and_waiting(make) -> None:
     await until(lambda: not (engine._rows or engine._waiting))
 
 
-async def test_pause_freezes_running_and_queues_new_then_all_go_on_unchanged(make) -> None:
+async def test_at_rest_running_ones_freeze_and_new_ones_queue_then_all_go_on_unchanged(make) -> None:
     engine = make()
     request = Request("a", prompt(1, 10), 400, seed=3)
     expected = await collect(make(), request)
     answer = Answer(request)
     task = asyncio.create_task(collect(engine, request, answer))
     await until(lambda: bool(answer.ids))
-    await engine.pause()
-    late = asyncio.create_task(collect(engine, Request("late", prompt(2, 10), 5)))
-    await asyncio.sleep(0.1)
-    frozen = len(answer.ids)
-    await asyncio.sleep(0.2)
-    assert len(answer.ids) == frozen < 400
-    assert not late.done()
-    await engine.resume()
+    with pytest.raises(KeyError), engine.resting():
+        late = asyncio.create_task(collect(engine, Request("late", prompt(2, 10), 5)))
+        await asyncio.sleep(0.1)
+        frozen = len(answer.ids)
+        await asyncio.sleep(0.2)
+        assert len(answer.ids) == frozen < 400
+        assert not late.done()
+        raise KeyError  # whoever computes meanwhile may fail: the engine wakes all the same
     assert len((await late).ids) == 5
     assert (await task).ids == expected.ids
+
+
+async def test_a_push_to_an_engine_at_rest(make, plain) -> None:
+    """What comes after it wakes is of the new weights alone."""
+    engine, new = make(), tiny_qwen3(seed=1)
+    answer = Answer(Request("a", prompt(1, 10), 400, seed=3))
+    task = asyncio.create_task(collect(engine, answer.request, answer))
+    await until(lambda: bool(answer.ids))
+    with engine.resting():
+        await asyncio.sleep(0.1)
+        old = len(answer.ids)
+        assert (await engine.push(ModuleWeights(new), 7)).version == 7
+        await asyncio.sleep(0.1)
+        assert len(answer.ids) == old
+    await task
+    assert answer.versions == [0] * old + [7] * (400 - old)
+    ids = answer.request.prompt_ids + answer.ids
+    assert answer.logprobs[old:] == pytest.approx(plain_logprobs(new, ids)[9 + old :], abs=1e-4)
 
 
 async def test_push_under_running_streams(make, plain) -> None:
@@ -104,7 +122,7 @@ async def test_push_under_running_streams(make, plain) -> None:
     answers = [Answer(Request(str(i), prompt(0, 40) + prompt(i, 5), 400, seed=i)) for i in range(4)]
     tasks = [asyncio.create_task(collect(engine, a.request, a)) for a in answers]
     await until(lambda: all(len(a.ids) > 3 for a in answers))
-    probe = await engine.push(ModuleSource(new), 7)
+    probe = await engine.push(ModuleWeights(new), 7)
     await asyncio.gather(*tasks)
     assert probe.version == (await engine.info()).version == 7
     assert probe.logprobs == pytest.approx(plain_logprobs(new, probe_ids(VOCAB)), abs=1e-4)
@@ -119,7 +137,7 @@ async def test_push_under_running_streams(make, plain) -> None:
 async def test_no_prefix_of_old_weights_is_reused(make) -> None:
     engine, new = make(), tiny_qwen3(seed=1)
     await collect(engine, Request("a", prompt(0, 60), 5))
-    await engine.push(ModuleSource(new), 1)
+    await engine.push(ModuleWeights(new), 1)
     a = await collect(engine, Request("b", prompt(0, 60), 5))
     assert a.logprobs == pytest.approx(plain_logprobs(new, a.request.prompt_ids + a.ids)[59:], abs=1e-4)
 
@@ -159,30 +177,17 @@ async def test_tied_weights_may_come_under_one_name(make) -> None:
     assert probe.logprobs == pytest.approx(plain_logprobs(new, probe_ids(VOCAB)), abs=1e-4)
 
 
-async def test_a_push_is_a_copy_and_an_alias_is_not(make) -> None:
+async def test_a_push_is_a_copy(make) -> None:
     engine, trainer = make(), tiny_qwen3(seed=1)
     ids = prompt(0, 30)
-    await engine.push(ModuleSource(trainer), 1)
+    await engine.push(ModuleWeights(trainer), 1)
     before = await engine.score(ids)
     with torch.no_grad():
         trainer.model.layers[0].mlp.down_proj.weight.mul_(1.5)
     assert await engine.score(ids) == before
-    engine.alias(trainer)
-    with torch.no_grad():
-        trainer.model.layers[0].mlp.down_proj.weight.mul_(1.5)
-    assert await engine.score(ids) == pytest.approx(plain_logprobs(trainer, ids), abs=1e-4)
-    probe = await engine.push(ModuleSource(trainer), 2)
-    assert probe.logprobs == pytest.approx(plain_logprobs(trainer, probe_ids(VOCAB)), abs=1e-4)
     assert trainer.model.layers[0].mlp.down_proj.weight.requires_grad
     trainer(torch.tensor([ids]), labels=torch.tensor([ids])).loss.backward()
     assert trainer.config._attn_implementation != "crrl"
-
-
-def test_an_alias_of_another_architecture_is_refused(make) -> None:
-    other = copy.deepcopy(tiny_qwen3())
-    other.model.norm.weight = torch.nn.Parameter(torch.ones(5))
-    with pytest.raises(CrrlError, match=r"model\.norm\.weight"):
-        make().alias(other)
 
 
 async def test_nan_logits_are_an_error_of_that_request_and_not_tokens(make, plain) -> None:

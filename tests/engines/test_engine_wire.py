@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 from engine_kit import Answer, collect, collect_all, prompt, until
 
-from crrl.engines import ContextLengthError, EngineError, Request
+from crrl.engines import ContextLengthError, EngineError, Request, connect
 from crrl.engines.scripted import ScriptedEngine
-from crrl.engines.wire import EngineServer, RemoteEngine
+from crrl.engines.wire import EngineServer
+from crrl.errors import UsageError
 
 
 async def test_the_same_answers_through_the_socket(make, tmp_path: Path) -> None:
@@ -25,7 +26,7 @@ async def test_the_same_answers_through_the_socket(make, tmp_path: Path) -> None
     engine = make()
     server = EngineServer(engine, tmp_path / "engine.sock")
     assert stat.S_IMODE((tmp_path / "engine.sock").stat().st_mode) == 0o600
-    remote = RemoteEngine(tmp_path / "engine.sock")
+    remote = connect(server.address)
     answers = await collect_all(remote, requests)
     assert [(a.ids, a.finish) for a in answers] == [(a.ids, a.finish) for a in direct]
     for a, b in zip(answers, direct, strict=True):
@@ -41,20 +42,19 @@ async def test_the_same_answers_through_the_socket(make, tmp_path: Path) -> None
     assert not (tmp_path / "engine.sock").exists()
 
 
-async def test_pause_cancel_and_closing_reach_the_engine(make, tmp_path: Path) -> None:
+async def test_cancel_and_closing_reach_the_engine_and_its_rest_is_felt(make, tmp_path: Path) -> None:
     engine = make(context=100_000)
     server = EngineServer(engine, tmp_path / "s")
-    remote = RemoteEngine(tmp_path / "s")
+    remote = connect(server.address)
     task = asyncio.create_task(collect(remote, Request("a", [1], 90_000)))
     stream = remote.generate(Request("b", [2], 90_000))
     await anext(stream)
     await stream.aclose()
-    await remote.pause()
-    steps = engine.steps
-    await asyncio.sleep(0.1)
-    assert engine.steps == steps
-    assert len(engine._rows) == 1
-    await remote.resume()
+    with engine.resting():
+        await until(lambda: len(engine._rows) == 1)
+        steps = engine.steps
+        await asyncio.sleep(0.1)
+        assert engine.steps == steps
     await remote.cancel("a")
     assert (await asyncio.wait_for(task, 5)).finish == "cancelled"
     await remote.close()
@@ -63,7 +63,27 @@ async def test_pause_cancel_and_closing_reach_the_engine(make, tmp_path: Path) -
 
 async def test_no_engine_there(tmp_path: Path) -> None:
     with pytest.raises(EngineError, match="no engine at"):
-        await RemoteEngine(tmp_path / "nothing").info()
+        await connect(f"unix:{tmp_path}/nothing").info()
+
+
+@pytest.mark.parametrize("address", ["", "unix", "unix:", "/tmp/s", "http:", "ftp://host", "unixx:/tmp/s"])
+def test_what_is_no_address_is_said(address: str) -> None:
+    with pytest.raises(UsageError, match="no address of an engine") as error:
+        connect(address)
+    assert "unix:/" in error.value.remedy
+
+
+async def test_what_the_worker_sees_has_no_weights(tmp_path: Path) -> None:
+    """Nor can a client of the socket reach them by name."""
+    server = EngineServer(engine := ScriptedEngine(lambda _: [1]), tmp_path / "s")
+    remote = connect(server.address)
+    assert not any(hasattr(remote, name) for name in ("push", "resting"))
+    for verb in ("push", "resting", "_play", "version"):
+        with pytest.raises(EngineError, match="unknown verb"):
+            await remote._result(verb)  # type: ignore[attr-defined]
+    assert engine.version == 0 and (await collect(remote, Request("a", [1], 5))).ids == [1]
+    await remote.close()
+    server.close()
 
 
 async def test_a_client_that_speaks_nonsense_is_dropped_and_others_are_served(tmp_path: Path) -> None:
@@ -74,7 +94,7 @@ async def test_a_client_that_speaks_nonsense_is_dropped_and_others_are_served(tm
         writer.write_eof()
         assert await asyncio.wait_for(reader.read(), 5) == b""
         writer.close()
-    remote = RemoteEngine(tmp_path / "s")
+    remote = connect(f"unix:{tmp_path}/s")
     assert (await collect(remote, Request("a", [1], 5))).ids == [1, 2]
     await remote.close()
     server.close()
@@ -99,7 +119,7 @@ async def test_killing_the_engine_process_fails_what_is_in_flight(tmp_path: Path
     )
     assert child.stdout is not None
     await asyncio.to_thread(child.stdout.readline)
-    remote = RemoteEngine(tmp_path / "s")
+    remote = connect(f"unix:{tmp_path}/s")
     answers = [Answer(Request(str(i), [1], 4000)) for i in range(3)]
     tasks = [asyncio.create_task(collect(remote, a.request, a)) for a in answers]
     await until(lambda: all(a.ids for a in answers))
@@ -118,10 +138,9 @@ async def test_killing_the_client_process_cancels_its_requests(make, tmp_path: P
     child = _child(
         """
         import asyncio, sys
-        from crrl.engines import Request
-        from crrl.engines.wire import RemoteEngine
+        from crrl.engines import Request, connect
         async def main():
-            async for chunk in RemoteEngine(sys.argv[1]).generate(Request("a", [1], 90_000)):
+            async for chunk in connect("unix:" + sys.argv[1]).generate(Request("a", [1], 90_000)):
                 print("token", flush=True)
         asyncio.run(main())
         """,

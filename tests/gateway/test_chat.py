@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import ExitStack
 
 import httpx
 import openai
@@ -96,11 +97,12 @@ async def test_tokens_arrive_while_the_engine_is_still_at_work(bench: Bench) -> 
     stream = await client.chat.completions.create(model="m", messages=[USER], stream=True)
     bench.engine.requests.clear()
     texts = []
+    rest = ExitStack()
     async for event in stream:
         texts.append(event.choices[0].delta.content)
         if texts[-1] and bench.engine._open.is_set():
-            await bench.engine.pause()  # a weight push: the stream freezes and goes on, nothing is refused
-            asyncio.get_running_loop().call_later(0.7, lambda: bench.engine._open.set())
+            rest.enter_context(bench.engine.resting())  # the stream freezes and goes on, nothing is refused
+            asyncio.get_running_loop().call_later(0.7, rest.close)
     assert "".join(t or "" for t in texts) == "one two three"
     assert (await bench.gateway.close("a")).engine_wait_s > 0.5
 

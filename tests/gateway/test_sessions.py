@@ -6,6 +6,7 @@ import asyncio
 import os
 import stat
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 
 import anthropic
@@ -130,8 +131,9 @@ async def test_a_budget_is_refused_in_the_dialects_own_error(bench: Bench, path:
 async def test_waiting_for_the_engine_costs_no_seconds(bench: Bench) -> None:
     await bench.start(f"ok{STOP}", f"ok{STOP}")
     client = bench.client(bench.gateway.open("a", Budget(seconds=0.5)))
-    await bench.engine.pause()
-    asyncio.get_running_loop().call_later(0.8, bench.engine._open.set)
+    with ExitStack() as rest:
+        rest.enter_context(bench.engine.resting())
+        asyncio.get_running_loop().call_later(0.8, rest.pop_all().close)
     await client.chat.completions.create(**CHAT)
     await client.chat.completions.create(**CHAT)
     record = await bench.gateway.close("a")
@@ -152,12 +154,11 @@ async def test_a_weight_update_holds_requests_and_freezes_streams(bench: Bench, 
             async for line in reply.aiter_lines():
                 seen += line.startswith("data:")
                 if late is None and seen > 5:
-                    await bench.engine.pause()
-                    late = asyncio.create_task(http.post(f"{handle.base_url}/chat/completions", json=other))
-                    await asyncio.sleep(0.1)
-                    assert not late.done()
-                    await bench.engine.push(None, 7)  # type: ignore[arg-type]
-                    await bench.engine.resume()
+                    with bench.engine.resting():
+                        late = asyncio.create_task(http.post(f"{handle.base_url}/chat/completions", json=other))
+                        await asyncio.sleep(0.1)
+                        assert not late.done()
+                        await bench.engine.push(None, 7)  # type: ignore[arg-type]
         assert late is not None and (await late).json()["choices"][0]["message"]["content"] == "later"
     samples = (await bench.gateway.close("a")).samples
     streamed = samples[0]

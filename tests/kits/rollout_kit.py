@@ -20,6 +20,6 @@ def attempt(index: int = 0, **changed: Any) -> Attempt:
     return Attempt(task=values.pop("task", generate("train", 0, index % COUNT)), **values)
 
 
-def rollout_config(state_dir: Path, engine_socket: Path = Path("unused"), *overrides: str) -> RolloutConfig:
+def rollout_config(state_dir: Path, engine: str = "unix:unused", *overrides: str) -> RolloutConfig:
     recipe = load_recipe("quickstart", [f"sandbox.state_dir={state_dir}", *overrides])
-    return RolloutConfig.from_config(recipe, model_folder("tiny"), engine_socket)
+    return RolloutConfig.from_config(recipe, model_folder("tiny"), engine)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from crrl.engines.api import Probe, WeightSource
 from crrl.engines.local import LocalEngine
-from crrl.engines.push import ModuleSource, probe_ids
+from crrl.engines.push import probe_ids
 from crrl.errors import CrrlError
 from crrl.learning.logprobs import score
 from crrl.learning.push import BOUND, ModuleWeights, PushError, push_and_prove
@@ -88,7 +88,7 @@ class Deaf(LocalEngine):
     """Says that it has the new weights, and serves the old ones."""
 
     async def push(self, source: WeightSource, version: int) -> Probe:
-        return await super().push(ModuleSource(self._runner.model), version)
+        return await super().push(ModuleWeights(self._runner.model), version)
 
 
 class Late(LocalEngine):

@@ -20,8 +20,8 @@ from crrl.rollout.journal import TRAIN, Journal
 def make(name: str, **fields) -> Episode:
     samples = [
         Sample("s0", name, None, [1, 2], [5, 6], [-0.1, -0.2], [0, 0]),
-        Sample("s1", name, "s0", [1, 2, 5, 6, 9], [7], [-0.3], [1]),
-        Sample("s2", name, "s0", [1, 2, 5, 6, 9], [8], [-0.3], [1], delivery="dropped"),
+        Sample("s1", name, "s0", [9], [7], [-0.3], [1]),
+        Sample("s2", name, "s0", [9], [8], [-0.3], [1], delivery="dropped"),
     ]
     return Episode(name, "g", "t", 0, 0, **{"outcome": "scored", "samples": samples, **fields})
 
@@ -73,7 +73,7 @@ def test_the_command_replays_under_the_runs_own_credit_rule(
     credit: dict[str, float] | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     episode = make("a")
-    summary = Sample("s3", "a", "s1", [1, 2, 5, 6, 9, 7, 4], [3, 3], [-0.1, -0.1], [1, 1], kind="compaction")
+    summary = Sample("s3", "a", "s1", [4], [3, 3], [-0.1, -0.1], [1, 1], kind="compaction")
     episode = dataclasses.replace(episode, samples=addressed([*episode.samples, summary]))
     rows, _ = rows_of(episode, 0.5, *([credit] if credit else []))
     with Journal.create(tmp_path / "run", {"credit": credit} if credit else {}) as journal:

@@ -67,13 +67,12 @@ def test_trained_are_exactly_the_sampled_and_used_tokens_each_once(ops: list[str
 def chain(*ids: list[int], **last) -> list[Sample]:
     """Samples that extend each other; `last` changes the last."""
     samples: list[Sample] = []
-    prompt = [1, 2]
     for i, sampled in enumerate(ids):
         fields = last if i == len(ids) - 1 else {}
         parent = samples[-1].id if samples else None
-        values = {"parent": parent, "prompt_ids": prompt, "ids": sampled, **fields}
-        samples.append(Sample(f"s{i}", "e", logprobs=[-0.5] * len(sampled), versions=[3] * len(sampled), **values))
-        prompt = [*prompt, *sampled, 9]
+        values = {"parent": parent, "appended": [9] if samples else [1, 2], "ids": sampled, **fields}
+        values = {"logprobs": [-0.5] * len(sampled), "versions": [3] * len(sampled), **values}
+        samples.append(Sample(f"s{i}", "e", **values))
     return samples
 
 
@@ -100,7 +99,7 @@ def test_what_was_not_used_is_left_out_and_counted(change: dict, reason: str) ->
 
 def test_each_kind_is_trained_with_its_share_of_the_advantage() -> None:
     """A main call, a summary that goes on from it, the main call after it, and a title."""
-    summary = Sample("c", "e", "s0", [1, 2, 5, 6, 8], [7], [-0.5], [3], kind="compaction")
+    summary = Sample("c", "e", "s0", [8], [7], [-0.5], [3], kind="compaction")
     after = Sample("d", "e", None, [4, 4], [5], [-0.5], [3], branch="compacted")
     title = Sample("t", "e", None, [3], [2], [-0.5], [3], kind="side")
     samples = [*chain([5, 6]), summary, after, title]
@@ -128,10 +127,14 @@ def test_a_lost_episode_gives_no_rows() -> None:
 
 
 def test_a_ledger_that_contradicts_itself_is_refused() -> None:
-    with pytest.raises(ValueError, match="token for token"):
-        rows_of(episode(chain([5, 6], [7], prompt_ids=[1, 2, 5, 8, 9])), 1.0)
     with pytest.raises(ValueError, match="not in the ledger"):
         rows_of(episode(chain([5, 6], [7], parent="nobody")), 1.0)
+    with pytest.raises(ValueError, match="not in the ledger"):
+        rows_of(episode(chain([5, 6], [7])[::-1]), 1.0)  # a child before its parent
+    with pytest.raises(ValueError, match="not in the ledger"):
+        rows_of(episode(chain([5, 6], [7], parent="s1")), 1.0)  # its own parent
+    with pytest.raises(ValueError, match="differ in length"):
+        rows_of(episode(chain([5, 6], [7], logprobs=[])), 1.0)
 
 
 def test_the_hash_covers_every_field() -> None:

@@ -33,7 +33,7 @@ def make(n: int, tokens: int = 40, **changes) -> Episode:
     ids = [rng.randrange(2**17) for _ in range(tokens)]
     logprobs = [-rng.random() * 10 for _ in range(tokens)]
     first = Sample(f"s{n}", "x", None, [1, 2, n], ids, logprobs, [3] * tokens, {"temperature": 1.0, "top": None})
-    second = Sample(f"t{n}", "x", f"s{n}", [1, 2, n, *ids, 9], [5], [-0.25], [4])
+    second = Sample(f"t{n}", "x", f"s{n}", [9], [5], [-0.25], [4])
     verdict = Verdict(float(n % 2), {"tests": 0.5}, {"a::b": "passed"}, ["conftest"], solved=bool(n % 2))
     episode = Episode(
         *(f"e{n}", f"g{n // 4}", f"task{n // 4}", n % 4, 2**64 - 1 - n, "scored"),

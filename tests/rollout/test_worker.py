@@ -42,7 +42,7 @@ def running(state_dir: Path, engine: ScriptedEngine, tmp_path: Path) -> Iterator
     with tempfile.TemporaryDirectory() as short:  # the path of a socket is limited to 107 characters
         server = EngineServer(engine, Path(short) / "engine.sock")
         lost: list[LostError] = []
-        config = rollout_config(state_dir, Path(short) / "engine.sock")
+        config = rollout_config(state_dir, server.address)
         client = RolloutClient(config, tmp_path / "log.txt", lambda _id, _task, error: lost.append(error))
         made = Running(client)
         made.lost = lost
@@ -96,7 +96,7 @@ def test_a_hanging_worker_is_replaced(running: Running, monkeypatch: pytest.Monk
 
 
 def test_a_worker_that_cannot_work_says_why(state_dir: Path, tmp_path: Path) -> None:
-    config = rollout_config(state_dir, tmp_path / "nobody.sock")
+    config = rollout_config(state_dir, f"unix:{tmp_path}/nobody.sock")
     client = RolloutClient(config, tmp_path / "log.txt", lambda *_: None)
     with pytest.raises(CrrlError, match="engine"):
         client.start()
@@ -123,7 +123,7 @@ from crrl.rollout.client import RolloutClient
 from crrl.bench.demonstrated import demonstrating_engine
 engine = demonstrating_engine(BUGS, load_tokenizer(model_folder("tiny")), step=4, delay=0.2)
 server = EngineServer(engine, Path({sockets!r}) / "e.sock")
-config = rollout_config(Path({state!r}), Path({sockets!r}) / "e.sock")
+config = rollout_config(Path({state!r}), server.address)
 client = RolloutClient(config, Path({sockets!r}) / "log.txt", lambda *_: None)
 client.start()
 print(client.pid, flush=True)

@@ -11,7 +11,6 @@ import asyncio
 import time
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from pathlib import Path
 
 from crrl.bench.demonstrated import demonstrating_engine
 from crrl.conf.load import load_recipe
@@ -57,7 +56,7 @@ def bench() -> EpisodeBench:
 
 async def _bench() -> EpisodeBench:
     folder = model_folder("tiny")
-    config = RolloutConfig.from_config(load_recipe("quickstart"), folder, Path("unused"))
+    config = RolloutConfig.from_config(load_recipe("quickstart"), folder, "unix:unused")
     indices = range(EPISODES)
     engine = demonstrating_engine([bug_of("train", 0, i) for i in indices], load_tokenizer(folder), step=64)
     attempts = [Attempt(f"bench-{i}", f"bench-{i}", generate("train", 0, i), 0, seed=i) for i in indices]

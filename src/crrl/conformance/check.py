@@ -234,8 +234,7 @@ class Replay:
         again = next((r.resp for r in later if isinstance(r.resp, Reply)), CUT_OFF)
         self._player.say(again)
         asked = len(self._player.log)
-        await self._player.pause()
-        try:
+        with self._player.resting():
             request = asyncio.ensure_future(self._send(one))
             await _until(lambda: len(self._player.log) > asked or request.done())
             if request.done():
@@ -244,8 +243,6 @@ class Replay:
             request.cancel()
             turn = self._handle._session.tree.turns[-1]
             await _until(lambda: not turn.clients)
-        finally:
-            await self._player.resume()
         await _until(lambda: turn.done)
 
     async def _refuse(self, one: Recorded) -> None:

@@ -1,4 +1,4 @@
-"""Engines: token ids in; token ids, log-probs and policy versions out; weights in (`api.Engine` is the protocol).
+"""Engines: token ids in; token ids, log-probs and policy versions out (`api.Engine`); weights in (`api.Weights`).
 
 | engine | what it is |
 |---|---|
@@ -7,7 +7,8 @@
 | `scripted.ScriptedEngine` | plays given token lists: for the tests of whatever stands on an engine |
 
 **Adding an engine.** Write one file with a class that has the methods of `api.Engine`, made as `make` calls it, and one
-line: here in `ENGINES`, or in a distribution of your own (docs/plugins.md). Three things must hold:
+line: here in `ENGINES`, or in a distribution of your own (docs/plugins.md). A run trains on it if the class has those
+of `api.Weights`, too. Three things must hold:
 log-probs are log softmax(logits / T) before any truncation; every token carries the version of the weights that made
 it; the noise of a token derives from (request seed, position) alone (`sampling.uniform`). Raise `EngineError` when the
 engine failed (the episode is lost and retried) and `ContextLengthError` when prompt + 1 > context.
@@ -15,15 +16,20 @@ engine failed (the episode is lost and retried) and `ContextLengthError` when pr
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from crrl import registry
-from crrl.engines.api import Chunk, Engine, EngineInfo, Probe, Request, WeightSource
-from crrl.errors import LostError
+from crrl.engines.api import Chunk, Connection, Engine, EngineInfo, Probe, Request, Weights, WeightSource
+from crrl.errors import LostError, UsageError
 
 ENGINES = {
     "local": "crrl.engines.load:load_local",
+}
+# scheme of an address -> the class that is made with what stands behind the colon
+CONNECTIONS = {
+    "unix": "crrl.engines.wire:RemoteEngine",
 }
 
 
@@ -31,6 +37,17 @@ def make(name: str, model: Path, *, context: int | None, max_batch: int, version
     """The engine called `name` on a model folder, serving it as policy `version`. `context`: None, the model's own.
     Raises UsageError, CrrlError."""
     return registry.find("crrl.engines", name).make(model, context=context, max_batch=max_batch, version=version)
+
+
+def connect(address: str) -> Connection:
+    """The engine that listens at `unix:/path/of/its.sock`; it is reached at first use. Raises UsageError: no such
+    kind of address."""
+    scheme, colon, rest = address.partition(":")
+    if not (colon and rest and scheme in CONNECTIONS):
+        raise UsageError(f"'{address}' is no address of an engine.", "Write unix:/path/of/its.sock")
+    module, _, name = CONNECTIONS[scheme].partition(":")
+    connection: Connection = getattr(import_module(module), name)(rest)
+    return connection
 
 
 class EngineError(LostError):
@@ -51,6 +68,7 @@ class ContextLengthError(ValueError):
 
 __all__ = [
     "Chunk",
+    "Connection",
     "ContextLengthError",
     "Engine",
     "EngineError",
@@ -58,4 +76,7 @@ __all__ = [
     "Probe",
     "Request",
     "WeightSource",
+    "Weights",
+    "connect",
+    "make",
 ]

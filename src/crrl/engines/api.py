@@ -1,8 +1,10 @@
-"""The protocol of an engine: token ids in; token ids, log-probs and policy versions out; weights in."""
+"""An engine's two roles. `Engine` is what whoever samples sees: token ids in; token ids, log-probs and policy versions
+out. `Weights` is what the trainer sees: new weights in, and the engine's hardware while it does not sample."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -55,9 +57,10 @@ class EngineInfo:
 
 @dataclass(frozen=True)
 class Probe:
-    """The engine's log-probs of a fixed probe sequence right after a push: float32, one per token but the first."""
+    """The engine's log-probs of the probe sequence `ids` right after a push: float32, one per token but the first."""
 
     version: int
+    ids: list[int]
     logprobs: list[float]
 
 
@@ -68,8 +71,9 @@ class WeightSource(Protocol):
 
 
 class Engine(Protocol):
-    """Errors: `EngineError` (in `engines/__init__`) when the engine itself failed: the episode is lost, not scored;
-    `ContextLengthError` when prompt + 1 > context (the gateway asks first, so this is a bug of the caller)."""
+    """What whoever samples sees. Errors: `EngineError` (in `engines/__init__`) when the engine itself failed: the
+    episode is lost, not scored; `ContextLengthError` when prompt + 1 > context (the gateway asks first, so this is a
+    bug of the caller)."""
 
     def generate(self, request: Request) -> AsyncIterator[Chunk]:
         """Closing the iterator cancels the request."""
@@ -81,15 +85,24 @@ class Engine(Protocol):
 
     async def cancel(self, id: str) -> None: ...
 
-    async def pause(self) -> None:
-        """Hold: running generations freeze between two decode steps, new requests queue. Nothing is refused."""
-        ...
+    async def info(self) -> EngineInfo: ...
 
-    async def resume(self) -> None: ...
+
+class Connection(Engine, Protocol):
+    """An engine of another process (`engines.connect`)."""
+
+    async def close(self) -> None: ...
+
+
+class Weights(Protocol):
+    """What the trainer sees."""
 
     async def push(self, source: WeightSource, version: int) -> Probe:
         """Swap weights in between decode steps, drop KV and prefix caches (running requests are re-prefilled under
-        the new weights), bump the version, score the probe."""
+        the new weights), bump the version, score the probe. Raises CrrlError: they do not fit; the old ones stay."""
         ...
 
-    async def info(self) -> EngineInfo: ...
+    def resting(self) -> AbstractContextManager[None]:
+        """The engine does not sample, and what it computes with is the caller's. Running generations freeze between
+        two decode steps, new requests queue; nothing is refused. Pushes are taken."""
+        ...

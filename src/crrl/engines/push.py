@@ -1,13 +1,10 @@
 """Weights into a module that is serving: all names and shapes are checked before anything is changed.
 
-`stage` reads a source into buffers while decoding goes on; `swap` copies the buffers in, between two decode steps. A
-tensor that already is the module's own storage (`alias`: synchronous full fine-tuning in one process) is not copied.
+`stage` reads a source into buffers while decoding goes on; `swap` copies the buffers in, between two decode steps.
 The probe sequence that proves a push (DESIGN, invariant 7) is `probe_ids`.
 """
 
 from __future__ import annotations
-
-from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -23,22 +20,12 @@ def probe_ids(vocab_size: int, length: int = PROBE_LENGTH) -> list[int]:
     return [(7919 * (i + 1) + 104729 * i * i) % vocab_size for i in range(length)]
 
 
-class ModuleSource:
-    """The weights of a module, as a `WeightSource`."""
-
-    def __init__(self, module: nn.Module) -> None:
-        self._module = module
-
-    def tensors(self) -> Iterator[tuple[str, Tensor]]:
-        yield from self._module.state_dict(keep_vars=False).items()
-
-
 def _own(module: nn.Module) -> dict[str, Tensor]:
     return module.state_dict(keep_vars=False)
 
 
 def stage(module: nn.Module, source: WeightSource) -> list[tuple[Tensor, Tensor]]:
-    """(own tensor, buffered new values) for every tensor that has to change.
+    """(own tensor, buffered new values) for every tensor of the source.
 
     Raises:
         CrrlError: a name is unknown or missing, a shape differs, or a value is not finite; nothing was changed.
@@ -57,7 +44,7 @@ def stage(module: nn.Module, source: WeightSource) -> list[tuple[Tensor, Tensor]
             seen.add(target.data_ptr())
             if not torch.isfinite(tensor).all():
                 wrong.append(f"{name}: holds NaN or infinity")
-            elif tensor.data_ptr() != target.data_ptr():
+            else:
                 staged.append((target, tensor.detach().to(target.device, target.dtype, copy=True)))
     # Tied tensors share storage: one of the names is enough.
     wrong += [f"{name}: missing" for name, tensor in own.items() if tensor.data_ptr() not in seen]
@@ -74,21 +61,3 @@ def swap(staged: list[tuple[Tensor, Tensor]]) -> None:
     with torch.no_grad():
         for target, new in staged:
             target.copy_(new)
-
-
-def alias(own: nn.Module, other: nn.Module) -> None:
-    """Make `own` use the storage of `other`: what the trainer writes, the engine reads at its next step."""
-    theirs = dict(other.named_parameters(remove_duplicate=False))
-    pairs = [(name, p, theirs.get(name)) for name, p in own.named_parameters(remove_duplicate=False)]
-    for name, mine, other_p in pairs:
-        if other_p is None or other_p.shape != mine.shape:
-            raise CrrlError(f"Cannot share weights: the trainer's module has no {name} of shape {tuple(mine.shape)}")
-        if other_p.dtype != mine.dtype or other_p.device != mine.device:
-            raise CrrlError(
-                f"Cannot share weights: {name} is {other_p.dtype} on {other_p.device} in the trainer and "
-                f"{mine.dtype} on {mine.device} in the engine",
-                "Use the same dtype and device for both, or push copies.",
-            )
-    for _, mine, other_p in pairs:
-        assert other_p is not None
-        mine.data = other_p.data

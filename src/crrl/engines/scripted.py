@@ -7,7 +7,8 @@ played in the order of the requests. An answer is cut at `max_tokens` (`length`)
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 from crrl.engines import ContextLengthError, EngineError
 from crrl.engines.api import Chunk, EngineInfo, FinishReason, Probe, Request, WeightSource
@@ -81,15 +82,17 @@ class ScriptedEngine:
     async def cancel(self, id: str) -> None:
         self._cancelled.add(id)
 
-    async def pause(self) -> None:
+    @contextmanager
+    def resting(self) -> Iterator[None]:
         self._open.clear()
-
-    async def resume(self) -> None:
-        self._open.set()
+        try:
+            yield
+        finally:
+            self._open.set()
 
     async def push(self, source: WeightSource, version: int) -> Probe:
         self.version = version
-        return Probe(version, [-1.0] * 63)
+        return Probe(version, list(range(64)), [-1.0] * 63)
 
     async def info(self) -> EngineInfo:
         context, tokenizer_hash, vocab_size = self._info

@@ -1,11 +1,10 @@
-"""An engine of another process, over a unix socket: `EngineServer` beside the engine, `RemoteEngine` where it is used.
+"""An engine of another process, over a unix socket: `EngineServer` beside the engine, `RemoteEngine` where it is used
+(`engines.connect` makes it). What passes is the sampler's half of an engine, `api.Engine`: weights go into an engine in
+its own process.
 
 Frames are a 4-byte big-endian length and a msgpack list. One connection carries any number of requests, told apart by a
-number the client chooses. Chunks that become ready together travel in one frame. Weights do not travel here: the
-trainer pushes in the engine's own process.
-
-A connection that drops ends what it carried: the server cancels its requests, the client raises `EngineError` in all of
-them.
+number the client chooses. Chunks that become ready together travel in one frame. When a connection drops, every request
+on it fails: the server cancels them, the client raises `EngineError` in each.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from typing import Any
 import msgspec
 
 from crrl.engines import ContextLengthError, EngineError
-from crrl.engines.api import Chunk, Engine, EngineInfo, Probe, Request, WeightSource
+from crrl.engines.api import Chunk, Engine, EngineInfo, Request
 
 _LENGTH = struct.Struct(">I")
 _MAX_FRAME = 1 << 28
@@ -82,7 +81,7 @@ class _Connection:
                     async for chunk in chunks:
                         self._send(number, "chunk", [chunk.ids, chunk.logprobs, chunk.versions, chunk.finish])
                 return
-            if verb not in ("score", "cancel", "pause", "resume", "info"):
+            if verb not in ("score", "cancel", "info"):
                 raise ValueError(f"unknown verb {verb!r}")
             self._send(number, "result", await getattr(self._engine, verb)(*arguments))
         except ContextLengthError as e:
@@ -105,11 +104,13 @@ class _Connection:
 
 
 class EngineServer:
-    """Serves an engine on a unix socket (mode 0600) from a thread with its own event loop, until `close`."""
+    """Serves an engine on a unix socket (mode 0600) from a thread with its own event loop, until `close`.
+    `address` is what `engines.connect` takes."""
 
     def __init__(self, engine: Engine, socket_path: str | Path) -> None:
         self._engine = engine
         self.path = Path(socket_path)
+        self.address = f"unix:{socket_path}"
         self._loop = asyncio.new_event_loop()
         self._connections: set[asyncio.Task[None]] = set()
         started: threading.Event = threading.Event()
@@ -199,17 +200,8 @@ class RemoteEngine:
     async def cancel(self, id: str) -> None:
         await self._result("cancel", id)
 
-    async def pause(self) -> None:
-        await self._result("pause")
-
-    async def resume(self) -> None:
-        await self._result("resume")
-
     async def info(self) -> EngineInfo:
         return msgspec.convert(await self._result("info"), EngineInfo)
-
-    async def push(self, source: WeightSource, version: int) -> Probe:
-        raise EngineError("weights are pushed in the engine's own process, not through its socket")
 
     async def close(self) -> None:
         self._fail("closed")

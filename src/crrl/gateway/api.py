@@ -1,10 +1,14 @@
 """What goes through the gateway: what an agent asks, in no dialect; and samples, as they were drawn, in their
-session's tree."""
+session's tree.
+
+A sample holds of its prompt what its parent does not have: in memory, on the worker's pipe and on disk alike, a session
+takes space by its length, not by its square. That a sample extends its parent token for token is so by its form.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, TypeVar
 
 from crrl.gateway.canonical import Message
 
@@ -12,12 +16,52 @@ SampleKind = Literal["main", "side", "compaction", "subagent"]
 Delivery = Literal["delivered", "superseded", "dropped"]
 
 
-@dataclass(frozen=True)
-class Sample:
+class Node(Protocol):
+    """A generation in a tree: `before` is its parent (the same type), `appended` what its prompt has behind that."""
+
+    @property
+    def before(self) -> Any: ...
+    @property
+    def appended(self) -> list[int]: ...
+    @property
+    def ids(self) -> list[int]: ...
+
+
+N = TypeVar("N", bound=Node)
+
+
+def path_to(node: N) -> list[N]:
+    """The root, each ancestor, `node`."""
+    path = [node]
+    while (before := path[-1].before) is not None:
+        path.append(before)
+    return path[::-1]
+
+
+def prompt_of(node: Node) -> list[int]:
+    """The whole prompt: of each ancestor what it appended and what was sampled, then what `node` appends."""
+    *ancestors, node = path_to(node)
+    prompt: list[int] = []
+    for ancestor in ancestors:
+        prompt += ancestor.appended
+        prompt += ancestor.ids
+    return prompt + node.appended
+
+
+class _Linked:
+    """Holds the parent itself, where `ledger.linked` puts it: no field, so it is neither compared nor encoded."""
+
+    __slots__ = ("_before",)
+    _before: Sample
+
+
+@dataclass(frozen=True, slots=True)
+class Sample(_Linked):
     """One generation: exactly the ids the engine saw (`prompt_ids`) and sampled (`ids`).
 
     Args:
         parent: id of the sample whose prompt and ids `prompt_ids` extends token for token; None: a root.
+        appended: what `prompt_ids` has behind them; all of it in a root.
         logprobs, versions: one per sampled id.
         params: sampling parameters `used`, and those the agent `asked` where they differ.
         delivery: `delivered` reached the client; `superseded` was delivered, but the agent went on from
@@ -35,7 +79,7 @@ class Sample:
     id: str
     session: str
     parent: str | None
-    prompt_ids: list[int]
+    appended: list[int]
     ids: list[int]
     logprobs: list[float]
     versions: list[int]
@@ -47,6 +91,21 @@ class Sample:
     template: str = ""
     times: dict[str, float] = field(default_factory=dict)
     address: str = ""
+
+    @property
+    def before(self) -> Sample | None:
+        """The parent. Raises ValueError: it is not known here, for this sample stands in no ledger that has it."""
+        if self.parent is None:
+            return None
+        try:
+            return self._before
+        except AttributeError:
+            raise ValueError(f"sample {self.id}: its parent {self.parent} is not in the ledger") from None
+
+    @property
+    def prompt_ids(self) -> list[int]:
+        """Exactly the ids the engine saw: a new list. Raises ValueError as `before` does."""
+        return prompt_of(self)
 
 
 @dataclass(frozen=True)
@@ -95,9 +154,9 @@ class Budget:
 
 @dataclass(frozen=True)
 class SessionRecord:
-    """A closed session. `exhausted` names the budget that refused a request ("" if none did: tokens, turns,
-    seconds or context); `engine_wait_s` is the time its requests spent queued or held (not charged to an episode's wall
-    budget); `engine_failed` is why the engine failed, and makes the episode lost."""
+    """A closed session; `samples` are linked (`ledger.linked`). `exhausted` names the budget that refused a request (""
+    if none did: tokens, turns, seconds or context); `engine_wait_s` is the time its requests spent queued or held (not
+    charged to an episode's wall budget); `engine_failed` is why the engine failed, and makes the episode lost."""
 
     session: str
     samples: list[Sample]

@@ -36,35 +36,45 @@ def template_hash(renderer: Renderer) -> str:
     return _digest(renderer.key.encode(), array("i", ids).tobytes()).hex()
 
 
+def linked(samples: Iterable[Sample]) -> list[Sample]:
+    """Samples that know their parents: a ledger. A parent stands before its children; a sample whose parent is not
+    among them is left without, and has no prompt."""
+    known: dict[str, Sample] = {}
+    found = []
+    for sample in samples:
+        before = known.get(sample.parent) if sample.parent is not None else None
+        if getattr(sample, "_before", None) is not before:
+            sample = replace(sample)  # the one that was given may stand in another ledger
+            if before is not None:
+                object.__setattr__(sample, "_before", before)
+        known[sample.id] = sample
+        found.append(sample)
+    return found
+
+
 def addressed(samples: Iterable[Sample]) -> list[Sample]:
     """Samples with their addresses. A parent stands before its children. Raises ValueError (`parent_of`)."""
     known: dict[str, Sample] = {}
     for sample in samples:
         before = parent_of(sample, known)
-        seen = len(before.prompt_ids) + len(before.ids) if before is not None else 0
         address = _digest(
             bytes.fromhex(before.address) if before is not None else b"",
             _encoder.encode((sample.params, sample.template, sample.finish)),
-            array("i", sample.prompt_ids[seen:]).tobytes(),
+            array("i", sample.appended).tobytes(),
             array("i", sample.ids).tobytes(),
             array("d", sample.logprobs).tobytes(),
             array("i", sample.versions).tobytes(),
         )
         known[sample.id] = replace(sample, address=address.hex())
-    return list(known.values())
+    return linked(known.values())
 
 
 def parent_of(sample: Sample, known: Mapping[str, Sample]) -> Sample | None:
-    """The sample that this one extends, proved token for token; None: it is a root. Raises ValueError: its parent is
-    not known, or this does not begin with all of it."""
+    """The sample that this one extends; None: it is a root. Raises ValueError: its parent is not known."""
     if sample.parent is None:
         return None
-    parent = known.get(sample.parent)
-    if parent is None:
+    if (parent := known.get(sample.parent)) is None:
         raise ValueError(f"sample {sample.id}: its parent {sample.parent} is not in the ledger")
-    seen = parent.prompt_ids + parent.ids
-    if sample.prompt_ids[: len(seen)] != seen:
-        raise ValueError(f"sample {sample.id} does not extend its parent {parent.id} token for token")
     return parent
 
 

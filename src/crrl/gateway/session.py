@@ -21,7 +21,7 @@ from crrl.gateway.api import Ask, BadRequest, Budget, SessionRecord
 from crrl.gateway.ledger import request_seed
 from crrl.gateway.renderer import Renderer, RenderError
 from crrl.gateway.stream import TextStream
-from crrl.gateway.tree import Placement, Tree, Turn
+from crrl.gateway.tree import Placement, PrefixChanged, Tree, Turn
 
 GRACE_S = 10.0
 MAX_TEMPERATURE = 2.0
@@ -118,18 +118,24 @@ class Session:
 
         Raises:
             Refused: a budget is used up (nothing is generated). BadRequest: this cannot be a prompt.
-            EngineFailed: the engine has failed before.
+            EngineFailed: the engine has failed before, or the renderer now.
         """
         if self.engine_failed:
             raise EngineFailed(self.engine_failed)
         self._check_ids(ask.prompt)
-        with _as_bad_request():
-            place = self.tree.place(ask, choice)
+        try:
+            with _as_bad_request():
+                place = self.tree.place(ask, choice)
+        except PrefixChanged as error:
+            self.engine_failed = str(error)
+            raise EngineFailed(self.engine_failed) from error
         if place.replay is not None:
             return place.replay
         turn = self._new_turn(place, ask, choice)
         self.tree.add(turn)
-        turn.task = asyncio.create_task(self._generate(turn, TextStream(self.renderer, ask, place.prompt_ids)))
+        prompt_ids = turn.prompt_ids  # whole, for as long as the generation runs
+        text = TextStream(self.renderer, ask, prompt_ids)
+        turn.task = asyncio.create_task(self._generate(turn, prompt_ids, text))
         self._tasks.add(turn.task)
         turn.task.add_done_callback(self._tasks.discard)
         return turn
@@ -146,7 +152,7 @@ class Session:
 
     def _new_turn(self, place: Placement, ask: Ask, choice: int) -> Turn:
         wanted = cast("int | None", ask.asked.get("max_tokens"))
-        limits = [self._left(place.prompt_ids, ask.n - choice), wanted, self.policy.max_tokens]
+        limits = [self._left(place.prompt_tokens, ask.n - choice), wanted, self.policy.max_tokens]
         params: dict[str, float | int | str | None] = {
             "temperature": self._temperature(ask),
             "max_tokens": min(limit for limit in limits if limit is not None),
@@ -169,8 +175,8 @@ class Session:
             raise BadRequest(f"'temperature' must be between 0 and {MAX_TEMPERATURE:g}.", "temperature")
         return asked
 
-    def _left(self, prompt_ids: list[int], turns: int) -> int:
-        """Tokens that may still be sampled for this prompt, for which `turns` answers are wanted; at least 1."""
+    def _left(self, prompt: int, turns: int) -> int:
+        """Tokens that may still be sampled behind so many, where `turns` answers are wanted; at least 1."""
         context = min(self.budget.context or self.info.context, self.info.context)
         tokens = self.budget.tokens - self.used
         if len(self.tree.turns) + turns > self.budget.turns:
@@ -179,13 +185,13 @@ class Session:
             raise self._refused("tokens", FULL.format(f"{self.budget.tokens} tokens"))
         if self.budget.seconds is not None and self.spent_s >= self.budget.seconds:
             raise self._refused("seconds", FULL.format(f"{self.budget.seconds:g} seconds"))
-        if len(prompt_ids) >= context:
+        if prompt >= context:
             raise self._refused(
                 "context",
                 f"This model's maximum context length is {context} tokens. However, your messages "
-                f"resulted in {len(prompt_ids)} tokens. Please reduce the length of the messages.",
+                f"resulted in {prompt} tokens. Please reduce the length of the messages.",
             )
-        return min(tokens, context - len(prompt_ids))
+        return min(tokens, context - prompt)
 
     def _refused(self, budget: str, message: str) -> Refused:
         self.exhausted = self.exhausted or budget
@@ -200,10 +206,10 @@ class Session:
         """Wall seconds since `open` that are charged: waiting for the engine is not."""
         return time.monotonic() - self._opened - self.clock.read()
 
-    async def _generate(self, turn: Turn, text: TextStream) -> None:
+    async def _generate(self, turn: Turn, prompt_ids: list[int], text: TextStream) -> None:
         request = Request(
             id=f"{turn.id}~{self._nonce}",
-            prompt_ids=turn.prompt_ids,
+            prompt_ids=prompt_ids,
             max_tokens=cast(int, turn.params["max_tokens"]),
             temperature=cast(float, turn.params["temperature"]),
             stop_ids=self.renderer.stop_ids,

@@ -14,7 +14,7 @@ from dataclasses import replace
 
 import msgspec
 
-from crrl.gateway.api import Ask, Sample
+from crrl.gateway.api import Ask, Sample, path_to
 from crrl.gateway.canonical import (
     Message,
     canonical,
@@ -29,6 +29,10 @@ from crrl.gateway.ledger import addressed, template_hash
 from crrl.gateway.outcome import outcomes
 from crrl.gateway.renderer import Renderer
 from crrl.gateway.turn import Placement, Turn
+
+
+class PrefixChanged(Exception):
+    """Tokens that were sampled came back otherwise (invariant 1): a defect of ours, never of the agent."""
 
 
 class Tree:
@@ -66,9 +70,15 @@ class Tree:
         if (asked := self._asked_before(request, ask, choice)) is not None:
             return asked
         prompt_ids, spliced, changed = self._prompt(parent, messages, known, ask)
+        appended = _behind(parent, prompt_ids)
         for turn in spliced if parent is None else (parent, *spliced):
             turn.delivered = True  # it came back whole, whatever became of the connection
-        return Placement(request, digest, prompt_ids, parent, Signs.of(ask), tuple(spliced), changed, tuple(passed))
+        return Placement(
+            *(request, digest, appended, len(prompt_ids), parent, Signs.of(ask)),
+            spliced=tuple(spliced),
+            changed=changed,
+            passed=tuple(passed),
+        )
 
     def _asked_before(self, request: bytes, ask: Ask, choice: int) -> Placement | None:
         """The place of an identical request; with the turn that answers this one, if its answer never arrived."""
@@ -131,27 +141,31 @@ class Tree:
         request = _request(digest, ask)
         if (asked := self._asked_before(request, ask, choice)) is not None:
             return asked
-        parent: Turn | None = None
-        prompt_ids = list(prompt) if isinstance(prompt, list) else self._renderer.tokenizer.encode(prompt)
-        for turn in self.turns:
-            more = self._continuing(turn, prompt)
-            if more is not None and (parent is None or len(turn.prompt_ids) > len(parent.prompt_ids)):
-                parent, prompt_ids = turn, turn.prompt_ids + turn.ids + more
-        return Placement(request, digest, prompt_ids, parent, Signs.of(ask), raw=prompt)
-
-    def _continuing(self, turn: Turn, prompt: str | list[int]) -> list[int] | None:
-        """What a raw prompt adds to a turn's own and its answer."""
+        parent = max(
+            (turn for turn in self.turns if self._is_continued(turn, prompt)),
+            key=lambda turn: turn.prompt_tokens,
+            default=None,
+        )
+        text = prompt if isinstance(prompt, str) else None
         if isinstance(prompt, list):
-            seen = turn.prompt_ids + turn.ids
-            return prompt[len(seen) :] if turn.whole and prompt[: len(seen)] == seen else None
-        before = turn.place.raw
-        if not turn.whole or not isinstance(before, str) or not turn.answer.content:
-            return None
-        shown = before + turn.answer.content
-        if not prompt.startswith(shown):
-            return None
-        stop = self._renderer.tokenizer.decode(turn.ids[-1:]) if turn.ids[-1] in self._renderer.stop_ids else ""
-        return self._renderer.tokenizer.encode(prompt[len(shown) :].removeprefix(stop))
+            appended = prompt[parent.tokens if parent is not None else 0 :]
+        elif parent is None:
+            appended = self._renderer.tokenizer.encode(prompt)
+        else:
+            text = prompt[len(_shown(parent)) :]
+            stopped = parent.ids[-1] in self._renderer.stop_ids
+            stop = self._renderer.tokenizer.decode(parent.ids[-1:]) if stopped else ""
+            appended = self._renderer.tokenizer.encode(text.removeprefix(stop))
+        tokens = len(appended) + (parent.tokens if parent is not None else 0)
+        return Placement(request, digest, appended, tokens, parent, Signs.of(ask), raw=True, text=text)
+
+    def _is_continued(self, turn: Turn, prompt: str | list[int]) -> bool:
+        """Whether a raw prompt begins with a turn's own and its answer."""
+        if not turn.whole:
+            return False
+        if isinstance(prompt, list):
+            return len(prompt) >= turn.tokens and prompt[: turn.tokens] == turn.prompt_ids + turn.ids
+        return turn.place.text is not None and bool(turn.answer.content) and prompt.startswith(_shown(turn))
 
     def add(self, turn: Turn) -> None:
         turn.asked.append(self._requests)
@@ -161,7 +175,7 @@ class Tree:
 
     def complete(self, turn: Turn) -> None:
         """The turn was sampled to its end and parsed: it is known again when it comes back."""
-        if not turn.whole or turn.place.raw is not None:
+        if not turn.whole or turn.place.raw:
             return
         answer = turn.answer
         self._by_after.setdefault(next_digest(turn.place.history, answer), []).append(turn)
@@ -175,7 +189,7 @@ class Tree:
                 id=turn.id,
                 session=session,
                 parent=turn.parent.id if turn.parent else None,
-                prompt_ids=turn.prompt_ids,
+                appended=turn.appended,
                 ids=turn.ids,
                 logprobs=turn.logprobs,
                 versions=turn.versions,
@@ -190,6 +204,20 @@ class Tree:
             for turn, outcome in zip(self.turns, outcomes(self.turns), strict=True)
             if turn.ids or turn.whole
         )
+
+
+def _behind(parent: Turn | None, prompt_ids: list[int]) -> list[int]:
+    """What a prompt appends to its parent's tokens. Raises PrefixChanged: it does not begin with them."""
+    if parent is None:
+        return prompt_ids
+    if prompt_ids[: parent.tokens] != parent.prompt_ids + parent.ids:
+        raise PrefixChanged(f"the renderer changed tokens that came before what it appended to turn {parent.id}")
+    return prompt_ids[parent.tokens :]
+
+
+def _shown(turn: Turn) -> str:
+    """The text of a raw prompt, and of its answer."""
+    return "".join((each.place.text or "") + each.answer.content for each in path_to(turn))
 
 
 def _unchanged(found: list[Turn], message: Message) -> Turn | None:

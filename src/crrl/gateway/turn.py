@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from crrl.engines.api import FinishReason
+from crrl.gateway.api import prompt_of
 from crrl.gateway.canonical import Message
 from crrl.gateway.kinds import Signs
 from crrl.gateway.renderer import Parsed
@@ -21,22 +22,25 @@ class Placement:
     Args:
         request: digest of all that makes the request what it is; history: of the conversation that the answer
             continues.
-        parent: the sampled turn whose tokens `prompt_ids` extends.
+        appended: the prompt behind `parent`'s prompt and ids; prompt_tokens: length of the whole.
+        parent: the sampled turn whose tokens the prompt extends.
         spliced: sampled turns behind it in the prompt, which are no ancestors.
         changed: the prompt holds assistant turns that were not sampled here as they stand.
         passed: turns whose very request the history repeats, and goes on from there without their answer.
-        raw: the prompt as it was sent, where it was no messages.
+        raw: the prompt was no messages. text: where it was text, what it has behind that of `parent` and its answer.
     """
 
     request: bytes
     history: bytes
-    prompt_ids: list[int]
+    appended: list[int]
+    prompt_tokens: int
     parent: Turn | None
     signs: Signs
     spliced: tuple[Turn, ...] = ()
     changed: bool = False
     passed: tuple[Turn, ...] = ()
-    raw: str | list[int] | None = None
+    raw: bool = False
+    text: str | None = None
     replay: Turn | None = None
 
     @property
@@ -74,12 +78,30 @@ class Turn:
         return self.place.request
 
     @property
-    def prompt_ids(self) -> list[int]:
-        return self.place.prompt_ids
-
-    @property
     def parent(self) -> Turn | None:
         return self.place.parent
+
+    @property
+    def before(self) -> Turn | None:
+        return self.place.parent
+
+    @property
+    def appended(self) -> list[int]:
+        return self.place.appended
+
+    @property
+    def prompt_ids(self) -> list[int]:
+        """The whole prompt: a new list."""
+        return prompt_of(self)
+
+    @property
+    def prompt_tokens(self) -> int:
+        return self.place.prompt_tokens
+
+    @property
+    def tokens(self) -> int:
+        """Of prompt and answer."""
+        return self.place.prompt_tokens + len(self.ids)
 
     @property
     def clients(self) -> int:

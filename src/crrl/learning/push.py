@@ -13,8 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from crrl.engines.api import Engine
-from crrl.engines.push import probe_ids
+from crrl.engines.api import Weights
 from crrl.errors import CrrlError
 from crrl.learning.logprobs import score, unwrapped
 
@@ -74,8 +73,8 @@ def _delta(module: Any) -> Tensor:
     return torch.stack(parts).sum(0) if len(parts) > 1 else parts[0]
 
 
-async def push_and_prove(engine: Engine, model: nn.Module, version: int, bound: float = BOUND) -> float:
-    """Make the engine serve `model` as policy `version`, and prove that it does.
+async def push_and_prove(weights: Weights, model: nn.Module, version: int, bound: float = BOUND) -> float:
+    """Make an engine serve `model` as policy `version`, and prove that it does.
 
     Returns:
         The largest difference between engine and trainer over the probe's log-probs, in nats.
@@ -84,13 +83,11 @@ async def push_and_prove(engine: Engine, model: nn.Module, version: int, bound: 
         PushError: the engine's log-probs on the probe are not the trainer's; the run must stop.
         CrrlError: the weights do not fit the engine's model.
     """
-    probe = await engine.push(ModuleWeights(model), version)
-    info = await engine.info()
-    ids = probe_ids(info.vocab_size, len(probe.logprobs) + 1)
-    wanted = score(model, ids)
-    if probe.version != version or info.version != version:
+    probe = await weights.push(ModuleWeights(model), version)
+    wanted = score(model, probe.ids)
+    if probe.version != version:
         raise PushError(
-            f"The engine serves version {info.version} after the push of version {version}.",
+            f"The engine serves version {probe.version} after the push of version {version}.",
             "Somebody else pushes to this engine, or it did not take the push. The run has stopped: resume it.",
         )
     gaps = [abs(a - b) for a, b in zip(probe.logprobs, wanted, strict=True)]

@@ -16,8 +16,7 @@ from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from crrl.gateway.api import Sample
-from crrl.gateway.ledger import parent_of
+from crrl.gateway.api import Sample, path_to
 from crrl.learning.api import Row
 from crrl.rollout.api import Episode
 
@@ -48,7 +47,7 @@ def rows_of(episode: Episode, advantage: float, credit: Mapping[str, float] = CR
     credit comes first, and within it the order is that of the leaves.
 
     Raises:
-        ValueError: the ledger contradicts itself (a sample does not extend its parent token for token).
+        ValueError: the ledger contradicts itself (a sample's parent is not in it, or a token has no log-prob).
     """
     counts = RowCounts()
     used: dict[float, list[Sample]] = {}
@@ -58,8 +57,7 @@ def rows_of(episode: Episode, advantage: float, credit: Mapping[str, float] = CR
             used.setdefault(credit[sample.kind], []).append(sample)
         elif sample.ids:
             counts.left_out[reason] = counts.left_out.get(reason, 0) + len(sample.ids)
-    by_id = {sample.id: sample for sample in episode.samples}
-    branches = [(share, path) for share in sorted(used, reverse=True) for path in _branches(used[share], by_id)]
+    branches = [(share, path) for share in sorted(used, reverse=True) for path in _branches(used[share])]
     trainable = {share: {sample.id for sample in samples} for share, samples in used.items()}
     rows = []
     for share, path in branches:
@@ -81,36 +79,29 @@ def _left_out(sample: Sample, episode: Episode, credit: Mapping[str, float]) -> 
     return "" if sample.ids else "empty"
 
 
-def _branches(samples: list[Sample], by_id: dict[str, Sample]) -> list[list[Sample]]:
+def _branches(samples: list[Sample]) -> list[list[Sample]]:
     """The paths from the root to those of the samples that are no ancestor of another."""
-    paths = [_path(sample, by_id) for sample in samples]
+    paths = [path_to(sample) for sample in samples]
     inner = {ancestor.id for path in paths for ancestor in path[:-1]}
     return [path for path in paths if path[-1].id not in inner]
 
 
-def _path(leaf: Sample, by_id: dict[str, Sample]) -> list[Sample]:
-    """Root to leaf, each proved to begin with all of the one before."""
-    path = [leaf]
-    while (parent := parent_of(path[-1], by_id)) is not None:
-        path.append(parent)
-    return path[::-1]
-
-
 def _row(path: list[Sample], trainable: set[str], episode: Episode, advantage: float, weight: float) -> Row:
     """`trainable` loses what this row trains, so that no later row trains it again."""
-    leaf = path[-1]
-    ids = leaf.prompt_ids + leaf.ids
-    mask, logprobs, versions = [0] * len(ids), [0.0] * len(ids), [-1] * len(ids)
+    ids: list[int] = []
+    mask: list[int] = []
+    logprobs: list[float] = []
+    versions: list[int] = []
     for sample in path:
-        if sample.id not in trainable:
-            continue
+        trained, count = sample.id in trainable, len(sample.ids)
         trainable.discard(sample.id)
-        if not len(sample.ids) == len(sample.logprobs) == len(sample.versions):
+        if trained and not count == len(sample.logprobs) == len(sample.versions):
             raise ValueError(f"sample {sample.id}: ids, logprobs and versions differ in length")
-        span = slice(len(sample.prompt_ids), len(sample.prompt_ids) + len(sample.ids))
-        mask[span] = [1] * len(sample.ids)
-        logprobs[span] = sample.logprobs
-        versions[span] = sample.versions
+        context = len(sample.appended) + (0 if trained else count)
+        ids += sample.appended + sample.ids
+        mask += [0] * context + [1] * (count if trained else 0)
+        logprobs += [0.0] * context + (sample.logprobs if trained else [])
+        versions += [-1] * context + (sample.versions if trained else [])
     return Row(ids, mask, logprobs, versions, advantage, weight, episode.id, episode.group)
 
 

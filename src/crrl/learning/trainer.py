@@ -12,10 +12,9 @@ step's gradient does not grow as more groups agree. For `dr_grpo` (arXiv:2503.20
 
 from __future__ import annotations
 
-import os
 import pickle
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -40,6 +39,8 @@ from crrl.learning.losses import Loss, TrlLoss
 from crrl.learning.source import StepBatch
 
 StepHook = Callable[[int, dict[str, float]], None]
+Resting = Callable[[], AbstractContextManager[None]]
+"""`engines.api.Weights.resting`."""
 STATE = "trainer.pt"
 
 
@@ -63,11 +64,12 @@ class RepairTrainer(GRPOTrainer):
         begin: int,
         source: Callable[[int], StepBatch],
         on_step: StepHook,
+        resting: Resting,
         loss: Loss | TrlLoss,
         **kwargs: Any,
     ) -> None:
         self._config, self._folder, self._first, self._begin = config, folder, first, begin
-        self._source, self._on_step = source, on_step
+        self._source, self._on_step, self._resting = source, on_step, resting
         self._policy_loss = loss
         self._trained_BT: Tensor | None = None
         self._reference: PreTrainedModel | None = None
@@ -104,7 +106,7 @@ class RepairTrainer(GRPOTrainer):
         model.train()
         prepared = self._prepare_inputs(inputs)
         batch: StepBatch = prepared["batch"]
-        with _threads(self._config.trainer.threads):
+        with self._resting():
             losses = [self._micro_step(model, micro) for micro in prepared["micros"]]
         loss = torch.stack(losses).sum() if losses else torch.zeros((), device=self.accelerator.device)
         self._require_finite("loss", loss)
@@ -224,17 +226,6 @@ class RepairTrainer(GRPOTrainer):
         checkpoint.write(self._folder / "checkpoints", step, self._first, self._config.trainer.keep_checkpoints, fill)
 
 
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """Torch threads while nobody is sampled; 0: one for each core this process may use."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count or len(os.sched_getaffinity(0)))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 class _BeginAt(TrainerCallback):
     """The loop's own resume reads its own files; ours needs the step number only."""
 
@@ -253,6 +244,7 @@ def make_trainer(
     source: Callable[[int], StepBatch],
     on_step: StepHook,
     resume_from: Path | None = None,
+    resting: Resting = nullcontext,
 ) -> RepairTrainer:
     """A trainer of `model`, whose weights it changes in place.
 
@@ -261,6 +253,7 @@ def make_trainer(
         source: the rows of step k (0-based); may wait for rollouts.
         on_step: called with (k, metrics) after the update of step k and before its checkpoint.
         resume_from: a checkpoint folder; `model` must hold its weights.
+        resting: entered while a step computes: the engine that shares this hardware.
 
     Raises:
         CrrlError: the checkpoint is damaged, or not one of a trainer.
@@ -289,6 +282,7 @@ def make_trainer(
         begin=step,
         source=source,
         on_step=on_step,
+        resting=resting,
         loss=loss,
         model=model,
         processing_class=tokenizer,

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from crrl.gateway.api import Sample
+from crrl.gateway.ledger import linked
 from crrl.rewards.api import Verdict
 from crrl.task import Task
 
@@ -49,6 +50,9 @@ class Episode:
     counts: dict[str, int] = field(default_factory=dict)  # turns, tool_calls, tool_errors, malformed, ...
     agent_output: str = ""  # what an agent inside the box printed: its beginning and its end
     well_formed: bool = False  # every tool call parsed and valid, an edit applied, the agent finished by itself
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "samples", linked(self.samples))  # however it was made: also from the pipe or the disk
 
 
 @dataclass(frozen=True)

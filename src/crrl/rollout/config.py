@@ -15,12 +15,12 @@ from crrl.sandbox.api import Limits
 @dataclass(frozen=True)
 class RolloutConfig:
     """Args:
-    engine_socket: where `engines.wire.EngineServer` listens. tokenizer: folder with the policy's tokenizer.json.
+    engine: address of the engine (`engines.connect`). tokenizer: folder with the policy's tokenizer.json.
     images: the container engine. needed_images: of the run's tasks; without them it does not start.
     limits: of one box. reward_weights, reward_options: by reward name. tries: of one attempt, when our side fails.
     """
 
-    engine_socket: str
+    engine: str
     tokenizer: str
     renderer: str
     agent: Agent
@@ -38,11 +38,11 @@ class RolloutConfig:
 
     @classmethod
     def from_config(
-        cls, config: Config, tokenizer: Path, engine_socket: Path, needed_images: Sequence[str] = ()
+        cls, config: Config, tokenizer: Path, engine: str, needed_images: Sequence[str] = ()
     ) -> RolloutConfig:
         sandbox, rollout = config.sandbox, config.rollout
         return cls(
-            engine_socket=str(engine_socket),
+            engine=engine,
             tokenizer=str(tokenizer),
             renderer=config.renderer.key,
             agent=config.agent,

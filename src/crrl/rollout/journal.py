@@ -15,7 +15,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,9 +24,9 @@ from typing import Any, Literal
 import msgspec
 
 from crrl.errors import CrrlError
-from crrl.gateway.api import Sample
 from crrl.rollout import journal_file
 from crrl.rollout.api import Episode, TrainedRow
+from crrl.rollout.content import content_hash, decode_samples, encode_samples
 from crrl.rollout.tokens import Place, Segments
 
 FILE = "journal.sqlite"
@@ -160,7 +160,7 @@ class Journal:
                 if known[0] == hash:
                     return False
                 raise CrrlError(f"Episode {episode.id} ({phase}) finished twice, with different content.")
-            place = self._tokens.append(msgspec.msgpack.encode(episode.samples))
+            place = self._tokens.append(encode_samples(episode.samples))
             verdict = episode.verdict
             row = (
                 *(phase, episode.id, episode.group, episode.task, episode.attempt, episode.outcome),
@@ -315,36 +315,5 @@ class Journal:
     def _episodes(self, where: str, *args: Any) -> Iterator[Episode]:
         query = f"SELECT body, segment, offset, length, crc FROM episodes {where} ORDER BY phase, id"
         for body, *place in self._all(query, *args):
-            samples = msgspec.msgpack.decode(self._tokens.read(Place(*place)), type=list[Sample])
+            samples = decode_samples(self._tokens.read(Place(*place)))
             yield dataclasses.replace(msgspec.msgpack.decode(body, type=Episode), samples=samples)
-
-
-def content_hash(episode: Episode) -> str:
-    """Of what an episode is: tokens, log-probs, versions, tree, patch, verdict. Not of times, tries, or the
-    names that sessions and samples happened to get."""
-    number = {sample.id: i for i, sample in enumerate(episode.samples)}
-    samples: Iterable[Sample] = (
-        dataclasses.replace(
-            sample,
-            id=str(i),
-            session="",
-            parent=None if sample.parent is None else str(number.get(sample.parent, sample.parent)),
-            times={},
-        )
-        for i, sample in enumerate(episode.samples)
-    )
-    *earlier, verdict = [
-        verdict and dataclasses.replace(verdict, cpu_s=0.0, cached=False)
-        for verdict in (*episode.earlier, episode.verdict)
-    ]
-    plain = dataclasses.replace(
-        episode,
-        samples=list(samples),
-        verdict=verdict,
-        earlier=[verdict for verdict in earlier if verdict is not None],
-        timings={},
-        tries=1,
-        counts={},
-        agent_output="",
-    )
-    return hashlib.blake2b(msgspec.msgpack.encode(plain, order="sorted"), digest_size=16).hexdigest()

@@ -14,7 +14,9 @@ from pathlib import Path
 from crrl.errors import CrrlError
 
 APPLICATION_ID = 0x6372726C  # "crrl" in SQLite's header: tells a journal from any other database
-SCHEMA_VERSION = 1
+# 1: each sample had its whole prompt. Such journals are read (`content.decode_samples`); whoever opens one to write
+# makes it 2, for older versions of crrl cannot read what is added.
+SCHEMA_VERSION = 2
 NETWORK = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "ceph", "lustre", "gpfs", "beegfs", "glusterfs"}
 NETWORK |= {"fuse.sshfs", "fuse.glusterfs", "fuse.ceph", "fuse.s3fs", "fuse.rclone", "fuse.gcsfuse"}
 
@@ -60,6 +62,8 @@ def connect(file: Path, *, create: bool = False, read_only: bool = False) -> sql
                 db.execute("PRAGMA journal_mode = WAL")
                 db.executescript(f"BEGIN IMMEDIATE; {SCHEMA} COMMIT;")
             _check(db, file)
+            if not read_only:
+                db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
             # In WAL, NORMAL survives kill -9 with every commit, and power loss undamaged but perhaps without
             # the last ones; FULL would cost one more fsync an episode. `Journal.sync` makes it durable.
             db.execute("PRAGMA synchronous = NORMAL")

@@ -21,9 +21,8 @@ from typing import Any
 import msgspec
 import psutil
 
-from crrl import agents, sandbox
+from crrl import agents, engines, sandbox
 from crrl.engines.api import Engine
-from crrl.engines.wire import RemoteEngine
 from crrl.errors import CrrlError, LostError
 from crrl.gateway import Budget, Gateway, load_renderer
 from crrl.rewards import combine
@@ -54,7 +53,7 @@ class Worker:
         config = msgspec.msgpack.decode(first, type=RolloutConfig)
         async with AsyncExitStack() as closing:
             try:
-                engine = RemoteEngine(config.engine_socket)
+                engine = engines.connect(config.engine)
                 closing.push_async_callback(engine.close)
                 parts = await build(config, engine, closing)
             except (CrrlError, LostError) as error:

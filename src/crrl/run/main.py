@@ -96,7 +96,9 @@ def fit(run: Run) -> None:
         run.display.advance(1, **{k: metrics[k] for k in ("reward", "well_formed", "entropy") if k in metrics})
 
     trainer = make_trainer(
-        run.model, run.tokenizer, config, run.folder, run.timed(source), on_step, resume_from=run.checkpoint
+        *(run.model, run.tokenizer, config, run.folder, run.timed(source), on_step),
+        resume_from=run.checkpoint,
+        resting=run.resting,
     )
     with run.spent("training"):
         trainer.train()

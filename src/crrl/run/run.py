@@ -7,6 +7,7 @@ gateway, the agents, their boxes and the judge are in the worker process behind 
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import tempfile
 from collections import Counter
@@ -37,10 +38,10 @@ from crrl.rollout.api import Attempt, Episode
 from crrl.rollout.client import RolloutClient
 from crrl.rollout.config import RolloutConfig
 from crrl.rollout.journal import TRAIN, Journal
-
-
 from crrl.sandbox import default_state_dir
 from crrl.sandbox.cache import keep_within
+
+
 class Run:
     """Made by `open` (a run folder) or `temporary` (evaluation only); a context manager.
 
@@ -99,12 +100,12 @@ class Run:
             config = self.config
             self.display.phase("start", 0)
             torch.set_num_threads(config.engine.threads or torch.get_num_threads())
-            self.curriculum = Curriculum(config, trains=self.trains)
-            for note in self.curriculum.notes:
             if config.sandbox.cache_gb:
                 state_dir = Path(config.sandbox.state_dir or default_state_dir())
                 for note in keep_within(state_dir, int(config.sandbox.cache_gb * 1e9)):
                     self.display.note(note)
+            self.curriculum = Curriculum(config, trains=self.trains)
+            for note in self.curriculum.notes:
                 self.display.note(note)
             source = self.checkpoint or model_folder(config.model.path)
             self.tokenizer = load_tokenizer(source)
@@ -122,7 +123,7 @@ class Run:
             server = EngineServer(self.engine, sockets / "engine.sock")
             self._closing.callback(server.close)
             self.client = RolloutClient(
-                RolloutConfig.from_config(config, source, sockets / "engine.sock", self.curriculum.images()),
+                RolloutConfig.from_config(config, source, server.address, self.curriculum.images()),
                 self.folder / "log.txt",
                 self._lost_try,
             )
@@ -175,6 +176,18 @@ class Run:
     def push(self, model: torch.nn.Module, version: int) -> float:
         """New weights go live, proved: the largest log-prob difference on the probe. Raises PushError."""
         return asyncio.run(push_and_prove(self.engine, model, version))
+
+    @contextmanager
+    def resting(self) -> Iterator[None]:
+        """While the trainer computes: the engine rests, and torch has `trainer.threads` (0: every core this process
+        may use)."""
+        before = torch.get_num_threads()
+        with self.engine.resting():
+            torch.set_num_threads(self.config.trainer.threads or len(os.sched_getaffinity(0)))
+            try:
+                yield
+            finally:
+                torch.set_num_threads(before)
 
     # The end --------------------------------------------------------------------------------------------------
 

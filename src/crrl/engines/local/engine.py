@@ -16,13 +16,13 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from torch import nn
 from transformers import PreTrainedModel
 
 from crrl.engines import ContextLengthError, EngineError, push
@@ -65,7 +65,7 @@ class _Row:
 
 
 class LocalEngine:
-    """An `Engine`. Safe to call from any thread and any event loop.
+    """An `Engine`, and its `Weights`. Safe to call from any thread and any event loop.
 
     Args:
         model: becomes the engine's own (moved, frozen, its attention replaced): hand in a copy if you
@@ -106,7 +106,7 @@ class LocalEngine:
         self._prompts = np.full((max_batch, 256), -1, np.int64)
         self._waiting: deque[_Row] = deque()
         self._ended: list[_Row] = []
-        self._paused = False
+        self._resting = False
         self._closed = False
         self._broken: EngineError | None = None
         self._flushed = 0.0
@@ -151,11 +151,13 @@ class LocalEngine:
     async def cancel(self, id: str) -> None:
         self._submit(lambda: self._cancel(id))
 
-    async def pause(self) -> None:
-        await asyncio.wrap_future(self._call(lambda: self._hold(True)))
-
-    async def resume(self) -> None:
-        await asyncio.wrap_future(self._call(lambda: self._hold(False)))
+    @contextmanager
+    def resting(self) -> Iterator[None]:
+        self._call(lambda: self._hold(True)).result()
+        try:
+            yield
+        finally:
+            self._call(lambda: self._hold(False)).result()
 
     async def push(self, source: WeightSource, version: int) -> Probe:
         staged = await asyncio.to_thread(push.stage, self._runner.model, source)
@@ -163,19 +165,6 @@ class LocalEngine:
 
     async def info(self) -> EngineInfo:
         return EngineInfo(self._context, self._version, self._tokenizer_hash, self._runner.vocab_size)
-
-    def alias(self, module: nn.Module) -> None:
-        """Share the storage of the trainer's module (synchronous full fine-tuning): pushes then copy nothing.
-
-        The trainer must write only while the engine is paused or idle. The fused pass works on copies of the weights,
-        so an aliased model runs through its own forward pass from here on: slower, and never out of date.
-        """
-
-        def alias() -> None:
-            push.alias(self._runner.model, module)
-            self._runner.fused = None
-
-        self._call(alias).result()
 
     def close(self) -> None:
         """Stop the thread; whatever is running gets an `EngineError`."""
@@ -210,11 +199,11 @@ class LocalEngine:
     def _loop(self) -> None:
         try:
             while not self._closed:
-                idle = self._paused or not (self._rows or self._waiting)
+                idle = self._resting or not (self._rows or self._waiting)
                 if idle:
                     self._flush(everything=True)
                 self._obey(wait=idle)
-                if not self._closed and not self._paused and (self._rows or self._waiting):
+                if not self._closed and not self._resting and (self._rows or self._waiting):
                     self._step()
                     self._flush()
             self._broken = EngineError("the engine was closed")
@@ -230,8 +219,8 @@ class LocalEngine:
         except queue.Empty:
             pass
 
-    def _hold(self, paused: bool) -> None:
-        self._paused = paused
+    def _hold(self, resting: bool) -> None:
+        self._resting = resting
 
     def _cancel(self, id: str) -> None:
         for row in list(self._waiting):
@@ -253,7 +242,7 @@ class LocalEngine:
         self._rows = []
         self._decoding, self._shared = 0, None
         self._version = version
-        return Probe(version, self._runner.score(self.probe_ids))
+        return Probe(version, self.probe_ids, self._runner.score(self.probe_ids))
 
     def _step(self) -> None:
         """One forward pass: admit, run, sample, see who has ended."""

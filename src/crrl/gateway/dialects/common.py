@@ -175,7 +175,7 @@ def call_id(turn: Turn, index: int, prefix: str = "call_") -> str:
 
 def usage(turns: Sequence[Turn]) -> dict[str, Any]:
     """The prompt is counted once: one request, however many answers."""
-    prompt, sampled = len(turns[0].prompt_ids), sum(len(t.ids) for t in turns)
+    prompt, sampled = turns[0].prompt_tokens, sum(len(t.ids) for t in turns)
     details = {"reasoning_tokens": sum(t.reasoning_tokens for t in turns)}
     return {
         "prompt_tokens": prompt,

@@ -214,7 +214,7 @@ def _stop(turn: Turn) -> dict[str, Any]:
 
 def _usage(turn: Turn, sampled: int) -> dict[str, int]:
     cache = {"cache_creation_input_tokens": 0, "cache_read_input_tokens": 0}
-    return {"input_tokens": len(turn.prompt_ids), **cache, "output_tokens": sampled}
+    return {"input_tokens": turn.prompt_tokens, **cache, "output_tokens": sampled}
 
 
 class _Events:

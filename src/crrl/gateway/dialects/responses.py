@@ -141,11 +141,11 @@ def _response(answer: Answer, output: list[dict[str, Any]], status: str = "") ->
 def _usage(answer: Answer) -> dict[str, Any]:
     turn = answer.turns[0]
     return {
-        "input_tokens": len(turn.prompt_ids),
+        "input_tokens": turn.prompt_tokens,
         "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
         "output_tokens": len(turn.ids),
         "output_tokens_details": {"reasoning_tokens": turn.reasoning_tokens},
-        "total_tokens": len(turn.prompt_ids) + len(turn.ids),
+        "total_tokens": turn.tokens,
     }
 
 
