@@ -52,7 +52,8 @@ class Part:
         return self.distribution == OWN
 
     def __str__(self) -> str:
-        return f"{GROUPS[self.group][0]} '{self.name}' ({self.target}, from {self.distribution})"
+        whose = "" if self.ours else f" ({self.target}, from {self.distribution})"
+        return f"{GROUPS[self.group][0]} '{self.name}'{whose}"
 
     def load(self) -> Any:
         """What the target names. Raises CrrlError: it cannot be imported."""

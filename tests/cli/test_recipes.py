@@ -8,7 +8,7 @@ from crrl.cli.train import plan
 from crrl.conf.load import load_recipe, load_saved, load_warmstart, to_yaml
 from crrl.conf.recipes import recipe_names
 from crrl.conf.schema import Config, keys
-from crrl.errors import UsageError
+from crrl.errors import CrrlError, UsageError
 
 
 def test_quickstart_and_its_overrides() -> None:
@@ -44,6 +44,13 @@ def test_every_setting_is_documented() -> None:
         ("engine.name=vlm", "Valid: local"),
         ("sandbox.name=bublewrap", "bubblewrap"),
         ("rewards.weights.test=1", "'tests'"),
+        ("rewards.weights.tests=nan", "no weight"),
+        ("rewards.options.test.budget=1", "'tests'"),
+        ("rewards.options.tests.budget=1", "It has none"),
+        ("rewards.options.diff_similarity.budget=1", "Write rewards.weights.diff_similarity="),
+        ("rewards.options.tests=1", "'rewards.options'"),
+        ("agent.options.depth=1", "the agent 'builtin' has no such parameter"),
+        ("agent.command=x", "for agent.name=command"),
         ("objective.group_size=1", "2 or more"),
         ("objective.credit.compact=1", "'compaction'"),
         ("objective.credit.side=2", "0..1"),
@@ -106,6 +113,27 @@ def test_saved_settings_come_back_the_same(tmp_path: Path) -> None:
     assert load_saved(tmp_path / "config.yaml", ["trainer.max_steps=9"]).trainer.max_steps == 9
     with pytest.raises(UsageError, match=r"trainer\.max_steps"):
         load_saved(tmp_path / "config.yaml", ["max_steps=9"])
+    with pytest.raises(UsageError, match=r"(?s)trainer\.max_steps: .*'abc'.*It is int"):
+        load_saved(tmp_path / "config.yaml", ["trainer.max_steps=abc"])
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("seed: x", "'x'.*another version"),
+        ("trainr: {x: 1}", "trainr.*another version"),
+        ("- 1", "has no settings"),
+        ("a: [", "not valid YAML"),
+        (None, "no run folder"),
+    ],
+)
+def test_saved_settings_that_cannot_be_read(tmp_path: Path, text: str | None, says: str) -> None:
+    file = tmp_path / "config.yaml"
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises(CrrlError, match=f"(?s){says}") as caught:
+        load_saved(file)
+    assert caught.value.exit_code == 1 and str(file) in caught.value.message
 
 
 def test_rewards_that_are_all_zero_are_refused() -> None:

@@ -7,6 +7,7 @@ plug parts in (`crrl.registry`); nothing here imports a part of crrl's own.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -175,6 +176,9 @@ def _check_rewards(config: Config) -> None:
         part = registry.find("crrl.rewards", name)
         if name in options or not part.ours:
             part.options(options.get(name, {}), f"rewards.options.{name}")
+    for name, weight in weights.items():
+        if not math.isfinite(weight):
+            raise UsageError(f"rewards.weights.{name}={weight} is no weight.", f"Write rewards.weights.{name}=1.0.")
     if not any(config.rewards.weights.values()):
         raise UsageError("rewards.weights are all 0: nothing would be trained on.", "Write rewards.weights.tests=1.0.")
 

@@ -8,7 +8,7 @@ anywhere: no Hydra working directory, no outputs/ folder.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
@@ -28,6 +28,9 @@ from crrl.errors import CrrlError, UsageError, nearest
 
 AnyConfig = TypeVar("AnyConfig", Config, WarmstartConfig)
 
+COMPOSING = (HydraException, OmegaConfBaseException, yaml.YAMLError)
+SAVED = "saved"
+"""What Hydra calls the settings of a run, which are composed as a recipe is."""
 SEARCH = "hydra.searchpath=[pkg://crrl.conf]"  # a recipe of one's own finds the ready configurations, too
 
 for _name, _schema in SCHEMAS.items():
@@ -55,21 +58,18 @@ def load_saved(path: Path, overrides: Sequence[str] = ()) -> Config:
         ) from None
     except yaml.YAMLError as error:
         raise CrrlError(f"{path} is not valid YAML: {_first_line(error)}", "Restore it, or start a new run.") from None
+    if not isinstance(raw, dict):
+        raise CrrlError(f"{path} has no settings.", "Restore it, or start a new run.")
+    ConfigStore.instance().store(name=SAVED, node={"defaults": ["train_schema", "_self_"], **raw})
     try:
-        base = OmegaConf.merge(OmegaConf.structured(Config), raw)
-    except OmegaConfBaseException as error:
+        config = _compose(FOLDER, SAVED, overrides, Config, set())
+    except COMPOSING as error:
+        cause = _at_fault(error)
+        if getattr(cause, "full_key", None) in [key for key, _ in map(_split, overrides)]:
+            raise _explained(error, str(path), Config) from None
         raise CrrlError(
-            f"{path}: {_first_line(error)}", "It was written by another version; start a new run."
+            f"{path}: {_first_line(cause)}", "It was written by another version; start a new run."
         ) from None
-    _refuse_unknown(overrides, Config)
-    choices = [(key, name) for key, name in map(_split, overrides) if key in GROUPS]
-    chosen = {key: OmegaConf.load(FOLDER / key / f"{name}.yaml") for key, name in choices}
-    settings = [override for override in overrides if _split(override)[0] not in GROUPS]
-    try:
-        config = OmegaConf.to_object(OmegaConf.merge(base, chosen, OmegaConf.from_dotlist(settings)))
-    except OmegaConfBaseException as error:
-        raise UsageError(f"{getattr(error, 'full_key', '') or 'settings'}: {_first_line(error)}") from None
-    assert isinstance(config, Config)
     check(config)
     check_ignored(config, [key for key, _ in map(_split, overrides)])
     return config
@@ -82,27 +82,31 @@ def to_yaml(config: Config | WarmstartConfig) -> str:
 
 def _load(name: str, overrides: Sequence[str], schema: type[AnyConfig]) -> AnyConfig:
     folder, stem = _find(name)
-    _refuse_unknown(overrides, schema)
-    named: set[str] = _named_groups(folder, stem)
-    maps: tuple[str, ...] = tuple(f"{k.name}." for k in keys(schema) if isinstance(k.default, dict))
-    prepared = [SEARCH, *[_hydra_form(override, maps, named) for override in overrides]]
-    GlobalHydra.instance().clear()
     try:
-        with initialize_config_dir(config_dir=str(folder), version_base="1.3", job_name="crrl"):
-            composed = compose(config_name=stem, overrides=prepared)
-    except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
+        config = _compose(folder, stem, overrides, schema, _named_groups(folder, stem))
+    except COMPOSING as error:
         raise _explained(error, name, schema) from None
-    kind = OmegaConf.get_type(composed)
-    if kind is not schema:
+    if (kind := type(config)) is not schema:
         verb = "train" if kind is Config else "sft"
         raise UsageError(f"{name} is not a recipe of this verb.", f"Write: crrl {verb} {name}")
-    config = OmegaConf.to_object(composed)
-    assert isinstance(config, schema)
     config.recipe = stem
     if isinstance(config, Config):
         check(config)
         own: list[str] = [] if folder == FOLDER else _flat(yaml.safe_load((folder / f"{stem}.yaml").read_text()) or {})
         check_ignored(config, [*own, *(key for key, _ in map(_split, overrides))])
+    return config
+
+
+def _compose(folder: Path, stem: str, overrides: Sequence[str], schema: type[AnyConfig], named: Set[str]) -> AnyConfig:
+    """A configuration with overrides on top, not yet checked. `named`: groups that it has chosen itself. Raises
+    UsageError: an override that cannot be meant; one of `COMPOSING`."""
+    _refuse_unknown(overrides, schema)
+    maps: tuple[str, ...] = tuple(f"{k.name}." for k in keys(schema) if isinstance(k.default, dict))
+    prepared = [SEARCH, *[_hydra_form(override, maps, named) for override in overrides]]
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(config_dir=str(folder), version_base="1.3", job_name="crrl"):
+        composed: Any = OmegaConf.to_object(compose(config_name=stem, overrides=prepared))
+    config: AnyConfig = composed
     return config
 
 
@@ -133,16 +137,20 @@ def _split(override: str) -> tuple[str, str]:
 
 def _refuse_unknown(overrides: Sequence[str], schema: type) -> None:
     valid = [k.name for k in keys(schema)]
-    maps = [k.name for k in keys(schema) if isinstance(k.default, dict)]
+    maps = {k.name: k.type.count("dict[") for k in keys(schema) if isinstance(k.default, dict)}
     for override in overrides:
         key, value = _split(override)
         if key in GROUPS and schema is Config:
             if value not in ready(key):
                 raise UsageError(f"There is no ready configuration {override}.", nearest(value, ready(key)))
             continue
-        if key in valid or any(key.startswith(m + ".") and key.count(".") == m.count(".") + 1 for m in maps):
+        if key in valid or any(key.startswith(f"{m}.") and _depth(key, m) == deep for m, deep in maps.items()):
             continue
         raise _unknown(key, valid)
+
+
+def _depth(key: str, group: str) -> int:
+    return key.count(".") - group.count(".")
 
 
 def _unknown(key: str, valid: Sequence[str]) -> UsageError:
@@ -177,7 +185,7 @@ def _named_groups(folder: Path, stem: str) -> set[str]:
     return named
 
 
-def _hydra_form(override: str, maps: tuple[str, ...], named: set[str]) -> str:
+def _hydra_form(override: str, maps: tuple[str, ...], named: Set[str]) -> str:
     """Hydra adds a new entry of a map only with `++`, a new choice of a group with `+`, and reads quotes and commas in
     values as its own grammar."""
     key, value = _split(override)
@@ -189,25 +197,30 @@ def _hydra_form(override: str, maps: tuple[str, ...], named: set[str]) -> str:
 
 
 def _explained(error: BaseException, name: str, schema: type) -> UsageError:
-    """Hydra wraps OmegaConf's errors; the innermost one names the key."""
-    cause: BaseException | None = error
-    while cause is not None:
-        key = getattr(cause, "full_key", None)
-        if key and "not in" in str(cause):
-            unknown = _unknown(str(key), [k.name for k in keys(schema)])
-            return UsageError(f"Recipe {name}: {unknown.message}", unknown.remedy)
-        if key:
-            found = [k for k in keys(schema) if k.name == str(key)]
-            kind = f" It is {found[0].type}: {found[0].doc}." if found else ""
-            return UsageError(
-                f"{key}: {_first_line(cause)}.{kind}",
-                f"Write e.g. {key}={found[0].default}." if found else "",
-            )
-        cause = cause.__cause__ or cause.__context__
+    cause = _at_fault(error)
+    key = str(getattr(cause, "full_key", None) or "")
+    if key and "not in" in str(cause):
+        unknown = _unknown(key, [k.name for k in keys(schema)])
+        return UsageError(f"Recipe {name}: {unknown.message}", unknown.remedy)
+    if key:
+        found = [k for k in keys(schema) if k.name == key]
+        kind = f" It is {found[0].type}: {found[0].doc}." if found else ""
+        return UsageError(
+            f"{key}: {_first_line(cause)}.{kind}",
+            f"Write e.g. {key}={found[0].default}." if found else "",
+        )
     return UsageError(
         f"Recipe {name} cannot be read: {_first_line(error)}",
         "`crrl train quickstart --dry-run` shows a whole one.",
     )
+
+
+def _at_fault(error: BaseException) -> BaseException:
+    """Hydra wraps OmegaConf's errors; the outermost of those names the key."""
+    cause: BaseException | None = error
+    while cause is not None and not getattr(cause, "full_key", None):
+        cause = cause.__cause__ or cause.__context__
+    return cause or error
 
 
 def _first_line(error: BaseException) -> str:
