@@ -11,6 +11,7 @@ import pytest
 
 from crrl import sandbox
 from crrl.rewards.task_judge import TaskJudge
+from crrl.sandbox.by_image import ByImage
 
 
 @pytest.fixture(scope="session")
@@ -32,10 +33,28 @@ def test_data() -> Path:
 
 
 @pytest.fixture
-async def task_judge(state_dir: Path) -> AsyncIterator[TaskJudge]:
+def images() -> str:
+    """The container engine of `boxes`; tests with images override it."""
+    return "auto"
+
+
+@pytest.fixture
+def network() -> bool:
+    """Whether set-ups may use it."""
+    return True
+
+
+@pytest.fixture
+async def boxes(state_dir: Path, images: str) -> AsyncIterator[ByImage]:
+    """The sandbox of a run."""
+    boxes = sandbox.make(state_dir=state_dir, images=images)
+    yield boxes
+    await boxes.close()
+
+
+@pytest.fixture
+async def task_judge(state_dir: Path, boxes: ByImage, network: bool) -> AsyncIterator[TaskJudge]:
     """The judge of any task, over real boxes."""
-    boxes = sandbox.make(state_dir=state_dir)
-    judge = TaskJudge(state_dir, boxes)
+    judge = TaskJudge(state_dir, boxes, network=network)
     yield judge
     await judge.close()
-    await boxes.close()

@@ -22,11 +22,6 @@ SCRIPT_FILES = {"run.sh": "echo 'test adds ... FAILED'\n"}
 BUILD = f'javac -nowarn -d .crrl/classes -cp {JUNIT} $(find . -name "*.java")'
 
 
-@pytest.fixture
-def judge(task_judge: TaskJudge) -> TaskJudge:
-    return task_judge
-
-
 def java_task() -> Task:
     plan = TestPlan(
         command=Command(CONSOLE.split()),
@@ -67,58 +62,58 @@ def xml_task() -> Task:
 
 
 @pytest.mark.parametrize("name", JAVA)
-async def test_java(judge: TaskJudge, name: str) -> None:
+async def test_java(task_judge: TaskJudge, name: str) -> None:
     try:
         toolchains.require(["junit"])
     except CrrlError as error:
         pytest.skip(f"{error.message}: {error.remedy}")
-    await scores_nothing(judge, java_task(), *JAVA[name], SUM_FILES)
+    await scores_nothing(task_judge, java_task(), *JAVA[name], SUM_FILES)
 
 
 @pytest.mark.parametrize("name", SCRIPT)
-async def test_script(judge: TaskJudge, name: str) -> None:
-    await scores_nothing(judge, script_task(), *SCRIPT[name], SCRIPT_FILES)
+async def test_script(task_judge: TaskJudge, name: str) -> None:
+    await scores_nothing(task_judge, script_task(), *SCRIPT[name], SCRIPT_FILES)
 
 
 @pytest.mark.parametrize("name", LOG)
-async def test_log(judge: TaskJudge, name: str) -> None:
-    await scores_nothing(judge, log_task(), *LOG[name], log_task().source.files or {})
+async def test_log(task_judge: TaskJudge, name: str) -> None:
+    await scores_nothing(task_judge, log_task(), *LOG[name], log_task().source.files or {})
 
 
-async def test_a_report_of_pytest_that_patched_code_writes(judge: TaskJudge) -> None:
+async def test_a_report_of_pytest_that_patched_code_writes(task_judge: TaskJudge) -> None:
     """It names every test of the task as passed, and not the canary, whose name is drawn for the run."""
     task = xml_task()
-    repaired = await judge.run(task, task.solution or "")
+    repaired = await task_judge.run(task, task.solution or "")
     assert solved(task, repaired) and repaired.exploits == [], repaired
-    assert not solved(task, await judge.run(task, ""))
+    assert not solved(task, await task_judge.run(task, ""))
     cases = "".join(
         f'<testcase classname="tests.test_stats" name="{test.split("::")[1]}" file="{test.split("::")[0]}"/>'
         for test in (*task.test.fail_to_pass, *task.test.pass_to_pass)
     )
     report = f'<?xml version="1.0"?><testsuites><testsuite>{cases}</testsuite></testsuites>'
     forging = f"import os\nos.makedirs('.crrl', exist_ok=True)\nopen('{XML}', 'w').write({report!r})\nos._exit(0)\n"
-    await scores_nothing(judge, task, {"stats.py": forging + BUGGY}, {"forged_report"}, {"no_marker"}, FILES)
+    await scores_nothing(task_judge, task, {"stats.py": forging + BUGGY}, {"forged_report"}, {"no_marker"}, FILES)
 
 
 async def scores_nothing(
-    judge: TaskJudge,
+    task_judge: TaskJudge,
     task: Task,
     changes: dict[str, str | None],
     names: set[str],
     reasons: set[str],
     files: dict[str, str],
 ) -> None:
-    results = await judge.run(task, diff(changes, files))
+    results = await task_judge.run(task, diff(changes, files))
     assert not solved(task, results), results
     assert names <= set(results.exploits) and results.reason in reasons, results
 
 
-async def test_an_honest_repair_stands_the_control(judge: TaskJudge) -> None:
+async def test_an_honest_repair_stands_the_control(task_judge: TaskJudge) -> None:
     """Another repair than the known one, which is run twice, and passes; the bug is not, and fails."""
     task = log_task()
     other = FIXED.replace("return sum(xs) / len(xs)", "total = sum(xs)\n    return total / len(xs)")
-    results = await judge.run(task, diff({"stats.py": other}))
+    results = await task_judge.run(task, diff({"stats.py": other}))
     assert solved(task, results) and results.exploits == [], results
-    (convicting,) = judge._commands._convicting.values()
+    (convicting,) = task_judge._commands._convicting.values()
     assert convicting == set(task.test.fail_to_pass)
-    assert not solved(task, await judge.run(task, ""))
+    assert not solved(task, await task_judge.run(task, ""))

@@ -7,7 +7,7 @@ skipped, with the reason.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 from container_kit import BUGGY, CORPORA_IMAGE, FIXED, TEST, drop_image, engine_or_skip, history, put_image
 
-from crrl import sandbox
 from crrl.errors import CrrlError
 from crrl.rewards.task_judge import TaskJudge
 from crrl.rewards.tests import solved
@@ -42,17 +41,8 @@ def engine(request: pytest.FixtureRequest) -> Iterator[ContainerEngine]:
 
 
 @pytest.fixture
-async def boxes(engine: ContainerEngine, state_dir: Path) -> AsyncIterator[ByImage]:
-    boxes = sandbox.make(state_dir=state_dir, images=engine.name)
-    yield boxes
-    await boxes.close()
-
-
-@pytest.fixture
-async def judge(boxes: ByImage, state_dir: Path) -> AsyncIterator[TaskJudge]:
-    judge = TaskJudge(state_dir, boxes)
-    yield judge
-    await judge.close()
+def images(engine: ContainerEngine) -> str:
+    return engine.name
 
 
 def in_our_image(task: Task, **changed: Any) -> Task:
@@ -63,16 +53,16 @@ async def sh(box: Box, line: str) -> str:
     return (await box.exec(["bash", "-c", line], timeout_s=60)).output
 
 
-async def judged(judge: TaskJudge, task: Task) -> tuple[bool, bool]:
+async def judged(task_judge: TaskJudge, task: Task) -> tuple[bool, bool]:
     """(solved by nothing, solved by the known fix)."""
     assert task.solution is not None
-    results = [await judge.run(task, patch) for patch in ("", task.solution)]
+    results = [await task_judge.run(task, patch) for patch in ("", task.solution)]
     assert {result.reason for result in results} == {"complete"}, [result.output for result in results]
     assert all(status != "missing" for result in results for status in result.tests.values())
     return solved(task, results[0]), solved(task, results[1])
 
 
-async def test_swe_bench_pro(boxes: ByImage, judge: TaskJudge, tmp_path: Path) -> None:
+async def test_swe_bench_pro(boxes: ByImage, task_judge: TaskJudge, tmp_path: Path) -> None:
     """The tests come out of the image's history, which no box has."""
     _, base, fix = history()
     row = {
@@ -97,16 +87,16 @@ async def test_swe_bench_pro(boxes: ByImage, judge: TaskJudge, tmp_path: Path) -
     assert "bad object" in await sh(box, f"git show {fix}")
     assert await sh(box, "grep -rlsF 'def test_add' /app /testbed /opt") == ""
     await box.close()
-    assert await judged(judge, task) == (False, True)
+    assert await judged(task_judge, task) == (False, True)
     for restored, said in (
         (("test_calc.py", "0" * 40), "tests cannot be taken from its history"),
         ((".", fix), "a folder"),
     ):
         with pytest.raises(CrrlError, match=said):
-            await judge.run(replace(task, test=replace(task.test, restore_from=dict([restored]))), "")
+            await task_judge.run(replace(task, test=replace(task.test, restore_from=dict([restored]))), "")
 
 
-async def test_swe_smith(boxes: ByImage, judge: TaskJudge) -> None:
+async def test_swe_smith(boxes: ByImage, task_judge: TaskJudge) -> None:
     """The image has the tree before the bug: the agent sees the bug, and its reverse is the repair."""
     pytest.importorskip("swebench", reason="grading needs the extra [swebench]")
     bug = BUGGY.replace("a - b", "a - b - 1")
@@ -125,10 +115,10 @@ async def test_swe_smith(boxes: ByImage, judge: TaskJudge) -> None:
     assert await sh(box, "cat calc.py; git status -s -uno") == bug
     assert await box.patch() == ""
     await box.close()
-    assert await judged(judge, task) == (False, True)
+    assert await judged(task_judge, task) == (False, True)
 
 
-async def test_r2e_gym(boxes: ByImage, judge: TaskJudge) -> None:
+async def test_r2e_gym(boxes: ByImage, task_judge: TaskJudge) -> None:
     """The hidden tests are in the image: for the judge, not for the agent."""
     file = {"header": {"file": {"path": "calc.py"}}, "old_file_content": BUGGY, "new_file_content": FIXED}
     before = "PASSED r2e_tests/test_1.py::test_zero\nFAILED r2e_tests/test_1.py::test_add\n"
@@ -149,4 +139,4 @@ async def test_r2e_gym(boxes: ByImage, judge: TaskJudge) -> None:
     )
     assert await box.patch() == ""
     await box.close()
-    assert await judged(judge, task) == (False, True)
+    assert await judged(task_judge, task) == (False, True)

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from container_kit import BUGGY, IMAGE, drop_image, engine_or_skip, image_task, put_image
 
-from crrl import sandbox
 from crrl.cli.main import main
 from crrl.rewards.task_judge import TaskJudge
 from crrl.rewards.tests import solved
@@ -35,12 +34,8 @@ def engine(request: pytest.FixtureRequest) -> Iterator[ContainerEngine]:
 
 
 @pytest.fixture
-async def judge(engine: ContainerEngine, state_dir: Path) -> AsyncIterator[TaskJudge]:
-    boxes = sandbox.make(state_dir=state_dir, images=engine.name)
-    judge = TaskJudge(state_dir, boxes)
-    yield judge
-    await judge.close()
-    await boxes.close()
+def images(engine: ContainerEngine) -> str:
+    return engine.name
 
 
 def test_it_is_admitted(
@@ -61,13 +56,13 @@ def test_it_is_admitted(
     assert [task.id for task in load_tasks(out)[0]] == ["owner__calc-1"]
 
 
-async def test_verdicts(judge: TaskJudge) -> None:
+async def test_verdicts(task_judge: TaskJudge) -> None:
     task = image_task()
     right, wrong = (
         between("calc.py", BUGGY, "def add(*n):\n    return sum(n)\n"),
         between("calc.py", BUGGY, "add = max\n"),
     )
-    assert solved(task, await judge.run(task, right)) and not solved(task, await judge.run(task, wrong))
+    assert solved(task, await task_judge.run(task, right)) and not solved(task, await task_judge.run(task, wrong))
     ending = between("calc.py", BUGGY, "import time\ntime.sleep(100)\n")
     quick = dataclasses.replace(task, test=dataclasses.replace(task.test, timeout_s=2.0))
-    assert (await judge.run(quick, ending)).reason == "timeout"
+    assert (await task_judge.run(quick, ending)).reason == "timeout"

@@ -8,21 +8,13 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
+from box_kit import SMALL
 
-from crrl.sandbox.api import Limits, Spec, Workspace
+from crrl.sandbox.api import Spec, Workspace
 from crrl.sandbox.bubblewrap import BubblewrapBox, BubblewrapSandbox
 from crrl.task import Source
 
 FILES = {"stats.py": "def f():\n    return 1\n", "tests/test_stats.py": "x = 1\n", "README.md": "hello\n"}
-SMALL = Limits(
-    memory_bytes=192 << 20,
-    processes=48,
-    disk_bytes=24 << 20,
-    inodes=2000,
-    file_bytes=64 << 20,
-    tmp_bytes=8 << 20,
-    open_files=256,
-)
 
 
 @pytest.fixture(scope="session")

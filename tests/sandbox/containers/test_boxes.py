@@ -20,11 +20,12 @@ from pathlib import Path
 
 import docker
 import pytest
+from box_kit import SMALL
 from container_kit import BUGGY, FIXED, IMAGE, WORKER_IMAGE, drop_image, engine_or_skip, history, image_task, put_image
 from host_processes import processes
 
 from crrl.errors import CrrlError
-from crrl.sandbox.api import Limits, Mount, Spec, Workspace
+from crrl.sandbox.api import Mount, Spec, Workspace
 from crrl.sandbox.containers.backend import ContainerSandbox
 from crrl.sandbox.containers.box import ContainerBox
 from crrl.sandbox.containers.engine import OWNER, ContainerEngine
@@ -32,15 +33,6 @@ from crrl.task import Source
 from crrl.tasks.diffs import between
 
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(600)]
-SMALL = Limits(
-    memory_bytes=192 << 20,
-    processes=48,
-    disk_bytes=24 << 20,
-    inodes=2000,
-    file_bytes=64 << 20,
-    tmp_bytes=8 << 20,
-    open_files=256,
-)
 
 
 @pytest.fixture(scope="module", params=["podman", "docker"])

@@ -8,13 +8,11 @@ import signal
 import subprocess
 import sys
 import zipfile
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from crrl import sandbox
 from crrl.errors import CrrlError
 from crrl.rewards.task_judge import TaskJudge
 from crrl.task import Command, Source, Task, TestPlan
@@ -43,13 +41,8 @@ def test_cannot_be_changed():
 
 
 @pytest.fixture
-async def task_judge(state_dir: Path) -> AsyncIterator[TaskJudge]:
-    """Its set-ups have no network."""
-    boxes = sandbox.make(state_dir=state_dir)
-    made = TaskJudge(state_dir, boxes, network=False)
-    yield made
-    await made.close()
-    await boxes.close()
+def network() -> bool:
+    return False
 
 
 def repository(tmp_path: Path) -> Path:
