@@ -202,7 +202,7 @@ class PytestJudge:
         attempts: list[str],
     ) -> TestResults:
         drawn = beside.draw(ground.task, plain)
-        texts = {path: text.encode() for path, text in drawn.texts.items()}
+        texts = {path: text.encode("utf-8", "surrogateescape") for path, text in drawn.texts.items()}
         reply = await self._ask(self._request(ground, texts))
         statuses, believed = drawn.statuses(dict(reply.get("tests", ())))
         results = _results(tests, attempts, {**reply, "tests": statuses, "output": drawn.shown(reply["output"])})
@@ -235,10 +235,10 @@ class PytestJudge:
 
     async def _copies(self, task: Task, lower: Path | None, rules: exploits.Protected) -> Copies:
         texts = task.source.files or {}
-        own = {path: text.encode() for path, text in task.test.restore.items()}
+        own = {path: text.encode("utf-8", "surrogateescape") for path, text in task.test.restore.items()}
         for path in rules.test_files - set(own):
             if path in texts:
-                own[path] = texts[path].encode()
+                own[path] = texts[path].encode("utf-8", "surrogateescape")
             elif lower is not None and (file := patching.read_file(lower, path)) is not None and file.link is None:
                 own[path] = file.data
         found = await asyncio.to_thread(copies.tree_files, own, lower, texts, rules.folders)
@@ -247,10 +247,15 @@ class PytestJudge:
     def _runs(self, ground: _Ground, tests: dict[str, TestStatus]) -> facing.Run:
         async def run(changed: Mapping[str, bytes], *, sabotage: bool = False) -> TestResults:
             if sabotage:
-                texts = {path: patching.File(text.encode()) for path, text in ground.task.test.restore.items()}
+                texts = {
+                    path: patching.File(text.encode("utf-8", "surrogateescape"))
+                    for path, text in ground.task.test.restore.items()
+                }
                 made = control.sabotaged(texts, f"Control{secrets.token_hex(8)}")
                 changed = {path: file.data for path, file in made.items() if file is not None}
-            return _results(tests, [], await self._ask(self._request(ground, changed)))
+            reply = await self._ask(self._request(ground, changed))
+            reported: dict[str, TestStatus] = dict.fromkeys((test for test, _ in reply.get("tests", ())), "missing")
+            return _results(tests | reported, [], reply)
 
         return run
 
@@ -388,7 +393,7 @@ class _Zygote:
         return self.process.returncode is None
 
     async def run(self, request: dict[str, Any], groups: cgroup.Place | None) -> dict[str, Any]:
-        """One judged run, in a cgroup of its own below `groups`. Cancelling it closes the socket, which kills the run."""
+        """One judged run, in a cgroup of its own below `groups`. Cancelling it closes the socket, and that kills it."""
         ours, theirs = socket.socketpair()
         group: cgroup.Group | None = None
         try:

@@ -13,8 +13,9 @@ import secrets
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from crrl.rewards.decoys import data as json_data
 from crrl.rewards.decoys import python, trees
-from crrl.rewards.decoys.sites import Site, Sites, rewritten
+from crrl.rewards.decoys.sites import Site, rewritten
 
 SIDES = 2
 """Seeds 2n and 2n + 1: what is wrong in one copy is real in the other."""
@@ -31,13 +32,12 @@ class Copies:
 
     def __init__(self, files: Mapping[str, bytes], fail: Iterable[str], keep: Iterable[str]) -> None:
         self.fail, self.keep = "\n".join(fail), "\n".join(keep)
-        found = {path: (data, _find(path, data, random.Random(0))) for path, data in files.items()}
-        self.files = {path: data for path, (data, sites) in found.items() if sites.found}
-        self.helpers = any(not self._unit(site) for _, sites in found.values() for site in sites.found)
-        self._real = {path: rewritten(data, sites.always) for path, (data, sites) in found.items() if sites.found}
+        found = {path: _find(path, data, random.Random(0)) for path, data in files.items()}
+        self.files = {path: data for path, data in files.items() if found[path]}
+        self.helpers = any(not self._unit(site) for sites in found.values() for site in sites)
 
     def real(self) -> dict[str, bytes]:
-        return {path: _told_apart(path, data) for path, data in self._real.items()}
+        return {path: _told_apart(path, data) for path, data in self.files.items()}
 
     def wrong(self, seed: int) -> dict[str, bytes]:
         values = random.Random(secrets.randbits(64))
@@ -45,18 +45,20 @@ class Copies:
         made = {}
         chosen = self._chosen(sites, seed)
         for path, data in self.files.items():
-            edits = [edit for at in chosen.get(path, ()) for edit in sites[path].found[at].edits]
-            made[path] = _told_apart(path, rewritten(data, [*sites[path].always, *edits]))
+            edits = [edit for at in chosen.get(path, ()) for edit in sites[path][at].edits]
+            made[path] = _told_apart(path, rewritten(data, edits))
         return made
 
-    def _chosen(self, sites: Mapping[str, Sites], seed: int) -> dict[str, list[int]]:
+    def _chosen(self, sites: Mapping[str, list[Site]], seed: int) -> dict[str, list[int]]:
         """path -> the numbers of the sites that are wrong: one in each test that is."""
         rng = random.Random(seed // SIDES)
         tests: dict[tuple[str, str], list[int]] = {}
         for path in sorted(sites):
-            for at, site in enumerate(sites[path].found):
+            for at, site in enumerate(sites[path]):
                 tests.setdefault((path, self._unit(site)), []).append(at)
+        best = {unit: [at for at in of if not sites[unit[0]][at].readable] for unit, of in tests.items()}
         deciding = [unit for unit in tests if unit[1] and unit[1] in self.fail]
+        deciding = [unit for unit in deciding if best[unit]] or deciding
         others = [unit for unit in tests if unit[1] and unit[1] not in self.fail]
         wrong: dict[str, list[int]] = {}
         for group in (deciding, others):
@@ -64,7 +66,7 @@ class Copies:
             half = (len(group) + 1) // 2
             picked = group[:half] if seed % SIDES == 0 else group[half:] or group
             for unit in picked:
-                wrong.setdefault(unit[0], []).append(rng.choice(tests[unit]))
+                wrong.setdefault(unit[0], []).append(rng.choice(best[unit] or tests[unit]))
         for (path, name), places in tests.items():
             if not name and (seed >= HELPERS or not deciding):
                 wrong.setdefault(path, []).extend(places)
@@ -112,16 +114,20 @@ def _suffix(path: str) -> str:
     return posixpath.splitext(path)[1]
 
 
-LANGUAGES = frozenset({".py", *trees.GRAMMARS})
+LANGUAGES = frozenset({".py", ".json", ".jsonl", *trees.GRAMMARS})
 
 
-def _find(path: str, data: bytes, rng: random.Random) -> Sites:
-    suffix = _suffix(path)
+def _find(path: str, data: bytes, rng: random.Random) -> list[Site]:
+    stem, suffix = posixpath.splitext(posixpath.basename(path))
+    if suffix in (".json", ".jsonl"):
+        return json_data.find(stem, data, rng)
     return python.find(data, rng) if suffix == ".py" else trees.find(suffix, data, rng)
 
 
 def _told_apart(path: str, data: bytes) -> bytes:
-    """With a last line that no other copy has."""
-    mark = b"#" if path.endswith(".py") else b"//"
+    """With a last line that no other copy has. (JSON has no comments: spaces.)"""
     end = b"" if not data or data.endswith(b"\n") else b"\n"
+    if _suffix(path) in (".json", ".jsonl"):
+        return data.rstrip() + b" " * (1 + secrets.randbelow(64)) + b"\n"
+    mark = b"#" if path.endswith(".py") else b"//"
     return data + end + mark + b" " + secrets.token_hex(12).encode() + b"\n"

@@ -20,12 +20,14 @@ from crrl.rewards.decoys.copies import HELPERS, SIDES, Copies
 from crrl.rewards.tests import solved
 from crrl.task import Decoys, Task, Variant
 
+SAID: tuple[TestStatus, ...] = ("passed", "failed")
 KEPT = 3
 """Copies that are enough: two that complement each other, and one for tests whose assertions stand in helpers."""
 
 
 class Run(Protocol):
-    """One run of the tests in a process of its own, on one patch. `sabotage`: of tests that fail at their end."""
+    """One run of the tests in a process of its own, on one patch: all that report. `sabotage`: of tests that fail at
+    their end."""
 
     async def __call__(self, tests: Mapping[str, bytes], /, *, sabotage: bool = False) -> TestResults: ...
 
@@ -71,8 +73,9 @@ async def _variants(task: Task, copies: Copies, fix: Run) -> list[Variant]:
         found = await fix(copies.wrong(seed))
         if found.reason != "complete":
             continue
-        wrong = [test for test in expected(task) if found.tests.get(test) == "failed"]
-        silent = [test for test in expected(task) if found.tests.get(test) not in ("failed", "passed")]
+        statuses = _statuses(task, found)
+        wrong = [test for test, status in statuses.items() if status == "failed"]
+        silent = [test for test, status in statuses.items() if status not in ("failed", "passed")]
         if set(wrong) & set(task.test.fail_to_pass):
             kept.append(Variant(seed, wrong, silent))
             covered |= set(wrong)
@@ -88,10 +91,11 @@ async def face(task: Task, decoys: Decoys, copies: Copies, results: TestResults,
     for variant in [*order, *order][:2]:
         found = await patch(copies.wrong(variant.seed))
         results = replace(results, cpu_s=results.cpu_s + found.cpu_s, wall_s=results.wall_s + found.wall_s)
-        if believed := [test for test in variant.wrong if found.tests.get(test) == "passed"]:
+        statuses = _statuses(task, found)
+        if believed := [test for test in variant.wrong if statuses[test] == "passed"]:
             return convicted(results, f"{believed[0]} passes with a wrong expectation")
         apart = {*variant.wrong, *variant.silent}
-        real = {test: found.tests.get(test, "missing") for test in expected(task) if test not in apart}
+        real = {test: status for test, status in statuses.items() if test not in apart}
         if found.reason == "complete" and all(status == "passed" for status in real.values()):
             return results
     # told apart by nothing that a repair depends on: a test that passes now and fails then is not passed
@@ -117,6 +121,23 @@ def convicted(results: TestResults, said: str) -> TestResults:
     nothing: dict[str, TestStatus] = dict.fromkeys(results.tests, "missing")
     exploits = [*results.exploits, "answers_anything"]
     return replace(results, tests=nothing, reason="tampered", exploits=exploits, output=said)
+
+
+def _statuses(task: Task, found: TestResults) -> dict[str, TestStatus]:
+    """Of the expected ids, in a copy that is wrong. A test that is named after its changed values stands for those of
+    the same function: it has passed where one of them has."""
+    wanted = expected(task)
+    known = set(wanted)
+    others: dict[str, set[TestStatus]] = {}
+    for test, status in found.tests.items():
+        if test not in known:
+            others.setdefault(test.partition("[")[0], set()).add(status)
+    told: dict[str, TestStatus] = {}
+    for test in wanted:
+        status = found.tests.get(test, "missing")
+        instead = others.get(test.partition("[")[0], set()) if status == "missing" and "[" in test else set()
+        told[test] = next((word for word in SAID if word in instead), status)
+    return told
 
 
 def expected(task: Task) -> list[str]:

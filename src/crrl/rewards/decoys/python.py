@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from crrl.rewards.decoys.literals import altered
-from crrl.rewards.decoys.sites import Edit, Site, Sites
+from crrl.rewards.decoys.sites import Edit, Site
 
 OPPOSITE = {"==": "!=", "<": ">=", ">": "<=", "in": "not in", "is": "is not"}
 OPPOSITE |= {other: word for word, other in OPPOSITE.items()}
@@ -38,6 +38,7 @@ METHODS |= {
 METHODS |= {"assertEquals": "assertNotEqual", "assertItemsEqual": "assertNotEqual", "assert_": "assertFalse"}
 RAISES = frozenset({"raises", "warns", "assertRaises", "assertRaisesRegex", "assertWarns", "assertWarnsRegex"})
 RAISES |= frozenset({"assertRaisesRegexp", "assert_raises", "deprecated_call"})
+READABLE = frozenset({b"!=", b"assertNotEqual", b"assertNotAlmostEqual"})
 UNLIKELY = ("BufferError", "EOFError", "FloatingPointError", "ZeroDivisionError", "ProcessLookupError")
 UNLIKELY_WARNINGS = ("BytesWarning", "UnicodeWarning", "ImportWarning")
 NOT_EXPECTED = frozenset({"msg", "message", "abs", "rel", "atol", "rtol", "decimal", "places", "delta", "err_msg"})
@@ -48,9 +49,9 @@ EMPTY = {ast.List: "[{}]", ast.Tuple: "({},)", ast.Dict: "{{{}: 0}}"}
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
-def find(data: bytes, rng: random.Random) -> Sites:
+def find(data: bytes, rng: random.Random) -> list[Site]:
     """What can be changed in a file. `rng`: draws the values, never the places. Not Python: nothing."""
-    sites = Sites()
+    sites: list[Site] = []
     try:
         data.decode()
         tree = ast.parse(data)
@@ -77,7 +78,7 @@ def _functions(tree: ast.Module) -> Iterator[tuple[str, Function]]:
 
 
 class _Finder:
-    def __init__(self, data: bytes, rng: random.Random, sites: Sites) -> None:
+    def __init__(self, data: bytes, rng: random.Random, sites: list[Site]) -> None:
         self.data, self.rng, self.sites = data, rng, sites
         self.lines = [0]
         for line in data.splitlines(keepends=True) if b"\r" in data else data.split(b"\n"):
@@ -92,7 +93,7 @@ class _Finder:
                 found = list(self._call(node, sources))
             else:
                 continue
-            self.sites.found += [Site(unit, tuple(edits)) for edits in found if edits]
+            self.sites += [Site(unit, tuple(edits), edits[0].text in READABLE) for edits in found if edits]
 
     # Conditions -----------------------------------------------------------------------------------
 
@@ -209,21 +210,15 @@ class _Finder:
         }
 
     def _columns(self, function: Function) -> dict[str, list[ast.expr]]:
-        """Values of each parameter of `parametrize`. The ids that they give are written down in every copy."""
+        """Values of each parameter of `parametrize`."""
         found: dict[str, list[ast.expr]] = {}
         for call in function.decorator_list:
             if not isinstance(call, ast.Call) or self._name(call) != "parametrize" or len(call.args) != 2:
                 continue
             names, values = _names(call.args[0]), call.args[1]
-            if not names or not isinstance(values, ast.List | ast.Tuple) or not values.elts:
+            if not isinstance(values, ast.List | ast.Tuple) or not values.elts:
                 continue
             rows = [_row(value, len(names)) for value in values.elts]
-            ids = None if call.keywords else _ids(names, rows)
-            if ids is None and not any(k.arg == "ids" and isinstance(k.value, ast.List) for k in call.keywords):
-                continue
-            if ids is not None:
-                end = self._end(values)
-                self.sites.always.append(Edit(end, end, f", ids={ids!r}".encode()))
             for at, name in enumerate(names):
                 if _reads(function)[name] == 1 and all(row is not None and _is_plain(row[at]) for row in rows):
                     found[name] = [row[at] for row in rows if row is not None]
@@ -303,27 +298,3 @@ def _row(value: ast.expr, width: int) -> list[ast.expr] | None:
         return [value]
     parts = value.args if isinstance(value, ast.Call) else getattr(value, "elts", [])
     return parts if len(parts) == width else None
-
-
-def _ids(names: list[str], rows: list[list[ast.expr] | None]) -> list[str] | None:
-    """The ids that pytest itself gives these rows; None where that takes more than a look."""
-    made = []
-    for number, row in enumerate(rows):
-        if row is None:
-            return None
-        words = []
-        for name, value in zip(names, row, strict=True):
-            negative = isinstance(value, ast.UnaryOp) and isinstance(value.op, ast.USub)
-            constant = value.operand if negative and isinstance(value, ast.UnaryOp) else value
-            if isinstance(constant, ast.Constant):
-                if isinstance(constant.value, str) and not re.fullmatch(r"[ -\[\]-~]*", constant.value):
-                    return None
-                if not isinstance(constant.value, str | int | float | bool | None):
-                    return None
-                words.append(f"{'-' if negative else ''}{constant.value}")
-            elif isinstance(value, ast.List | ast.Tuple | ast.Dict | ast.Set):
-                words.append(f"{name}{number}")
-            else:
-                return None
-        made.append("-".join(words))
-    return made if len(set(made)) == len(made) and all(made) else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
@@ -17,23 +17,17 @@ class Edit:
 
 @dataclass(frozen=True)
 class Site:
-    """One assertion.
+    """One assertion, or the data that one reads.
 
     Args:
         unit: the test it belongs to, by the name that its ids contain; a helper's own name; "" outside of any.
         edits: make it wrong.
+        readable: the right answer still stands in the tests. Such a site is used where a test has no other.
     """
 
     unit: str
     edits: tuple[Edit, ...]
-
-
-@dataclass
-class Sites:
-    """Of one file. `always`: edits of every copy, the real one included. Their order does not depend on chance."""
-
-    found: list[Site] = field(default_factory=list)
-    always: list[Edit] = field(default_factory=list)
+    readable: bool = False
 
 
 def rewritten(data: bytes, edits: Iterable[Edit]) -> bytes:

@@ -19,7 +19,7 @@ from typing import Any
 from tree_sitter import Language, Node, Parser
 
 from crrl.rewards.decoys.literals import altered_number, altered_text
-from crrl.rewards.decoys.sites import Edit, Site, Sites
+from crrl.rewards.decoys.sites import Edit, Site
 
 GRAMMARS: dict[str, tuple[str, str]] = {
     ".java": ("tree_sitter_java", "language"),
@@ -102,13 +102,24 @@ GO_RENAMED = {b"Equal": b"NotEqual", b"True": b"False", b"NoError": b"Error", b"
 GO_RENAMED |= {b"NotEqual": b"Equal", b"False": b"True", b"Error": b"NoError", b"NotNil": b"Nil"}
 SCRIPT_RENAMED = {b"equal": b"notEqual", b"strictEqual": b"notStrictEqual", b"deepEqual": b"notDeepEqual"}
 SCRIPT_RENAMED |= {b"deepStrictEqual": b"notDeepStrictEqual", b"match": b"doesNotMatch"}
+READABLE = (
+    b"!=",
+    b"==",
+    b".not",
+    b"assertNotEquals",
+    b"assert_ne",
+    b"_NE",
+    b"NotEqual",
+    b"otStrictEqual",
+    b"tDeepEqual",
+)
 C_COMPARED = re.compile(r"(?:EXPECT|ASSERT)_(?:STR)?(?:EQ|NE)$|(?:EXPECT|ASSERT)_(?:DOUBLE|FLOAT)_EQ$")
 C_CONDITION = re.compile(r"(?:REQUIRE|CHECK)(?:_FALSE)?$|(?:EXPECT|ASSERT)_(?:TRUE|FALSE)$")
 
 
-def find(suffix: str, data: bytes, rng: random.Random) -> Sites:
+def find(suffix: str, data: bytes, rng: random.Random) -> list[Site]:
     """What can be changed in a file of the language. `rng`: draws the values, never the places."""
-    sites = Sites()
+    sites: list[Site] = []
     try:
         data.decode()
     except UnicodeDecodeError:
@@ -117,7 +128,7 @@ def find(suffix: str, data: bytes, rng: random.Random) -> Sites:
     for node in finder.nodes:
         for edits in finder.edits(node):
             if edits:
-                sites.found.append(Site(finder.unit(node), tuple(edits)))
+                sites.append(Site(finder.unit(node), tuple(edits), edits[0].text.strip().endswith(READABLE)))
     return sites
 
 
