@@ -20,7 +20,8 @@ from pathlib import Path
 from crrl.errors import CrrlError
 
 PACKAGES = ("pytest", "_pytest", "pluggy", "iniconfig", "packaging", "pygments")
-SCRIPTS = ("zygote.py", "inside.py")
+HERE = Path(__file__).parent
+SCRIPTS = (HERE / "zygote.py", HERE / "inside.py", HERE.parent / "sandbox" / "memory_use.py")
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,8 @@ def build(state_dir: Path, seccomp: bytes, python: str = "/usr/bin/python3") -> 
             shutil.copytree(source, site / source.name, ignore=shutil.ignore_patterns("__pycache__"))
         # pytest's stand-in for the `py` library: a single file beside its packages
         shutil.copyfile(_package_folders()[0].with_name("py.py"), site / "py.py")
-        for name in SCRIPTS:
-            shutil.copyfile(Path(__file__).with_name(name), made / name)
+        for script in SCRIPTS:
+            shutil.copyfile(script, made / script.name)
         (made / "seccomp.bpf").write_bytes(seccomp)
         compiled = [str(site / name) for name in PACKAGES if name != "pygments"]
         command = [python, "-I", "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash"]
@@ -80,8 +81,8 @@ def _package_folders() -> tuple[Path, ...]:
 def _version(seccomp: bytes, python: str) -> str:
     digest = hashlib.sha256(seccomp)
     digest.update(subprocess.run([python, "-VV"], check=True, capture_output=True).stdout)
-    for name in (*SCRIPTS, Path(__file__).name):
-        digest.update(Path(__file__).with_name(name).read_bytes())
+    for script in (*SCRIPTS, Path(__file__)):
+        digest.update(script.read_bytes())
     for folder in _package_folders():
         for file in sorted(folder.rglob("*.py")):
             digest.update(f"{file.relative_to(folder.parent)}:{file.stat().st_size}\n".encode())

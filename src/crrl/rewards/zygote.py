@@ -31,7 +31,8 @@ import sys
 import time
 
 CLONE_NEW = 0x10000000 | 0x00020000 | 0x20000000 | 0x40000000 | 0x08000000 | 0x04000000  # user ns pid net ipc uts
-MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_BIND, MS_REC, MS_PRIVATE = 1, 2, 4, 8, 4096, 16384, 1 << 18
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT = 1, 2, 4, 8, 32
+MS_BIND, MS_REC, MS_PRIVATE = 4096, 16384, 1 << 18
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 1, 4, 22, 24, 38
 UNWRITTEN, FULL, QUIET = 74, 75, 76  # init's exit codes; 71: too much memory
 REPORT_LIMIT, OUTPUT_LIMIT, DIGEST = 16 << 20, 16 << 10, 32
@@ -94,7 +95,7 @@ def serve(control: socket.socket) -> None:
                     pass
         if control.fileno() not in ready:
             continue
-        message, fds, _, _ = socket.recv_fds(control, 16, 1)
+        message, fds, _, _ = socket.recv_fds(control, 16, 4)
         if not message:
             return
         pid = os.fork()
@@ -104,19 +105,21 @@ def serve(control: socket.socket) -> None:
             for fd in (control.detach(), wake, waker):
                 os.close(fd)
             with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
-                supervise(socket.socket(fileno=fds[0]))
+                supervise(socket.socket(fileno=fds[0]), fds[1:])
             os._exit(0)
-        os.close(fds[0])
+        for fd in fds:
+            os.close(fd)
 
 
 # --- supervisor -----------------------------------------------------------------------------------
 
 
-def supervise(host: socket.socket) -> None:
+def supervise(host: socket.socket, group: list[int]) -> None:
+    """`group`: of the run's cgroup: the counter of kills, and one to join by each hierarchy; []: there is none."""
     request = read_frame(host)
     started = time.monotonic()
     try:
-        reply = run_once(host, request, started + request["timeout_s"])
+        reply = run_once(host, group, request, started + request["timeout_s"])
     except OSError as error:
         reply = {"lost": f"{error}"}
     usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
@@ -125,7 +128,7 @@ def supervise(host: socket.socket) -> None:
     write_frame(host, reply)
 
 
-def run_once(host: socket.socket, request: dict, deadline: float) -> dict:
+def run_once(host: socket.socket, group: list[int], request: dict, deadline: float) -> dict:
     uid, gid = os.getuid(), os.getgid()
     report, report_in = socket.socketpair()
     output, output_in = os.pipe()
@@ -141,7 +144,7 @@ def run_once(host: socket.socket, request: dict, deadline: float) -> dict:
             host.close()
             report.close()
             os.close(output)
-            code = run_init(request, report_in, output_in)
+            code = run_init(request, group, report_in, output_in)
         except OSError as error:
             os.write(output_in, f"\0setup: {error}".encode())
         finally:
@@ -245,7 +248,7 @@ def tests_in(body: bytes) -> list | None:
 # --- init: PID 1 of the judged namespaces ---------------------------------------------------------
 
 
-def run_init(request: dict, report: socket.socket, output: int) -> int:
+def run_init(request: dict, group: list[int], report: socket.socket, output: int) -> int:
     libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     limits = request["limits"]
     build_mounts(request, limits)
@@ -255,12 +258,11 @@ def run_init(request: dict, report: socket.socket, output: int) -> int:
     except OSError as error:
         os.write(output, f"the patched files cannot be written: {error}".encode())
         return FULL if error.errno == errno.ENOSPC else UNWRITTEN  # the patch's own doing
-    if request.get("lower") or request.get("environment"):
-        mount("tmpfs", "/state", "tmpfs", MS_NOSUID | MS_NODEV | MS_RDONLY, "size=4k,nr_inodes=1")
+    hide_the_rest()
     test = os.fork()
     if test == 0:
         try:
-            become_untrusted(limits, output)
+            become_untrusted(limits, group, output)
             import inside  # type: ignore[import-not-found]
 
             inside.judge(request, report.detach())
@@ -270,10 +272,16 @@ def run_init(request: dict, report: socket.socket, output: int) -> int:
     os.close(output)
     ended = select.poll()
     ended.register(os.pidfd_open(test), select.POLLIN)
-    while not ended.poll(100):
-        if resident_bytes() > limits["memory_bytes"]:
+    limit, wait_s = limits["memory_bytes"], memory_use.LONGEST_S
+    while not ended.poll(1000 * wait_s):
+        used = 0 if group else memory_use.held(limit, ("/workspace", "/tmp", "/dev/shm"))
+        if used > limit or kills(group):
             return 71
+        if not group:
+            wait_s = memory_use.next_sample_s(limit, used)
     code = os.waitstatus_to_exitcode(os.waitpid(test, 0)[1])
+    if kills(group):
+        return 71
     if any(full(path) for path in ("/workspace", "/tmp")):
         return FULL
     return QUIET if code == 0 else 0  # PID 1 ends: the kernel kills whatever the test left behind
@@ -305,6 +313,18 @@ def build_mounts(request: dict, limits: dict) -> None:
     mount("proc", "/proc", "proc", flags | MS_NOEXEC)
 
 
+def hide_the_rest() -> None:
+    """Of the state folder and of the judge's own: what is left is this run's checkout, its environment and pytest."""
+    flags = MS_NOSUID | MS_NODEV
+    mount("tmpfs", "/state", "tmpfs", flags | MS_RDONLY, "size=4k,nr_inodes=1")
+    site = os.open("/harness/site", os.O_PATH | os.O_DIRECTORY)
+    mount("tmpfs", "/harness", "tmpfs", flags, "size=4k,nr_inodes=2")
+    os.mkdir("/harness/site")
+    mount(f"/proc/self/fd/{site}", "/harness/site", None, MS_BIND)
+    os.close(site)
+    mount("none", "/harness", None, MS_BIND | MS_REMOUNT | MS_RDONLY | flags)
+
+
 def write_entry(path: str, entry: dict | None) -> None:
     """One file of the patched checkout. No symlink of the tree is followed on the way."""
     full = os.path.join("/workspace", path)
@@ -334,21 +354,26 @@ def write_entry(path: str, entry: dict | None) -> None:
         file.write(data)
 
 
-def resident_bytes() -> int:
-    total = 0
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            with contextlib.suppress(OSError), open(f"/proc/{name}/statm") as file:
-                _, resident, shared, *_ = map(int, file.read().split())
-                total += resident - shared
-    return total * resource.getpagesize()
+def kills(group: list[int]) -> int:
+    """How many processes of this run the kernel has killed at its memory limit."""
+    for line in os.pread(group[0], 4096, 0).decode().splitlines() if group else ():
+        name, _, count = line.partition(" ")
+        if name == "oom_kill":
+            return int(count)
+    return 0
 
 
 # --- test: what patched code gets -----------------------------------------------------------------
 
 
-def become_untrusted(limits: dict, output: int) -> None:
+def become_untrusted(limits: dict, group: list[int], output: int) -> None:
     os.setsid()
+    for fd in group[1:]:
+        os.write(fd, b"0")
+    if not group:
+        os.nice(5)  # the watchdog comes first
+    for fd in group:
+        os.close(fd)
     null = os.open("/dev/null", os.O_RDONLY)
     os.dup2(null, 0)
     os.dup2(output, 1)
@@ -358,7 +383,8 @@ def become_untrusted(limits: dict, output: int) -> None:
     for name in ("DATA", "FSIZE", "NPROC", "NOFILE", "CPU"):
         value = limits[name.lower()]
         resource.setrlimit(getattr(resource, "RLIMIT_" + name), (value, value))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    for limit, value in ((resource.RLIMIT_CORE, 0), (resource.RLIMIT_MSGQUEUE, 0), (resource.RLIMIT_MEMLOCK, 1 << 20)):
+        resource.setrlimit(limit, (value, value))
     for capability in range(64):
         if libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) != 0:
             break
@@ -385,6 +411,7 @@ if __name__ == "__main__":
     sys.path[:0] = [here, os.path.join(here, "site")]
     SECCOMP = load_seccomp(os.path.join(here, "seccomp.bpf"))
     import inside  # noqa: F401  (pytest and what it needs, imported once)
+    import memory_use  # type: ignore[import-not-found]
 
     os.environ.clear()
     serve(socket.socket(fileno=int(sys.argv[1])))

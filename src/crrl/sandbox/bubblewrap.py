@@ -7,6 +7,7 @@ read-only, and one session of the gateway where `Spec.gateway_socket` names it (
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import marshal
 import os
 import shutil
@@ -14,12 +15,13 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from crrl.errors import LostError
-from crrl.sandbox import seccomp, workspace
+from crrl.sandbox import cgroup, in_use, seccomp, workspace
 from crrl.sandbox.api import GATEWAY_PORT, Spec, Workspace
 from crrl.sandbox.availability import PYTHON, dropped_uid, require, require_mount, state_dirs
 from crrl.sandbox.box import BubblewrapBox
@@ -32,15 +34,18 @@ class BubblewrapSandbox:
 
     Args:
         state_dir: prepared workspaces; on a disk, readable by the uid that boxes run as, never under HOME.
+        cgroups: False: a watchdog keeps the memory limit, as where no cgroup can be made.
     """
 
-    def __init__(self, *, state_dir: Path) -> None:
+    def __init__(self, *, state_dir: Path, cgroups: bool = True) -> None:
         self.state_dir = Path(state_dir).absolute()
         self.uid = dropped_uid()
         state_dirs(self.state_dir)
+        in_use.hold(self.state_dir)
         require(self.state_dir, self.uid)
         self._pid1 = _compile_pid1(self.state_dir)
-        self._seccomp = seccomp.build()
+        self._groups = cgroup.find() if cgroups else None
+        self._seccomp = seccomp.build(uncounted=self._groups is not None)
         self._boxes: set[BubblewrapBox] = set()
         self._launcher, self._orders = self._start_launcher()
 
@@ -80,18 +85,27 @@ class BubblewrapSandbox:
         channel, keeper = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         control, inner = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         output, output_w = os.pipe()
-        box = BubblewrapBox(
-            channel, control, output, has_root=spec.root is not None, env=spec.env, on_close=self._boxes.discard
-        )
+        group: cgroup.Group | None = None
+
+        def on_close(box: BubblewrapBox) -> None:
+            self._boxes.discard(box)
+            if group is not None:
+                group.remove()
+
+        box = BubblewrapBox(channel, control, output, has_root=spec.root is not None, env=spec.env, on_close=on_close)
         self._boxes.add(box)
         try:
             try:
-                order = marshal.dumps(self._order(spec))
-                await self._send_order(order, [keeper.fileno(), inner.fileno(), output_w])
+                if self._groups is not None:
+                    group = cgroup.make(self._groups, spec.limits.memory_bytes, spec.limits.processes)
+                order, fds = marshal.dumps(self._order(spec)), [keeper.fileno(), inner.fileno(), output_w]
+                await self._send_order(order, fds + (group.fds if group is not None else []))
             finally:
                 keeper.close()
                 inner.close()
                 os.close(output_w)
+                if group is not None:
+                    group.close_fds()
             await box.ready(spec.gateway_socket)
         except BaseException:
             await box.close()
@@ -143,15 +157,25 @@ class BubblewrapSandbox:
 
 
 def _compile_pid1(state_dir: Path) -> str:
-    """pid1.py as bytecode of the box's interpreter: compiling at each start would cost as much as the
-    start."""
-    source = Path(__file__).with_name("pid1.py")
-    info = source.stat()
-    made = state_dir / f"pid1-{info.st_mtime_ns:x}-{Path(PYTHON).stat().st_mtime_ns:x}.pyc"
-    if not made.exists():
-        code = "import sys, py_compile; py_compile.compile(*sys.argv[1:], dfile='pid1.py', doraise=True)"
-        part = made.with_suffix(f".{os.getpid()}")
-        subprocess.run([PYTHON, "-ISEc", code, str(source), str(part)], check=True, cwd="/")
-        os.chmod(part, 0o644)
-        os.replace(part, made)
+    """A folder with pid1.py and what it imports, as bytecode of the box's interpreter: compiling at each start would
+    cost as much as the start."""
+    sources = [Path(__file__).with_name(name) for name in ("pid1.py", "memory_use.py")]
+    digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources))
+    made = state_dir / "tools" / f"pid1-{digest.hexdigest()[:12]}-{Path(PYTHON).stat().st_mtime_ns:x}"
+    made.parent.mkdir(exist_ok=True)
+    while not in_use.use(made, state_dir):
+        folder = Path(tempfile.mkdtemp(dir=made.parent))
+        code = "import sys, py_compile; py_compile.compile(*sys.argv[1:3], dfile=sys.argv[3], doraise=True)"
+        try:
+            for source in sources:
+                target = folder / f"{source.stem}.pyc"
+                subprocess.run([PYTHON, "-ISEc", code, str(source), str(target), source.name], check=True, cwd="/")
+                target.chmod(0o644)
+            folder.chmod(0o755)
+            os.rename(folder, made)
+        except OSError:
+            if not made.is_dir():  # else: another process made the same one meanwhile
+                raise
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
     return str(made)

@@ -45,15 +45,17 @@ ETC = {
 }
 
 
-def run(launcher: int, channel: socket.socket, control: int, output: int, order: dict[str, Any]) -> NoReturn:
-    """Everything from the fork to the end of the box. Never returns."""
+def run(
+    launcher: int, channel: socket.socket, control: int, output: int, group: list[int], order: dict[str, Any]
+) -> NoReturn:
+    """Everything from the fork to the end of the box. Never returns. `group`: of its cgroup, for its PID 1."""
     code = 1
     try:
         confine(launcher, order["uid"])
         make_mounts(order)
-        box, stderr = start_box(control, output, order)
-        os.close(control)
-        os.close(output)
+        box, stderr = start_box(control, output, group, order)
+        for fd in (control, output, *group):
+            os.close(fd)
         serve(channel, box, stderr, order)
         code = 0
     except BaseException as error:
@@ -132,22 +134,22 @@ def make_mounts(order: dict[str, Any]) -> None:
         os.close(number)
 
 
-def start_box(control: int, output: int, order: dict[str, Any]) -> tuple[int, int]:
+def start_box(control: int, output: int, group: list[int], order: dict[str, Any]) -> tuple[int, int]:
     at = order["mount_point"]
     binds = [("--bind", f"{at}/{name}", to) for name, to in (("tmp", "/tmp"), ("shm", "/dev/shm"))]
     binds += [("--bind", f"{at}/home", "/home/agent"), ("--bind", f"{at}/workspace", "/workspace")]
     binds += [("--ro-bind", f"{at}/{name}", f"/etc/{name}") for name in ETC]
-    binds += [("--ro-bind", order["pid1"], "/.crrl/pid1.pyc")]
+    binds += [("--ro-bind", order["pid1"], "/.crrl")]
     binds += [("--ro-bind", source, target) for source, target in order["mounts"]]
     stderr, seccomp = os.memfd_create("stderr"), os.memfd_create("seccomp")
     os.write(seccomp, order["seccomp"])
     os.lseek(seccomp, 0, os.SEEK_SET)
-    for fd in (control, output, seccomp):
+    for fd in (control, output, seccomp, *group):
         os.set_inheritable(fd, True)
     limits = [str(order[name]) for name in ("memory", "processes", "file", "open_files", "port")]
     argv = ["bwrap", *BOX.split(), "--seccomp", str(seccomp), *(x for bind in binds for x in bind)]
     argv += ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/workspace", "--clearenv"]
-    argv += ["/usr/bin/python3", "-ISE", "/.crrl/pid1.pyc", str(control), str(output), *limits]
+    argv += ["/usr/bin/python3", "-ISE", "/.crrl/pid1.pyc", str(control), str(output), *limits, *map(str, group)]
     null = [(os.POSIX_SPAWN_OPEN, fd, "/dev/null", os.O_RDWR, 0) for fd in (0, 1)]
     actions = [*null, (os.POSIX_SPAWN_DUP2, stderr, 2)]
     pid = os.posix_spawn(order["bwrap"], argv, {"PATH": "/usr/bin:/bin"}, file_actions=actions)

@@ -3,8 +3,9 @@
 Small, because a fork of the worker would copy its page tables; single-threaded, because `--die-with-parent`
 follows the creating thread. Boxes die with their keeper, keepers with the launcher, the launcher with its
 owner's socket: a SIGKILL anywhere in that chain leaves no process, mount or file (tested). A message on its
-socket is a marshalled order with three descriptors: the keeper's channel, PID 1's control socket, the
-output pipe. The channel is held here too, until the keeper is reaped: its end of file says just that.
+socket is a marshalled order with descriptors: the keeper's channel, PID 1's control socket, the output pipe, and
+those of the box's cgroup, where there is one. The channel is held here too, until the keeper is reaped: its end of
+file says just that.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def main() -> None:
             reap(channels)
         if inbox.fileno() not in ready:
             continue
-        message, fds, _, _ = socket.recv_fds(inbox, MESSAGE, 3)
+        message, fds, _, _ = socket.recv_fds(inbox, MESSAGE, 6)
         if not message:
             os._exit(0)
         order = marshal.loads(message)
@@ -54,7 +55,7 @@ def main() -> None:
             for fd in (wake_r, wake_w, *channels.values()):
                 os.close(fd)
             inbox.close()
-            keeper.run(me, socket.socket(fileno=fds[0]), fds[1], fds[2], order)
+            keeper.run(me, socket.socket(fileno=fds[0]), fds[1], fds[2], fds[3:], order)
         channels[pid] = fds[0]
         for fd in fds[1:]:
             os.close(fd)

@@ -14,7 +14,9 @@ Speaks with `served_box.py` over a SOCK_SEQPACKET descriptor; fields of a messag
     write path size, then data messages -> ok | error class, message
     layer file_bytes total_bytes        -> ok  (kills everything; the writable layer below ROOT comes through the pipe)
 Where a gateway is to be seen, the first answer, `ready`, carries a listening socket of the box's loopback.
-Usage: pid1.pyc CONTROL_FD OUTPUT_FD memory processes file open_files port|0
+Memory: commands join the cgroup whose descriptors came along (`cgroup.py`); where none can be made, a watchdog
+(`memory_use.py`) looks at everything that they hold.
+Usage: pid1.pyc CONTROL_FD OUTPUT_FD memory processes file open_files port|0 [CGROUP_FD...]
 """
 
 import _ctypes
@@ -28,19 +30,22 @@ import time
 ROOT = "/workspace"
 ENVIRONMENT: dict[str, str] = {}  # of every command, below what the command brings
 USER: tuple[int, int, list[int]] | None = None  # uid, gid, groups of commands; None: PID 1's own
+FILES: tuple[str, ...] = (ROOT, "/tmp")  # this box's own tmpfs, which count as memory
 LAYER = ""  # the overlay's upper layer below ROOT
 MESSAGE = 1 << 17
 PR_SET_DUMPABLE = 4
 SAMPLE_S = 0.05
-CONTROL, OUTPUT, MEMORY, PROCESSES, FILE, OPEN_FILES, PORT = (int(a) for a in sys.argv[1:8])
-PAGE = resource.getpagesize()
+CONTROL, OUTPUT, MEMORY, PROCESSES, FILE, OPEN_FILES, PORT, *CGROUP = (int(a) for a in sys.argv[1:])
+
+sys.path.append("/.crrl")
+import memory_use  # type: ignore[import-not-found]  # noqa: E402
 
 
 def main() -> None:
     libc = _ctypes.dlopen(None, 0)  # type: ignore[arg-type]
     prctl = _ctypes.dlsym(libc, "prctl")
     _ctypes.call_function(prctl, (PR_SET_DUMPABLE, 0, 0, 0, 0))
-    for fd in (CONTROL, OUTPUT):
+    for fd in (CONTROL, OUTPUT, *CGROUP):
         os.set_inheritable(fd, False)
     for limit, value in (
         (resource.RLIMIT_NPROC, PROCESSES),  # here, inside the user namespace, it counts this box only
@@ -114,11 +119,12 @@ def run(timeout, cwd, rest, argc, wake):  # type: ignore[no-untyped-def]
     argv, env = rest[:argc], ENVIRONMENT | dict(pair.split("=", 1) for pair in rest[argc:])
     start = time.monotonic()
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    killed = kills()
     pid = os.fork()
     if pid == 0:
         child(argv, cwd, env)
     reason, code = "exit", 0
-    sample_at = start + 2 * SAMPLE_S
+    sample_at = start + wait_s(0)
     deadline = start + timeout
     ended = False
     while not ended:
@@ -142,13 +148,16 @@ def run(timeout, cwd, rest, argc, wake):  # type: ignore[no-untyped-def]
                 code = code if code >= 0 else 128 - code
         now = time.monotonic()
         if not ended and now >= sample_at:
-            if over_memory():
+            used = 0 if CGROUP else memory_use.held(MEMORY, FILES)
+            if used > MEMORY or kills() > killed:
                 reason = "memory"
                 break
-            sample_at = time.monotonic() + SAMPLE_S + 10 * (time.monotonic() - now)
+            sample_at = time.monotonic() + wait_s(used)
     kill_all()
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    if reason == "exit" and kills() > killed:
+        reason = "memory"
     if reason == "exit" and code != 0 and disk_full():
         reason = "disk"
     return reason, code if reason == "exit" else "", time.monotonic() - start, cpu
@@ -157,6 +166,10 @@ def run(timeout, cwd, rest, argc, wake):  # type: ignore[no-untyped-def]
 def child(argv, cwd, env):  # type: ignore[no-untyped-def]
     try:
         os.setsid()
+        for fd in CGROUP[1:]:
+            os.write(fd, b"0")
+        if not CGROUP:
+            os.nice(5)  # the watchdog comes first
         _signal.set_wakeup_fd(-1)
         for number in (_signal.SIGCHLD, _signal.SIGPIPE, _signal.SIGXFSZ, _signal.SIGINT):
             _signal.signal(number, _signal.SIG_DFL)
@@ -201,40 +214,17 @@ def kill_all() -> None:
         time.sleep(0.001)
 
 
-def over_memory() -> bool:
-    """Resident memory of all processes and System V segments. Shared pages count once per process in `statm`:
-    past the limit the exact, dearer proportional size decides."""
-    pids = [p for p in os.listdir("/proc") if p.isdigit() and p != "1"]
-    segments = 0
-    for line in text("/proc/sysvipc/shm").splitlines()[1:]:
-        segments += int(line.split()[-2])
-    if segments + sum(resident(p) for p in pids) <= MEMORY:
-        return False
-    return segments + sum(proportional(p) for p in pids) > MEMORY
+def wait_s(used: int) -> float:
+    return SAMPLE_S if CGROUP else memory_use.next_sample_s(MEMORY, used)
 
 
-def resident(pid: str) -> int:
-    return int((text(f"/proc/{pid}/statm") or "0 0").split()[1]) * PAGE
-
-
-def proportional(pid: str) -> int:
-    for line in text(f"/proc/{pid}/smaps_rollup").splitlines():
-        if line.startswith("Pss:"):
-            return int(line.split()[1]) * 1024
-    return resident(pid)  # not dumpable: what it hides counts in full; or it has just ended: 0 by now
-
-
-def text(path: str) -> str:
-    try:
-        fd = os.open(path, os.O_RDONLY)
-    except OSError:
-        return ""
-    try:
-        return os.read(fd, 1 << 16).decode("ascii", "replace")
-    except OSError:
-        return ""
-    finally:
-        os.close(fd)
+def kills() -> int:
+    """How many processes of this box the kernel has killed at its memory limit."""
+    for line in os.pread(CGROUP[0], 4096, 0).decode().splitlines() if CGROUP else ():
+        name, _, count = line.partition(" ")
+        if name == "oom_kill":
+            return int(count)
+    return 0
 
 
 def disk_full() -> bool:

@@ -52,6 +52,7 @@ def main() -> None:
         control.send(b"failed\0" + os.fsencode(f"{type(error).__name__}: {error}"[:2000]))
         raise
     pid1.ROOT, pid1.ENVIRONMENT, pid1.LAYER = root, dict(os.environ), layer
+    pid1.FILES = ()  # the engine's limit counts them, beside the memory of `limits` (`api.Wanted.memory_bytes`)
     if user is not None:
         pid1.USER = user[:3]
         pid1.ENVIRONMENT["HOME"] = user[3]
