@@ -14,7 +14,6 @@ import pytest
 
 from crrl.admission.work_file import WorkFile
 from crrl.cli.main import main
-from crrl.making.failures import failures, issue
 from crrl.making.hiding import without_tests
 from crrl.tasks.files import load_tasks
 from crrl.tasks.leakage import twins
@@ -92,7 +91,7 @@ def test_a_project_becomes_tasks_that_load_elsewhere(
     out.parent.mkdir()
     assert make(project, out, "limit=3", "--json") == 0
     told = json.loads(capsys.readouterr().out)
-    assert told["tasks"] == 3 and told["candidates"]["admitted"] == 3 and told["cpu_seconds"] > 0
+    assert told["tasks"] == 3 and told["candidates"]["admitted"] >= 3 and told["cpu_seconds"] > 0
     (tmp_path / "made").rename(tmp_path / "moved")  # file and tree together
     tasks, problems = load_tasks(tmp_path / "moved" / "project.jsonl")
     assert len(tasks) == 3 and not problems and len({task.id for task in tasks}) == 3
@@ -177,27 +176,113 @@ def test_refusals_say_what_to_do(project: Path, tmp_path: Path, capsys: pytest.C
     assert main(["tasks", "make"]) == 2
 
 
-def test_issue_from_a_failure(tmp_path: Path) -> None:
-    """As pytest prints it; got is what the code gave, whichever side it stands on; no line of the code is told."""
-    (tmp_path / "code.py").write_text("def f(x):\n    return g(x)\n\n\ndef g(x):\n    raise KeyError('no such key')\n")
-    source = (
-        "from code_ import f, g\n\ndef one(x):\n    return 1\n\ndef test_right():\n    assert 3 == one(5)\n\n"
-        "def test_raises():\n    values = [1]\n    assert f(values) == 2\n"
-    )
-    (tmp_path / "test_it.py").write_text(source)
-    (tmp_path / "code.py").rename(tmp_path / "code_.py")
-    run = ["-m", "pytest", "-q", "--tb=short", "--color=no", "-p", "no:cacheprovider", "test_it.py"]
-    printed = subprocess.run([sys.executable, *run], cwd=tmp_path, capture_output=True, text=True, check=False).stdout
-    right, raises = failures(printed, frozenset({"test_it.py"}))
-    text = issue(right, {"test_it.py": source}, 1)
-    assert "Expected `3`, got `1`." in text and "assert 3 == one(5)" in text and "1 other test fails, too" in text
-    text = issue(raises, {"test_it.py": source}, 0)
-    assert text.startswith("`f` raises KeyError") and "values = [1]\n    assert f(values) == 2" in text
-    assert "return g(x)" not in text and "raise KeyError" not in text
-
-
 def test_hidden_tests_are_gone_and_the_rest_is_as_it_was(tmp_path: Path) -> None:
     (tmp_path / "t.py").write_text(TESTS)
     (text,) = without_tests(tmp_path, ["t.py::test_total", "t.py::TestTotal::test_negative"]).values()
-    assert "parametrize" not in text and "TestTotal" not in text
-    assert "def test_above" in text and "def test_red" in text
+    assert b"parametrize" not in text and b"TestTotal" not in text
+    assert b"def test_above" in text and b"def test_red" in text
+
+
+TRAPS = """# -*- coding: latin-1 -*-
+NAME = "M\xfcller"
+
+
+def steps(xs):
+    y = 0
+    for x in xs:
+        y += 1 if x else 2
+        key = lambda: y
+    return key()
+
+
+def deep(n):
+    return SUM
+
+
+async def later(n):
+    return n
+
+
+def first(names, least=1):
+    found = [name for name in names if len(name) > least]
+    return found[: len(found) - 1]
+""".replace("SUM", "+".join(["n"] * 700))  # ast.unparse does not get to its end
+TRAP_TESTS = """# -*- coding: latin-1 -*-
+from traps import NAME, deep, first, steps
+
+
+def test_name():
+    assert NAME == "M\xfcller"
+
+
+def test_steps():
+    assert steps([1, 0]) == 3
+
+
+def test_steps_of_nothing():
+    assert steps([0]) == 2
+
+
+def test_deep():
+    assert deep(1) == 700
+
+
+def test_first():
+    assert first(["a", "M\xfcller", "bc", "cd"]) == ["M\xfcller", "bc"]
+
+
+def test_first_least():
+    assert first(["abc", "abcd", "abcde"], 3) == ["abcd"]
+"""
+
+
+@pytest.mark.timeout(600)
+def test_one_bad_function_or_file_never_ends_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Ternaries and lambdas in loops, an expression too deep to be written, a file that Python does not read, Latin-1
+    sources and tests, CRLF tests."""
+    root, out = tmp_path / "project", tmp_path / "traps.jsonl"
+    (root / "tests").mkdir(parents=True)
+    (root / "traps.py").write_bytes(TRAPS.encode("latin-1"))
+    (root / "python2.py").write_text("print 'two'\n")
+    (root / "tests/test_traps.py").write_bytes(TRAP_TESTS.replace("\n", "\r\n").encode("latin-1"))
+    assert make(root, out, "limit=5", "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["candidates"]["function skipped"] == 1 and "RecursionError" in str(told["reasons"])
+    tasks, problems = load_tasks(out)
+    assert not problems and {task.provenance["function"] for task in tasks} <= {"traps.py:steps", "traps.py:first"}
+    work = out.with_suffix(".work").read_text()
+    assert make(root, out, "limit=5") == 0  # and none is met again
+    assert out.with_suffix(".work").read_text() == work
+    assert main(["tasks", "check", str(out), "times=1"]) == 0
+
+
+@pytest.mark.timeout(600)
+def test_several_faults_lie_in_different_files_and_each_is_told(project: Path, tmp_path: Path) -> None:
+    (project / "words.py").write_text("def longer(a, b):\n    if len(a) >= len(b):\n        return a\n    return b\n")
+    test = "from words import longer\n\n\ndef test_{0}():\n    assert longer({1!r}, {2!r}) == {3!r}\n\n\n"
+    cases = [("first", "abc", "b", "abc"), ("equal", "ab", "cd", "ab"), ("second", "a", "bc", "bc")]
+    (project / "tests/test_words.py").write_text("".join(test.format(*case) for case in cases))
+    out = tmp_path / "two.jsonl"
+    assert make(project, out, "limit=2", "faults=2") == 0
+    for task in load_tasks(out)[0]:
+        assert {part.partition(":")[0] for part in task.provenance["function"].split(", ")} == {
+            "words.py",
+            "numbers_of.py",
+        }
+        assert task.issue.count("Seen in") == 2 and "longer" in task.issue
+        assert {test.partition("::")[0] for test in task.test.fail_to_pass} == {
+            "tests/test_words.py",
+            "tests/test_numbers.py",
+        }
+
+
+@pytest.mark.timeout(600)
+def test_the_mix_is_a_setting_and_difficulty_is_recorded(project: Path, tmp_path: Path) -> None:
+    out = tmp_path / "mixed.jsonl"
+    assert make(project, out, "limit=3", "mix=boundary:1,operator:2") == 0
+    for task in load_tasks(out)[0]:
+        assert task.provenance["mutation"] in ("boundary", "operator")
+        assert task.provenance["fails_by"] == "value" and task.provenance["distance"] == "0"
+        assert 0 < float(task.provenance["failed_share"]) <= 1
+    assert main([*MAKE, str(project), f"out={out}", "mix=boundery:1"]) == 2
+    assert main([*MAKE, str(project), f"out={out}", "mix=boundary"]) == 2

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 from crrl.cli.call import Call, whole_number
-from crrl.errors import UsageError
+from crrl.errors import UsageError, nearest
 
 KEYS = {
-    "make": ("out", "limit", "seed", "setup", "tests", "times", "network"),
+    "make": ("out", "limit", "seed", "setup", "tests", "times", "network", "faults", "crashes", "mix"),
     "mine": ("out", "limit", "test", "language", "since", "setup", "times", "network"),
 }
 HELP = """
@@ -27,7 +29,10 @@ mine    turns the commits of a git repository that changed code and tests togeth
   test=CMD     of mine: `pytest [ARGS]`, or a command that compiles and runs the tests of /workspace; for Java without
                one: javac and JUnit over the whole tree
   language=L   of mine: python (default) or java; another one with test= and its parser: go, rust, javascript
-  since=DATE   of mine: commits after this date (2020-01-31)
+  since=DATE   of mine: only commits after this date, written as 2020-01-31; without it all
+  faults=N     of make: so many faults in each task, in different files where there are such (1)
+  crashes=P    of make: percent of the faults that crash at once to let through (10): they are the easy ones
+  mix=K:W,...  of make: the operators to draw, and how often, e.g. boundary:5,slice:2 (all: crrl.making.operators)
   times=N      of admission (3)                    network=no  set-up without network (the package cache, local files)
 """
 
@@ -35,7 +40,7 @@ mine    turns the commits of a git repository that changed code and tests togeth
 def run(call: Call, action: str, repository: str) -> int:
     values = {key: value for key in KEYS[action] if (value := call.take(key)) is not None}
     call.no_settings()
-    from crrl.making import command
+    from crrl.making import command, make, mine
     from crrl.task import Command
 
     out = Path(values.get("out", f"{Path(repository).resolve().name}.jsonl"))
@@ -46,18 +51,50 @@ def run(call: Call, action: str, repository: str) -> int:
     setup = None
     if (text := values.get("setup")) is not None:
         setup = [] if text == "none" else [Command(["sh", "-c", text], timeout_s=1800.0)]
-    return command.run(
-        action,
-        Path(repository),
-        out,
-        limit=whole_number(values, "limit", 100, least=1),
-        seed=whole_number(values, "seed", 0),
-        times=whole_number(values, "times", 3, least=1),
-        setup=setup,
-        tests=shlex.split(values.get("tests", "")),
-        test=shlex.split(values.get("test", "")),
-        language=values.get("language", "python"),
-        since=values.get("since", ""),
-        network=values.get("network") != "no",
-        json=call.json,
-    )
+    shared: dict[str, Any] = {
+        "repository": Path(repository),
+        "out": out,
+        "setup": setup,
+        "limit": whole_number(values, "limit", 100, least=1),
+        "times": whole_number(values, "times", 3, least=1),
+    }
+    wanted: make.Wanted | mine.Wanted
+    if action == "make":
+        wanted = make.Wanted(
+            **shared,
+            seed=whole_number(values, "seed", 0),
+            tests=shlex.split(values.get("tests", "")),
+            faults=whole_number(values, "faults", 1, least=1),
+            crashes=whole_number(values, "crashes", 10) / 100,
+            mix=_mix(values.get("mix", "")),
+        )
+    else:
+        wanted = mine.Wanted(
+            **shared,
+            test=shlex.split(values.get("test", "")),
+            language=values.get("language", "python"),
+            since=_date(values.get("since", "")),
+        )
+    return command.run(wanted, network=values.get("network") != "no", json=call.json)
+
+
+def _mix(text: str) -> dict[str, float]:
+    """`boundary:5,slice:2`. Raises UsageError."""
+    from crrl.making.operators import WEIGHTS
+
+    mix: dict[str, float] = {}
+    for part in filter(None, text.split(",")):
+        kind, _, weight = part.partition(":")
+        if kind not in WEIGHTS:
+            raise UsageError(f"mix: there is no operator {kind}.", nearest(kind, WEIGHTS))
+        if re.fullmatch(r"\d+(\.\d+)?", weight) is None:
+            raise UsageError(f"mix: {part} gives no weight.", f"Write mix={kind}:{WEIGHTS[kind]:g}.")
+        mix[kind] = float(weight)
+    return mix
+
+
+def _date(text: str) -> str:
+    """git takes any word for a date, and most of them for today. Raises UsageError."""
+    if text and re.fullmatch(r"\d{4}-\d\d-\d\d", text) is None:
+        raise UsageError(f"since={text} is no date.", "Write since=2020-01-31.")
+    return text

@@ -7,52 +7,33 @@ import json as jsonlib
 import os
 import resource
 import time
-from collections import Counter
-from pathlib import Path
 
 from crrl import sandbox
 from crrl.console.display import Display
 from crrl.errors import CrrlError, LostError
 from crrl.making import make, mine
+from crrl.making.outcomes import Outcomes
 from crrl.rewards.api import TestResults
 from crrl.rewards.task_judge import TaskJudge
-from crrl.task import Command, Task
+from crrl.task import Task
 
 SCHEMA, INTERRUPTED = 1, 130
 
 
-def run(
-    action: str,
-    repository: Path,
-    out: Path,
-    *,
-    limit: int,
-    seed: int,
-    times: int,
-    setup: list[Command] | None,
-    tests: list[str],
-    test: list[str],
-    language: str,
-    since: str,
-    network: bool,
-    json: bool,
-) -> int:
+def run(wanted: make.Wanted | mine.Wanted, *, network: bool, json: bool) -> int:
     """Exit code 0: there are tasks; 130: stopped, and what was finished is kept. Raises CrrlError where none can be
     made."""
-    started, before, judged = time.monotonic(), _cpu_s(), list[float]()
+    started, before, judged, out = time.monotonic(), _cpu_s(), list[float](), wanted.out
 
-    async def do(display: Display) -> tuple[int, Counter[str]]:
+    async def do(display: Display) -> tuple[int, Outcomes]:
         state_dir = sandbox.default_state_dir()
         boxes = sandbox.make(state_dir=state_dir)
         judge = _Counting(state_dir, boxes, network=network, concurrency=max(2, len(os.sched_getaffinity(0))))
         try:
-            if action == "make":
-                wanted = make.Wanted(repository, out, limit, seed, setup, tests, times)
+            if isinstance(wanted, make.Wanted):
                 made = await make.make(wanted, boxes, judge, display)
                 return len(made.tasks), made.outcomes
-            mined = await mine.mine(
-                mine.Wanted(repository, out, limit, test, language, since, setup, times), boxes, judge, display
-            )
+            mined = await mine.mine(wanted, boxes, judge, display)
             return len(mined.tasks), mined.outcomes
         finally:
             judged.append(judge.spent_s)
@@ -71,7 +52,8 @@ def run(
             raise CrrlError(f"A judged run was lost ({error}).", "Type the same command again: it goes on.") from None
     seconds, cpu = time.monotonic() - started, _cpu_s() - before + sum(judged)
     if json:
-        whole = {"schema": SCHEMA, "out": str(out), "tasks": number, "candidates": dict(outcomes)}
+        whole = {"schema": SCHEMA, "out": str(out), "tasks": number, "candidates": dict(outcomes.counts)}
+        whole["reasons"] = {reason: dict(whys.most_common(10)) for reason, whys in outcomes.whys.items()}
         print(jsonlib.dumps(whole | {"seconds": round(seconds, 1), "cpu_seconds": round(cpu, 1)}))
     else:
         print(f"{out}: {number} admitted tasks, in {seconds:.0f} s ({cpu:.0f} CPU-seconds).")

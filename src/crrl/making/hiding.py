@@ -7,17 +7,22 @@ from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
+from crrl.making.source_file import SourceFile
 
-def without_tests(tree: Path, tests: Iterable[str]) -> dict[str, str]:
-    """Path -> the file's text without these test functions (`path::Class::function`); a class left empty goes, too."""
+
+def without_tests(tree: Path, tests: Iterable[str]) -> dict[str, bytes]:
+    """Path -> the file without these test functions (`path::Class::function`); a class left empty goes, too.
+
+    Raises UnreadableError."""
     by_file: dict[str, set[tuple[str, ...]]] = defaultdict(set)
     for test in tests:
         path, *names = test.split("::")
         by_file[path].add(tuple(names))
-    return {path: _without((tree / path).read_text(), names) for path, names in by_file.items()}
+    files = {path: SourceFile.read(path, (tree / path).read_bytes()) for path in by_file}
+    return {path: _without(files[path], names) for path, names in by_file.items()}
 
 
-def _without(source: str, names: set[tuple[str, ...]]) -> str:
+def _without(source: SourceFile, names: set[tuple[str, ...]]) -> bytes:
     gone: set[int] = set()
 
     def visit(body: list[ast.stmt], prefix: tuple[str, ...]) -> bool:
@@ -34,5 +39,5 @@ def _without(source: str, names: set[tuple[str, ...]]) -> str:
             left = True
         return not left
 
-    visit(ast.parse(source).body, ())
-    return "\n".join(line for number, line in enumerate(source.split("\n"), 1) if number not in gone)
+    visit(source.tree.body, ())
+    return source.of([line for number, line in enumerate(source.lines, 1) if number not in gone])

@@ -1,67 +1,51 @@
-"""Mutants of real code: the operators of `mutation.py` and some that suit it, as edits of the text as it is written.
+"""Mutants of real code, as edits of the text as it is written (`operators.py` says which).
 
-The rest of the file keeps its layout: only the text of the one expression or statement that changes is replaced, in one
-line. Where that text is not laid out as Python's own unparser (or black) would, there is no mutant.
+The rest of the file keeps its layout, byte for byte: only the text of the one expression or statement that changes is
+replaced, in one line; or the lines of a case or statement go. Where that text is not laid out as Python's own unparser
+(or black) would, there is no mutant.
 """
 
 from __future__ import annotations
 
 import ast
 import copy
-import itertools
 import random
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from crrl.tasks import mutation
-from crrl.tasks.mutation import Change, put, set_to, single_changes
+from crrl.making.operators import changes
+from crrl.making.source_file import Edit, SourceFile, UnreadableError
 
-COMPARE: dict[type, type] = {ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.NotIn: ast.In}
-OPERATE: dict[type, type] = {ast.Div: ast.Mult, ast.BitAnd: ast.BitOr, ast.BitOr: ast.BitAnd, ast.Pow: ast.Mult}
-CALLS = {
-    "append": "extend",
-    "lstrip": "rstrip",
-    "rstrip": "lstrip",
-    "find": "rfind",
-    "rfind": "find",
-    "index": "rindex",
-    "split": "rsplit",
-    "rsplit": "split",
-    "partition": "rpartition",
-    "rpartition": "partition",
-    "floor": "ceil",
-    "ceil": "floor",
-    "title": "capitalize",
-    "capitalize": "title",
-    "isalnum": "isalpha",
-    "isdigit": "isalpha",
-}
-
-
-WEIGHTS = {**mutation.WEIGHTS, "returned": 1.0, "forgotten_condition": 3.0, "loop": 2.0, "forgotten_argument": 3.0}
+CASE_LINES = 3  # of a case that is left out
+UNDONE = ("clear", "pop", "discard", "remove", "invalidate", "reset", "update", "cache_clear", "append", "add")
 
 
 @dataclass(frozen=True)
 class Mutant:
-    """One mutant of a file. `text`: the whole file; `line`: from 1; the lines are stripped."""
+    """One mutant of a function. The lines are stripped; `new_line` is "" where there is none."""
 
     kind: str
-    line: int
+    edit: Edit
     old_line: str
     new_line: str
-    text: str
+
+    @property
+    def line(self) -> int:
+        return self.edit.first
 
 
 @dataclass(frozen=True)
 class Function:
     """A function or method of a file. `name`: dotted, within the file; `first` to `last`: the lines of its body."""
 
-    path: str
+    source: SourceFile
     name: str
-    source: str
     node: ast.FunctionDef
+
+    @property
+    def path(self) -> str:
+        return self.source.path
 
     @property
     def first(self) -> int:
@@ -72,37 +56,76 @@ class Function:
     def last(self) -> int:
         return self.node.end_lineno or self.first
 
-    def mutants(self, rng: random.Random) -> Iterator[Mutant]:
-        """All there are, each once, in an order drawn with `WEIGHTS`."""
+    def mutants(self, rng: random.Random, weights: Mapping[str, float]) -> Iterator[Mutant]:
+        """All there are, each once, in an order drawn with `weights`; kinds of no weight are left out."""
         tree = ast.Module([self.node], [])
-        changes = list(itertools.chain(single_changes(tree), _more(tree)))
-        share = Counter(kind for _, kind, _ in changes)
-        key = {i: rng.random() ** (share[kind] / WEIGHTS[kind]) for i, (_, kind, _) in enumerate(changes)}
-        lines, seen = self.source.split("\n"), set()
+        offered = [(kind, (index, change)) for index, kind, change in changes(self.node)]
+        removed = [(kind, edit) for kind, edit in self._removals()]
+        kinds = [kind for kind, _ in (*offered, *removed)]
+        share = Counter(kinds)
+        key = {i: rng.random() ** (share[k] / weights[k]) for i, k in enumerate(kinds) if weights.get(k, 0) > 0}
+        seen: set[Edit] = set()
         for place in sorted(key, key=key.__getitem__, reverse=True):
-            index, kind, change = changes[place]
-            changed = copy.deepcopy(tree)
-            change(list(ast.walk(changed))[index])
-            node, other = _smallest(tree, changed)
-            edit = _edit(lines, node, other) if getattr(node, "lineno", 0) >= self.first else None
+            if place < len(offered):
+                index, change = offered[place][1]
+                changed = copy.deepcopy(tree)
+                change(list(ast.walk(changed))[index])
+                edit = self._edit(*_smallest(tree, changed))
+                if edit is not None and kinds[place] == "dropped":
+                    edit = Edit(edit.first, edit.last, ())  # and no `pass` in its place
+            else:
+                edit = removed[place - len(offered)][1]
             if edit is None or edit in seen:
                 continue
             seen.add(edit)
-            line, new = edit
-            text = "\n".join([*lines[: line - 1], new, *lines[line:]])
-            if _parses(text):
-                yield Mutant(kind, line, lines[line - 1].strip(), new.strip(), text)
+            if (mutant := self._mutant(kinds[place], edit)) is not None:
+                yield mutant
+
+    def _mutant(self, kind: str, edit: Edit) -> Mutant | None:
+        try:
+            SourceFile.read(self.path, self.source.with_edits([edit]))
+        except (UnicodeEncodeError, UnreadableError):
+            return None
+        old = self.source.bare[edit.first - 1].strip()
+        return Mutant(kind, edit, old, edit.new[0].strip() if edit.new else "")
+
+    def _removals(self) -> Iterator[tuple[str, Edit]]:
+        """A case that ends early, and the upkeep of an object's state, gone with their lines."""
+        for node in ast.walk(self.node):
+            if not isinstance(node, ast.stmt) or node is self.node or node.lineno < self.first:
+                continue
+            text = self.source.bare[node.lineno - 1].strip()
+            last = node.end_lineno or node.lineno
+            if isinstance(node, ast.If):
+                last = node.body[-1].end_lineno or node.lineno
+                branch = text.startswith("elif ") or (text.startswith("if ") and not node.orelse)
+                if branch and last - node.lineno < CASE_LINES and not isinstance(node.body[0], ast.Raise):
+                    yield "dropped_case", Edit(node.lineno, last, ())
+            elif last == node.lineno and self.node.name != "__init__" and _keeps_state(node):
+                yield "stale_state", Edit(node.lineno, last, ())
+
+    def _edit(self, node: ast.AST, changed: ast.AST) -> Edit | None:
+        """`node`'s text becomes `changed`'s, on one line of the body, or among the defaults of the signature."""
+        if not isinstance(node, ast.expr | ast.stmt) or node.lineno != node.end_lineno:
+            return None
+        if node.lineno < self.first and not any(node is default for default in _defaults(self.node)):
+            return None
+        line = self.source.bare[node.lineno - 1].encode()
+        before, text = line[: node.col_offset], line[node.col_offset : node.end_col_offset]
+        after = line[node.end_col_offset :]
+        for style in (str, _double_quoted):
+            if style(ast.unparse(node)).encode() == text:
+                new = style(ast.unparse(changed))
+                if "\n" in new or new.encode() == text:
+                    return None
+                return Edit(node.lineno, node.lineno, ((before + new.encode() + after).decode(),))
+        return None
 
 
-def functions(path: str, source: str) -> list[Function]:
-    """Those of a file, in its order; none of a file that does not parse."""
-    try:
-        tree = ast.parse(source)
-    except (SyntaxError, ValueError, RecursionError):
-        return []
-    if "\r" in source or "\f" in source:  # lines are counted otherwise
-        return []
-    return [Function(path, name, source, node) for name, node in _functions(tree.body, "")]
+def functions(path: str, data: bytes) -> list[Function]:
+    """Those of a file, in its order. Raises UnreadableError."""
+    source = SourceFile.read(path, data)
+    return [Function(source, name, node) for name, node in _functions(source.tree.body, "")]
 
 
 def _functions(body: list[ast.stmt], prefix: str) -> Iterator[tuple[str, ast.FunctionDef]]:
@@ -116,57 +139,44 @@ def _functions(body: list[ast.stmt], prefix: str) -> Iterator[tuple[str, ast.Fun
             yield from _functions(node.body, prefix)
 
 
-def _more(tree: ast.Module) -> Iterator[tuple[int, str, Change]]:
-    for index, node in enumerate(ast.walk(tree)):
-        match node:
-            case ast.Compare(ops=[operator]) if type(operator) in COMPARE:
-                yield index, "comparison", put("ops", 0, COMPARE[type(operator)]())
-            case ast.BinOp(op=operator) if type(operator) in OPERATE:
-                yield index, "operator", set_to("op", OPERATE[type(operator)]())
-            case ast.If(test=test) | ast.IfExp(test=test) if not isinstance(test, ast.UnaryOp):
-                yield index, "negation", _negate
-            case ast.Call(func=ast.Attribute(attr=called)) if called in CALLS:
-                yield index, "call", set_to("func.attr", CALLS[called])
-            case ast.Return(value=ast.expr()) if not isinstance(node.value, ast.Constant):
-                yield index, "returned", set_to("value", ast.Constant(None))
-            case ast.BoolOp(values=[_, _]):
-                for kept in (0, 1):
-                    yield index, "forgotten_condition", _forget("values", 1 - kept)
-            case ast.Break():
-                yield index, "loop", set_to("__class__", ast.Continue)
-            case ast.Continue():
-                yield index, "loop", set_to("__class__", ast.Break)
-        if isinstance(node, ast.Call) and node.keywords and all(k.arg for k in node.keywords):
-            for position in range(len(node.keywords)):
-                yield index, "forgotten_argument", _forget("keywords", position)
+def _defaults(function: ast.FunctionDef) -> Iterator[ast.expr]:
+    yield from function.args.defaults
+    yield from (default for default in function.args.kw_defaults if default is not None)
 
 
-def _forget(name: str, position: int) -> Change:
-    def change(node: Any) -> None:
-        del getattr(node, name)[position]
-
-    return change
-
-
-def _negate(node: Any) -> None:
-    node.test = ast.copy_location(ast.UnaryOp(ast.Not(), node.test), node.test)
+def _keeps_state(node: ast.stmt) -> bool:
+    match node:
+        case ast.Assign(targets=[ast.Attribute(value=ast.Name(id="self"))]):
+            return True
+        case ast.AugAssign(target=ast.Attribute(value=ast.Name(id="self"))):
+            return True
+        case ast.Expr(value=ast.Call(func=ast.Attribute(attr=called, value=ast.Attribute()))):
+            return called in UNDONE
+        case ast.Delete(targets=[ast.Subscript(value=ast.Attribute())]):
+            return True
+    return False
 
 
 def _smallest(old: ast.AST, new: ast.AST) -> tuple[ast.AST, ast.AST]:
     """The innermost pair of nodes with a position in the file outside of which the two trees are equal."""
-    if type(old) is not type(new):
-        return old, new
-    differing: list[tuple[ast.AST, ast.AST]] = []
-    for name in old._fields:
-        for a, b in _pairs(getattr(old, name, None), getattr(new, name, None)):
-            if isinstance(a, ast.AST) and isinstance(b, ast.AST):
-                if ast.dump(a) != ast.dump(b):
-                    differing.append((a, b))
-            elif a != b:
-                return old, new
-    if len(differing) == 1 and hasattr(differing[0][0], "lineno") and not isinstance(differing[0][0], ast.keyword):
-        return _smallest(*differing[0])
-    return old, new
+    found = old, new
+    while type(old) is type(new):
+        differing: list[tuple[ast.AST, ast.AST]] = []
+        for name in old._fields:
+            for a, b in _pairs(getattr(old, name, None), getattr(new, name, None)):
+                if isinstance(a, ast.AST) and isinstance(b, ast.AST):
+                    if ast.dump(a) != ast.dump(b):
+                        differing.append((a, b))
+                elif a != b:
+                    return found
+        if len(differing) != 1:
+            return found
+        old, new = differing[0]
+        if hasattr(old, "lineno") and not isinstance(old, ast.keyword):
+            found = old, new
+        elif not isinstance(old, ast.arguments):  # an operator, a keyword: its owner is replaced
+            return found
+    return found
 
 
 def _pairs(old: object, new: object) -> list[tuple[object, object]]:
@@ -175,32 +185,5 @@ def _pairs(old: object, new: object) -> list[tuple[object, object]]:
     return [(old, new)]
 
 
-def _edit(lines: list[str], node: ast.AST, changed: ast.AST) -> tuple[int, str] | None:
-    """(line number, its new text): `node`'s text becomes `changed`'s, both being on one line."""
-    if not isinstance(node, ast.expr | ast.stmt) or node.lineno != node.end_lineno:
-        return None
-    line = lines[node.lineno - 1].encode()
-    before, text, after = (
-        line[: node.col_offset],
-        line[node.col_offset : node.end_col_offset],
-        line[node.end_col_offset :],
-    )
-    for style in (str, _double_quoted):
-        if style(ast.unparse(node)).encode() == text:
-            new = style(ast.unparse(changed))
-            if "\n" in new or new.encode() == text:
-                return None
-            return node.lineno, (before + new.encode() + after).decode()
-    return None
-
-
 def _double_quoted(text: str) -> str:
     return text.replace("'", '"')
-
-
-def _parses(text: str) -> bool:
-    try:
-        ast.parse(text)
-    except SyntaxError:
-        return False
-    return True

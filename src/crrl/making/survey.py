@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from crrl.errors import CrrlError, LostError
+from crrl.making.pytest_options import first_that_runs, plugins
 from crrl.sandbox.api import ExecResult, Limits, Mount, Sandbox, Spec
 from crrl.task import Source
 from crrl.tasks.setup import environments
@@ -16,7 +18,7 @@ from crrl.tasks.setup.environments import Environment
 LIMITS = Limits(memory_bytes=3 << 30, processes=256, disk_bytes=1 << 30, inodes=60_000, tmp_bytes=512 << 20)
 REPORT = ".crrl-survey.json"
 REPORT_BYTES = 512 << 20
-BAD_USAGE, NO_TESTS = 4, 5  # pytest's exit codes
+NO_TESTS = 5  # pytest's exit code
 
 
 @dataclass(frozen=True)
@@ -53,11 +55,12 @@ async def survey(
     box = await boxes.start(Spec(await boxes.prepare(source), mounts, LIMITS, env=env))
     try:
         run = ["python3", "-m", "pytest", "-q", "--tb=line", "-p", "no:cacheprovider", "-p", "crrl_survey"]
-        plugins = await _plugins(box.exec(["python3", "-c", PLUGINS])) if environment is not None else []
-        for options in (plugins, [*plugins, "-o", "addopts="]):
-            result = await box.exec([*run, *options, *tests], timeout_s=timeout_s, output_limit=1 << 20)
-            if result.code != BAD_USAGE:  # options of plugins that are not here (--cov)
-                break
+        loaded = await plugins(box) if environment is not None else []
+
+        async def once(options: Sequence[str]) -> ExecResult:
+            return await box.exec([*run, *options, *tests], timeout_s=timeout_s, output_limit=1 << 20)
+
+        options, result = await first_that_runs(once, loaded)
         _refuse(result, tests, timeout_s)
         try:
             found = json.loads(await box.read(REPORT, limit=REPORT_BYTES))
@@ -66,19 +69,6 @@ async def survey(
     finally:
         await box.close()
     return _read(found, options, result)
-
-
-PLUGINS = """
-from importlib.metadata import entry_points
-for plugin in entry_points(group="pytest11"):
-    if plugin.dist.name.lower().replace("_", "-") not in ("pytest-cov", "pytest-xdist", "pytest-randomly"):
-        print(plugin.module)
-"""
-
-
-async def _plugins(asked: object) -> list[str]:
-    result: ExecResult = await asked  # type: ignore[misc]
-    return [word for module in dict.fromkeys(result.output.split()) for word in ("-p", module)]
 
 
 def _refuse(result: ExecResult, tests: list[str], timeout_s: float) -> None:

@@ -149,8 +149,8 @@ class PytestJudge:
             self._zygote = None
 
     def _key(self, task: Task, patch: str) -> str:
-        content = msgspec.json.encode([task.source, task.test, task.setup, patch, self.version], order="deterministic")
-        return hashlib.sha256(content).hexdigest()
+        content = msgspec.to_builtins([task.source, task.test, task.setup, patch, self.version])
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()  # surrogates are escaped
 
     def _remember(self, key: str, done: asyncio.Task[TestResults]) -> None:
         self._running.pop(key, None)

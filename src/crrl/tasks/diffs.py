@@ -19,13 +19,13 @@ SWAPPED = {
 SWAPPED |= {new: old for old, new in SWAPPED.items()}
 
 
-def between(path: str, old: str | None, new: str | None) -> str:
-    """The git diff from `old` to `new` (None: no such file); empty where they are equal."""
+def between(path: str, old: str | None, new: str | None, *, context: int = 3) -> str:
+    """The git diff from `old` to `new` (None: no such file); empty where they are equal. `context`: lines around."""
     if old == new:
         return ""
     mode = "new file mode 100644\n" if old is None else "deleted file mode 100644\n" if new is None else ""
     names = ("/dev/null" if old is None else f"a/{path}", "/dev/null" if new is None else f"b/{path}")
-    lines = difflib.unified_diff(_lines(old), _lines(new), *names)
+    lines = difflib.unified_diff(_lines(old), _lines(new), *names, n=context)
     body = "".join(line if line.endswith("\n") else f"{line}\n{NO_NEWLINE}" for line in lines)
     return f"diff --git a/{path} b/{path}\n{mode}{body}"
 

@@ -141,7 +141,8 @@ def single_changes(tree: ast.Module) -> Iterator[tuple[int, str, Change]]:
                     yield index, "call", set_to("func.attr", other)
         if isinstance(node, ast.Call) and len(node.args) == 2:
             yield index, "swapped", _swap_arguments
-        for position, statement in enumerate(getattr(node, "body", []) if id(node) in inside else []):
+        body = getattr(node, "body", None)  # of a lambda or a conditional expression: one expression, no list
+        for position, statement in enumerate(body if id(node) in inside and isinstance(body, list) else []):
             if isinstance(statement, ast.AugAssign | ast.Expr):
                 yield index, "dropped", put("body", position, ast.Pass())
                 if isinstance(result, ast.Name):

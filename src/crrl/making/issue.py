@@ -1,0 +1,182 @@
+"""An issue text from the call that goes wrong: as a user would report it, with its values, and checked.
+
+Told is what the public function that a test calls was given, what came of it, and what should have. Of the code under
+test nothing is told, and no line of the repair may stand in it (invariant 5). A text without a value or an error type
+is no text.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from textwrap import dedent, indent
+
+from crrl.making.source_file import SourceFile
+from crrl.making.tracing import Call, Difference
+
+SHOWN_LINES, SHOWN_CHARS, INLINE_CHARS = 14, 1200, 60
+LEAST_CHARS = 8  # of a line whose appearance gives the repair away
+SIGNS = {
+    **{"__eq__": "==", "__ne__": "!=", "__lt__": "<", "__le__": "<=", "__gt__": ">", "__ge__": ">="},
+    **{"__add__": "+", "__sub__": "-", "__mul__": "*", "__truediv__": "/", "__floordiv__": "//", "__mod__": "%"},
+    **{"__and__": "&", "__or__": "|", "__xor__": "^"},
+}
+UNARY = ("__len__", "__repr__", "__str__", "__iter__", "__bool__", "__int__", "__float__")
+ORDERED = (  # ways to say the same, drawn by the call
+    ("returns", "It should return"),
+    ("gives", "I would expect"),
+    ("returns", "Expected:"),
+)
+
+
+@dataclass(frozen=True)
+class Told:
+    """`text`: the issue; `value`: whether a value is wrong rather than an error raised."""
+
+    text: str
+    value: bool
+
+
+def issue(
+    found: Difference, test: str, source: SourceFile | None, others: int, given_away: Sequence[str]
+) -> Told | None:
+    """The report; None where nothing can be told. `source`: of the test's file, `others`: how many more tests fail,
+    `given_away`: lines that would tell the repair."""
+    name = found.wrong.name.rpartition(".")[2]
+    if name.startswith("__") and name not in (*SIGNS, *UNARY, "__init__", "__call__", "__getitem__"):
+        return None  # nobody calls it by that name
+    call = written(found.wrong)
+    told = _outcome(found)
+    if told is None:
+        return None
+    title, outcome = told
+    steps = ""
+    if source is not None and (_opaque(call) or found.what not in ("returned", "yielded", "error")):
+        steps = _steps(source, test, found.wrong.line)
+    if _opaque(call) and not steps:
+        return None
+    done = f"With\n\n{indent(steps, '    ')}\n\nthe call" if steps else "The call"
+    done += f"\n\n    {call}\n\n"
+    more = f" {others} other test{'s fail' if others > 1 else ' fails'}, too." if others else ""
+    text = f"{title}\n\n{done}{outcome}\n\nSeen in `{test.partition('::')[2]}` ({test.partition('::')[0]}).{more}\n"
+    if any(len(line) >= LEAST_CHARS and line in text for line in given_away):
+        return None
+    return Told(text, found.wrong.error is None)
+
+
+def written(call: Call) -> str:
+    """As one would type it."""
+    args = [(name, value) for name, value in call.args]
+    own = args.pop(0)[1] if args and args[0][0] in ("self", "cls") else ""
+    name = call.name.rpartition(".")[2]
+    if name in SIGNS and len(args) == 1 and not _opaque(own):
+        return f"{own} {SIGNS[name]} {args[0][1]}"
+    shown = [_argument(name, value, place) for place, (name, value) in enumerate(args)]
+    if name == "__init__":
+        return f"{call.kind or call.name.rpartition('.')[0]}({', '.join(shown)})"
+    if name == "__call__":
+        return f"{own or call.kind}({', '.join(shown)})"
+    if name == "__getitem__" and shown:
+        return f"{own}[{shown[0]}]"
+    if name in UNARY:
+        return f"{name.strip('_')}({own})"
+    if own:
+        return f"{call.kind if _opaque(own) and call.kind else own}.{name}({', '.join(shown)})"
+    return f"{name}({', '.join(shown)})"
+
+
+def _argument(name: str, value: str, place: int) -> str:
+    """The first ones by place, the others by name; those that stars take as they came."""
+    if name == "*" or (place < 2 and not name.endswith("=")):
+        return value
+    return f"{name.removesuffix('=')}={value}"
+
+
+def _outcome(found: Difference) -> tuple[str, str] | None:
+    """Title and what comes of it; None where it cannot be told with a value or an error."""
+    wrong, right = found.wrong, found.right
+    name = f"`{_public(wrong)}`"
+    expected = _expected(right)
+    if wrong.error is not None and wrong.error[0] != "AssertionError":
+        title = f"{name} raises {wrong.error[0]}"
+        came = f"raises\n\n    {': '.join(filter(None, wrong.error))}\n\n"
+        if expected is None:
+            return title, came + "It should not raise anything."
+        return title, came + expected
+    if wrong.error is not None:
+        return None
+    if found.what == "error" and right.error is not None:
+        value = wrong.returned if wrong.returned is not None else _list(wrong)
+        if value is None:
+            return None
+        came = "raises nothing" if value == "None" or _opaque(value) else f"returns\n\n    {value}\n\n"
+        asked = f"It should raise {right.error[0]}."
+        return f"{name} raises no {right.error[0]}", came + (". " if "\n" not in came else "") + asked
+    verb, should = ORDERED[int(hashlib.sha256(written(wrong).encode()).hexdigest(), 16) % len(ORDERED)]
+    if found.what in ("returned", "yielded"):
+        got = wrong.returned if found.what == "returned" else _list(wrong)
+        want = right.returned if found.what == "returned" else _list(right)
+        if got is None or want is None or _opaque(got) or _opaque(want):
+            return None
+        if len(got) <= INLINE_CHARS and len(want) <= INLINE_CHARS:
+            title = f"{name} gives {got} instead of {want}"
+        else:
+            title = f"{name} gives a wrong result"
+        verb = "yields" if found.what == "yielded" else verb
+        return title, f"{verb}\n\n    {got}\n\n{should}\n\n    {want}"
+    got, want = wrong.after.get(found.what, ""), right.after[found.what]
+    if not got or _opaque(got) or _opaque(want):
+        return None
+    what = found.what.replace("self.", f"{wrong.kind}." if wrong.kind else "")
+    return (
+        f"{name} leaves `{what}` wrong",
+        f"leaves `{what}` as\n\n    {got}\n\nIt should be\n\n    {want}",
+    )
+
+
+def _expected(right: Call) -> str | None:
+    if right.error is not None:
+        return f"It should raise {right.error[0]}."
+    value = right.returned if right.returned is not None else _list(right)
+    if value is None or value == "None" or _opaque(value):
+        return None
+    return f"It should return\n\n    {value}"
+
+
+def _list(call: Call) -> str | None:
+    return None if call.yielded is None else f"[{', '.join(call.yielded)}]"
+
+
+def _public(call: Call) -> str:
+    owner, _, name = call.name.rpartition(".")
+    if name == "__init__":
+        return call.kind or owner
+    return f"{owner}.{name}" if owner else name
+
+
+def _opaque(text: str) -> bool:
+    """Whether an object stands in it of which only the class is known."""
+    return re.search(r"<[\w.<> ]+>", text) is not None
+
+
+def _steps(source: SourceFile, test: str, line: int) -> str:
+    """The test's own body up to the call, or the statement with the call; "" where that is long or elsewhere."""
+    names = [name.partition("[")[0] for name in test.split("::")[1:]]
+    body: Sequence[ast.stmt] = source.tree.body
+    node: ast.stmt | None = None
+    for name in names:
+        node = next((n for n in body if getattr(n, "name", "") == name), None)
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            return ""
+        body = node.body
+    if node is None or not node.lineno <= line <= (node.end_lineno or 0):
+        return ""
+    holding = next((n for n in body if line <= (n.end_lineno or n.lineno)), body[-1])
+    for first in (body[0], holding):
+        text = dedent("\n".join(source.bare[first.lineno - 1 : holding.end_lineno]))
+        if text.count("\n") < SHOWN_LINES and len(text) < SHOWN_CHARS:
+            return text
+    return ""

@@ -1,0 +1,255 @@
+"""One fault, or several at once, put into a project and judged: the task that comes of it, or why there is none.
+
+The tests that cover a fault and their neighbours run on it, in the judge that training uses. Where some fail and others
+pass, the failing ones are traced with and without the fault, an issue is written from the call that goes wrong, and a
+share of the failing tests is kept back from the agent. How hard the fault is to find is measured and recorded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import random
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePath
+
+from crrl.making.hiding import without_tests
+from crrl.making.issue import Told, issue
+from crrl.making.outcomes import Refused
+from crrl.making.real_mutation import Function, Mutant
+from crrl.making.source_file import SourceFile, UnreadableError, diff
+from crrl.making.survey import Survey
+from crrl.making.tracing import Trace, Tracer, differences
+from crrl.rewards.task_judge import TaskJudge
+from crrl.task import Command, Task, TestPlan
+
+STAY_S, STAY = 2.0, 60  # seconds of tests, and tests, that a task asks for besides those that cover its line
+ARGUMENTS = 60  # test functions named to pytest; beyond that, whole files
+SHOWN = 3  # one in so many failing test functions stays in the agent's workspace
+TRACED = 6  # failing tests
+
+
+@dataclass(frozen=True)
+class Fault:
+    function: Function
+    mutant: Mutant
+
+    @property
+    def line(self) -> int:
+        """That tests cover if they run the fault; a default is run with the body."""
+        return max(self.mutant.line, self.function.first)
+
+    @property
+    def name(self) -> str:
+        function, mutant = self.function, self.mutant
+        text = f"{function.path}\0{function.name}\0{mutant.edit}\0{mutant.old_line}"
+        return f"{function.name.split('.')[-1].strip('_')}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+@dataclass(frozen=True)
+class Noticed:
+    """A fault by itself. `failing`, `asked`: tests; `shown`: the one that the issue tells of."""
+
+    failing: list[str]
+    asked: list[str]
+    told: Told
+    shown: str
+    depth: int | None
+    error: str
+
+
+def name_of(faults: Sequence[Fault]) -> str:
+    return "-and-".join(fault.name for fault in faults)
+
+
+def asking(base: Task, tests: list[str], argv: list[str], timeout_s: float, cpu_s: int = 600) -> Task:
+    """The project with a plan that runs these tests."""
+    plan = TestPlan(Command(argv), "pytest", [], tests, timeout_s=timeout_s, cpu_s=cpu_s)
+    return replace(base, test=plan)
+
+
+class Screener:
+    """Screens candidates of one project. `stable`: the tests that pass in the judge, with their seconds; `crashes`: the
+    share of faults that crash at once to let through."""
+
+    def __init__(
+        self, base: Task, tree: Path, found: Survey, stable: dict[str, float], judge: TaskJudge, tracer: Tracer,
+        crashes: float,
+    ) -> None:  # fmt: skip
+        self.base, self.tree, self.survey, self.stable = base, tree, found, stable
+        self.judge, self.tracer, self.crashes = judge, tracer, crashes
+        self._right: dict[str, Trace] = {}
+
+    def covering(self, path: str, line: int) -> list[str]:
+        return [test for test in self.survey.lines[path].get(line, []) if test in self.stable]
+
+    async def screened(self, faults: Sequence[Fault]) -> Task | Refused:
+        noticed: list[Noticed] = []
+        for fault in faults:
+            found = await self._noticed(fault)
+            if isinstance(found, Refused):
+                return found
+            noticed.append(found)
+        asked = list(dict.fromkeys(test for one in noticed for test in one.asked))
+        failing = noticed[0].failing
+        plan = self._plan(asked)
+        if len(faults) > 1:
+            judged = await self._failing(faults, asked)
+            if isinstance(judged, Refused):
+                return judged
+            if any(not set(one.failing) & set(judged) for one in noticed):
+                return Refused("one hides another")
+            failing = judged
+        return self._task(faults, noticed, plan, failing, asked)
+
+    async def _noticed(self, fault: Fault) -> Noticed | Refused:
+        asked = self._asked(fault)
+        failing = await self._failing([fault], asked)
+        if isinstance(failing, Refused):
+            return failing
+        tests = sorted(failing, key=lambda test: (self.stable[test], test))[:TRACED]
+        wrong, right = await self._traces(fault, tests)
+        told: list[tuple[Told, str]] = []
+        for test in tests:
+            if test not in wrong or test not in right:
+                continue
+            given_away, source = (fault.mutant.old_line, fault.mutant.new_line), self._source(test)
+            for found in differences(wrong[test], right[test]):
+                if (text := issue(found, test, source, len(failing) - 1, given_away)) is not None:
+                    told.append((text, test))
+                    break
+        if not told:
+            return Refused("cannot be told")
+        best, shown = min(told, key=lambda pair: (not pair[0].value, len(pair[0].text), pair[1]))
+        easy = not best.value or fault.mutant.kind == "returned"
+        if easy and random.Random(f"crash/{fault.name}").random() >= self.crashes:
+            return Refused("crashes at once" if not best.value else "gives nothing")
+        error = wrong[shown].error
+        return Noticed(failing, asked, best, shown, wrong[shown].depth, error[0] if error is not None else "")
+
+    async def _failing(self, faults: Sequence[Fault], asked: list[str]) -> list[str] | Refused:
+        patch = self._patch(faults)
+        if patch is None:
+            return Refused("not UTF-8 where it changes")
+        results = await self.judge.run_anew(self._plan(asked), patch)
+        if results.reason == "timeout":
+            return Refused("timed out")
+        if results.reason != "complete":
+            return Refused("never ends or breaks the run", results.reason)
+        failing = [test for test in asked if results.tests[test] != "passed"]
+        if not failing:
+            return Refused("unnoticed")
+        if "missing" in results.tests.values() or len(failing) > max(10, len(asked) // 2):
+            return Refused("breaks everything")
+        return failing
+
+    def _plan(self, asked: list[str]) -> Task:
+        seconds = sum(self.stable[test] for test in asked)
+        limits = (60.0 + 10 * seconds, math.ceil(2 + 5 * seconds))  # of CPU it is tight; a busy machine takes longer
+        return asking(self.base, asked, [*self.survey.options, *_arguments(asked)], *limits)
+
+    def _asked(self, fault: Fault) -> list[str]:
+        """The tests that cover the line; then those that cover the function, then their neighbours, as time allows."""
+        path, function = fault.function.path, fault.function
+        must = self.covering(path, fault.line)
+        near = [t for line in range(function.first, function.last + 1) for t in self.covering(path, line)]
+        files = {test.partition("::")[0] for test in must}
+        near += [test for test in self.stable if test.partition("::")[0] in files]
+        asked, left = dict.fromkeys(must), STAY_S
+        for test in near:
+            if test not in asked and left > 0 and len(asked) < STAY + len(must):
+                asked[test] = None
+                left -= self.stable[test]
+        return list(asked)
+
+    async def _traces(self, fault: Fault, tests: list[str]) -> tuple[dict[str, Trace], dict[str, Trace]]:
+        """Of tests with the fault and without; the latter are kept."""
+        options = self.survey.options
+        if new := [test for test in tests if test not in self._right]:
+            self._right |= await self.tracer.run(self.base.source, {}, new, options, [])
+        function = fault.function
+        first = min([function.node.lineno, *(decorator.lineno for decorator in function.node.decorator_list)])
+        data = function.source.with_edits([fault.mutant.edit])
+        at = [(function.path, first)]
+        wrong = await self.tracer.run(self.base.source, {function.path: data}, tests, options, at)
+        return wrong, {test: self._right[test] for test in tests if test in self._right}
+
+    def _source(self, test: str) -> SourceFile | None:
+        path = test.partition("::")[0]
+        try:
+            return SourceFile.read(path, (self.tree / path).read_bytes())
+        except (UnreadableError, OSError):
+            return None
+
+    def _files(self, faults: Sequence[Fault]) -> list[tuple[str, bytes, bytes]]:
+        """(path, as it is, with the faults) of each file that they are in."""
+        by_file: dict[str, list[Fault]] = defaultdict(list)
+        for fault in faults:
+            by_file[fault.function.path].append(fault)
+        sources = {path: among[0].function.source for path, among in by_file.items()}
+        return [
+            (path, sources[path].data, sources[path].with_edits([fault.mutant.edit for fault in among]))
+            for path, among in by_file.items()
+        ]
+
+    def _patch(self, faults: Sequence[Fault], *, back: bool = False) -> str | None:
+        """The diff that makes the faults, or takes them back; None where it is not UTF-8."""
+        parts = [diff(path, *((new, old) if back else (old, new))) for path, old, new in self._files(faults)]
+        return None if None in parts else "".join(part for part in parts if part is not None)
+
+    def _task(
+        self, faults: Sequence[Fault], noticed: list[Noticed], plan: Task, failing: list[str], asked: list[str]
+    ) -> Task | Refused:
+        commit = self.base.source.base_commit or ""
+        hidden, hiding = self._hidden(failing, {one.shown for one in noticed})
+        patch, solution = self._patch(faults), self._patch(faults, back=True)
+        assert patch is not None and solution is not None
+        files = sorted({test.partition("::")[0] for test in failing})
+        depths = [one.depth for one in noticed if one.depth is not None]
+        return replace(
+            self.base,
+            id=f"{self.base.corpus}-{name_of(faults)}",
+            family=str(PurePath(faults[0].function.path).with_suffix("")).replace("/", "."),
+            source=replace(self.base.source, patches=[*self.base.source.patches, patch, *hiding]),
+            issue="\n".join(one.told.text for one in noticed),
+            test=replace(
+                plan.test,
+                fail_to_pass=failing,
+                pass_to_pass=[test for test in asked if test not in set(failing)],
+                restore_from=dict.fromkeys(files, commit),
+            ),
+            solution=solution,
+            provenance={
+                "function": ", ".join(f"{fault.function.path}:{fault.function.name}" for fault in faults),
+                "mutation": ", ".join(fault.mutant.kind for fault in faults),
+                "hidden": str(hidden),
+                "fails_by": ", ".join("value" if one.told.value else one.error for one in noticed),
+                "failed_share": f"{len(failing) / len(asked):.3f}",
+                "distance": str(max(depths)) if depths else "",
+            },
+        )
+
+    def _hidden(self, failing: list[str], shown: set[str]) -> tuple[int, list[str]]:
+        """How many test functions the agent does not get to see, and the diffs that take them away: all but those that
+        the issue tells of and one in `SHOWN`. What is not UTF-8 stays."""
+        named = sorted({test.partition("[")[0] for test in failing} - {test.partition("[")[0] for test in shown})
+        kept_back = [test for place, test in enumerate(named) if (place + 1) % SHOWN]
+        number, diffs = 0, []
+        for file in sorted({test.partition("::")[0] for test in kept_back}):
+            tests = [test for test in kept_back if test.startswith(f"{file}::")]
+            try:
+                (text,) = without_tests(self.tree, tests).values()
+            except UnreadableError:
+                continue
+            if made := diff(file, (self.tree / file).read_bytes(), text):
+                diffs.append(made)
+                number += len(tests)
+        return number, diffs
+
+
+def _arguments(tests: list[str]) -> list[str]:
+    """For pytest: test functions, with all their parameters; files where that would be many."""
+    named = list(dict.fromkeys(test.partition("[")[0] for test in tests))
+    return named if len(named) <= ARGUMENTS else list(dict.fromkeys(test.partition("::")[0] for test in tests))

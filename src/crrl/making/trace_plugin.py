@@ -1,0 +1,197 @@
+"""A pytest plugin, run inside the box: which functions of the project the tests call, with what, and what they give.
+
+Only calls from outside the project's code are recorded: what a test calls, not what that calls in turn. Values are
+written down as they are at the time, as literals where they can be; addresses are taken out. Writes JSON to the file in
+CRRL_TRACE: {test id: {"calls": [Call...], "depth": least number of frames between the test and a
+function in CRRL_FAULTS}}. Needs pytest only. `tracing.py` reads it.
+"""
+
+from __future__ import annotations
+
+import dis
+import json
+import os
+import re
+import sys
+from collections.abc import Iterator
+from types import FrameType
+from typing import Any
+
+import pytest
+
+ROOT = os.getcwd() + "/"
+FAULTS = [(path, int(first)) for path, first in json.loads(os.environ.get("CRRL_FAULTS", "[]"))]
+MOST_CALLS, LONG, DEEP, MANY = 300, 600, 4, 40
+RETURNS = {dis.opmap[name] for name in ("RETURN_VALUE", "RETURN_CONST", "YIELD_VALUE") if name in dis.opmap}
+TEST_FILE = re.compile(r"(^|/)(tests?|testing)/|(^|/)(test_[^/]*|[^/]*_test|conftest)\.py$")
+GENERATOR, COROUTINE = 0x20, 0x80
+PLAIN = (bool, int, float, complex, str, bytes, type(None), type(Ellipsis))
+FOUND: dict[str, dict[str, Any]] = {}
+
+
+def shown(value: Any, depth: int = 0) -> str:
+    """The value as Python writes it; equal values are written equally."""
+    try:
+        text = _shown(value, depth)
+    except Exception as error:  # a project's own __repr__
+        text = f"<{type(value).__name__} whose repr raises {type(error).__name__}>"
+    text = re.sub(r" at 0x[0-9a-fA-F]+", "", text)
+    return text if len(text) <= LONG else text[:LONG] + "..."
+
+
+def _shown(value: Any, depth: int) -> str:
+    kind = type(value)
+    if kind in PLAIN:
+        return repr(value if kind not in (str, bytes) or len(value) <= LONG else value[:LONG])
+    if depth < DEEP and kind in (list, tuple, set, frozenset) and len(value) <= MANY:
+        items = [shown(item, depth + 1) for item in value]
+        if kind is list:
+            return f"[{', '.join(items)}]"
+        if kind is tuple:
+            return f"({', '.join(items)}{',' if len(items) == 1 else ''})"
+        text = "{" + ", ".join(sorted(items)) + "}" if items else "set()"
+        return text if kind is set else f"frozenset({text})"
+    if depth < DEEP and kind is dict and len(value) <= MANY:
+        return "{" + ", ".join(f"{shown(k, depth + 1)}: {shown(v, depth + 1)}" for k, v in value.items()) + "}"
+    if kind is type:
+        return value.__qualname__
+    if kind.__name__ in ("function", "builtin_function_or_method", "method"):
+        return getattr(value, "__qualname__", kind.__name__)
+    return repr(value)
+
+
+def said(error: BaseException) -> str:
+    """Its message, in one line."""
+    try:
+        text = " ".join(str(error).split())
+    except Exception:  # a project's own __str__
+        return ""
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", text)[:LONG]
+
+
+def arguments(frame: FrameType) -> list[tuple[str, str]]:
+    """(name, value) as it is called. `*`: one of those that a star takes; `name=`: one of those that two stars take."""
+    code, values = frame.f_code, frame.f_locals
+    count = code.co_argcount + code.co_kwonlyargcount
+    names = list(code.co_varnames[:count])
+    found = [(name, shown(values[name])) for name in names if name in values]
+    if code.co_flags & 0x04:
+        found += [("*", shown(value)) for value in values.get(code.co_varnames[count], ())]
+        count += 1
+    if code.co_flags & 0x08:
+        found += [(f"{key}=", shown(value)) for key, value in values.get(code.co_varnames[count], {}).items()]
+    return found
+
+
+def state(frame: FrameType) -> dict[str, str]:
+    """What a call may have changed: its object's public attributes, containers among its arguments."""
+    code, values, found = frame.f_code, frame.f_locals, {}
+    for name in code.co_varnames[: code.co_argcount]:
+        value = values.get(name)
+        if isinstance(value, list | dict | set | bytearray):
+            found[name] = shown(value)
+        elif name == "self":
+            public = [(k, v) for k, v in getattr(value, "__dict__", {}).items() if not k.startswith("_")][:MANY]
+            found |= {f"self.{k}": shown(v) for k, v in public}
+    return found
+
+
+class Tracer:
+    """The trace function of one test: of all calls, then of what becomes of those that are recorded."""
+
+    def __init__(self, id: str) -> None:
+        self.calls: list[dict[str, Any]] = []
+        self.open: dict[int, tuple[FrameType, dict[str, Any]]] = {}
+        self.depth: int | None = None
+        self.of_test: dict[str, bool] = {}
+        FOUND[id] = {"calls": self.calls}
+
+    def __call__(self, frame: FrameType, event: str, arg: Any) -> Any:
+        if event == "call" and frame.f_code.co_filename.startswith(ROOT):
+            self.called(frame)
+            if id(frame) in self.open:
+                frame.f_trace_lines = False
+                return self.ending
+        return None
+
+    def ending(self, frame: FrameType, event: str, arg: Any) -> Any:
+        if event == "exception":
+            self.open[id(frame)][1]["error"] = [arg[0].__name__, said(arg[1])]
+        elif event == "return":
+            self.returned(frame, arg)
+        return self.ending
+
+    def called(self, frame: FrameType) -> None:
+        file = frame.f_code.co_filename[len(ROOT) :]
+        if self.is_test(frame.f_code.co_filename):
+            return
+        if (file, frame.f_code.co_firstlineno) in FAULTS:
+            self.measure(frame)
+        if id(frame) in self.open or len(self.calls) >= MOST_CALLS:
+            return
+        back = frame.f_back
+        while back is not None and not back.f_code.co_filename.startswith(ROOT):
+            back = back.f_back
+        if back is None or not self.is_test(back.f_code.co_filename):
+            return  # called by the project itself, or by no test
+        values = frame.f_locals
+        name = frame.f_code.co_qualname if sys.version_info >= (3, 11) else frame.f_code.co_name
+        call: dict[str, Any] = {"name": name.rpartition("<locals>.")[2], "path": file}
+        call["line"] = back.f_lineno if back is frame.f_back else 0
+        call["args"] = arguments(frame)
+        if "self" in values:
+            call["kind"] = type(values["self"]).__name__
+        if frame.f_code.co_flags & GENERATOR:
+            call["yielded"] = []
+        self.calls.append(call)
+        self.open[id(frame)] = (frame, call)
+
+    def returned(self, frame: FrameType, arg: Any) -> None:
+        _, call = self.open[id(frame)]
+        code = frame.f_code.co_code
+        ended = code[frame.f_lasti] in RETURNS
+        resumed = "yielded" in call and ended and code[frame.f_lasti] == dis.opmap["YIELD_VALUE"]
+        if resumed:
+            if len(call["yielded"]) < MANY:
+                call["yielded"].append(shown(arg))
+            return
+        del self.open[id(frame)]
+        if ended:
+            call.pop("error", None)  # caught again
+            if "yielded" not in call:
+                call["returned"] = shown(arg)
+        call["after"] = state(frame)
+
+    def measure(self, frame: FrameType) -> None:
+        depth, back = 0, frame.f_back
+        while back is not None and not self.is_test(back.f_code.co_filename):
+            depth += back.f_code.co_filename.startswith(ROOT)
+            back = back.f_back
+        if back is not None:
+            self.depth = depth if self.depth is None else min(depth, self.depth)
+
+    def is_test(self, file: str) -> bool:
+        if file not in self.of_test:
+            inside = file.startswith(ROOT) and TEST_FILE.search(file[len(ROOT) :]) is not None
+            self.of_test[file] = inside
+        return self.of_test[file]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    tracer = Tracer(item.nodeid)
+    sys.settrace(tracer)
+    try:
+        return (yield)
+    except BaseException as error:
+        FOUND[item.nodeid]["error"] = [type(error).__name__, said(error)]
+        raise
+    finally:
+        sys.settrace(None)
+        FOUND[item.nodeid]["depth"] = tracer.depth
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish() -> None:
+    with open(os.environ["CRRL_TRACE"], "w") as out:
+        json.dump(FOUND, out)
