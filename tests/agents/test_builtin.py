@@ -129,6 +129,29 @@ async def test_a_malformed_call_is_told_and_counted(converse: Converse, answer: 
     assert told[0].startswith(says) and exit.counts["malformed"] == 1 and exit.reason == "finished"
 
 
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        ('{"name": "shell", "arguments": {"cmd": "ls"}', "ends too early"),
+        ('```json\n{"name": "shell", "arguments": {"cmd": "ls', "ends too early"),
+        ('{"name": "shell" "arguments": {"cmd": "ls"}}', "is broken at"),
+        ('{"name": "bash", "arguments": {"cmd": "ls"}}', "there is no tool 'bash' (the tools are shell, edit)"),
+        ('{"name": "shell", "arguments": "ls"}', "its arguments are no JSON object"),
+        ('I call {"name": "shell", "arguments": {"cmd": "ls"}}', "does not stand where your tool calls stand"),
+        ("<tool_call>\nls\n</tool_call>", "it holds no JSON object"),
+    ],
+)
+async def test_a_call_that_cannot_be_read_is_told_with_an_example(converse: Converse, answer: str, why: str) -> None:
+    exit, told = await converse(answer, DONE)
+    assert exit.counts["malformed"] == 1 and exit.counts["tool_calls"] == 0 and exit.reason == "finished"
+    assert why in told[0] and '{"name": "shell", "arguments": {"cmd": "ls"}}' in told[0]
+
+
+async def test_words_about_json_are_no_call(converse: Converse) -> None:
+    exit, told = await converse('The file holds {"name": "x", "version": 2}.')
+    assert exit.reason == "finished" and not told and exit.counts["malformed"] == 0
+
+
 async def test_what_commands_say(converse: Converse) -> None:
     commands = ["true", "echo out; echo err >&2; exit 3", "seq 1000", "sleep 30", "kill -9 $$"]
     exit, told = await converse(*(call("shell", {"cmd": c}) for c in commands), DONE, command_s=0.5)

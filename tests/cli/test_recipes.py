@@ -65,6 +65,8 @@ def test_every_setting_is_documented() -> None:
         ("model.path=/nowhere", "no such folder"),
         ("corpus.held_out=5", "would be ignored"),
         ("run=a/b", "runs_dir"),
+        ("renderer.key=generic-text", "renders text alone"),
+        ("renderer.calls=loose", "lenient"),
         (f"sandbox.state_dir={Path.home()}/x", "under HOME"),
     ],
 )

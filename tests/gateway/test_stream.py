@@ -8,10 +8,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from crrl.gateway.api import Ask
-from crrl.gateway.renderer import load_renderer
+from crrl.gateway.renderer import Renderer, load_renderer
 from crrl.gateway.stream import Delta, TextStream
 
 RENDERER = load_renderer(make_tokenizer(), "qwen3")
+LENIENT = load_renderer(make_tokenizer(), "qwen3", "lenient")
 PIECES = [
     "a b",
     "\n\n",
@@ -32,17 +33,41 @@ TEXTS = st.lists(st.sampled_from(PIECES), max_size=10).map("".join)
 STOPS = st.lists(st.sampled_from(["b", "a b", "\n", "éé", "<", "ink>", "name"]), max_size=2)
 
 
-def played(text: str, ask: Ask, chunk: int = 1) -> tuple[TextStream, list[Delta]]:
+def played(text: str, ask: Ask, chunk: int = 1, renderer: Renderer = RENDERER) -> tuple[TextStream, list[Delta]]:
     ids = RENDERER.tokenizer.encode(text)
     at = next((i for i, t in enumerate(ids) if t in RENDERER.stop_ids), len(ids))
     ids = ids[: at + 1]
-    stream = TextStream(RENDERER, ask, [])
+    stream = TextStream(renderer, ask, [])
     deltas = [d for i in range(0, len(ids), chunk) for d in stream.feed(ids[i : i + chunk])]
     return stream, deltas
 
 
 def joined(deltas: list[Delta], kind: str) -> str:
     return "".join(d.text for d in deltas if d.kind == kind)
+
+
+TOOLS = [{"type": "function", "function": {"name": name, "parameters": {}}} for name in "fg"]
+LOOSE = [*PIECES, "```json\n", "\n```", '{"name": "g", "arguments": {"a": "b', '"}}', "{", "[", "say: "]
+
+
+@given(
+    st.lists(st.sampled_from(LOOSE), max_size=10).map("".join),
+    STOPS,
+    st.sampled_from(["auto", "none"]),
+    st.booleans(),
+    st.integers(1, 5),
+)
+@settings(max_examples=400, deadline=None)
+def test_the_deltas_are_the_answer_where_calls_need_no_mark(
+    text: str, stop: list[str], choice: str, parallel: bool, chunk: int
+) -> None:
+    ask = Ask(stop=stop, tool_choice=choice, parallel_calls=parallel, tools=TOOLS)
+    stream, deltas = played(text, ask, chunk, LENIENT)
+    parsed, rest = stream.finish()
+    deltas += rest
+    assert joined(deltas, "content") == parsed.content and joined(deltas, "reasoning") == parsed.reasoning
+    assert [d.call for d in deltas if d.kind == "call"] == parsed.calls
+    assert choice == "auto" or not parsed.calls
 
 
 @given(TEXTS, STOPS, st.sampled_from(["auto", "none"]), st.booleans(), st.integers(1, 5))

@@ -19,15 +19,14 @@ from openai import AsyncOpenAI, BadRequestError, DefaultAsyncHttpxClient, OpenAI
 from crrl.agents.api import AgentExit, AgentLimits, Endpoint, WhatNow, nothing_more
 from crrl.agents.edits import refusal
 from crrl.agents.prompts import PARAMETERS, Prompts, load_prompts
+from crrl.agents.unreadable import unreadable
 from crrl.conf import schema
 from crrl.errors import LostError
 from crrl.sandbox.api import Box, ExecResult, Mount
 from crrl.task import Task
 
-UNREADABLE = "error: the tool call could not be read; send one JSON object with name and arguments"
 ANSWER_S = 600.0  # of silence, while a weight push may hold the request
 LARGEST_FILE = 4 << 20  # bytes that `edit` takes on
-CALL_MARK = "<tool_call>"  # what a call that the server could not parse leaves in the text
 
 
 class ToolError(Exception):
@@ -119,9 +118,9 @@ class _Episode:
                 for call in answer.calls:
                     messages.append(await self._answer_call(call))
                 messages[-1]["content"] = self._warned(messages[-1]["content"])
-            elif CALL_MARK in answer.content:
+            elif (why := unreadable(answer.content, tuple(PARAMETERS))) is not None:
                 self.counts["malformed"] += 1
-                messages.append({"role": "user", "content": self._warned(UNREADABLE)})
+                messages.append({"role": "user", "content": self._warned(why)})
             elif (again := await what_now()) is not None:
                 self.box = again.box
                 messages.append({"role": "user", "content": self._warned(again.message)})

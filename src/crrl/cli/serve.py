@@ -111,7 +111,7 @@ async def serve(config: Config, checkpoint: str, serving: Serving, *, as_json: b
     from crrl import engines
 
     torch.set_num_threads(config.engine.threads or torch.get_num_threads())
-    renderer = load_renderer(folder, config.renderer.key)
+    renderer = load_renderer(folder, config.renderer.key, config.renderer.calls)
     wanted = config.engine
     engine = engines.make(wanted.name, folder, context=wanted.context or None, max_batch=wanted.max_batch)
     sampling = SamplingPolicy(config.rollout.temperature, as_asked=serving.sampling == "agent")

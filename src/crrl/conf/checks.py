@@ -29,6 +29,7 @@ PARTS = {
 }
 # Settings that are one of a few words.
 WORDS: dict[str, tuple[str, ...]] = {
+    "renderer.calls": ("strict", "lenient"),
     "sandbox.images": ("auto", "docker", "podman", "apptainer"),
     "adapter.name": ("none",),
     "launch.name": ("local",),
@@ -150,6 +151,11 @@ def _check_plugged_in(config: Config) -> None:
 def _check_agent(config: Config) -> None:
     if config.agent.options:
         registry.find("crrl.agents", config.agent.name).options(config.agent.options, "agent.options", given=2)
+    if config.agent.name == "builtin" and config.renderer.key == "generic-text":
+        raise UsageError(
+            "agent.name=builtin works by tool calls, and renderer.key=generic-text renders text alone.",
+            "Write renderer.key=generic, or an agent that sends no tools.",
+        )
     if config.agent.name != "command":
         return
     if not config.agent.command:
@@ -255,6 +261,7 @@ IGNORED: tuple[Ignored, ...] = (
         (f"agent.{key}", lambda c: c.agent.name == "command", "agent.name=command has its own tools and words")
         for key in ("command_s", "output_chars")
     ),
+    ("renderer.calls", lambda c: c.renderer.key == "generic-text", "renderer.key=generic-text has no calls"),
     ("agent.prompts", lambda c: c.agent.name != "builtin", "it is for agent.name=builtin"),
     *(
         (f"agent.{key}", lambda c: c.agent.name != "command", "it is for agent.name=command")

@@ -42,6 +42,10 @@ class Renderer:
         "`generic`: any chat template that only appends",
         "qwen3",
     )
+    calls: str = doc(
+        "`strict`: tool calls as the model's template writes them; `lenient`: also in a ```json fence or as bare JSON",
+        "strict",
+    )
 
 
 @dataclass

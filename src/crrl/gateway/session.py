@@ -251,6 +251,8 @@ class Session:
 
     def _finish(self, turn: Turn, text: TextStream, finish: FinishReason | None) -> None:
         turn.parsed, rest = text.finish()
+        if turn.parsed.read:
+            turn.params["calls_read"] = turn.parsed.read
         turn.deltas += rest
         turn.finish, turn.stopped_by, turn.reasoning_tokens = finish, text.stopped_by, text.reasoning_tokens
         self.tree.complete(turn)

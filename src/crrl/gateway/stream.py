@@ -16,6 +16,7 @@ from tokenizers.decoders import DecodeStream
 from crrl.gateway.api import Ask
 from crrl.gateway.canonical import Call
 from crrl.gateway.renderer import Parsed, Renderer
+from crrl.gateway.renderer.lenient import BEGINNINGS, strict
 
 _EARLY_PARSES = 64  # per turn: a policy that babbles call marks must not cost quadratic time
 
@@ -87,7 +88,7 @@ class TextStream:
         if self._ask.prompt is not None:
             parsed = Parsed(self._renderer.tokenizer.decode(raw))
         else:
-            parsed = self._renderer.parse(self.ids, self._ask.tools, self._prompt_ids)
+            parsed = self._renderer.parse(self.ids, self._ask.tools or [], self._prompt_ids)
             if self._ask.tool_choice == "none" and (parsed.calls or parsed.malformed):
                 text = self._renderer.tokenizer.decode(raw[self._after_reasoning(raw) if parsed.reasoning else 0 :])
                 parsed = Parsed(text.strip(), parsed.reasoning)
@@ -150,6 +151,8 @@ class TextStream:
         call_start = self._renderer.call_start
         if kind == "content" and not self._shown[kind] and call_start and self._held.startswith(call_start):
             self._place = "closed"  # it may turn out to be a call
+        if kind == "content" and self._ask.tools and self._renderer.reads is not strict:
+            self._before_call(deltas)
         if "\ufffd" in self._held:
             self._place = "closed"
         if self._place == "closed":
@@ -158,6 +161,14 @@ class TextStream:
         if kind == "content" and self._ask.stop:
             shown = self._before_stop()
         self._show(kind, shown.rstrip(), deltas)
+
+    def _before_call(self, deltas: list[Delta]) -> None:
+        """Content up to where a call may begin that has no mark; what follows is shown at the end."""
+        at = next((i for i, character in enumerate(self._held) if character in BEGINNINGS), -1)
+        if at >= 0 and self._place != "closed":
+            if not self._ask.stop:
+                self._show("content", self._held[:at].rstrip(), deltas)
+            self._place = "closed"
 
     def _raw(self, token: int, deltas: list[Delta]) -> None:
         if token in self._stops or self._place == "closed":
@@ -179,7 +190,8 @@ class TextStream:
 
     def _closed_calls(self, deltas: list[Delta]) -> None:
         self._parses += 1
-        calls = self._renderer.parse(self.ids, self._ask.tools, self._prompt_ids).calls
+        parsed = self._renderer.parse(self.ids, self._ask.tools or [], self._prompt_ids)
+        calls = [] if parsed.read else parsed.calls  # those that had no mark are known at the end
         if not self._ask.parallel_calls and calls:
             calls, self.stopped = calls[:1], True
         for i in range(self._calls, len(calls)):

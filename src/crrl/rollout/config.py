@@ -23,6 +23,7 @@ class RolloutConfig:
     engine: str
     tokenizer: str
     renderer: str
+    calls: str
     agent: Agent
     sandbox: str
     images: str
@@ -45,6 +46,7 @@ class RolloutConfig:
             engine=engine,
             tokenizer=str(tokenizer),
             renderer=config.renderer.key,
+            calls=config.renderer.calls,
             agent=config.agent,
             sandbox=sandbox.name,
             images=sandbox.images,

@@ -25,6 +25,7 @@ from crrl import agents, engines, sandbox
 from crrl.engines.api import Engine
 from crrl.errors import CrrlError, LostError
 from crrl.gateway import Budget, Gateway, load_renderer
+from crrl.registry import PartError
 from crrl.rewards import combine
 from crrl.rewards.task_judge import TaskJudge
 from crrl.rollout.api import Attempt, Episode
@@ -71,7 +72,10 @@ class Worker:
             await asyncio.wait({serving, scheduler.failed}, return_when=asyncio.FIRST_COMPLETED)
             serving.cancel()
             if scheduler.failed.done():
-                scheduler.failed.result()
+                try:
+                    scheduler.failed.result()
+                except PartError as error:
+                    self._send("error", error.message, error.remedy)
 
     async def _serve(self, inbox: asyncio.Queue[bytes | None], scheduler: Scheduler) -> None:
         while (raw := await inbox.get()) is not None:
@@ -115,7 +119,7 @@ async def build(config: RolloutConfig, engine: Engine, closing: AsyncExitStack) 
     boxes.require_images(config.needed_images)
     judge = TaskJudge(state_dir, boxes, concurrency=config.judges)
     closing.push_async_callback(judge.close)
-    gateway = Gateway(engine, load_renderer(Path(config.tokenizer), config.renderer))
+    gateway = Gateway(engine, load_renderer(Path(config.tokenizer), config.renderer, config.calls))
     await gateway.start()
     closing.push_async_callback(gateway.stop)
     agent = agents.make(config.agent, state_dir)

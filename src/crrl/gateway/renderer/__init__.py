@@ -20,6 +20,7 @@ from typing import Any
 from crrl import registry
 from crrl.gateway.renderer.api import Parsed, Renderer, RenderError
 from crrl.gateway.renderer.families import FAMILIES
+from crrl.gateway.renderer.lenient import READS
 
 RENDERERS = {
     **dict.fromkeys(FAMILIES, "crrl.gateway.renderer.load:family"),
@@ -29,13 +30,15 @@ RENDERERS = {
 }
 
 
-def load_renderer(source: Any, key: str) -> Renderer:
+def load_renderer(source: Any, key: str, calls: str = "strict") -> Renderer:
     """A renderer for a model folder, a `tokenizers.Tokenizer` (families only) or a fast transformers tokenizer.
+    `calls`: `strict`, as the family writes them, or `lenient` (`lenient.py`).
 
     Raises:
         UsageError: unknown key, a tokenizer without the family's special tokens, a template that breaks.
     """
     renderer: Renderer = registry.find("crrl.renderers", key).make(source, key)
+    renderer.reads = READS[calls]
     return renderer
 
 

@@ -33,12 +33,14 @@ class RenderError(Exception):
 @dataclass(frozen=True)
 class Parsed:
     """What sampled ids say. No white space at the edges of `content` and `reasoning`; `malformed` calls are kept in
-    `content` as they were produced. A call's `id` is the one it was sampled with, where the format has one."""
+    `content` as they were produced. A call's `id` is the one it was sampled with, where the format has one. `read`: how
+    calls were read that are not in the family's own form (`lenient.py`)."""
 
     content: str
     reasoning: str = ""
     calls: list[Call] = field(default_factory=list)
     malformed: int = 0
+    read: str = ""
 
 
 class Renderer(Protocol):
@@ -47,6 +49,7 @@ class Renderer(Protocol):
     marks: tokens at which plain content may no longer be shown: turns, calls, channels begin or end there.
     think_open, think_close: the tokens around reasoning, where they are tokens.
     call_start: content that begins with this text may turn out to be a call ("": calls begin with a mark).
+    reads: what else is read as a call (`lenient.py`); `parse` ends with it.
     tools: False: text alone can be rendered.
     """
 
@@ -57,6 +60,7 @@ class Renderer(Protocol):
     think_open: int | None
     think_close: int | None
     call_start: str
+    reads: Callable[[Parsed, Tools], Parsed]
     tools: bool
 
     def __hash__(self) -> int: ...
@@ -79,7 +83,8 @@ class Renderer(Protocol):
         ...
 
     def parse(self, ids: list[int], tools: Tools = None, prompt_ids: list[int] | None = None) -> Parsed:
-        """Sampled ids as content, reasoning and calls. `tools`: where calls are XML, the types of their arguments.
+        """Sampled ids as content, reasoning and calls. `tools`: those of the request (none: []), which tell the types
+        of arguments that are written without quotes; None: nobody says which there were.
         `prompt_ids`: what they were sampled behind; None: a user's message."""
         ...
 

@@ -23,6 +23,7 @@ from crrl.gateway.renderer.api import (
 )
 from crrl.gateway.renderer.arguments import Schemas, declared, invocations, spelled, written
 from crrl.gateway.renderer.families import FAMILIES
+from crrl.gateway.renderer.lenient import Read, strict
 
 _PROBE = Message("user", "x")
 _READ_CONFIG = TypeAdapter(RendererConfig).validate_python
@@ -38,6 +39,7 @@ class FamilyRenderer:
         self.key = key
         self.tokenizer = tokenizer
         self._family = family
+        self.reads: Read = strict
         config = _READ_CONFIG({"name": family.name, "thinking_retention": "all", **family.settings})
         self._inner = create_renderer(tokenizer, config)
         self.stop_ids: list[int] = list(self._inner.get_stop_token_ids())
@@ -157,7 +159,8 @@ class FamilyRenderer:
                 start, end = call.token_span or (0, 0)
                 broken.append(self.tokenizer.decode(ids[start:end]) if call.token_span else call.raw)
         content = "\n".join(part for part in [parsed.content.strip(), *broken] if part)
-        return Parsed(content, (parsed.reasoning_content or "").strip(), calls, len(broken))
+        said = Parsed(content, (parsed.reasoning_content or "").strip(), calls, len(broken))
+        return self.reads(said, tools)
 
     def _texts(self, calls: list[Any], ids: list[int]) -> Iterator[tuple[str, Any]]:
         """Calls, each with its sampled text ("" where the family does not tell)."""

@@ -15,6 +15,7 @@ from crrl.gateway.canonical import Call, Message
 from crrl.gateway.renderer.api import FastTokenizer, FirstPrompts, Parsed, RenderError, Tools
 from crrl.gateway.renderer.arguments import Schemas
 from crrl.gateway.renderer.calls import CallFormat, Marked, NoCalls, formats
+from crrl.gateway.renderer.lenient import Read, strict
 from crrl.gateway.renderer.template import ChatTemplate, Refusal
 
 _USER = Message("user", "ask")
@@ -37,6 +38,7 @@ class GenericRenderer:
         self.tokenizer = FastTokenizer(tokenizer.backend_tokenizer, tokenizer.name_or_path)
         self._template = ChatTemplate(tokenizer)
         self.tools = tools
+        self.reads: Read = strict
         self._special = self.tokenizer.marks()
         self._head = self._template.render([_USER], answer=True)
         self._learn_reasoning()
@@ -124,7 +126,8 @@ class GenericRenderer:
         end = next((i for i, token in enumerate(ids) if token in self._stops), len(ids))
         reasoning, rest = self._split(ids[:end])
         said = self.format.read(rest, self.tokenizer.decode, Schemas(tools))
-        return Parsed(said.content.strip(), reasoning.strip(), said.calls, said.malformed)
+        parsed = Parsed(said.content.strip(), reasoning.strip(), said.calls, said.malformed)
+        return self.reads(parsed, tools)
 
     def _split(self, ids: list[int]) -> tuple[str, list[int]]:
         """Reasoning, and the ids behind it."""
