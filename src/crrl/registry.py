@@ -38,6 +38,10 @@ GROUPS: dict[str, tuple[str, str]] = {
 _TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 
 
+class PartError(CrrlError):
+    """A part of another distribution is broken: the run stops, and its author can put it right."""
+
+
 @dataclass(frozen=True)
 class Part:
     """A part that is registered, not yet imported. `distribution`: who registered it, `OWN` for crrl itself."""
@@ -106,9 +110,9 @@ class Part:
                 raise refused(key, f" is missing: the {self} needs it.")
         return checked
 
-    def broken(self, what: str) -> CrrlError:
-        """An error of this part's, which its distribution has to put right."""
-        return CrrlError(
+    def broken(self, what: str) -> PartError:
+        """What to raise where the part is wrong. `what`: continues "The reward 'x' (...)"."""
+        return PartError(
             f"The {self} {what}", f"Correct {self.distribution}, or remove it: pip uninstall {self.distribution}"
         )
 

@@ -20,14 +20,18 @@ gives it a weight (`rewards.weights.short_patch=0.1`); its fields are settings (
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from crrl import registry
 
 if TYPE_CHECKING:
-    from crrl.rewards.api import Reward
+    from crrl.gateway.api import Sample
+    from crrl.rewards.api import Reward, TestResults
     from crrl.rewards.verdict import Combine
+    from crrl.task import Task
 
 # These are computed and reported in every run; those of other distributions where they have a weight, 0 included.
 REWARDS = {
@@ -42,7 +46,26 @@ def make(name: str, options: Mapping[str, Any]) -> Reward:
     """A reward with its parameters. Raises UsageError: there is none of that name, or it refuses them; CrrlError."""
     part = registry.find("crrl.rewards", name)
     reward: Reward = part.make(**part.options(options, f"rewards.options.{name}"))
-    return reward
+    return reward if part.ours else _PluggedIn(part, reward)
+
+
+@dataclass(frozen=True)
+class _PluggedIn:
+    """A reward of another distribution. What it raises, or a value that is no number, stops the run and is told with
+    its name: scored as anything else, the policy would be trained on somebody's bug."""
+
+    part: registry.Part
+    reward: Reward
+
+    def __call__(self, task: Task, patch: str, results: TestResults | None, samples: Sequence[Sample]) -> float | None:
+        try:
+            value = self.reward(task, patch, results, samples)
+            number = None if value is None else float(value)
+        except Exception as error:
+            raise self.part.broken(f"failed at task {task.id}: {type(error).__name__}: {error}") from error
+        if number is not None and not math.isfinite(number):
+            raise self.part.broken(f"gave {number} at task {task.id}.")
+        return number
 
 
 def combine(

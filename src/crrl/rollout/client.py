@@ -84,7 +84,7 @@ class RolloutClient:
         """Run them all; `on_episode` gets each as it finishes, in any order, and lost ones too.
 
         Raises:
-            CrrlError: the worker keeps dying.
+            CrrlError: the worker keeps dying, or a part that is plugged in fails.
         """
         missing = {attempt.id: attempt for attempt in attempts}
         deaths = 0
@@ -113,6 +113,9 @@ class RolloutClient:
             elif verb == "lost_try":
                 id, task, cause, detail = rest
                 self._on_lost_try(id, task, LostError(cause, detail))
+            elif verb == "error":
+                self.close()
+                raise CrrlError(*rest)
 
     def usage(self) -> Usage:
         """Of the worker and everything below it."""

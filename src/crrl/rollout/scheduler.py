@@ -11,6 +11,7 @@ import dataclasses
 from collections.abc import Awaitable, Callable
 
 from crrl.errors import CrrlError, LostError
+from crrl.registry import PartError
 from crrl.rollout.api import Attempt, Episode
 from crrl.rollout.episode import lost_episode
 
@@ -35,7 +36,7 @@ class Scheduler:
         self._slots = asyncio.Semaphore(concurrency)
         self._tasks: set[asyncio.Task[None]] = set()
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        """Raises when something that is not a lost episode went wrong: a bug of ours."""
+        """Raises when something that is not a lost episode went wrong: a bug of ours, or of a part plugged in."""
 
     def add(self, attempt: Attempt) -> None:
         """Start it as soon as a slot is free, in the order in which attempts were added."""
@@ -53,6 +54,8 @@ class Scheduler:
             for tries in range(1, self._tries + 1):
                 try:
                     episode = await self._run_one(attempt)
+                except PartError:
+                    raise  # every other attempt would meet it, too
                 except CrrlError as error:  # this task cannot be run here, nor could it at a second try
                     lost = LostError("unavailable", " ".join(str(error).split()))
                     self._on_lost_try(attempt, lost)
