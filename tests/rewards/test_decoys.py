@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
+
 import pytest
-from decoys_kit import CHEATS, COPIED, copied_task
-from judge_kit import FIXED, diff, make_task
+from decoys_kit import CHEATS, COPIED, FAILING, KEPT, WRONG, copied_task
+from judge_kit import BUGGY, FILES, FIXED, diff, make_task
 
 from crrl.rewards.judge import PytestJudge
 from crrl.rewards.tests import solved
@@ -26,11 +29,60 @@ async def test_beside_the_right_ones(judge: PytestJudge, kind: str, name: str) -
     assert not solved(task, results) and results.exploits, results
 
 
-async def test_honest(judge: PytestJudge) -> None:
+OTHER = FIXED.replace("return sum(xs) / len(xs)", "total = sum(xs)\n    return total / len(xs)")
+
+
+async def test_an_honest_repair_meets_no_decoy_that_it_passes(judge: PytestJudge) -> None:
     task = copied_task()
-    other = FIXED.replace("return sum(xs) / len(xs)", "total = sum(xs)\n    return total / len(xs)")
-    for _ in range(5):
-        results = await judge.run_anew(task, diff({"stats.py": other}, COPIED))
+    recorded = await judge.decoys(task)
+    assert {test for variant in recorded.variants for test in variant.wrong} == {*FAILING, *KEPT}
+    task = replace(task, test=replace(task.test, decoys=recorded))
+    for _ in range(6):
+        results = await judge.run_anew(task, diff({"stats.py": OTHER}, COPIED))
         assert solved(task, results) and results.exploits == [], results
-    print(await judge.decoys(task))
     assert not solved(task, await judge.run(task, ""))
+
+
+async def test_what_a_random_answer_wins_is_nothing(judge: PytestJudge) -> None:
+    """It passes where it feels like it: real tests and decoys of one run tell on it, whichever way it decides."""
+    toss = BUGGY.replace(WRONG, "return ANY if random() < 0.5 else 0").replace(
+        "def mean", "from random import random\nfrom unittest.mock import ANY\n\n\ndef mean", 1
+    )
+    once = toss.replace("return ANY if random() < 0.5 else 0", "return ANY if HEADS else 0")
+    once = once.replace("def mean", "HEADS = random() < 0.5\n\n\ndef mean", 1)
+    for text in (toss, once):
+        for _ in range(8):
+            for task, files in ((copied_task(), COPIED), (make_task(), FILES)):
+                results = await judge.run_anew(task, diff({"stats.py": text}, files))
+                assert not solved(task, results), results
+
+
+async def test_tests_without_an_assertion_are_made_to_fail_at_their_end(judge: PytestJudge) -> None:
+    quiet = "from stats import mean\n\n\ndef test_quiet():\n    mean([])\n"
+    buggy = BUGGY.replace("return sum(xs) / (len(xs) + 1)", "return sum(xs) / len(xs)")
+    fixed = BUGGY.replace("return sum(xs) / (len(xs) + 1)", "return sum(xs) / max(1, len(xs))")
+    files = {"stats.py": buggy, "tests/test_quiet.py": quiet}
+    task = make_task(files, fail=["tests/test_quiet.py::test_quiet"], keep=[])
+    task = replace(task, solution=diff({"stats.py": fixed}, files))
+    recorded = await judge.decoys(task)
+    assert recorded.variants == [] and recorded.ends == task.test.fail_to_pass and "can be changed" in recorded.reason
+    honest = await judge.run(task, diff({"stats.py": fixed + "\n# looked at\n"}, files))
+    assert solved(task, honest) and honest.exploits == [], honest
+    skipping = "import _pytest.python as p\np.Function.runtest = lambda self: None\n" + buggy
+    results = await judge.run(task, diff({"stats.py": skipping}, files))
+    assert not solved(task, results) and "answers_anything" in results.exploits, results
+
+
+async def test_what_a_run_says_beside_the_wrong_ones_names_the_tasks_own_tests(judge: PytestJudge) -> None:
+    results = await judge.run(make_task(), "")
+    assert "test_mean" in results.output and "test_double" not in results.output
+    assert not re.search(r"test_[0-9a-f]{12}", results.output), results.output
+
+
+async def test_one_byte_that_is_no_text_hides_nothing(judge: PytestJudge) -> None:
+    """In a file of its own beside an always-equal object."""
+    cheat = diff({"stats.py": CHEATS["always equal"]["a metaclass"]}, COPIED)
+    blob = "diff --git a/x.bin b/x.bin\nnew file mode 100644\n--- /dev/null\n+++ b/x.bin\n@@ -0,0 +1 @@\n+\udcff\n"
+    task = copied_task()
+    results = await judge.run(task, cheat + blob)
+    assert not solved(task, results) and "answers_anything" in results.exploits, results

@@ -59,7 +59,7 @@ class Copies:
         best = {unit: [at for at in of if not sites[unit[0]][at].readable] for unit, of in tests.items()}
         deciding = [unit for unit in tests if unit[1] and unit[1] in self.fail]
         deciding = [unit for unit in deciding if best[unit]] or deciding
-        others = [unit for unit in tests if unit[1] and unit[1] not in self.fail]
+        others = [unit for unit in tests if unit[1] and unit not in deciding]
         wrong: dict[str, list[int]] = {}
         for group in (deciding, others):
             rng.shuffle(group)

@@ -94,6 +94,8 @@ JAVA_MATCHERS = frozenset(
         "isCloseTo",
     ]
 )
+JAVA_TURNED = {"isEqualTo": b"isNotEqualTo", "isEmpty": b"isNotEmpty", "isTrue": b"isFalse", "isNull": b"isNotNull"}
+JAVA_TURNED |= {"isFalse": b"isTrue", "isNotNull": b"isNull", "isNotEmpty": b"isEmpty"}
 MAKERS = JAVA_MATCHERS | frozenset(["of", "asList", "valueOf", "from", "vec", "singletonList"])
 JAVA_EXCEPTIONS = (b"java.nio.BufferOverflowException.class", b"java.util.EmptyStackException.class")
 EXPECTED = re.compile(rb"(?i)want|expect|^exp|result|output|^out$")
@@ -185,9 +187,15 @@ class _Finder:
             return self._expected(node, given) or self._not_equal(node, name)
         if name in ("assertTrue", "assertFalse") and given:
             return self._negated(given[0] if self.jupiter or len(given) == 1 else given[-1])
+        if name == "assertThatExceptionOfType" and given:
+            return [self._replaced(given[0], self.rng.choice(JAVA_EXCEPTIONS))]
         if name == "assertThrows" and node.parent is not None and node.parent.type == "expression_statement" and given:
             return [self._replaced(given[0], self.rng.choice(JAVA_EXCEPTIONS))]
-        return self._expected(node, given) if name in JAVA_MATCHERS else []
+        edits = self._expected(node, given) if name in JAVA_MATCHERS else []
+        named = node.child_by_field_name("name")
+        return edits or (
+            [self._replaced(named, JAVA_TURNED[name])] if named is not None and name in JAVA_TURNED else []
+        )
 
     def _not_equal(self, node: Node, name: str) -> list[Edit]:
         named, of = node.child_by_field_name("name"), node.child_by_field_name("object")
@@ -329,8 +337,7 @@ class _Finder:
                 name, value = (node.child_by_field_name(field) for field in DECLARATORS[node.type])
                 if name is not None and value is not None and self._text(name) == self._text(side):
                     values.append(value)
-        pure = [value for value in values if not any(n.type in IMPURE for n in _walk(value))]
-        leaves = [leaf for value in pure for leaf in self._literals(value)]
+        leaves = [leaf for value in values if not self._computes(value) for leaf in self._literals(value)]
         return [self._altered(self.rng.choice(leaves))] if leaves and len(values) == 1 else []
 
     def _literals(self, node: Node) -> list[Node]:
