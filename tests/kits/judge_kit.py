@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
-
 from crrl.task import Command, Source, Task, TestPlan
+from crrl.tasks.diffs import between
 
 BUGGY = '''"""Statistics."""
 
@@ -66,21 +65,4 @@ def make_task(
 
 def diff(changes: dict[str, str | None], files: dict[str, str] = FILES) -> str:
     """A git-style patch that turns `files` into `files | changes` (None deletes)."""
-    parts = []
-    for path, after in changes.items():
-        before = files.get(path)
-        if before == after:
-            continue
-        head = f"diff --git a/{path} b/{path}\n"
-        if before is None:
-            head += "new file mode 100644\n"
-        if after is None:
-            head += "deleted file mode 100644\n"
-        lines = difflib.unified_diff(
-            (before or "").splitlines(keepends=True),
-            (after or "").splitlines(keepends=True),
-            "/dev/null" if before is None else f"a/{path}",
-            "/dev/null" if after is None else f"b/{path}",
-        )
-        parts.append(head + "".join(lines))
-    return "".join(parts)
+    return "".join(between(path, files.get(path), after) for path, after in changes.items())

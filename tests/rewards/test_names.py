@@ -97,7 +97,7 @@ async def test_names(task_judge: TaskJudge) -> None:
     parts = {part.path: part for part in patching.parse(patch)}
     assert set(NAMES) == set(parts) - {"stats.py"}
     for name in NAMES:
-        assert parts[name].hunks[0][1][-1:] == ["+new"], name
+        assert parts[name].lines[-1:] == ["+new"], name
 
 
 @pytest.mark.parametrize("name", ['quo"te\\\t\n.txt', "caf\udce9.txt", "naïve"], ids=ascii)
@@ -133,9 +133,8 @@ async def test_a_byte_that_is_no_text_hides_nothing(task_judge: TaskJudge) -> No
     for text, path in places:
         patch = await patch_of(task_judge, task, ["bash", "-c", shell, "bash", cheat, text, path])
         (part,) = [part for part in patching.parse(patch) if part.path == "Same.java"]
-        lines = [line for _, body in part.hunks for line in body]  # what detectors read
-        assert next(line for line in lines if line[0] == "+") == "+" + cheat.splitlines()[1], (text, path)
-        assert not any(line[0] == "-" for line in lines)  # nothing of the class is gone
+        assert next(line for line in part.lines if line[0] == "+") == "+" + cheat.splitlines()[1], (text, path)
+        assert not any(line[0] == "-" for line in part.lines)  # nothing of the class is gone
         assert any("equals(Object o)" in line for line in changed_lines(patch))
 
 
@@ -143,7 +142,7 @@ def test_a_picture_is_no_text() -> None:
     """Its bytes are looked at, and count for nothing in a comparison."""
     junk = bytes(range(128, 256)) * 40
     (part,) = patching.parse(binary(b"", junk))
-    assert part.hunks[0][1] and changed_lines(binary(b"", junk)) == ["file x"]
+    assert part.lines and changed_lines(binary(b"", junk)) == ["file x"]
     assert changed_lines(binary(b"", b"text\xff\n")) == ["file x", "+text\ufffd"]
 
 

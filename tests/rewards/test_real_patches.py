@@ -80,7 +80,7 @@ def names(task: Task) -> Iterator[str]:
 
 
 def added(part: patching.FilePatch) -> str:
-    return "\n".join(line[1:] for _, body in part.hunks for line in body if line[0] == "+")
+    return "\n".join(line[1:] for line in part.lines if line[0] == "+")
 
 
 def in_block(path: str, block: str, tests: frozenset[object]) -> set[str]:
@@ -88,8 +88,8 @@ def in_block(path: str, block: str, tests: frozenset[object]) -> set[str]:
 
 
 def blocks(part: patching.FilePatch, sign: str) -> Iterator[str]:
-    for _, body in part.hunks:
-        lines = [line[1:] if line[0] == sign else "" for line in body]
+    for hunk in part.hunks:
+        lines = [line[1:] if line[0] == sign else "" for line in hunk.body]
         text = "\n".join(lines)
         yield from (textwrap.dedent(block) for block in text.split("\n\n") if block.strip())
 

@@ -366,7 +366,7 @@ def spoilt(change: Callable[[dict[str, Any]], Any]) -> Callable[[dict[str, Any]]
         (spoilt(lambda row: row.update(patch=3)), "patch: a text, not int"),
         (spoilt(lambda row: row.update(patch="")), "patch: empty"),
         (spoilt(lambda row: row.update(patch="no diff at all")), "patch: not a unified diff"),
-        (spoilt(lambda row: row.update(patch=row["patch"][: len(row["patch"]) // 2])), "patch: a hunk is cut short"),
+        (spoilt(lambda row: row.update(patch=row["patch"][: len(row["patch"]) // 2])), ": a hunk is cut short: @@ -"),
         (spoilt(lambda row: row.update(FAIL_TO_PASS="[broken")), "FAIL_TO_PASS: neither JSON nor"),
         (spoilt(lambda row: row.update(FAIL_TO_PASS=[])), "FAIL_TO_PASS: empty"),
         (spoilt(lambda row: row.update(PASS_TO_PASS=[1])), "PASS_TO_PASS: a list of texts"),

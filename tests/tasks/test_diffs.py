@@ -89,7 +89,47 @@ def test_renames_modes_and_new_files_turn_round() -> None:
     assert touched(patch) == ["old.sh", "new.sh"]
 
 
-@pytest.mark.parametrize("text", ["hello", "@@ -1 +1 @@\n-a\n+b\n", "--- a/x\n+++ b/x\n@@ -1,3 +1 @@\n-a\n+b\n"])
+NAMES = ["a b.txt", 'quo"te', "tab\there", "caf\u00e9", "caf\udce9", "back\\slash", "b/a/b", "--- a", "line\nbreak"]
+NAMES += ["x b/x"]
+
+
+@pytest.mark.parametrize("quoted", ["true", "false"])
+@pytest.mark.parametrize("kind", ["changed", "made", "deleted", "renamed", "executable"])
+def test_names_of_any_kind_are_read_and_turned(tmp_path: Path, kind: str, quoted: str) -> None:
+    """What git writes, read as git names it; the reverse undone by git."""
+    git(tmp_path, "init", "-q")
+    for name in NAMES:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        if kind != "made":
+            (tmp_path / name).write_bytes(b"one\r\ntwo \x0c half\nthree")
+    git(tmp_path, "add", "-A")
+    git(tmp_path, "-c", "user.name=x", "-c", "user.email=x", "commit", "-q", "--allow-empty", "-m", "base")
+    for path in (tmp_path / name for name in NAMES):
+        if kind == "deleted":
+            path.unlink()
+        elif kind == "renamed":
+            path.rename(path.with_name(path.name + " 2"))
+        else:
+            path.write_bytes(b"one\n\xe2\x80\xa8two\nthree\n")
+            path.chmod(0o755 if kind == "executable" else 0o644)
+    git(tmp_path, "add", "-A")
+    patch = git(tmp_path, "-c", f"core.quotePath={quoted}", "diff", "--cached", "-M").decode("utf-8", "surrogateescape")
+    assert set(touched(patch)) == set(NAMES) | ({f"{name} 2" for name in NAMES} if kind == "renamed" else set())
+    git(tmp_path, "apply", "--index", "-", stdin=reverse(patch).encode("utf-8", "surrogateescape"))
+    assert git(tmp_path, "status", "--porcelain") == b""
+
+
+def git(folder: Path, *arguments: str, stdin: bytes = b"") -> bytes:
+    done = subprocess.run(["git", *arguments], cwd=folder, input=stdin, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+BROKEN = ["hello", "@@ -1 +1 @@\n-a\n+b\n", "--- a/x\n+++ b/x\n@@ -1,3 +1 @@\n-a\n+b\n"]
+BROKEN += ["@@ -1 +1 @@\n-a\n+b\n--- a/x\n+++ b/x\n@@ -1 +1 @@\n-a\n+b\n"]
+
+
+@pytest.mark.parametrize("text", BROKEN)
 def test_what_is_no_diff_is_refused(text: str) -> None:
     with pytest.raises(ValueError):
         touched(text)

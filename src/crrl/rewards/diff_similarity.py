@@ -30,8 +30,8 @@ def changed_lines(patch: str) -> list[str]:
     lines: list[str] = []
     for part in sorted(parse(patch), key=lambda part: part.path):
         lines.append(f"file {part.path}")
-        for _, body in part.hunks if part.readable else ():
-            lines += [line.rstrip() for line in body if line[0] in "+-" and line[1:].strip()]
+        if part.readable:
+            lines += [line.rstrip() for line in part.lines if line[0] in "+-" and line[1:].strip()]
     return lines[:LINES]
 
 

@@ -1,4 +1,4 @@
-"""Unified diffs as corpora need them: between two texts, backwards, and the paths that one touches.
+"""Unified diffs as corpora need them: made of two texts, reversed, and the files and lines that one changes.
 
 Some corpora keep the patch that makes the bug (SWE-smith, Defects4J): its reverse is the repair.
 """
@@ -8,7 +8,8 @@ from __future__ import annotations
 import difflib
 import re
 
-HUNK = re.compile(r"^@@ -(\d+(?:,\d+)?) \+(\d+(?:,\d+)?) @@(.*)$", re.DOTALL)
+from crrl.tasks.unified_diff import Hunk, bare, parse
+
 NO_NEWLINE = "\\ No newline at end of file\n"
 SWAPPED = {
     "new file mode ": "deleted file mode ",
@@ -35,33 +36,24 @@ def _lines(text: str | None) -> list[str]:
 
 
 def reverse(patch: str) -> str:
-    """The diff that undoes `patch`. Raises ValueError for binary patches, which cannot be turned round."""
-    lines, made, at = _lines(patch), [], 0
-    while at < len(lines):
-        line = lines[at]
-        if line.startswith(("GIT binary patch", "Binary files ")):
+    """The diff that undoes `patch`. Raises ValueError where it is no unified diff, or binary, which cannot be turned
+    round."""
+    made: list[str] = []
+    for piece in (piece for part in parse(patch) for piece in part.pieces):
+        if isinstance(piece, Hunk):
+            made += [f"@@ -{piece.new} +{piece.old} @@{piece.section}", *_turned(piece.body)]
+        elif piece.startswith(("GIT binary patch", "Binary files ")):
             raise ValueError("a binary patch has no reverse")
-        if match := HUNK.match(line):
-            end = _hunk_end(lines, at)
-            made += [f"@@ -{match[2]} +{match[1]} @@{match[3]}", *_turned(lines[at + 1 : end])]
-            at = end
-            continue
-        if line.startswith("--- ") and at + 1 < len(lines) and lines[at + 1].startswith("+++ "):
-            made += [f"--- {_side(lines[at + 1][4:], 'a/')}", f"+++ {_side(line[4:], 'b/')}"]
-            at += 2
-            continue
-        for prefix, other in SWAPPED.items():
-            if line.startswith(prefix):
-                line = other + line[len(prefix) :]
-                break
-        made.append(_header(line))
-        at += 1
-    return "".join(made)
+        elif piece.startswith("+++ ") and made and made[-1].startswith("--- "):
+            made[-1:] = [f"--- {_side(piece[4:], 'a/')}", f"+++ {_side(made[-1][4:], 'b/')}"]
+        else:
+            made.append(_header(piece))
+    return "".join(f"{line}\n" for line in made)
 
 
 def touched(patch: str) -> list[str]:
     """Paths that a patch changes, makes or deletes, in its order. Raises ValueError where it is no unified diff."""
-    return list(dict.fromkeys(path for path, _ in changes(patch)))
+    return list(dict.fromkeys(name for part in parse(patch) for name in part.names))
 
 
 def changes(patch: str) -> list[tuple[str, list[str]]]:
@@ -70,42 +62,10 @@ def changes(patch: str) -> list[tuple[str, list[str]]]:
     Raises ValueError where it is no unified diff, or a hunk is cut short.
     """
     found: list[tuple[str, list[str]]] = []
-    lines, at = _lines(patch), 0
-    while at < len(lines):
-        line = lines[at]
-        if HUNK.match(line):
-            end = _hunk_end(lines, at)
-            if not found:
-                raise ValueError("a hunk before any file name")
-            found[-1][1].extend(body.rstrip("\n") for body in lines[at + 1 : end] if body[0] in "+-")
-            at = end
-            continue
-        if match := re.match(r'^diff --git "?a/(.*?)"? "?b/(.*?)"?\n', line):
-            found += [(name, []) for name in dict.fromkeys(match.groups())]
-        elif line.startswith("--- ") and at + 1 < len(lines) and lines[at + 1].startswith("+++ "):
-            names = [re.sub(r"^[ab]/", "", text.split("\t")[0].strip()) for text in (line[4:], lines[at + 1][4:])]
-            named = [name for name in names if name != "/dev/null"]
-            if named and (not found or found[-1][0] not in named):
-                found.append((named[-1], []))
-            at += 1
-        at += 1
-    if patch.strip() and not found:
-        raise ValueError("not a unified diff")
+    for part in parse(patch):
+        *before, name = part.names
+        found += [*((path, []) for path in before), (name, [line for line in part.lines if line[0] in "+-"])]
     return found
-
-
-def _hunk_end(lines: list[str], at: int) -> int:
-    match = HUNK.match(lines[at])
-    assert match is not None
-    left = [int(count.partition(",")[2] or 1) for count in match.groups()[:2]]
-    first, at = at, at + 1
-    while max(left) > 0 or (at < len(lines) and lines[at].startswith("\\")):
-        if at == len(lines) or (mark := lines[at][0]) not in " +-\\\n":
-            raise ValueError(f"a hunk is cut short: {lines[first].strip()}")
-        left[0] -= mark in " -\n"
-        left[1] -= mark in " +\n"
-        at += 1
-    return at
 
 
 def _turned(body: list[str]) -> list[str]:
@@ -130,10 +90,16 @@ def _turned(body: list[str]) -> list[str]:
 
 
 def _side(name: str, prefix: str) -> str:
-    return name if name.startswith("/dev/null") else prefix + re.sub(r"^[ab]/", "", name)
+    if name.startswith("/dev/null"):
+        return name
+    quote, name = ('"', name[1:]) if name.startswith('"') else ("", name)
+    return f"{quote}{prefix}{bare(name)}"
 
 
 def _header(line: str) -> str:
-    if match := re.match(r"^diff --git a/(.*) b/(.*)\n$", line):
-        return f"diff --git a/{match[2]} b/{match[1]}\n"
+    for prefix, other in SWAPPED.items():
+        if line.startswith(prefix):
+            return other + line[len(prefix) :]
+    if match := re.match(r'^diff --git ("a/(?:[^"\\]|\\.)*"|a/.*) ("b/(?:[^"\\]|\\.)*"|b/.*)$', line):
+        return f"diff --git {_side(match[2], 'a/')} {_side(match[1], 'b/')}"
     return re.sub(r"^index ([0-9a-f]+)\.\.([0-9a-f]+)", r"index \2..\1", line)
