@@ -14,6 +14,8 @@ import trl
 from learning_kit import Gradients, Rows, make_row, one_step, random_rows, tiny_model, trainer_of
 from trl import GRPOTrainer
 
+from crrl import registry
+from crrl.conf.schema import Objective
 from crrl.errors import CrrlError
 from crrl.learning import LOSSES
 from crrl.learning.api import Row
@@ -71,6 +73,46 @@ def test_the_gradient_is_that_of_the_loss_on_paper(tmp_path: Path, loss: str) ->
     assert 0.2 < metrics["clipped"] < 1  # the rows are off-policy enough for clipping to bite
 
 
+class Clipped:
+    """What TRL computes for its own losses, as one that is plugged in."""
+
+    def __init__(self, objective: Objective) -> None:
+        self.mean, self.clip = objective.loss, objective.clip
+
+    def __call__(self, logps_BT, old_logps_BT, advantages_B1, trained_BT):  # type: ignore[no-untyped-def]
+        ratio = torch.exp(logps_BT - old_logps_BT)
+        loss = -torch.min(ratio * advantages_B1, ratio.clamp(1 - self.clip, 1 + self.clip) * advantages_B1)
+        return torch.where(trained_BT.bool(), loss, torch.nan)  # what stands elsewhere does not matter
+
+
+def off_reference(folder: Path, batch: StepBatch, **settings: float | str) -> tuple[dict, dict]:  # type: ignore[type-arg]
+    """One step from another policy than the reference, or the KL's gradient would be zero: gradients, metrics."""
+    source = Rows(lambda _: batch)
+    trainer = trainer_of(folder, source, tiny_model(seed=5), **settings)
+    trainer.policy.load_state_dict(tiny_model().state_dict())
+    trainer.add_callback(gradients := Gradients())
+    trainer.train()
+    return gradients.steps[0], source.taken[0][1]
+
+
+@pytest.mark.parametrize(("mean", "like"), [("rows", "grpo"), ("tokens", "bnpo"), ("step", "dapo")])
+@pytest.mark.parametrize("beta", [0.0, 0.3])
+def test_a_loss_that_is_plugged_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mean: str, like: str, beta: float
+) -> None:
+    """The same mean, KL and metrics as TRL's loss of that kind, whatever the token budget."""
+    part = registry.Part("crrl.losses", mean, f"{__name__}:Clipped", "a distribution")
+    monkeypatch.setitem(registry.parts("crrl.losses"), mean, part)  # type: ignore[arg-type]
+    batch = StepBatch(some_rows(), 8)
+    wanted, measured = off_reference(tmp_path / "trl", batch, loss=like, beta=beta)
+    for tokens in (10**6, 50):
+        got, metrics = off_reference(tmp_path / str(tokens), batch, loss=mean, beta=beta, tokens_per_micro_batch=tokens)
+        assert_same(got, wanted)
+        for name in ("loss", "entropy", *(["kl"] if beta else [])):
+            assert metrics[name] == pytest.approx(measured[name], rel=1e-3, abs=1e-6)
+    assert measured.get("kl", 0.0) > 0.01 or not beta
+
+
 @pytest.mark.parametrize("loss", LOSSES)
 def test_the_token_budget_changes_nothing(tmp_path: Path, loss: str) -> None:
     batch = StepBatch(some_rows(), 8)
@@ -80,15 +122,10 @@ def test_the_token_budget_changes_nothing(tmp_path: Path, loss: str) -> None:
 
 
 def test_the_kl_to_the_first_policy(tmp_path: Path) -> None:
-    """From another policy than the reference, or the KL's gradient would be zero."""
     rows = some_rows()
-    source = Rows(lambda _: StepBatch(rows, 8))
-    trainer = trainer_of(tmp_path, source, tiny_model(seed=5), beta=0.3)
-    trainer.policy.load_state_dict(tiny_model().state_dict())
-    trainer.add_callback(gradients := Gradients())
-    trainer.train()
-    assert_same(gradients.steps[0], by_hand(rows, "dr_grpo", 8, beta=0.3))
-    assert source.taken[0][1]["kl"] > 0.01
+    got, metrics = off_reference(tmp_path, StepBatch(rows, 8), beta=0.3)
+    assert_same(got, by_hand(rows, "dr_grpo", 8, beta=0.3))
+    assert metrics["kl"] > 0.01
 
 
 def test_untrained_tokens_have_no_influence(tmp_path: Path) -> None:
