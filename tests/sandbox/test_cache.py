@@ -377,7 +377,8 @@ def test_images_that_were_fetched(
     import sys
     from pathlib import Path
     from crrl.sandbox import fetch_images
-    print(*(done.how for done in fetch_images(sys.argv[2:], engine="apptainer", state_dir=Path(sys.argv[1]))), flush=True)
+    fetched = fetch_images(sys.argv[2:], engine="apptainer", state_dir=Path(sys.argv[1]))
+    print(*(done.how for done in fetched), flush=True)
     sys.stdin.read()
     """
     assert run(script, state, "a/old", "a/new").communicate(timeout=60)[0] == "fetched fetched\n"
