@@ -3,17 +3,20 @@
 For everything that is not our own pytest: JUnit, go test, cargo, Catch, jest, the scripts of SWE-bench-like corpora.
 A fresh checkout; the patch without what it did to tests and to what steers them; the task's tests put back; builds;
 tests. Invariant 3: the supervisor is the box's own PID 1 and this process, outside the reach of what runs; every
-expected test must be reported, and the run must bring its canary (`parsers.py`) home; missing is failed. A box judges
-one patch. Invariant 2: a box that is lost raises LostError; what a patch brings about (it does not build, it never
-ends, it fills the disk) is a result.
+expected test must be reported, and its suite must bring its canary (`canaries.py`) home; missing is failed. A box
+judges one patch. Invariant 2: a box that is lost raises LostError; what a patch brings about (it does not build, it
+never ends, it fills the disk) is a result.
 """
 
 from __future__ import annotations
 
 import asyncio
 import errno
+import functools
 import hashlib
+import os
 import posixpath
+import re
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -22,7 +25,7 @@ from pathlib import Path
 import msgspec
 
 from crrl.errors import CrrlError, LostError
-from crrl.rewards import control, exploits, parsers, patching, swebench_grading
+from crrl.rewards import canaries, control, exploits, parsers, patching, swebench_grading
 from crrl.rewards.api import TestResults, TestStatus
 from crrl.rewards.decoys import facing
 from crrl.rewards.decoys.copies import Copies, tree_files
@@ -39,6 +42,7 @@ OUTPUT_LIMIT = 16 << 20
 SHOWN_CHARS = 16 << 10
 FILES_S = 60.0
 PATHS = 30  # in one command: each is shorter than 4 KiB, a command than 128 KiB
+JUDGING = ("command_judge", "control", "exploit_code", "parsers", "reports", "canaries", "patching", "swebench_grading")
 Files = dict[str, patching.File | None]
 
 
@@ -87,7 +91,8 @@ class CommandJudge:
         run = self._runs(task, patch, workspace, changed, tests)
         ready = await self._calibrated(task, workspace, read, rules, tests) if self._is_calibrated(task) else None
         results = await run(ready[1].real() if ready is not None and ready[0].variants else {})
-        results = replace(results, exploits=[*attempts, *results.exploits])
+        counted = {test: results.tests[test] for test in facing.expected(task)}
+        results = replace(results, tests=counted, exploits=[*attempts, *results.exploits])
         if not solved(task, results) or task.solution is None or patch == task.solution:
             return results
         decoys, copies = ready or await self._calibrated(task, workspace, read, rules, tests)
@@ -107,7 +112,8 @@ class CommandJudge:
         async def run(changed_tests: Mapping[str, bytes], *, sabotage: bool = False) -> TestResults:
             made = tests | {path: patching.File(data) for path, data in changed_tests.items()}
             results = await self._run(task, patch, workspace, changed, made, sabotage=sabotage)
-            return replace(results, tests={test: results.tests.get(test, "missing") for test in facing.expected(task)})
+            silent: dict[str, TestStatus] = dict.fromkeys(facing.expected(task), "missing")
+            return replace(results, tests=silent | results.tests)
 
         return run
 
@@ -136,7 +142,7 @@ class CommandJudge:
         """One run in a box of its own, `sabotage`: of tests that are made to fail."""
         name = f"Canary{secrets.token_hex(8)}"
         tests = control.sabotaged(tests, name) if sabotage else tests
-        canary = _canary(task, name, tests)
+        canary = _canary(task, name, tests, workspace.lower)
         setting = await setting_of(task, self._environments)
         shown = (*self.mounts, *setting.mounts)
         box = await self.boxes.start(Spec(root=workspace, mounts=shown, limits=self.limits, judge=True))
@@ -170,8 +176,8 @@ def _texts(tests: Files) -> dict[str, str]:
 def version() -> str:
     """Verdicts compare only under the same one."""
     digest = hashlib.sha256()
-    for name in ("command_judge.py", "control.py", "exploit_code.py", "parsers.py", "swebench_grading.py"):
-        digest.update(Path(__file__).with_name(name).read_bytes())
+    for name in JUDGING:
+        digest.update(Path(__file__).with_name(f"{name}.py").read_bytes())
     return digest.hexdigest()[:8]
 
 
@@ -220,18 +226,35 @@ async def tests_of(task: Task, boxes: Sandbox, read: patching.Reader) -> Files:
     return files | {path: patching.File(text.encode()) for path, text in task.test.restore.items()}
 
 
-def _canary(task: Task, name: str, tests: Files) -> Files:
-    make = parsers.PARSERS[task.test.parser].canary if task.test.parser in parsers.PARSERS else None
-    if make is None:
+def _canary(task: Task, name: str, tests: Files, lower: Path) -> Files:
+    parser = parsers.PARSERS.get(task.test.parser)
+    if parser is None or parser.canary is None:
         return {}
-    texts = {path: file.data.decode("utf-8", "surrogateescape") for path, file in tests.items() if file is not None}
+    texts = dict(_suites(lower, parser.suites)) if parser.suites is not None else {}
+    for path, file in tests.items():
+        texts.pop(path, None)
+        if file is not None and file.link is None:
+            texts[path] = file.data.decode("utf-8", "surrogateescape")
     try:
-        made = make(name, texts)
+        made = parser.canary(name, texts)
     except ValueError as error:
         raise CrrlError(
             f"Task {task.id}: {error}.", "Name such files in restore, restore_from or test_patch."
         ) from None
     return {path: patching.File(text.encode("utf-8", "surrogateescape")) for path, text in made.items()}
+
+
+@functools.lru_cache(maxsize=8)
+def _suites(lower: Path, suites: re.Pattern[str]) -> Mapping[str, str]:
+    """Path -> text of the files of a prepared checkout, which does not change."""
+    texts = {}
+    for folder, _, names in os.walk(lower):
+        for name in names:
+            path = os.path.relpath(os.path.join(folder, name), lower)
+            file = patching.read_file(lower, path) if suites.search(path) else None
+            if file is not None and file.link is None:
+                texts[path] = file.data.decode("utf-8", "surrogateescape")
+    return texts
 
 
 @dataclass
@@ -302,7 +325,7 @@ class _Run:
         return code
 
     async def _exec(self, command: Command, timeout_s: float, *, quiet: bool = False) -> ExecResult:
-        argv = [word.replace(parsers.CANARY, self.canary) for word in command.argv]
+        argv = [word.replace(canaries.CANARY, self.canary) for word in command.argv]
         env = {**self.env, **command.env}
         result = await self.box.exec(argv, cwd=command.cwd, env=env, timeout_s=timeout_s, output_limit=OUTPUT_LIMIT)
         self.cpu_s += result.cpu_s
@@ -346,11 +369,11 @@ def _read(task: Task, run: _Run, patch: str, canary: str) -> TestResults:
     if task.test.parser.startswith(SWEBENCH):
         return swebench_grading.grade(task, run.report, patch)
     try:
-        tests = parsers.statuses(parsers.PARSERS[task.test.parser].parse(run.report))
+        suites = list(parsers.PARSERS[task.test.parser].parse(run.report))
     except ValueError:
         return TestResults({}, reason="no_marker")
-    own = parsers.without_canary(tests, canary) if canary else tests
-    if own is None:
-        made_up = solved(task, TestResults(tests))  # all is well, says a report of a run that did not come to its end
-        return TestResults({}, reason="no_marker", exploits=["forged_report"] if made_up else [])
-    return TestResults(own)
+    whole = canaries.ended(suites, canary) if canary else suites
+    own = TestResults(canaries.statuses(whole), reason="complete" if whole else "no_marker")
+    # All is well, says a report of suites that did not come to their end.
+    made_up = not solved(task, own) and solved(task, TestResults(canaries.statuses(suites)))
+    return replace(own, exploits=["forged_report"]) if made_up else own

@@ -1,0 +1,149 @@
+"""Canaries: tests of our own among the task's, which say whether a report is one at all (invariant 3).
+
+Patched code runs where the tests run, and can print whatever it likes or end the process. So each judged run carries a
+canary under a name drawn for it: a test that passes and one that fails, in each suite, since each ends by itself. A
+suite whose report lacks either, or has one the wrong way round, has not run to its end: none of its tests has passed.
+
+A canary that is put into a file says the file's path, in hex: so suites are told apart whose own names are alike.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Callable, Iterable, Mapping
+
+from crrl.rewards.api import TestStatus
+from crrl.rewards.reports import Suite
+
+CANARY = "CRRL_CANARY"
+"""In a task's commands this word stands for the canary's name."""
+WORST: list[TestStatus] = ["error", "failed", "missing", "skipped", "passed"]
+Texts = Mapping[str, str]
+
+
+def statuses(suites: Iterable[Suite]) -> dict[str, TestStatus]:
+    """Id -> status. A test reported twice is as bad as its worst."""
+    found: dict[str, TestStatus] = {}
+    for suite in suites:
+        for test, status in suite.tests:
+            id = f"{suite.name}::{test}" if suite.name else test
+            id = id.encode("utf-8", "replace").decode()  # half a surrogate pair is no text
+            found[id] = min(status, found.get(id, status), key=WORST.index)
+    return found
+
+
+def ended(suites: Iterable[Suite], canary: str) -> list[Suite]:
+    """The suites that ran to their end, without the canary's tests, and under the path of the file it was put into
+    where their own name does not tell them from others."""
+    said = re.compile(rf"{canary}(?:[_ ]((?:[0-9a-f]{{2}})+))?.*?(passes|fails)", re.IGNORECASE)
+    found = []
+    for suite in suites:
+        marks: dict[str, list[tuple[str, TestStatus]]] = {}
+        tests = []
+        for test, status in suite.tests:
+            if match := said.search(test):
+                marks.setdefault(match[1] or "", []).append((match[2].lower(), status))
+            else:
+                tests.append((test, status))
+        if marks and all(_whole(mark) for mark in marks.values()):
+            paths = [path for place in marks if (path := bytes.fromhex(place).decode("utf-8", "replace"))]
+            found.append(Suite(_name(suite.name, paths), tests))
+    return found
+
+
+def _whole(mark: list[tuple[str, TestStatus]]) -> bool:
+    passes = [status for kind, status in mark if kind == "passes"]
+    fails = [status for kind, status in mark if kind == "fails"]
+    return passes == ["passed"] and len(fails) == 1 and fails[0] in ("failed", "error")
+
+
+def _name(name: str, paths: list[str]) -> str:
+    own = [path for path in paths if f"/{path}".endswith(f"/{name}") or f"/{name}".endswith(f"/{path}")]
+    return max(own, key=len, default=name) if name else min(paths, default="")
+
+
+def _place(path: str) -> str:
+    return path.encode("utf-8", "surrogateescape").hex()
+
+
+# By framework --------------------------------------------------------------------------------------------------------
+
+
+def pytest_canary(name: str, tests: Texts) -> dict[str, str]:
+    return {
+        f"test_{name}.py": f'def test_passes():\n    pass\n\n\ndef test_fails():\n    raise AssertionError("{name}")\n'
+    }
+
+
+def java_canary(name: str, tests: Texts) -> dict[str, str]:
+    passes = "@org.junit.Test public void passes() {}"
+    fails = f'@org.junit.Test public void fails() {{ org.junit.Assert.fail("{name}"); }}'
+    return {f"{name}.java": f"public class {name} {{ {passes} {fails} }}\n"}
+
+
+def go_canary(name: str, tests: Texts) -> dict[str, str]:
+    """A file of its own in every package."""
+    functions = (
+        f'func Test{name}Passes(t *testing.T) {{}}\n\nfunc Test{name}Fails(t *testing.T) {{ t.Fatal("{name}") }}\n'
+    )
+    made = {}
+    for folder, path in {posixpath.dirname(path): path for path in sorted(tests, reverse=True) if _is_go(path)}.items():
+        package = re.search(r"^package (\w+)", tests[path], flags=re.MULTILINE)
+        head = f'package {package[1] if package else "main"}\n\nimport "testing"\n\n'
+        beside = posixpath.basename(path).removesuffix("_test.go")
+        made[posixpath.join(folder, f"{beside}_{name.lower()}_test.go")] = head + functions
+    return _some(made, "*_test.go")
+
+
+def _is_go(path: str) -> bool:
+    """What `go test ./...` looks at."""
+    return path.endswith("_test.go") and not re.search(r"(^|/)([._]|vendor/|testdata/)", path)
+
+
+def rust_canary(name: str, tests: Texts) -> dict[str, str]:
+    def added(path: str) -> str:
+        own = f"{name.lower()}_{_place(path)}"
+        return f'\n#[test]\nfn {own}_passes() {{}}\n\n#[test]\nfn {own}_fails() {{\n    panic!("{name}");\n}}\n'
+
+    return _appended(tests, r"\.rs$", "*.rs", added)
+
+
+def catch_canary(name: str, tests: Texts) -> dict[str, str]:
+    def added(path: str) -> str:
+        own = f"{name} {_place(path)}"
+        return f'\nTEST_CASE("{own} passes") {{ CHECK(true); }}\nTEST_CASE("{own} fails") {{ CHECK(false); }}\n'
+
+    cases = {path: text for path, text in tests.items() if re.search(r"\bTEST_CASE", text)}
+    return _appended(cases, r"\.(cpp|cc|cxx)$", "C++ (TEST_CASE)", added)
+
+
+def jest_canary(name: str, tests: Texts) -> dict[str, str]:
+    def added(path: str) -> str:
+        own = f"{name} {_place(path)}"
+        passes = f"test('{own} passes', () => {{}});"
+        fails = f"test('{own} fails', () => {{ throw new Error('{name}'); }});"
+        return f"\nif (typeof test === 'function') {{\n  {passes}\n  {fails}\n}}\n"
+
+    return _appended(tests, r"\.[cm]?[jt]sx?$", "*.js or *.ts", added)
+
+
+def ctest_canary(name: str, tests: Texts) -> dict[str, str]:
+    """Behind the project's own: in the build's first CMakeLists.txt."""
+    commands = "".join(
+        f"add_test(NAME {name}_{end} COMMAND ${{CMAKE_COMMAND}} -E {word})\n"
+        for end, word in (("passes", "true"), ("fails", "false"))
+    )
+    found = sorted((path for path in tests if posixpath.basename(path) == "CMakeLists.txt"), key=lambda p: p.count("/"))
+    return _some({path: f"{tests[path]}\nenable_testing()\n{commands}" for path in found[:1]}, "CMakeLists.txt")
+
+
+def _appended(tests: Texts, suffix: str, called: str, added: Callable[[str], str]) -> dict[str, str]:
+    return _some({path: text + added(path) for path, text in tests.items() if re.search(suffix, path)}, called)
+
+
+def _some(made: dict[str, str], called: str) -> dict[str, str]:
+    """Raises ValueError where there is none."""
+    if not made:
+        raise ValueError(f"its parser reads the results of {called} files, and none is among the tests put back")
+    return made
