@@ -81,7 +81,8 @@ async def test_every_program_of_quixbugs(test_data: Path, task_judge: TaskJudge,
 async def test_every_exercise_of_polyglot(test_data: Path, task_judge: TaskJudge, id: str) -> None:
     judged = sound(await admit(task_of("polyglot", id), task_judge, times=1), 1)
     if judged.language != "python":  # which the warm task_judge runs
-        whole = {test for test in judged.test.fail_to_pass if judged.language != "go" or "/" not in test}  # subtests
+        subtests = {test for test in judged.test.fail_to_pass if judged.language == "go" and "/" in test.split("::")[1]}
+        whole = set(judged.test.fail_to_pass) - subtests
         assert whole and whole <= await convicting(judged, task_judge)
 
 

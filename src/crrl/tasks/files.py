@@ -22,6 +22,7 @@ PARSERS = (
     "junit",
     "surefire",
     "catch",
+    "ctest",
     "go",
     "cargo",
     "jest",
