@@ -42,9 +42,8 @@ def report(message: str, solution: str, tests: str) -> str:
         parts = SENTENCE.split(line)
         telling = parts if _holds(line, added) else [part for part in parts if _names_it(part, new)]
         kept.append(" ".join(part for part in parts if part not in telling) if telling else line)
-    title = message.split("\n")[0]
     text = "\n".join(kept).strip()
-    if kept[0] != title or len(text.split()) < LEAST_WORDS:
+    if not kept[0].strip() or len(text.split()) < LEAST_WORDS:  # what is left without a title is no report
         return ""
     return re.sub(r"\n{3,}", "\n\n", text)
 

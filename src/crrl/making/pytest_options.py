@@ -1,7 +1,6 @@
-"""Which options pytest needs to run a project's tests here: plugins of its environment, loaded by name; what its own
-configuration asks for that is not here, switched off.
-
-The judge loads no plugin by itself. What steers or measures runs (coverage, parallel runs, random order) stays out.
+"""Which options pytest needs to run a project's tests here, as the judge does: with the plugins of its environment, but
+those that steer or measure runs (coverage, parallel runs, random order); what its own configuration asks for that is
+not here, switched off.
 """
 
 from __future__ import annotations
@@ -9,14 +8,15 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 
 from crrl.sandbox.api import Box, ExecResult
+from crrl.tasks.setup.environments import Environment
 
 BAD_USAGE = 4  # pytest's exit code
-PLUGINS = """
+LEFT_OUT = """
 from importlib.metadata import entry_points
 left_out = ("pytest-cov", "pytest-xdist", "pytest-randomly", "pytest-random-order", "pytest-sugar", "pytest-instafail")
 for plugin in entry_points(group="pytest11"):
-    if plugin.dist.name.lower().replace("_", "-") not in left_out:
-        print(plugin.module)
+    if plugin.dist.name.lower().replace("_", "-") in left_out:
+        print(plugin.name)
 """
 LADDER: tuple[tuple[str, ...], ...] = (
     (),
@@ -27,16 +27,23 @@ LADDER: tuple[tuple[str, ...], ...] = (
 Run = Callable[[Sequence[str]], Awaitable[ExecResult]]
 
 
-async def plugins(box: Box) -> list[str]:
-    """Arguments that load those of the environment that the box shows."""
-    result = await box.exec(["python3", "-c", PLUGINS])
-    return [word for module in dict.fromkeys(result.output.split()) for word in ("-p", module)]
+def plugins_env(environment: Environment | None) -> dict[str, str]:
+    """Without an environment of the project's there is no plugin to load."""
+    return {} if environment is not None else {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
 
 
-async def first_that_runs(run: Run, loaded: Sequence[str]) -> tuple[list[str], ExecResult]:
+async def left_out(box: Box, environment: Environment | None) -> list[str]:
+    """Arguments that keep out plugins of the environment that the box shows."""
+    if environment is None:
+        return []
+    result = await box.exec(["python3", "-c", LEFT_OUT])
+    return [word for name in dict.fromkeys(result.output.split()) for word in ("-p", f"no:{name}")]
+
+
+async def first_that_runs(run: Run, out: Sequence[str]) -> tuple[list[str], ExecResult]:
     """The first options under which pytest begins at all, and that run; the last where it does not."""
     for switched in LADDER:
-        options = [*loaded, *switched]
+        options = [*out, *switched]
         result = await run(options)
         if result.code != BAD_USAGE:
             break

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from crrl.errors import CrrlError, LostError
-from crrl.making.pytest_options import first_that_runs, plugins
+from crrl.making.pytest_options import first_that_runs, left_out, plugins_env
 from crrl.sandbox.api import ExecResult, Limits, Mount, Sandbox, Spec
 from crrl.task import Source
 from crrl.tasks.setup import environments
@@ -51,16 +51,16 @@ async def survey(
     mounts, env = [pytest_site, Mount(tools, "/tools")], {"CRRL_SURVEY": f"/workspace/{REPORT}"}
     if environment is not None:
         mounts, env = [*mounts, environment.mount], env | environment.variables
-    env |= {"PYTHONPATH": f"/tools:{pytest_site.target}", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    env |= {"PYTHONPATH": f"/tools:{pytest_site.target}", **plugins_env(environment)}
     box = await boxes.start(Spec(await boxes.prepare(source), mounts, LIMITS, env=env))
     try:
         run = ["python3", "-m", "pytest", "-q", "--tb=line", "-p", "no:cacheprovider", "-p", "crrl_survey"]
-        loaded = await plugins(box) if environment is not None else []
+        out = await left_out(box, environment)
 
         async def once(options: Sequence[str]) -> ExecResult:
             return await box.exec([*run, *options, *tests], timeout_s=timeout_s, output_limit=1 << 20)
 
-        options, result = await first_that_runs(once, loaded)
+        options, result = await first_that_runs(once, out)
         _refuse(result, tests, timeout_s)
         try:
             found = json.loads(await box.read(REPORT, limit=REPORT_BYTES))

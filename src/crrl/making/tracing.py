@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from crrl.errors import LostError
+from crrl.making.pytest_options import plugins_env
 from crrl.sandbox.api import Mount, Sandbox, Spec
 from crrl.task import Source
 from crrl.tasks.setup import environments
@@ -82,7 +83,7 @@ class Tracer:
         tools = environments.tool(state_dir, "coverage", {"crrl_trace.py": plugin})
         self._boxes, self.spent_s = boxes, 0.0
         self._mounts = [site, Mount(tools, "/tools"), *([environment.mount] if environment is not None else [])]
-        self._env = {"PYTHONPATH": f"/tools:{site.target}", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+        self._env = {"PYTHONPATH": f"/tools:{site.target}", **plugins_env(environment)}
         self._env |= {"CRRL_TRACE": f"/workspace/{REPORT}", "PYTHONHASHSEED": "0"}
         self._env |= environment.variables if environment is not None else {}
 

@@ -65,7 +65,8 @@ class TaskJudge(PytestJudge):
                 "no:cacheprovider",
                 *task.test.command.argv,
             ]
-            env = {"PYTHONPATH": SITE, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", **task.test.command.env}
+            alone = {} if task.setup else {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}  # as where they run
+            env = {"PYTHONPATH": SITE, **alone, **task.test.command.env}
             collect = Command(argv, cwd=task.test.command.cwd, env=env)
             task = replace(task, test=replace(task.test, command=collect, parser="pytest-ids"))
         async with self._slots:
