@@ -1,8 +1,30 @@
-"""`crrl train` and `crrl eval`: the main path, top to bottom.
+"""`crrl train` and `crrl eval`: the whole run, top to bottom.
 
-Evaluate the policy on held-out tasks, train it through real episodes, evaluate it again on the same tasks, and say
-what came of it. Everything that must survive is in the run's journal and checkpoints; a run that was killed at any
-instant goes on from them.
+Evaluate the policy on held-out tasks, train it on real episodes with GRPO, evaluate it again on the same tasks, and
+report the difference. Per training step: draw `groups_per_step` tasks, let the agent try each `group_size` times, judge
+every patch, give each attempt its reward minus its group's mean, make one update, push the new weights into the engine
+and prove that they arrived.
+
+Of GRPO (arXiv:2402.03300) and its usual refinements, the default recipe leaves out:
+
+- the KL penalty: `objective.beta` is 0, so no reference model is loaded;
+- clipping, in effect: each batch is used for one update, by the policy that sampled it, so the importance ratio is 1 up
+  to rounding and `objective.clip` is never reached;
+- division by the group's deviation and by each episode's length, which favour very easy and very hard tasks, and long
+  failures (Dr. GRPO, arXiv:2503.20783): advantages are only centred, and token sums are divided by a constant;
+- resampling of groups whose attempts all got the same reward (DAPO, arXiv:2503.14476): they give no gradient, but their
+  episodes count in the loss's mean;
+- filtering of episodes whose budget ran out (DAPO): they are judged on what they left, and trained on like the others.
+
+    crrl train quickstart                                  the default, on two CPU cores (times: docs/performance.md)
+    crrl train quickstart seed=1 run=second                another seed
+    crrl train quickstart objective.loss=grpo objective.advantage=normalised objective.beta=0.04       textbook GRPO
+    crrl train quickstart objective.shuffle_rewards=true   the control: nothing can be learnt
+    crrl train resume=quickstart-seed0                     continue after Ctrl-C, a crash or kill -9
+    crrl eval tiny                                         the policy that it starts from
+    crrl eval runs/quickstart-seed0                        the policy that it trained
+
+All state is in the run's journal and checkpoints, so a run that is killed at any instant resumes without loss.
 """
 
 from __future__ import annotations
@@ -23,7 +45,7 @@ Cells = dict[tuple[str, str], list["Episode"]]
 
 
 def train(config: Config, resume: str | None = None, json: bool = False) -> int:
-    """Run a recipe (or go on with a run) to its end. Returns the exit code."""
+    """Run a recipe, or resume a run, to its end. Returns the exit code."""
     from crrl.run.run import Run
 
     with Run.open(config, resume=resume is not None, live=False if json else None) as run:
@@ -43,7 +65,7 @@ def train(config: Config, resume: str | None = None, json: bool = False) -> int:
 
 
 def evaluate(config: Config, checkpoint: str, json: bool = False) -> int:
-    """`crrl eval`: one policy on the held-out tasks; nothing is trained."""
+    """`crrl eval`: evaluate one policy on the held-out tasks, without training."""
     from crrl.run.run import Run
 
     config.model.path = checkpoint
@@ -61,7 +83,7 @@ def evaluate(config: Config, checkpoint: str, json: bool = False) -> int:
 
 
 def evaluate_policy(run: Run, phase: Phase) -> Cells:
-    """All held-out splits in all decodings with the current policy; what the journal has is not run again."""
+    """Evaluate the current policy on every held-out split in every decoding. Episodes in the journal are not run again."""
     evaluation = run.config.evaluation
     tasks = run.curriculum.held_out()
     planned = {
@@ -74,7 +96,7 @@ def evaluate_policy(run: Run, phase: Phase) -> Cells:
 
 
 def fit(run: Run) -> None:
-    """All training steps; after each the new weights go live, proved, and the step is journalled."""
+    """Train all steps. After each, push the new weights, prove the push and journal the step."""
     from crrl.learning.source import RolloutSource
     from crrl.learning.trainer import make_trainer
     from crrl.rollout.journal import TRAIN
@@ -105,7 +127,7 @@ def fit(run: Run) -> None:
 
 
 def conclude(run: Run, before: Cells, after: Cells) -> Summary:
-    """summary.json, report.html and learning-curve.svg."""
+    """Write summary.json, report.html and learning-curve.svg."""
     from crrl.report.from_journal import write_report_of
 
     summary = run.summary(assemble(before, after))
