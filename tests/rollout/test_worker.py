@@ -156,3 +156,45 @@ def test_a_worker_that_keeps_dying_ends_the_run_with_its_last_words(
     client = RolloutClient(rollout_config(state_dir), tmp_path / "log.txt", lambda *_: None)
     with pytest.raises(CrrlError, match="no more memory for this"):
         client.start()
+
+
+def test_a_worker_killed_while_it_starts_is_started_again(running: Running) -> None:
+    running.client.close()
+    killed: set[int] = set()
+
+    def kill() -> None:
+        while len(killed) < 2:
+            pid = running.client.pid
+            if pid is not None and pid not in killed:
+                killed.add(pid)
+                os.kill(pid, signal.SIGKILL)
+            time.sleep(0.001)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    running.client.start()
+    killer.join()
+    assert running.client.pid not in killed
+    assert {e.outcome for e in running.run(2)} == {"scored"}
+
+
+def test_a_worker_that_never_comes_up_ends_the_run_with_its_last_words(running: Running) -> None:
+    running.client.close()
+    killed: set[int] = set()
+    done = threading.Event()
+
+    def kill() -> None:
+        while not done.is_set():
+            pid = running.client.pid
+            if pid is not None and pid not in killed:
+                killed.add(pid)
+                os.kill(pid, signal.SIGKILL)
+            time.sleep(0.001)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    with pytest.raises(CrrlError, match=f"did not start, {client_module.STARTS + 1} times"):
+        running.client.start()
+    done.set()
+    killer.join()
+    assert len(killed) == client_module.STARTS + 1

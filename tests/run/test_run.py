@@ -12,10 +12,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
 from crrl.learning.replay import replay
 from crrl.rollout.journal import TRAIN, Journal
+from crrl.run.folder import create
 
 pytestmark = pytest.mark.timeout(600)  # each starts whole runs; a busy machine takes its time
 
@@ -135,3 +137,60 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
     process = start(tmp_path, "resume=second")
     _, err = process.communicate(timeout=200)
     assert process.returncode == 1 and "is a checkpoint of another run" in err and "Traceback" not in err
+
+
+def test_a_worker_that_dies_after_its_checkpoint_was_removed_is_started_again(tmp_path: Path) -> None:
+    """What a restart reads lives as long as the run, and no checkpoint does."""
+    words = ["trainer.save_steps=1", "trainer.keep_checkpoints=1"]
+    run = tmp_path / "kept"
+    first = start(tmp_path, "quickstart", "run=kept", "seed=1", *SMALL, *words)
+    when(lambda: (run / "checkpoints/step-1").is_dir())
+    first.kill()
+    first.wait()
+    second = start(tmp_path, "resume=kept", "trainer.max_steps=4")
+    when(lambda: (run / "checkpoints/step-2").is_dir() and not (run / "checkpoints/step-1").exists())
+    workers = [p for p in psutil.Process(second.pid).children() if "crrl.rollout.worker" in p.cmdline()]
+    assert len(workers) == 1
+    workers[0].kill()
+    finish(second)
+    assert json.loads((run / "summary.json").read_text())["lost_tries"]["by_cause"]["worker_died"] > 0
+
+
+def test_a_run_is_created_whole_or_not_at_all(tmp_path: Path) -> None:
+    """Killed at many instants while it makes the folder: a new run of that name is accepted, or `resume` is."""
+    code = (
+        "import os, sys, threading, time\nfrom pathlib import Path\nfrom crrl.run.folder import create\n"
+        "def kill():\n time.sleep(float(sys.argv[2]))\n os.kill(os.getpid(), 9)\n"
+        "threading.Thread(target=kill, daemon=True).start()\n"
+        "create(Path(sys.argv[1]), {'seed': 1}, 'recipe: x').close()\ntime.sleep(5)"
+    )
+    began = time.monotonic()
+    create(tmp_path / "timed", {"seed": 1}, "recipe: x").close()
+    step_s = (time.monotonic() - began) / 6
+    there = 0
+    for number in range(16):
+        folder = tmp_path / f"run{number}"
+        subprocess.run([sys.executable, "-c", code, str(folder), str(step_s * number)], check=False)
+        if folder.exists():
+            there += 1
+            assert (folder / "config.yaml").read_text() == "recipe: x"
+            Journal.open(folder).close()
+        else:
+            create(folder, {"seed": 1}, "recipe: x").close()
+        assert not list(tmp_path.glob(f".new-{folder.name}-*"))
+    assert 0 < there < 16
+
+
+def test_a_full_disk_leaves_no_half_made_run(tmp_path: Path) -> None:
+    for size in (0, 3, 40):
+        folder = tmp_path / f"full{size}"
+        code = (
+            "import resource, signal, sys\nfrom pathlib import Path\nfrom crrl.errors import CrrlError\n"
+            "from crrl.run.folder import create\nsignal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+            "resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]) << 10,) * 2)\n"
+            "try: create(Path(sys.argv[1]), {'seed': 'x' * 50000}, 'recipe: ' + 'x' * 2000).close()\n"
+            "except CrrlError as error: print('REFUSED', error.message)"
+        )
+        done = subprocess.run([sys.executable, "-c", code, str(folder), str(size)], capture_output=True, text=True)
+        assert "REFUSED" in done.stdout and folder.name in done.stdout, (size, done.stdout, done.stderr[-500:])
+        assert list(tmp_path.iterdir()) == []

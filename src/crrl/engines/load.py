@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,12 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
             "model of the same family, or train one with `crrl sft`).",
         )
     return tokenizer
+
+
+def copy_tokenizer(source: Path, target: Path) -> None:
+    """Everything in a model folder that is no weights: tokenizer, templates, and the settings that name its family."""
+    weights = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.h5", "*.msgpack", "*.gguf", "*.onnx", ".*")
+    shutil.copytree(source, target, ignore=shutil.ignore_patterns(*weights))
 
 
 def load_model(path: str | Path, *, dtype: torch.dtype = torch.float32) -> PreTrainedModel:

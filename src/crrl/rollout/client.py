@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
@@ -25,6 +26,7 @@ from crrl.rollout.config import RolloutConfig
 from crrl.rollout.scheduler import OnEpisode
 
 START_S = 60.0
+STARTS = 3  # more, of a worker that dies while it starts
 SILENCE_S = 60.0  # a worker that gives no sign of life for this long hangs
 RESTARTS = 5  # without one finished episode in between; then it is a bug, not bad luck
 
@@ -57,7 +59,19 @@ class RolloutClient:
         return self._process.pid if self._process else None
 
     def start(self) -> None:
-        """Raises CrrlError: the worker cannot work here (no bubblewrap...), with the remedy."""
+        """Raises CrrlError: the worker cannot work here (no bubblewrap...), with the remedy; or it dies again and again
+        while it starts."""
+        for last in (False,) * STARTS + (True,):
+            try:
+                return self._start()
+            except _Gone as gone:
+                self.close()
+                if last:
+                    said = self._last_words()
+                    raise CrrlError(f"The rollout worker did not start, {STARTS + 1} times: {gone}.", said) from None
+
+    def _start(self) -> None:
+        """Raises _Gone, CrrlError."""
         ours, theirs = Pipe()
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
         with open(self._log, "ab") as log, theirs:
@@ -71,11 +85,9 @@ class RolloutClient:
                 start_new_session=True,  # Ctrl-C in the terminal is the trainer's to handle
             )
         self._connection = ours
-        try:
+        with suppress(OSError):  # `_receive` meets the same end and says so
             ours.send_bytes(msgspec.msgpack.encode(self._config))
-            verb, *rest = self._receive(START_S)
-        except _Gone as gone:
-            raise CrrlError(f"The rollout worker did not start: {gone}.", self._last_words()) from None
+        verb, *rest = self._receive(START_S)
         if verb == "error":
             self.close()
             raise CrrlError(*rest)

@@ -85,25 +85,29 @@ class Journal:
             folder.mkdir(parents=True, exist_ok=True)
             lock = journal_file.lock(folder)
         try:
-            if file.exists():
-                raise CrrlError(f"{file} exists.", f"Go on with it: crrl train resume={folder.name}")
-            # Under another name until it is whole: a killed `create` leaves no half-made journal.
-            new = folder / f"{FILE}.new"
-            for stale in folder.glob(f"{FILE}.new*"):
-                stale.unlink()
-            db = journal_file.connect(new, create=True)
-            try:
-                with journal_file.readable(file):
-                    rows = [(k, json.dumps(v)) for k, v in meta.items()]
-                    db.executemany("INSERT INTO meta VALUES (?, ?)", rows)
-            finally:
-                db.close()
-            os.rename(new, file)
-        except BaseException:
+            cls.fill(folder, meta)
+        finally:
             os.close(lock)
-            raise
-        os.close(lock)
         return cls.open(folder)
+
+    @staticmethod
+    def fill(folder: Path, meta: Mapping[str, Any]) -> None:
+        """The file of a new journal, in a folder whose lock the caller holds. Raises CrrlError."""
+        file = folder / FILE
+        if file.exists():
+            raise CrrlError(f"{file} exists.", f"Go on with it: crrl train resume={folder.name}")
+        # Under another name until it is whole: a killed `create` leaves no half-made journal.
+        new = folder / f"{FILE}.new"
+        for stale in folder.glob(f"{FILE}.new*"):
+            stale.unlink()
+        db = journal_file.connect(new, create=True)
+        try:
+            with journal_file.readable(file):
+                rows = [(k, json.dumps(v)) for k, v in meta.items()]
+                db.executemany("INSERT INTO meta VALUES (?, ?)", rows)
+        finally:
+            db.close()
+        os.rename(new, file)
 
     @classmethod
     def open(cls, folder: Path, *, read_only: bool = False) -> Journal:

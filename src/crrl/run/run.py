@@ -23,7 +23,7 @@ from crrl.conf.load import to_yaml
 from crrl.conf.schema import Config
 from crrl.console.display import Display
 from crrl.console.time_breakdown import TimeBreakdown, peak_memory_bytes
-from crrl.engines.load import load_model, load_tokenizer
+from crrl.engines.load import copy_tokenizer, load_model, load_tokenizer
 from crrl.engines.wire import EngineServer
 from crrl.errors import LostError
 from crrl.evaluation.benchmark import Phase
@@ -38,6 +38,7 @@ from crrl.rollout.api import Attempt, Episode
 from crrl.rollout.client import RolloutClient
 from crrl.rollout.config import RolloutConfig
 from crrl.rollout.journal import TRAIN, Journal
+from crrl.run.folder import create
 from crrl.sandbox import default_state_dir
 from crrl.sandbox.cache import keep_within
 
@@ -70,17 +71,16 @@ class Run:
         if resume:
             return cls(config, folder, Journal.open(folder), live)
         # A bad model folder leaves no run folder behind, nor does a template that breaks.
-        tokenizer = load_tokenizer(model_folder(config.model.path))
-        config.renderer.key = load_renderer(tokenizer, config.renderer.key).key  # no `auto`: checkpoints have no name
+        named(config)
         meta = {"seed": config.seed, "recipe": config.recipe, "versions": versions()}
-        journal = Journal.create(folder, {**meta, "credit": config.objective.credit})  # a replay must know the rule
-        (folder / "config.yaml").write_text(to_yaml(config))
-        return cls(config, folder, journal, live)
+        meta["credit"] = config.objective.credit  # a replay must know the rule
+        return cls(config, folder, create(folder, meta, to_yaml(config)), live)
 
     @classmethod
     @contextmanager
     def temporary(cls, config: Config, live: bool | None) -> Iterator[Run]:
         """For evaluation alone: its journal goes when it is done."""
+        named(config)
         folder = Path(tempfile.mkdtemp(prefix="crrl-eval-"))
         try:
             journal = Journal.create(folder / "run", {"seed": config.seed})
@@ -119,11 +119,13 @@ class Run:
                 engine.name, source, context=engine.context or None, max_batch=engine.max_batch, version=self.step
             )
             self._closing.callback(self.engine.close)
-            sockets = Path(self._closing.enter_context(tempfile.TemporaryDirectory(prefix="crrl-")))
-            server = EngineServer(self.engine, sockets / "engine.sock")
+            own = Path(self._closing.enter_context(tempfile.TemporaryDirectory(prefix="crrl-")))
+            server = EngineServer(self.engine, own / "engine.sock")
             self._closing.callback(server.close)
+            # A copy, which a worker that is started again finds: checkpoints are removed while the run goes on.
+            copy_tokenizer(source, own / "tokenizer")
             self.client = RolloutClient(
-                RolloutConfig.from_config(config, source, server.address, self.curriculum.images()),
+                RolloutConfig.from_config(config, own / "tokenizer", server.address, self.curriculum.images()),
                 self.folder / "log.txt",
                 self._lost_try,
             )
@@ -217,6 +219,12 @@ class Run:
             steps=self.step,
             control=self.config.objective.shuffle_rewards,
         )
+
+
+def named(config: Config) -> None:
+    """Settle `renderer.key`: `auto` goes by the model's name, which neither checkpoints nor copies have."""
+    tokenizer = load_tokenizer(model_folder(config.model.path))
+    config.renderer.key = load_renderer(tokenizer, config.renderer.key).key
 
 
 def lost_tries(journal: Journal) -> dict[str, Any]:
