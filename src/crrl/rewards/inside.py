@@ -19,6 +19,7 @@ import pathlib
 import site
 import socket
 import sys
+import traceback
 import types
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -46,7 +47,11 @@ def judge(request: dict, fd: int) -> None:
     report = socket.socket(fileno=fd)
     exit_now, send = os._exit, report.sendall
     stage(request)
-    deliver(mac(read_key(report)), run(request), send, exit_now)
+    try:
+        deliver(mac(read_key(report)), run(request), send, exit_now)
+    except BaseException:
+        traceback.print_exc()  # what broke the run is part of what it printed
+        raise
 
 
 def read_key(report: socket.socket) -> bytes:
