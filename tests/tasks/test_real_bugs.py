@@ -11,11 +11,13 @@ import re
 import subprocess
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from crrl.admission.admission import Admission, admit
+from crrl.admission.check import _first_admitted
 from crrl.errors import CrrlError
 from crrl.rewards import command_judge, patching
 from crrl.rewards.task_judge import TaskJudge
@@ -144,8 +146,8 @@ async def test_swe_bench_without_images(
     imageless = find(corpus).imageless
     assert imageless is not None
     (task,) = load(imageless, test_data / folder, ids=[id]).tasks
-    local = await project.settled(at_hand(task), task_judge._boxes.prepare, task_judge.environments)
-    judged = sound(await admit(local, task_judge, times=1), 1)
+    settle = partial(project.settled, prepare=task_judge._boxes.prepare, environments=task_judge.environments)
+    judged = sound(await _first_admitted(at_hand(task), settle, task_judge, 1), 1)
     assert judged.setup and set(judged.test.fail_to_pass) == set(task.test.fail_to_pass)
     forged = await task_judge.run(judged, await forging(judged, task_judge))
     assert not solved(judged, forged) and "exit_hook" in forged.exploits

@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import sys
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -31,7 +31,7 @@ from crrl.tasks.setup import project
 from crrl.tasks.setup.own_tools import checked_out
 
 CONCURRENCY, INTERRUPTED = 4, 130
-Settle = Callable[[Task], Awaitable[Task]]
+Settle = Callable[[Task], AsyncIterator[Task | CrrlError]]
 
 
 def check(wanted: Wanted, *, times: int = TIMES, out: Path | None = None, json: bool, keep: bool = False) -> int:
@@ -113,17 +113,35 @@ def _admissions(
         async with slots:
             try:
                 task = await asyncio.to_thread(checked_out, task)
-                if settle is not None:
+                if settle is None:
+                    admission = await admit(task, judge, times)
+                else:
                     swebench_grading.require()  # before a long set-up
-                    task = await settle(task)
+                    admission = await _first_admitted(task, settle, judge, times)
             except (CrrlError, LostError) as error:
-                return Admission(task.id, "unavailable", reasons=[" ".join(str(error).split())])
-            admission = await admit(task, judge, times)
+                return _unavailable(task, error)
         if work is not None and admission.status != "unavailable":
             work.keep(name, msgspec.to_builtins(admission))
         return admission
 
     return iter(asyncio.as_completed([asyncio.ensure_future(one(task)) for task in tasks]))  # begun in this order
+
+
+async def _first_admitted(task: Task, settle: Settle, judge: TaskJudge, times: int) -> Admission:
+    """The first set-up under which the task is admitted; where there is none, what the first that could be judged came
+    to."""
+    ends: list[Admission] = []
+    async for tried in settle(task):
+        end = _unavailable(task, tried) if isinstance(tried, CrrlError) else await admit(tried, judge, times)
+        if end.status == "admitted":
+            return end
+        ends.append(end)
+    judged = [end for end in ends if end.status != "unavailable"]
+    return (judged or ends)[0]
+
+
+def _unavailable(task: Task, error: Exception) -> Admission:
+    return Admission(task.id, "unavailable", reasons=[" ".join(str(error).split())])
 
 
 def _tell(admission: Admission, json: bool) -> None:

@@ -22,12 +22,13 @@ START, END = ">>>>> Start Test Output", ">>>>> End Test Output"
 def require() -> None:
     """Raises CrrlError where the package is not installed."""
     if importlib.util.find_spec("swebench") is None:
-        remedy = 'pip install "coderepair-rl[swebench]"'
+        remedy = 'in the checkout of CodeRepairRL: .venv/bin/pip install -c constraints.txt -e ".[swebench]"'
         raise CrrlError("SWE-bench-like tasks are graded by swebench, which is missing.", remedy)
 
 
 def grade(task: Task, log: str, patch: str) -> TestResults:
-    """`log`: what the eval script printed, stderr merged; without the markers, all of it is taken for test output.
+    """`log`: what the eval script printed, stderr merged. Where the task has no such script, which prints the markers, all
+    of it is taken for test output.
 
     Raises CrrlError where the package is not installed, or has no parser of the task's name.
     """
@@ -50,8 +51,7 @@ def grade(task: Task, log: str, patch: str) -> TestResults:
         log_parser=parser,
         eval_type=eval_type,
     )
-    if START not in log:
-        log = f"{START}\n{log}\n{END}\n"
+    log = _marked(log, scripted=any(START in word for word in task.test.command.argv))
     prediction = {"instance_id": task.id, "model_name_or_path": "crrl", "model_patch": patch}
     with tempfile.TemporaryDirectory(prefix="crrl-grade-") as folder:
         file = Path(folder) / "test_output.txt"
@@ -66,3 +66,18 @@ def grade(task: Task, log: str, patch: str) -> TestResults:
         tests |= dict.fromkeys(report["tests_status"][kind]["success"], "passed")
         tests |= dict.fromkeys(report["tests_status"][kind]["failure"], "failed")
     return TestResults(tests, output=log[-4000:])
+
+
+def _marked(log: str, *, scripted: bool) -> str:
+    """With the script's own markers alone: the others were printed by what ran, and so was each word of a failure that
+    the official harness writes to its logs itself."""
+    from swebench.harness import constants
+
+    codes = (constants.APPLY_PATCH_FAIL, constants.RESET_FAILED, constants.TESTS_ERROR, constants.TESTS_TIMEOUT)
+    for code in codes:
+        log = log.replace(code, "")
+    before, started, rest = log.partition(START) if scripted else ("", START, f"\n{log}\n{END}\n")
+    inside, ended, after = rest.rpartition(END)
+    if not started or not ended:
+        return log
+    return before + START + inside.replace(START, "").replace(END, "") + END + after

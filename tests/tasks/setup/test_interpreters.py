@@ -34,7 +34,12 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ],
 )
 def test_suited_to_a_date(here: Path, when: str, version: str) -> None:
-    assert suited(when) == f"python{version}"
+    assert suited(when)[0] == f"python{version}"
+
+
+def test_the_next_is_newer_where_there_is_a_newer_one(here: Path) -> None:
+    assert suited("2021-04-06") == ["python3.9", "python3.12", "python3.8"]
+    assert suited("2026-01-01") == ["python3.12", "python3.9", "python3.8"]
 
 
 def test_suited_to_what_a_corpus_says(here: Path) -> None:

@@ -74,11 +74,14 @@ def at_least(version: str) -> str:
     return f"python{fits[0] if fits else '.'.join(map(str, least))}"
 
 
-def suited(when: str) -> str:
-    """What a project tested on at that time (ISO 8601), by the name that `needs` has: the newest interpreter here that
-    had been out for half a year, else the oldest here."""
+def suited(when: str) -> list[str]:
+    """What a project tested on at that time (ISO 8601), best first, by the names that `needs` has: the newest
+    interpreter here that had been out for half a year, then the newer ones, then the older ones.
+
+    Raises CrrlError where there is none."""
     here = [version for version in RELEASED if find(f"python{version}") is not None]
-    settled = [v for v in here if date.fromisoformat(RELEASED[v]) + HALF_A_YEAR <= date.fromisoformat(when[:10])]
     if not here:
         raise CrrlError("There is no Python 3.6 or newer below /usr.", "apt-get install python3")
-    return f"python{settled[-1] if settled else here[0]}"
+    of_time = [v for v in here if date.fromisoformat(RELEASED[v]) + HALF_A_YEAR <= date.fromisoformat(when[:10])]
+    first = max(0, len(of_time) - 1)
+    return [f"python{version}" for version in (*here[first:], *reversed(here[:first]))]

@@ -7,17 +7,20 @@ be installed so.
 
 from __future__ import annotations
 
+import asyncio
 import configparser
 import re
 import shlex
+import tempfile
 import tomllib
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import replace
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from pathlib import Path
 
 from crrl.errors import CrrlError
 from crrl.sandbox.api import Workspace
+from crrl.sandbox.workspace import git
 from crrl.task import Command, Source, Task
 from crrl.tasks.setup import interpreters
 from crrl.tasks.setup.environments import Environments, pip, with_generated
@@ -29,7 +32,7 @@ FILES = (
 )
 DEV_EXTRAS = ("dev", "develop", "development")
 DEV_FILES = ("requirements-dev.txt", "requirements_dev.txt", "dev-requirements.txt", "requirements/dev.txt")
-SLACK = timedelta(days=183)  # a corpus's date is of an issue or a pull request; what the tree asks for may be newer
+SLACK = timedelta(days=183)
 TOOLS = (
     *("setuptools", "setuptools-scm", "wheel"),
     *("pytest", "pluggy", "iniconfig", "packaging", "py", "attrs", "atomicwrites", "exceptiongroup", "tomli"),
@@ -40,34 +43,74 @@ pkg_resources, which old set-ups import; a pytest that lists what has passed, as
 PATHS = ("--config-setting", "editable_mode=compat")  # of setuptools: a path, as ever, and no import hook
 
 
-async def settled(task: Task, prepare: Callable[[Source], Awaitable[Workspace]], environments: Environments) -> Task:
-    """A Python task that has neither image nor set-up, with the set-up its repository asks for, and the interpreter.
+@dataclass(frozen=True)
+class Attempt:
+    """Packages as of `when`, under the interpreter `python` (as `TestPlan.needs` has it)."""
 
-    Raises CrrlError: the repository cannot be had, or not be set up."""
+    when: date
+    python: str
+
+
+def attempts(when: date) -> list[Attempt]:
+    """What to try for a task of that date, in order: packages of the time, then of half a year later, since some trees
+    ask for what was not out yet; under the Python of the time, then under the next."""
+    pythons = interpreters.suited(when.isoformat())
+    return [Attempt(when + slack, python) for python in pythons[:2] for slack in (timedelta(0), SLACK)]
+
+
+async def settled(
+    task: Task, prepare: Callable[[Source], Awaitable[Workspace]], environments: Environments
+) -> AsyncIterator[Task | CrrlError]:
+    """A Python task that has neither image nor set-up, with the set-up its repository asks for and the interpreter, as
+    often as there is something to try; in the place of one that cannot be set up, why. Any other task as it is.
+
+    Raises CrrlError: the repository cannot be had, or the task has no date."""
     if task.language != "python" or task.source.image is not None or task.setup:
-        return task
+        yield task
+        return
     if not re.match(r"\d{4}-\d\d-\d\d", task.created_at):
         raise CrrlError(
             f"created_at is {task.created_at!r}: packages of what date?", "Give the task a date (ISO 8601)."
         )
     tree = (await prepare(task.source)).lower
-    needs = [*task.test.needs, interpreters.suited(task.created_at)]
-    task = replace(task, setup=setup(tree, task.created_at), test=replace(task.test, needs=needs))
-    return with_generated(task, await environments.of(task))
+    when = max(task.created_at[:10], await asyncio.to_thread(committed, task.source))
+    for attempt in attempts(date.fromisoformat(when)):
+        plan = replace(task.test, needs=[*task.test.needs, attempt.python])
+        recorded = task.provenance | {"packages": attempt.when.isoformat(), "python": attempt.python}
+        tried = replace(task, setup=setup(tree, attempt.when.isoformat()), test=plan, provenance=recorded)
+        try:
+            yield with_generated(tried, await environments.of(tried))
+        except CrrlError as error:
+            yield error
+
+
+def committed(source: Source) -> str:
+    """The date of its commit (ISO 8601); "" where it has none. A corpus's date may lie before it. Blocking.
+
+    Raises CrrlError."""
+    if source.repo is None or source.base_commit is None:
+        return ""
+    show = ["show", "-s", "--format=%cI", f"{source.base_commit}^{{commit}}"]
+    if Path(source.repo).is_dir():
+        return git(["-c", "safe.directory=*", "-C", source.repo, *show]).decode()[:10]
+    with tempfile.TemporaryDirectory(prefix="crrl-date-") as folder:
+        git(["init", "-q", "--bare", folder])
+        git(["-C", folder, "fetch", "-q", "--depth=1", "--filter=tree:0", source.repo, source.base_commit])
+        return git(["-C", folder, *show]).decode()[:10]
 
 
 def setup(tree: Path, when: str = "") -> list[Command]:
     """The project editable, its test extras and requirement files, and pytest.
 
-    With `when` (ISO 8601): packages as of half a year later, a month's end, so that a repository's tasks share
-    environments. Of requirement files and what developers install, that can no longer be installed is done without:
-    admission says whether the tests do."""
+    With `when` (ISO 8601): packages as of the end of that month, so that a repository's tasks share environments. Of
+    requirement files and what developers install, that can no longer be installed is done without: admission says
+    whether the tests do."""
     tests, needed = _files(tree, FILES), _project(tree, EXTRAS)
     paths = PATHS if "setuptools" in str(_toml(tree / "pyproject.toml").get("build-system", "setuptools")) else ()
     if not when:
         words = [word for name in tests for word in ("-r", name)] + needed
         return pip(*paths, "pytest", *words) if words else []
-    dates = [*paths, *before(date.fromisoformat(when[:10]) + SLACK)]
+    dates = [*paths, *before(date.fromisoformat(when[:10]))]
     rest = [["-r", name] for name in (*tests, *_files(tree, DEV_FILES))]
     whole = _project(tree, ())
     if (extra := _project(tree, DEV_EXTRAS)) != whole:
