@@ -24,6 +24,7 @@ class Request:
         stop_ids: generation ends after (and includes) the first of these.
         seed: 64 bits; the noise of position p (0-based, within this generation) derives from (seed, p) only, so
             a sample does not depend on what else is in the batch or on arrival order.
+        scope: whose it is (an attempt's id), for `Weights.forget`.
     """
 
     id: str
@@ -32,6 +33,7 @@ class Request:
     temperature: float = 1.0
     stop_ids: list[int] = field(default_factory=list)
     seed: int = 0
+    scope: str = ""
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,11 @@ class Weights(Protocol):
     async def push(self, source: WeightSource, version: int) -> Probe:
         """Swap weights in between decode steps, drop KV and prefix caches (running requests are re-prefilled under
         the new weights), bump the version, score the probe. Raises CrrlError: they do not fit; the old ones stay."""
+        ...
+
+    def forget(self, scope: str) -> None:
+        """A try of this attempt was lost: whatever is kept of its generations must not serve the next one, whose
+        log-probs would then differ in their last bits from those of a run that lost nothing."""
         ...
 
     def resting(self) -> AbstractContextManager[None]:

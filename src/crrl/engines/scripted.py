@@ -90,6 +90,9 @@ class ScriptedEngine:
         finally:
             self._open.set()
 
+    def forget(self, scope: str) -> None:
+        """Nothing is kept of any generation."""
+
     async def push(self, source: WeightSource, version: int) -> Probe:
         self.version = version
         return Probe(version, list(range(64)), [-1.0] * 63)

@@ -163,6 +163,9 @@ class LocalEngine:
         staged = await asyncio.to_thread(push.stage, self._runner.model, source)
         return await asyncio.wrap_future(self._call(lambda: self._swap(staged, version)))
 
+    def forget(self, scope: str) -> None:
+        self._commands.put(lambda: self._prefixes.forget(scope))
+
     async def info(self) -> EngineInfo:
         return EngineInfo(self._context, self._version, self._tokenizer_hash, self._runner.vocab_size)
 
@@ -228,7 +231,7 @@ class LocalEngine:
                 self._waiting.remove(row)
                 self._end(row, "cancelled")
         for row in [r for r in self._rows if r.request.id == id]:
-            self._leave(row)
+            self._leave(row, keep=False)
             self._end(row, "cancelled")
 
     def _swap(self, staged: list[tuple[torch.Tensor, torch.Tensor]], version: int) -> Probe:
@@ -358,15 +361,17 @@ class LocalEngine:
         self._prompts[slot] = -1
         self._prompts[slot, : len(ids)] = ids
 
-    def _leave(self, row: _Row) -> None:
-        """Free a row's slot; keep its keys and values for whoever continues it; close the gap."""
+    def _leave(self, row: _Row, *, keep: bool = True) -> None:
+        """Free a row's slot; keep its keys and values for whoever continues it, and not those of one that was cancelled:
+        its try may be lost and forgotten already; close the gap."""
         slot = self._rows.index(row)
         self._shared = None
         cache = self._runner.cache
         if row.error is not None:
             cache.clear(slot)
-        elif row.cached:
-            self._prefixes.add(np.asarray(row.ids[: row.cached], np.int64), cache.read(slot, row.cached))
+        elif row.cached and keep:
+            content = cache.read(slot, row.cached)
+            self._prefixes.add(np.asarray(row.ids[: row.cached], np.int64), content, row.request.scope)
         if slot < self._decoding:
             self._decoding -= 1
             self._move(self._decoding, slot)

@@ -1,8 +1,8 @@
 """Which finished sequences' keys and values are kept, and which of them begins like a new prompt.
 
 Token-exact: ids are compared with ids, all kept sequences at once as rows of one matrix (a few hundred rows of a few
-thousand ids: tens of microseconds). A kept sequence that a newer one continues is dropped; beyond the token budget the
-least recently used goes. A weight push drops everything.
+thousand ids: tens of microseconds). A kept sequence that a newer one of the same attempt continues is dropped; beyond
+the token budget the least recently used goes. A weight push drops everything, a lost try what is its own.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ class PrefixCache:
         self._content: list[list[Tensor]] = []
         self._lengths: list[int] = []
         self._used: list[int] = []
+        self._scopes: list[str] = []
         self._clock = 0
 
     def __len__(self) -> int:
@@ -43,13 +44,13 @@ class PrefixCache:
         self._used[best] = self._clock
         return int(lengths[best]), self._content[best]
 
-    def add(self, ids_T: np.ndarray, content: list[Tensor]) -> None:
+    def add(self, ids_T: np.ndarray, content: list[Tensor], scope: str) -> None:
         length = len(ids_T)
         if length > self.max_tokens:
             return
         if self._content:
             lengths = common(self._ids[: len(self)], ids_T)
-            covered = [i for i in range(len(self)) if lengths[i] == self._lengths[i]]
+            covered = [i for i in range(len(self)) if lengths[i] == self._lengths[i] and self._scopes[i] == scope]
             for i in reversed(covered):
                 self._remove(i)
         while self.tokens + length > self.max_tokens:
@@ -65,18 +66,21 @@ class PrefixCache:
         self._content.append(content)
         self._lengths.append(length)
         self._used.append(self._clock)
+        self._scopes.append(scope)
         self.tokens += length
 
     def _remove(self, i: int) -> None:
         self.tokens -= self._lengths[i]
         last = len(self) - 1
         self._ids[i] = self._ids[last]
-        self._content[i], self._lengths[i], self._used[i] = (
-            self._content[last],
-            self._lengths[last],
-            self._used[last],
-        )
-        del self._content[last], self._lengths[last], self._used[last]
+        for values in (self._content, self._lengths, self._used, self._scopes):
+            values[i] = values[last]  # type: ignore[index]
+            del values[last]  # type: ignore[attr-defined]
+
+    def forget(self, scope: str) -> None:
+        for i in reversed(range(len(self))):
+            if self._scopes[i] == scope:
+                self._remove(i)
 
     def drop(self) -> None:
         self.__init__(self.max_tokens)  # type: ignore[misc]
