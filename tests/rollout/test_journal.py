@@ -229,7 +229,7 @@ def test_foreign_files_are_refused(tmp_path: Path, read_only: bool) -> None:
     with pytest.raises(CrrlError, match="no journal at"):
         Journal.open(tmp_path, read_only=read_only)
     (tmp_path / FILE).write_bytes(b"not a database, but long enough to look at" * 100)
-    with pytest.raises(CrrlError, match="no SQLite file"):
+    with pytest.raises(CrrlError, match="not an SQLite file"):
         Journal.open(tmp_path, read_only=read_only)
     (tmp_path / FILE).unlink()
     with sqlite3.connect(tmp_path / FILE) as other:

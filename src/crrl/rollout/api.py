@@ -1,4 +1,4 @@
-"""Episodes and groups: what a rollout gives."""
+"""The types of a rollout: attempts in, episodes and groups out."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Episode:
-    """What came of an attempt. `lost` episodes have no verdict and say why; `truncated` ones are scored on what
-    they left. `timings`: wall seconds by part (start, agent, engine_wait, patch, judge). `earlier`: verdicts of the
-    tries before the last, where the task has several: after each the agent was told what failed."""
+    """The outcome of an attempt. A `lost` episode has no verdict but a reason; a `truncated` one is scored on what it
+    left. `timings`: wall seconds by part (start, agent, engine_wait, patch, judge). `earlier`: if the task allows
+    several tries, the verdicts of all but the last; after each, the agent was shown the failures."""
 
     id: str
     group: str
@@ -48,8 +48,8 @@ class Episode:
     temperature: float = 1.0
     timings: dict[str, float] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)  # turns, tool_calls, tool_errors, malformed, ...
-    agent_output: str = ""  # what an agent inside the box printed: its beginning and its end
-    well_formed: bool = False  # every tool call parsed and valid, an edit applied, the agent finished by itself
+    agent_output: str = ""  # printed by an agent inside the box: beginning and end
+    well_formed: bool = False  # every tool call was valid, an edit applied, and the agent stopped by itself
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "samples", linked(self.samples))  # however it was made: also from the pipe or the disk
@@ -57,7 +57,7 @@ class Episode:
 
 @dataclass(frozen=True)
 class Group:
-    """All attempts at one task that are compared (GRPO). Complete: one episode per attempt, lost ones included."""
+    """All attempts at one task that GRPO compares. Complete: one episode per attempt, lost ones included."""
 
     id: str
     task: str
@@ -66,7 +66,7 @@ class Group:
 
 @dataclass(frozen=True)
 class TrainedRow:
-    """What the journal keeps of a row that was trained on: which of its episode's rows, and its `row_hash`
+    """The journal's record of a trained row: its position among its episode's rows, and its `row_hash`
     (`learning/rows.py`)."""
 
     episode: str

@@ -1,7 +1,6 @@
-"""The trainer's side of the rollout worker: starts it, hands it attempts, keeps what comes back, restarts it.
+"""The trainer's side of the rollout worker: starts it, sends it attempts, collects the episodes, restarts it.
 
-A worker that dies or hangs loses nothing but the tries that were in flight: they are started again, under the same
-ids, in a new worker.
+A worker that dies or hangs loses only the tries in flight. They start again under the same ids, in a new worker.
 """
 
 from __future__ import annotations
@@ -26,9 +25,9 @@ from crrl.rollout.config import RolloutConfig
 from crrl.rollout.scheduler import OnEpisode
 
 START_S = 60.0
-STARTS = 3  # more, of a worker that dies while it starts
-SILENCE_S = 60.0  # a worker that gives no sign of life for this long hangs
-RESTARTS = 5  # without one finished episode in between; then it is a bug, not bad luck
+STARTS = 3  # further ones, of a worker that dies while starting
+SILENCE_S = 60.0  # a worker that sends nothing for this long is taken to hang
+RESTARTS = 5  # in a row, without a finished episode in between: beyond that it is a bug, not bad luck
 
 LAST_LINES = 6  # of the worker's log, shown in an error
 
@@ -43,8 +42,8 @@ class Usage:
 
 class RolloutClient:
     """Args:
-    log: file that gets what the worker writes to stderr.
-    on_lost_try: called for every try that was lost on our side.
+    log: file for the worker's stderr.
+    on_lost_try: called for every try that our side lost.
     """
 
     def __init__(self, config: RolloutConfig, log: Path, on_lost_try: LostTry) -> None:
@@ -55,11 +54,11 @@ class RolloutClient:
 
     @property
     def pid(self) -> int | None:
-        """Of the worker that runs now."""
+        """The running worker's."""
         return self._process.pid if self._process else None
 
     def start(self) -> None:
-        """Raises CrrlError: the worker cannot work here (no bubblewrap...), with the remedy; or it dies again and again
+        """Raises CrrlError, with the remedy: the worker cannot run on this machine (no bubblewrap...), or keeps dying
         while it starts."""
         for last in (False,) * STARTS + (True,):
             try:
@@ -82,10 +81,10 @@ class RolloutClient:
                 stdout=log,
                 stderr=log,
                 env=environment,
-                start_new_session=True,  # Ctrl-C in the terminal is the trainer's to handle
+                start_new_session=True,  # the trainer handles Ctrl-C
             )
         self._connection = ours
-        with suppress(OSError):  # `_receive` meets the same end and says so
+        with suppress(OSError):  # `_receive` reports it
             ours.send_bytes(msgspec.msgpack.encode(self._config))
         verb, *rest = self._receive(START_S)
         if verb == "error":
@@ -93,10 +92,10 @@ class RolloutClient:
             raise CrrlError(*rest)
 
     def run(self, attempts: Sequence[Attempt], on_episode: OnEpisode) -> None:
-        """Run them all; `on_episode` gets each as it finishes, in any order, and lost ones too.
+        """Run all attempts. `on_episode` receives each episode as it finishes, in any order, lost ones included.
 
         Raises:
-            CrrlError: the worker keeps dying, or a part that is plugged in fails.
+            CrrlError: the worker keeps dying, or a plug-in fails.
         """
         missing = {attempt.id: attempt for attempt in attempts}
         deaths = 0
@@ -109,7 +108,7 @@ class RolloutClient:
                 if deaths > RESTARTS:
                     raise CrrlError(
                         f"The rollout worker died {deaths} times in a row: {gone}.",
-                        f"What is finished is kept; the run can be resumed. {self._last_words()}",
+                        f"Finished episodes are kept, and you can resume the run. {self._last_words()}",
                     ) from None
                 for attempt in missing.values():
                     self._on_lost_try(attempt.id, attempt.task.id, LostError("worker_died", str(gone)))
@@ -130,11 +129,11 @@ class RolloutClient:
                 raise CrrlError(*rest)
 
     def usage(self) -> Usage:
-        """Of the worker and everything below it."""
+        """The worker's, with all its children."""
         return Usage(self._peak)
 
     def close(self) -> None:
-        """End the worker and every box it has. Idempotent."""
+        """End the worker and all its boxes. Idempotent."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
@@ -147,7 +146,7 @@ class RolloutClient:
             self._process = None
 
     def _last_words(self) -> str:
-        """The end of the worker's log, which may be gone when the message is read."""
+        """The end of the worker's log: the file may be gone when somebody reads the error."""
         lines = self._log.read_text(errors="replace").splitlines()[-LAST_LINES:]
         return "\n".join([f"Its log ({self._log}) ends:", *lines]) if lines else "It left no log."
 
@@ -157,10 +156,10 @@ class RolloutClient:
             try:
                 self._connection.send_bytes(msgspec.msgpack.encode(list(missing.values())))
             except OSError:
-                return  # `_receive` meets the same end and says so
+                return  # `_receive` reports it
 
     def _receive(self, silence_s: float) -> list[Any]:
-        """The next message; signs of life are taken note of and passed over. Raises _Gone."""
+        """The next message other than a sign of life. Raises _Gone."""
         assert self._connection is not None and self._process is not None
         silent_since = time.monotonic()
         while True:

@@ -1,4 +1,4 @@
-"""What the rollout worker has to know: a run's settings, cut down to its side, and serialisable."""
+"""The rollout worker's share of a run's settings, serialisable."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""An episode's samples as bytes, and the hash of what an episode is.
+"""An episode's samples as bytes, and the hash of an episode's content.
 
-Invariant: equal episodes have equal hashes, whichever schema of the journal they were written under.
+Invariant: equal episodes have equal hashes, whichever journal schema they were written under.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def encode_samples(samples: list[Sample]) -> bytes:
 
 
 def decode_samples(record: bytes) -> list[Sample]:
-    """Not linked yet: an `Episode` does that. Raises CrrlError: a record of schema 1 contradicts itself."""
+    """The samples, which `Episode` then links. Raises CrrlError: a record of schema 1 contradicts itself."""
     found = msgspec.msgpack.decode(record)
     if found and "prompt_ids" in found[0]:
         found = _from_schema_1(found)
@@ -32,7 +32,7 @@ def decode_samples(record: bytes) -> list[Sample]:
 
 
 def _from_schema_1(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """There each sample had its whole prompt, which began with all of its parent's tokens."""
+    """In schema 1 each sample had its whole prompt, which began with all tokens of its parent."""
     known: dict[str | None, list[int]] = {None: []}
     for sample in found:
         prompt = sample.pop("prompt_ids")
@@ -40,7 +40,7 @@ def _from_schema_1(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
         if seen is None or prompt[: len(seen)] != seen:
             raise CrrlError(
                 f"Sample {sample['id']} does not extend its parent {sample['parent']} token for token.",
-                "The journal was changed: restore it from a copy of the run folder.",
+                "Something changed the journal: restore it from a copy of the run folder.",
             )
         sample["appended"] = prompt[len(seen) :]
         known[sample["id"]] = prompt + sample["ids"]
@@ -48,11 +48,11 @@ def _from_schema_1(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def content_hash(episode: Episode) -> str:
-    """Of what an episode is: tokens, log-probs, versions, tree, patch, verdict. Not of times, tries, or the names that
-    sessions and samples happened to get.
+    """The hash of an episode's tokens, log-probs, versions, tree, patch and verdict; not of times, tries, or the ids
+    that its session and samples happened to get.
 
-    What is hashed is the episode as msgpack with whole prompts, as schema 1 had them, so that hashes of all runs can be
-    compared; it is fed sample by sample, for together they grow with the square of the session's length.
+    It covers the episode as msgpack with whole prompts, as in schema 1, so hashes of all runs compare. Samples are fed
+    in one by one: together, whole prompts grow with the square of the session's length.
     """
     *earlier, verdict = [
         verdict and dataclasses.replace(verdict, cpu_s=0.0, cached=False)

@@ -1,9 +1,9 @@
 """The journal of a run: every finished episode, step and lost try. Durable, one writer (invariant 8).
 
-An episode is finished when its row here is committed, and never before its token arrays are on disk
-(`tokens.py`). A resume asks `finished` what not to run again, and `steps` what was trained, in which order.
-Episodes are told apart by (phase, id): `train`, or an evaluation such as `eval-before-greedy-rl_instances`.
-All methods may be called from any thread.
+An episode is finished when its row is committed, and the row is committed only after the episode's token arrays are on
+disk (`tokens.py`). A resumed run reads which episodes exist from `finished`, and what was trained in which order from
+`steps`. The key of an episode is (phase, id); the phase is `train`, or an evaluation's: `before`, `after` or `eval`.
+All methods are thread-safe.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ TRAIN = "train"
 
 @dataclass(frozen=True)
 class Step:
-    """One update. `groups` in the order in which they are consumed; `version`: the policy's before it."""
+    """One update. `groups`: in the order in which they are consumed. `version`: of the policy before the update."""
 
     step: int
     groups: list[str]
@@ -46,7 +46,7 @@ class Step:
 
 @dataclass(frozen=True)
 class EpisodeRow:
-    """An episode without its tokens: what lists and statistics need."""
+    """An episode without its tokens, for lists and statistics."""
 
     phase: str
     id: str
@@ -71,7 +71,7 @@ class Journal:
         self._lock = lock
         self._mutex = threading.RLock()
         self._tokens = Segments(folder / "tokens")
-        self.cut_bytes = 0  # of token records whose write was killed, dropped at opening
+        self.cut_bytes = 0  # dropped on opening: the tail of a write that was killed
 
     @classmethod
     def create(cls, folder: Path, meta: Mapping[str, Any]) -> Journal:
@@ -95,8 +95,8 @@ class Journal:
         """The file of a new journal, in a folder whose lock the caller holds. Raises CrrlError."""
         file = folder / FILE
         if file.exists():
-            raise CrrlError(f"{file} exists.", f"Go on with it: crrl train resume={folder.name}")
-        # Under another name until it is whole: a killed `create` leaves no half-made journal.
+            raise CrrlError(f"{file} exists.", f"Resume it: crrl train resume={folder.name}")
+        # Under another name until it is complete: a killed `create` leaves no half-made journal.
         new = folder / f"{FILE}.new"
         for stale in folder.glob(f"{FILE}.new*"):
             stale.unlink()
@@ -111,7 +111,7 @@ class Journal:
 
     @classmethod
     def open(cls, folder: Path, *, read_only: bool = False) -> Journal:
-        """An existing journal. `read_only` takes no lock: for looking at a run, also while it goes on.
+        """An existing journal. `read_only` takes no lock, so you can look at a run while it is in progress.
 
         Raises:
             CrrlError: missing, foreign, damaged, of a newer crrl, on a network file system, or another
@@ -148,14 +148,13 @@ class Journal:
     # Writing ----------------------------------------------------------------------------------------------
 
     def add_episode(self, phase: str, episode: Episode) -> bool:
-        """Make a finished episode durable: after a kill at any instant from here on, it is there.
+        """Make a finished episode durable: once this returns, no kill can lose it.
 
         Returns:
-            False: this very episode is there already (a resend), nothing was written.
+            False: the same episode was already there (a resend); nothing was written.
 
         Raises:
-            CrrlError: another episode is there under the same id (it would be counted twice), or the disk is
-                full.
+            CrrlError: a different episode has the same id (it would count twice), or the disk is full.
         """
         hash = content_hash(episode)
         with self._writing() as db:
@@ -183,16 +182,16 @@ class Journal:
     def add_lost_try(
         self, phase: str, id: str, task: str, cause: str, detail: str = "", version: int | None = None
     ) -> None:
-        """A try that failed on our side and is started again under the same id."""
+        """Record a try that our side lost; the attempt is retried under the same id."""
         with self._writing() as db:
             row = (phase, id, task, cause, detail, version, time.time())
             db.execute("INSERT INTO lost_tries VALUES (?,?,?,?,?,?,?)", row)
 
     def plan_step(self, step: int, groups: Sequence[str], version: int) -> None:
-        """What step `step` will be trained on, in this order. Planning the same again changes nothing.
+        """Record the groups that step `step` will be trained on, in order. Repeating the same plan changes nothing.
 
         Raises:
-            CrrlError: it was planned otherwise before: a resumed run would not be the run that was started.
+            CrrlError: the step has another plan: the resumed run would differ from the one that was started.
         """
         with self._writing() as db:
             known = db.execute("SELECT groups FROM steps WHERE step=?", (step,)).fetchone()
@@ -203,11 +202,11 @@ class Journal:
                 raise CrrlError(f"Step {step} was planned with other groups before: {known[0]}.")
 
     def step_trained(self, step: int, metrics: Mapping[str, Any], rows: Sequence[TrainedRow] = ()) -> None:
-        """Step `step` was taken, on these rows. Steps after the last checkpoint are taken again on a resume:
+        """Record that step `step` was trained on these rows. A resumed run repeats the steps after its last checkpoint,
         on the same rows.
 
         Raises:
-            CrrlError: it was not planned, or trained on other rows before.
+            CrrlError: the step was not planned, or was trained on other rows before.
         """
         with self._writing() as db:
             new = [(step, i, r.episode, r.index, r.hash, r.advantage) for i, r in enumerate(rows)]
@@ -233,7 +232,7 @@ class Journal:
             db.execute("INSERT OR REPLACE INTO meta VALUES (?,?)", (key, json.dumps(value)))
 
     def sync(self) -> None:
-        """Durable against power loss too (commits survive kill -9 without this). Cheap once per step."""
+        """Survive a power loss too; commits survive kill -9 without this. Cheap enough for every step."""
         with self._writing() as db:
             db.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
@@ -254,7 +253,7 @@ class Journal:
         raise CrrlError(f"The journal in {self.folder} has no episode {id} in phase {phase}.")
 
     def episodes(self, phase: str | None = TRAIN) -> Iterator[Episode]:
-        """Whole episodes, one in memory at a time, ordered by id; None: of every phase."""
+        """Whole episodes, ordered by id, one in memory at a time. None: of every phase."""
         return self._episodes("", *()) if phase is None else self._episodes("WHERE phase=?", phase)
 
     def group(self, group: str, phase: str = TRAIN) -> list[Episode]:
@@ -262,7 +261,7 @@ class Journal:
         return sorted(self._episodes("WHERE phase=? AND grp=?", phase, group), key=lambda e: e.attempt)
 
     def outline(self, phase: str | None = None) -> list[EpisodeRow]:
-        """Every episode without its tokens, in the order in which they finished."""
+        """All episodes without their tokens, in the order in which they finished."""
         names = [f.name for f in dataclasses.fields(EpisodeRow)]
         columns = ", ".join(names).replace("group", "grp")
         where, args = ("WHERE phase=?", (phase,)) if phase is not None else ("", ())
@@ -271,7 +270,7 @@ class Journal:
         return [msgspec.convert(row, EpisodeRow, strict=False) for row in rows]
 
     def attempted_exploits(self) -> list[tuple[str, list[str]]]:
-        """(phase, names) of every episode that was not lost; the names are empty where nothing was tried."""
+        """(phase, names of attempted exploits) of every episode that was not lost."""
         found = self._all("SELECT phase, CASE WHEN exploits THEN body END FROM episodes WHERE outcome != 'lost'")
         read = ((phase, body and msgspec.msgpack.decode(body, type=Episode)) for phase, body in found)
         return [(phase, episode.verdict.exploits if episode and episode.verdict else []) for phase, episode in read]
@@ -290,15 +289,15 @@ class Journal:
         return [Step(s, json.loads(g), v, state, json.loads(m)) for s, g, v, state, m in found]
 
     def trained_rows(self, step: int | None = None) -> list[TrainedRow]:
-        """What was trained on, in its order: with `episodes()`, what `learning.replay.replay` compares."""
+        """The trained rows, in order. `learning.replay.replay` compares them with `episodes()`."""
         where, args = ("WHERE step=?", (step,)) if step is not None else ("", ())
         columns = "episode, row, hash, advantage"
         found = self._all(f"SELECT {columns} FROM trained_rows {where} ORDER BY step, position", *args)
         return [TrainedRow(*row) for row in found]
 
     def ledger_hash(self, phase: str | None = None) -> str:
-        """Of what all episodes are, whatever the order in which they came and the time they took: equal for
-        two runs with equal seeds at concurrency 1 (invariant 10)."""
+        """A hash of the contents of all episodes, regardless of their order and durations. Two runs with the same seed
+        at concurrency 1 have equal ones (invariant 10)."""
         where, args = ("WHERE phase=?", (phase,)) if phase is not None else ("", ())
         found = self._all(f"SELECT phase, id, hash FROM episodes {where} ORDER BY phase, id", *args)
         return hashlib.blake2b(json.dumps(found).encode(), digest_size=16).hexdigest()

@@ -1,4 +1,4 @@
-"""Opening a journal's SQLite file: what it must be, who may write, and errors a person can act on."""
+"""Opens a journal's SQLite file: checks it, locks out a second writer, and turns errors into ones a user can act on."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ PRAGMA user_version = {SCHEMA_VERSION};
 
 
 def connect(file: Path, *, create: bool = False, read_only: bool = False) -> sqlite3.Connection:
-    """A connection to a journal of a version we know.
+    """A connection to a journal of a known version.
 
     Raises:
         CrrlError: no such file, not a journal, damaged, written by a newer crrl, or on a network file system.
@@ -58,14 +58,14 @@ def connect(file: Path, *, create: bool = False, read_only: bool = False) -> sql
     try:
         with readable(file):
             if create:
-                # One transaction: a journal has its whole schema or is no journal.
+                # One transaction: a journal has its whole schema, or none.
                 db.execute("PRAGMA journal_mode = WAL")
                 db.executescript(f"BEGIN IMMEDIATE; {SCHEMA} COMMIT;")
             _check(db, file)
             if not read_only:
                 db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-            # In WAL, NORMAL survives kill -9 with every commit, and power loss undamaged but perhaps without
-            # the last ones; FULL would cost one more fsync an episode. `Journal.sync` makes it durable.
+            # In WAL mode, NORMAL keeps every commit through kill -9; after a power loss the file is undamaged, but the
+            # last commits may be missing. FULL would cost one more fsync per episode; `Journal.sync` does it per step.
             db.execute("PRAGMA synchronous = NORMAL")
     except BaseException:
         db.close()
@@ -86,7 +86,7 @@ def _check(db: sqlite3.Connection, file: Path) -> None:
 
 
 def lock(folder: Path) -> int:
-    """The writer's lock: held until the descriptor closes or the process dies, however it dies."""
+    """The writer's lock, held until the descriptor closes or the process dies, in whatever way."""
     fd = os.open(folder / "journal.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -104,7 +104,7 @@ def lock(folder: Path) -> int:
 
 @contextmanager
 def readable(file: Path) -> Iterator[None]:
-    """SQLite's and the system's errors, as what they mean to a person."""
+    """Turns errors of SQLite and the system into CrrlErrors with a remedy."""
     try:
         yield
     except (sqlite3.DatabaseError, OSError) as error:
@@ -113,11 +113,11 @@ def readable(file: Path) -> Iterator[None]:
         if full or (code is not None and code & 0xFF == sqlite3.SQLITE_FULL):
             raise CrrlError(
                 f"The disk that holds {file.parent} is full. Nothing half-written is left behind.",
-                f"Free some space, then go on: crrl train resume={file.parent.name}",
+                f"Free some space, then resume: crrl train resume={file.parent.name}",
             ) from error
         if code is not None and code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
             raise CrrlError(
-                f"{file} is damaged, or no SQLite file: {error}.",
+                f"{file} is damaged, or not an SQLite file: {error}.",
                 "Restore it from a copy of the run folder, or start a new run.",
             ) from error
         if isinstance(error, OSError | sqlite3.OperationalError):
@@ -135,13 +135,13 @@ def _refuse_network(folder: Path) -> None:
 
 
 def filesystem(path: Path, mounts: str) -> str:
-    """The type of the file system that holds `path`, by a text in the form of /proc/self/mounts."""
+    """The type of the file system that holds `path`. `mounts`: the text of /proc/self/mounts."""
     path = path.resolve()
     found: tuple[int, str] = (-1, "")
     for line in mounts.splitlines():
         _, point, kind = line.split(" ")[:3]
         point = re.sub(r"\\(\d{3})", lambda m: chr(int(m[1], 8)), point)
-        if path.is_relative_to(point):  # of mounts on the same point the last is seen
+        if path.is_relative_to(point):  # of several mounts on one point, the last is visible
             found = max(found, (len(Path(point).parts), kind), key=lambda f: f[0])
             if len(Path(point).parts) == found[0]:
                 found = (found[0], kind)

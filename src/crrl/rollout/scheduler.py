@@ -1,7 +1,7 @@
-"""Many attempts at once, each at its own pace; those that our side lost are started again.
+"""Runs many attempts at once, and retries those that our side lost.
 
-A retry keeps the attempt's id and waits in the attempt's own slot, so that short episodes do not overtake it in a
-group's place: a group is whole when its slowest member is (invariant 8).
+A retry keeps the attempt's id and its slot, so short episodes do not crowd it out: a group is complete when its slowest
+member is (invariant 8).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from crrl.registry import PartError
 from crrl.rollout.api import Attempt, Episode
 from crrl.rollout.episode import lost_episode
 
-RETRY_S = 0.2  # before the second try; doubled for each further one
+RETRY_S = 0.2  # pause before the second try; doubles for each further one
 
 RunOne = Callable[[Attempt], Awaitable[Episode]]
 OnEpisode = Callable[[Episode], None]
@@ -24,8 +24,8 @@ OnLostTry = Callable[[Attempt, LostError], None]
 
 class Scheduler:
     """Args:
-    run_one: one try (`episode.run_episode`). concurrency: attempts at once. tries: of one attempt, at least 1.
-    on_episode: called once per attempt, when it is finished or lost for good. on_lost_try: before each retry.
+    run_one: runs one try (`episode.run_episode`). concurrency: attempts at once. tries: per attempt, at least 1.
+    on_episode: called once per attempt, when it is finished or finally lost. on_lost_try: called for each lost try.
     """
 
     def __init__(
@@ -36,10 +36,10 @@ class Scheduler:
         self._slots = asyncio.Semaphore(concurrency)
         self._tasks: set[asyncio.Task[None]] = set()
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        """Raises when something that is not a lost episode went wrong: a bug of ours, or of a part plugged in."""
+        """Raises the error of an attempt that failed without being lost: a bug of ours, or of a plug-in."""
 
     def add(self, attempt: Attempt) -> None:
-        """Start it as soon as a slot is free, in the order in which attempts were added."""
+        """Start it as soon as a slot is free. Attempts start in the order in which they were added."""
         task = asyncio.create_task(self._run(attempt))
         self._tasks.add(task)
         task.add_done_callback(self._done)
@@ -55,8 +55,8 @@ class Scheduler:
                 try:
                     episode = await self._run_one(attempt)
                 except PartError:
-                    raise  # every other attempt would meet it, too
-                except CrrlError as error:  # this task cannot be run here, nor could it at a second try
+                    raise  # every other attempt would fail in the same way
+                except CrrlError as error:  # the task cannot run on this machine: another try would not help
                     lost = LostError("unavailable", " ".join(str(error).split()))
                     self._on_lost_try(attempt, lost)
                     episode = lost_episode(attempt, lost, tries)

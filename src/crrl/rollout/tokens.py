@@ -1,8 +1,8 @@
-"""Token arrays on disk: append-only segment files beside the journal, each record with its checksum.
+"""Token arrays on disk: append-only segment files beside the journal, with a checksum per record.
 
-A record is on disk (`fdatasync`) before `append` returns, so the journal row that names it can only commit
-after it. Whatever lies behind the last record that a row names is the tail of a write that was killed; the
-journal cuts it when it opens (`cut`).
+A record is on disk (`fdatasync`) before `append` returns, so the journal row that refers to it always commits later.
+Bytes after the last record with a row are the tail of a write that was killed; the journal cuts them off when it opens
+(`cut`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ SEGMENT_BYTES = 256 << 20
 
 @dataclass(frozen=True)
 class Place:
-    """Where a record lies."""
+    """The position of a record."""
 
     segment: int
     offset: int
@@ -41,10 +41,10 @@ class Segments:
         return self._folder / f"segment-{segment:05d}.bin"
 
     def cut(self, ends: dict[int, int]) -> int:
-        """Cut every segment to what is named (segment -> end of its last record); returns the bytes dropped.
+        """Cut each segment after its last record (`ends`: segment -> that record's end). Returns the bytes dropped.
 
         Raises:
-            CrrlError: a segment is shorter than what the journal names.
+            CrrlError: a segment is shorter than the journal says.
         """
         self._folder.mkdir(exist_ok=True)
         dropped = 0
@@ -53,8 +53,8 @@ class Segments:
             if size < end:
                 state = "missing" if size < 0 else f"cut off at byte {size} of {end}"
                 raise CrrlError(
-                    f"{self.path(segment)} is {state}: the journal names records in it that are not there.",
-                    "Restore the file from a copy of the run folder; the run cannot go on without it.",
+                    f"{self.path(segment)} is {state}: records of the journal are missing.",
+                    "Restore the file from a copy of the run folder: the run cannot resume without it.",
                 )
         for file in sorted(self._folder.glob("segment-*.bin")):
             segment = int(file.stem.rpartition("-")[2])
@@ -86,7 +86,7 @@ class Segments:
         return place
 
     def forget(self, place: Place) -> None:
-        """Take back the last `append`: the row that was to name it did not commit."""
+        """Undo the last `append`: its row did not commit."""
         self._end = place.offset
         if self._fd is not None:
             os.ftruncate(self._fd, place.offset)

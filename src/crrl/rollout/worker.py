@@ -1,7 +1,7 @@
-"""The rollout worker: the process that has the gateway, the agents, their boxes and the judge.
+"""The rollout worker: the process with the gateway, the agents, their boxes and the judge.
 
-`python -m crrl.rollout.worker FD`: FD is one end of a pipe to `client.RolloutClient`. It ends when that pipe does,
-however the other process went, and takes every box with it.
+`python -m crrl.rollout.worker FD`: FD is one end of a pipe to `client.RolloutClient`. When the pipe closes, however the
+other process ended, the worker ends too, with all its boxes.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ from crrl.rollout.episode import Parts, run_episode
 from crrl.rollout.scheduler import Scheduler
 
 BEAT_S = 2.0
-"""A sign of life, with the memory that this process and its children hold, is sent this often."""
+"""Time between signs of life, which carry the memory of this process and its children."""
 
 
 class Worker:
-    """Talks with the client: in come attempts, out go episodes. Messages are msgpack lists, the verb first."""
+    """Receives attempts from the client and sends it episodes. Messages are msgpack lists, the verb first."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -108,11 +108,11 @@ class Worker:
         try:
             self._connection.send_bytes(msgspec.msgpack.encode(message))
         except OSError:
-            logging.info("the other end is gone")  # `_listen` meets its end too, and ends the process
+            logging.info("the client is gone")  # `_listen` sees it too, and ends the process
 
 
 async def build(config: RolloutConfig, engine: Engine, closing: AsyncExitStack) -> Parts:
-    """Everything an episode needs, closed again by `closing`. Raises CrrlError with the remedy."""
+    """Make the parts of an episode; `closing` closes them. Raises CrrlError, with the remedy."""
     state_dir = Path(config.state_dir)
     boxes = sandbox.make(config.sandbox, state_dir=state_dir, images=config.images, cpus=config.cpus)
     closing.push_async_callback(boxes.close)
@@ -141,14 +141,14 @@ async def build(config: RolloutConfig, engine: Engine, closing: AsyncExitStack) 
 
 
 def memory_bytes() -> int:
-    """Resident memory of this process and all below it. Pages that they share are counted more than once."""
+    """Resident memory of this process and its children. Shared pages count once for each."""
     me = psutil.Process()
     total = 0
     for process in [me, *me.children(recursive=True)]:
         try:
             total += process.memory_info().rss
         except psutil.Error:
-            continue  # it ended meanwhile
+            continue  # it has ended
     return total
 
 

@@ -83,7 +83,7 @@ def evaluate(config: Config, checkpoint: str, json: bool = False) -> int:
 
 
 def evaluate_policy(run: Run, phase: Phase) -> Cells:
-    """Evaluate the current policy on every held-out split in every decoding. Episodes in the journal are not run again."""
+    """Evaluate the current policy on every held-out split, in every decoding; only episodes not in the journal run."""
     evaluation = run.config.evaluation
     tasks = run.curriculum.held_out()
     planned = {
