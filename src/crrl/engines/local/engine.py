@@ -362,8 +362,8 @@ class LocalEngine:
         self._prompts[slot, : len(ids)] = ids
 
     def _leave(self, row: _Row, *, keep: bool = True) -> None:
-        """Free a row's slot; keep its keys and values for whoever continues it, and not those of one that was cancelled:
-        its try may be lost and forgotten already; close the gap."""
+        """Free a row's slot; keep its keys and values for whoever continues it (not of one that was cancelled: its try
+        may be lost, and forgotten already); close the gap."""
         slot = self._rows.index(row)
         self._shared = None
         cache = self._runner.cache

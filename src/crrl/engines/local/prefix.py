@@ -73,9 +73,9 @@ class PrefixCache:
         self.tokens -= self._lengths[i]
         last = len(self) - 1
         self._ids[i] = self._ids[last]
-        for values in (self._content, self._lengths, self._used, self._scopes):
-            values[i] = values[last]  # type: ignore[index]
-            del values[last]  # type: ignore[attr-defined]
+        self._content[i], self._lengths[i] = self._content[last], self._lengths[last]
+        self._used[i], self._scopes[i] = self._used[last], self._scopes[last]
+        del self._content[last], self._lengths[last], self._used[last], self._scopes[last]
 
     def forget(self, scope: str) -> None:
         for i in reversed(range(len(self))):
