@@ -37,12 +37,21 @@ class Call:
 
 @dataclass(frozen=True)
 class Message:
-    """One message of any dialect, as text. Role: system | user | assistant | tool."""
+    """One message of any dialect, as text. Role: system | user | assistant | tool.
+
+    Args:
+        answers: of a tool result: the id of the call that it answers, until `dialects.history` has put it in order.
+        sampled: of an assistant turn that is named, not repeated: the name that its items have on the wire.
+        place: of a tool result: which of the turn's calls it answers, where that is not the one next in order.
+    """
 
     role: str
     content: str = ""
     calls: list[Call] = field(default_factory=list)
     reasoning: str = ""
+    answers: str = ""
+    place: int | None = None
+    sampled: str = ""
 
 
 def split_reasoning(message: Message) -> Message:
@@ -60,9 +69,11 @@ def reasoning_of(message: Message) -> list[str]:
 
 
 def same_reasoning(sent: Message, sampled: Message) -> bool:
-    """Dropped reasoning is the same turn, in part or whole; other reasoning than was sampled is not."""
+    """Dropped reasoning is the same turn, in part or whole; other reasoning than was sampled is not. A part is a piece
+    or a stretch of the text: clients keep its last delta alone, or join pieces with white space of their own."""
     pieces, whole = reasoning_of(sent), reasoning_of(sampled)
-    return set(pieces) <= set(whole) or "".join("".join(pieces).split()) == "".join("".join(whole).split())
+    sampled_text = "".join("".join(whole).split())
+    return set(pieces) <= set(whole) or "".join("".join(pieces).split()) in sampled_text
 
 
 def _whole_number(text: str) -> float | int:
@@ -104,6 +115,8 @@ def canonical(message: Message) -> bytes:
     parts = [message.role.encode(), content.strip().encode("utf-8", "surrogatepass")]
     for call in message.calls:
         parts += [call.name.encode("utf-8", "surrogatepass"), canonical_arguments(call.arguments)]
+    if message.place is not None:
+        parts.append(b"%d" % message.place)
     return b"".join(len(p).to_bytes(4, "big") + p for p in parts)
 
 

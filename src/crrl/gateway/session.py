@@ -11,13 +11,14 @@ import secrets
 import time
 from collections.abc import Iterator
 from contextlib import aclosing, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import cast
 
 import msgspec
 
 from crrl.engines.api import Engine, EngineInfo, FinishReason, Request
 from crrl.gateway.api import Ask, BadRequest, Budget, SessionRecord
+from crrl.gateway.dialects.common import name_of
 from crrl.gateway.ledger import request_seed
 from crrl.gateway.renderer import Renderer, RenderError
 from crrl.gateway.stream import TextStream
@@ -125,7 +126,7 @@ class Session:
         self._check_ids(ask.prompt)
         try:
             with _as_bad_request():
-                place = self.tree.place(ask, choice)
+                place = self.tree.place(self._repeated(ask), choice)
         except PrefixChanged as error:
             self.engine_failed = str(error)
             raise EngineFailed(self.engine_failed) from error
@@ -133,7 +134,7 @@ class Session:
             return place.replay
         turn = self._new_turn(place, ask, choice)
         self.tree.add(turn)
-        prompt_ids = turn.prompt_ids  # whole, for as long as the generation runs
+        prompt_ids = self.tree.prompt_ids(turn)
         text = TextStream(self.renderer, ask, prompt_ids)
         turn.task = asyncio.create_task(self._generate(turn, prompt_ids, text))
         self._tasks.add(turn.task)
@@ -148,7 +149,17 @@ class Session:
     def count(self, ask: Ask) -> int:
         """Tokens of the prompt that this request would have if it began a conversation."""
         with _as_bad_request():
-            return len(self.renderer.prompt(ask.messages, ask.tools))
+            return len(self.renderer.prompt(self._repeated(ask).messages, ask.tools))
+
+    def _repeated(self, ask: Ask) -> Ask:
+        """Turns that a request names by the ids of their items, in full."""
+        if not any(m.sampled for m in ask.messages):
+            return ask
+        named = {name_of(turn): turn.answer for turn in self.tree.turns if turn.whole}
+        for message in ask.messages:
+            if message.sampled and message.sampled not in named:
+                raise BadRequest("An 'item_reference' names an item that was not sampled in this session.", "input")
+        return replace(ask, messages=[named[m.sampled] if m.sampled else m for m in ask.messages])
 
     def _new_turn(self, place: Placement, ask: Ask, choice: int) -> Turn:
         wanted = cast("int | None", ask.asked.get("max_tokens"))
@@ -214,6 +225,7 @@ class Session:
             temperature=cast(float, turn.params["temperature"]),
             stop_ids=self.renderer.stop_ids,
             seed=cast(int, turn.params["seed"]),
+            scope=self.id,
         )
         waiting, last = True, 0.0
         self.clock.enter()

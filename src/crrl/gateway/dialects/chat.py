@@ -11,6 +11,7 @@ from crrl.gateway.api import Ask, BadRequest
 from crrl.gateway.canonical import Call, Message
 from crrl.gateway.dialects import common
 from crrl.gateway.dialects.common import Answer, Incoming, encode
+from crrl.gateway.dialects.history import put_in_order
 from crrl.gateway.stream import Delta
 from crrl.gateway.tree import Turn
 
@@ -53,6 +54,7 @@ class _Message(msgspec.Struct):
     reasoning_content: str | None = None
     reasoning: Any = None
     function_call: Any = None
+    tool_call_id: str | None = None
 
 
 class _StreamOptions(msgspec.Struct):
@@ -110,7 +112,7 @@ def read(raw: bytes, headers: Mapping[str, str]) -> Incoming:
     limit = "max_tokens" if body.max_completion_tokens is None else "max_completion_tokens"
     asked["max_tokens"] = common.max_tokens(limit, getattr(body, limit))
     ask = Ask(
-        messages=[_message(m, i) for i, m in enumerate(body.messages)],
+        messages=put_in_order([_message(m, i) for i, m in enumerate(body.messages)]),
         tools=common.chat_tools(body.tools or []) or None,
         asked=asked,
         stop=common.stop_strings("stop", body.stop),
@@ -152,6 +154,8 @@ def _message(m: _Message, i: int) -> Message:
     if calls and role != "assistant":
         raise BadRequest("Only assistant messages have 'tool_calls'.", f"messages[{i}].tool_calls")
     reasoning = m.reasoning_content or (m.reasoning if isinstance(m.reasoning, str) else "")
+    if role == "tool":
+        return Message(role, common.result_text(m.content, f"messages[{i}].content"), answers=m.tool_call_id or "")
     return Message(role, common.text_of(m.content, f"messages[{i}].content"), calls, reasoning)
 
 

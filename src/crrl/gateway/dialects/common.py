@@ -18,6 +18,10 @@ MAX_ANSWERS = 128
 MAX_STOPS = 16
 TEXT_PARTS = {"text", "input_text", "output_text", "refusal"}
 _REQUEST_KIND = re.compile(r'"request_kind" *: *"([^"]+)"')
+# Escapes in JSON; the group: one half of a surrogate pair, as JavaScript's `slice` leaves it of an emoji.
+_ESCAPE = re.compile(
+    rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(\\u[dD][89a-fA-F][0-9a-fA-F]{2})|\\.", re.DOTALL
+)
 encode: Callable[[Any], bytes] = msgspec.json.Encoder().encode
 Body = TypeVar("Body")
 
@@ -71,6 +75,8 @@ def decode(decoder: msgspec.json.Decoder[Body], raw: bytes) -> Body:
     try:
         return decoder.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        if (whole := _ESCAPE.sub(lambda m: rb"\ufffd" if m[1] else m[0], raw)) != raw:
+            return decode(decoder, whole)
         raise BadRequest(f"Invalid request body: {error}") from None
 
 
@@ -141,6 +147,25 @@ def text_of(content: Any, where: str, kinds: set[str] = TEXT_PARTS, between: str
                 raise BadRequest("A text part must have a 'text'.", f"{where}[{i}].text")
             texts.append(text)
     return between.join(texts)
+
+
+def result_text(content: Any, where: str, between: str = "") -> str:
+    """The text of a tool's result. Parts that are no text are named in words: a refusal would meet the agent again with
+    every later request, because the result stays in its history."""
+    if not isinstance(content, list):
+        return text_of(content, where, between=between)
+    parts = [_named(part) if isinstance(part, dict) else part for part in content]
+    return text_of(parts, where, between=between)
+
+
+def _named(part: dict[str, Any]) -> dict[str, Any]:
+    kind = str(part.get("type", "text"))
+    if kind in TEXT_PARTS:
+        return part
+    if kind == "tool_reference":
+        return {"type": "text", "text": f"[tool: {part.get('tool_name')}]"}
+    kind = kind.removeprefix("input_").removesuffix("_url")
+    return {"type": "text", "text": f"[{kind} left out: text alone is read]"}
 
 
 def arguments_of(value: str | dict[str, Any] | None) -> str:

@@ -14,6 +14,7 @@ from crrl.gateway.api import BadRequest
 from crrl.gateway.canonical import Call, Message
 from crrl.gateway.dialects import common
 from crrl.gateway.dialects.common import Answer
+from crrl.gateway.dialects.history import put_in_order
 from crrl.gateway.stream import Delta
 
 _ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
@@ -21,7 +22,7 @@ _CALLS = {"function_call": "arguments", "custom_tool_call": "input"}
 _OUTPUTS = ("function_call_output", "custom_tool_call_output")
 _HOSTED = ("web_search", "web_search_preview", "web_search_2025_08_26")  # run by the API's servers: not offered here
 _SEALED = "crrl-"
-_OUR_CALL = re.compile(r"call_([0-9a-f]{24})_[0-9]+")
+_OUR_ITEM = re.compile(r"(?:msg|rs|fc|ctc)_([0-9a-f]{24})_[0-9]+")
 
 Event = tuple[str, dict[str, Any]]
 Name = tuple[str, str | None]  # a tool's own name, and its namespace
@@ -89,6 +90,10 @@ class _Turn:
     content: str = ""
     reasoning: str = ""
     calls: list[Call] = field(default_factory=list)
+    sampled: str = ""
+
+    def message(self) -> Message:
+        return Message("assistant", self.content, self.calls, self.reasoning, sampled=self.sampled)
 
 
 def messages_of(instructions: str | None, items: str | list[dict[str, Any]]) -> list[Message]:
@@ -97,7 +102,6 @@ def messages_of(instructions: str | None, items: str | list[dict[str, Any]]) -> 
     if isinstance(items, str):
         found += [Message("user", items)] if items else []
         items = []
-    turns: dict[str, _Turn] = {}  # by the part of call ids that names the sampled turn
     for i, item in enumerate(items):
         where = f"input[{i}]"
         kind = item.get("type") or ("message" if "role" in item else None)
@@ -113,27 +117,25 @@ def messages_of(instructions: str | None, items: str | list[dict[str, Any]]) -> 
             turn = last if last is not None and not (last.content or last.calls) else _Turn()
             turn.reasoning += _reasoning(item, where)
         elif kind in _CALLS:
-            call = _call(item, kind, where)
-            # a client may put each output behind its call; the calls of one turn belong together all the same
-            sampled = ours[1] if (ours := _OUR_CALL.fullmatch(call.id)) else ""
-            if (earlier := turns.get(sampled)) is not None and earlier is not last:
-                earlier.calls.append(call)
-                continue
             turn = last or _Turn()
-            turn.calls.append(call)
-            if sampled:
-                turns[sampled] = turn
+            turn.calls.append(_call(item, kind, where))
         elif kind in _OUTPUTS:
             output = item.get("output")
             if not isinstance(output, str | list | None):
                 raise BadRequest("An output is a string or a list.", f"{where}.output")
-            found.append(Message("tool", common.text_of(output, f"{where}.output", between="\n")))
+            text = common.result_text(output, f"{where}.output", between="\n")
+            found.append(Message("tool", text, answers=str(item.get("call_id", ""))))
             continue
+        elif kind == "item_reference":
+            ours = _OUR_ITEM.fullmatch(str(item.get("id")))
+            if ours is None:
+                raise BadRequest(f"No item {item.get('id')!r} was sampled here.", f"{where}.id")
+            turn = last if last is not None and last.sampled == ours[1] else _Turn(sampled=ours[1])
         else:
             raise common.unsupported_value(f"{where}.type", f"cannot be {kind!r}")
         if turn is not last:
             found.append(turn)
-    return [m if isinstance(m, Message) else Message("assistant", m.content, m.calls, m.reasoning) for m in found]
+    return put_in_order([m if isinstance(m, Message) else m.message() for m in found])
 
 
 def _message(item: dict[str, Any], where: str) -> tuple[str, str]:

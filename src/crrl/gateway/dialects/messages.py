@@ -15,6 +15,7 @@ from crrl.gateway.api import Ask, BadRequest
 from crrl.gateway.canonical import Call, Message
 from crrl.gateway.dialects import common
 from crrl.gateway.dialects.common import Answer, Incoming, encode, event
+from crrl.gateway.dialects.history import put_in_order
 from crrl.gateway.stream import Delta
 from crrl.gateway.tree import Turn
 
@@ -75,7 +76,7 @@ def read(raw: bytes, headers: Mapping[str, str]) -> Incoming:
     for i, message in enumerate(body.messages):
         messages += _messages(message, f"messages[{i}]")
     ask = Ask(
-        messages=messages,
+        messages=put_in_order(messages),
         tools=_tools(body.tools) or None,
         asked=asked,
         stop=common.stop_strings("stop_sequences", body.stop_sequences),
@@ -134,7 +135,8 @@ def _messages(message: _Message, where: str) -> list[Message]:
             content = block.get("content")
             if not isinstance(content, str | list | None):
                 raise BadRequest("A tool result is a string or a list.", f"{where}.content[{i}].content")
-            found.append(Message("tool", common.text_of(content, f"{where}.content[{i}].content", between="\n")))
+            text = common.result_text(content, f"{where}.content[{i}].content", between="\n")
+            found.append(Message("tool", text, answers=str(block.get("tool_use_id", ""))))
         else:
             texts.append(common.text_of([block], f"{where}.content"))
     if texts or not found:

@@ -37,7 +37,8 @@ def load_renderer(source: Any, key: str, calls: str = "strict") -> Renderer:
     Raises:
         UsageError: unknown key, a tokenizer without the family's special tokens, a template that breaks.
     """
-    renderer: Renderer = registry.find("crrl.renderers", key).make(source, key)
+    part = registry.find("crrl.renderers", key)
+    renderer: Renderer = part.require(part.make(source, key), Renderer)
     renderer.reads = READS[calls]
     return renderer
 

@@ -136,13 +136,14 @@ class FirstPrompts:
 
 
 def linked(messages: list[Message], call_id: Callable[[Call, int], str], first: int = 0) -> list[dict[str, Any]]:
-    """Messages in chat form, tool results linked to the calls that they answer (by order), calls named by us.
+    """Messages in chat form, tool results linked to the calls that they answer, calls named by us.
 
     An agent's own call ids never reach the prompt: they are random, so the same seed would not give the same run, and
     some formats allow only their own. `first`: how many calls there were before.
     """
     shown: list[dict[str, Any]] = []
-    open_calls: list[tuple[str, str]] = []
+    calls: list[tuple[str, str]] = []
+    answered = 0
     count = first
     for message in messages:
         form: dict[str, Any] = {"role": message.role, "content": message.content}
@@ -151,15 +152,18 @@ def linked(messages: list[Message], call_id: Callable[[Call, int], str], first: 
         if message.calls:
             ids = [call_id(call, count + i) for i, call in enumerate(message.calls)]
             count += len(ids)
-            open_calls = list(zip(ids, (c.name for c in message.calls), strict=True))
+            calls, answered = list(zip(ids, (c.name for c in message.calls), strict=True)), 0
             form["tool_calls"] = [
                 {"id": id, "type": "function", "function": {"name": c.name, "arguments": c.arguments}}
                 for id, c in zip(ids, message.calls, strict=True)
             ]
         elif message.role == "assistant":
-            open_calls = []
-        elif message.role == "tool" and open_calls:
-            form["tool_call_id"], form["name"] = open_calls.pop(0)
+            calls = []
+        elif message.role == "tool":
+            place = answered if message.place is None else message.place
+            answered = place + 1
+            if place < len(calls):
+                form["tool_call_id"], form["name"] = calls[place]
         shown.append(form)
     return shown
 

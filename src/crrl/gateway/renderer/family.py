@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import groupby, takewhile
 from typing import Any
 
@@ -10,7 +12,7 @@ from pydantic import TypeAdapter
 from renderers import RendererConfig, create_renderer  # type: ignore[import-untyped]
 from renderers.base import ToolCallParseStatus  # type: ignore[import-untyped]
 
-from crrl.gateway.canonical import Call, Message
+from crrl.gateway.canonical import Call, Message, is_object
 from crrl.gateway.renderer.api import (
     FastTokenizer,
     FirstPrompts,
@@ -25,6 +27,8 @@ from crrl.gateway.renderer.arguments import Schemas, declared, invocations, spel
 from crrl.gateway.renderer.families import FAMILIES
 from crrl.gateway.renderer.lenient import Read, strict
 
+# What families raise at what their template has no form for (arguments that are a list, a schema without a type...).
+_CANNOT = (ValueError, TypeError, KeyError, AttributeError, IndexError, AssertionError)
 _PROBE = Message("user", "x")
 _READ_CONFIG = TypeAdapter(RendererConfig).validate_python
 
@@ -69,11 +73,17 @@ class FamilyRenderer:
 
     def _prompt(self, messages: list[Message], tools: Tools) -> list[int]:
         tools = declared(tools) if self._family.declares else spelled(tools)
-        try:
-            ids = self._inner.render_ids(self._linked(messages), tools=tools, add_generation_prompt=True)
-        except (ValueError, TypeError, KeyError) as error:
-            raise RenderError(f"renderer {self.key!r} cannot render this conversation: {error}") from error
-        return list(ids)
+        return self._render(messages, tools=tools, add_generation_prompt=True)
+
+    def _render(self, messages: list[Message], sampled: bool = False, **how: Any) -> list[int]:
+        """Arguments that are no object (of a turn that was not sampled here) stand in one where a family cannot render
+        them."""
+        for shown in (messages, [_with_objects(m) for m in messages]):
+            try:
+                return list(self._inner.render_ids(self._linked(shown, sampled=sampled), **how))
+            except _CANNOT as error:
+                why = error
+        raise RenderError(f"renderer {self.key!r} cannot render this conversation: {why}") from why
 
     def bridge(self, prompt_ids: list[int], ids: list[int], appended: list[Message]) -> list[int]:
         """The package's own bridge, over a short history in the place of the real one, so that its cost does not grow
@@ -135,11 +145,7 @@ class FamilyRenderer:
         return self._upto_stop(body)
 
     def _whole(self, messages: list[Message], *, sampled: bool = False, answer: bool = False) -> list[int]:
-        try:
-            shown = self._linked(messages, sampled=sampled)
-            return list(self._inner.render_ids(shown, add_generation_prompt=answer))
-        except (ValueError, TypeError, KeyError) as error:
-            raise RenderError(f"renderer {self.key!r} cannot render this conversation: {error}") from error
+        return self._render(messages, sampled, add_generation_prompt=answer)
 
     def parse(self, ids: list[int], tools: Tools = None, prompt_ids: list[int] | None = None) -> Parsed:
         behind = prompt_ids if prompt_ids is not None and self._family.varies else self._probe
@@ -185,13 +191,35 @@ class FamilyRenderer:
         return [*ids, self.stop_ids[0]]
 
 
+def _with_objects(message: Message) -> Message:
+    if all(is_object(call.arguments) for call in message.calls):
+        return message
+    calls = [
+        c if is_object(c.arguments) else replace(c, arguments=arguments_text({"arguments": c.arguments}))
+        for c in message.calls
+    ]
+    return replace(message, calls=calls)
+
+
 def _as_written(call: Any, text: str, schemas: Schemas) -> dict[str, Any]:
     """The call's arguments; those that are text as they were sampled, to their last white space."""
     given: dict[str, Any] = dict(call.arguments)
+    if not given and '"parameters"' in text:
+        given = _parameters(text)
     for name, value in written(text).items():
         if name in given and schemas.is_text(call.name, name, value):
             given[name] = value
     return given
+
+
+def _parameters(text: str) -> dict[str, Any]:
+    """The arguments of a JSON call that says `parameters` for them."""
+    try:
+        value, _ = json.JSONDecoder().raw_decode(text[text.index("{") :])
+    except (ValueError, RecursionError):
+        return {}
+    found = value.get("parameters") if isinstance(value, dict) and "arguments" not in value else None
+    return found if isinstance(found, dict) else {}
 
 
 def _understood(call: Any) -> bool:
