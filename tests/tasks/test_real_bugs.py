@@ -16,10 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from crrl.admission.admission import Admission, admit
+from crrl.admission.admission import Admission, admit, share
 from crrl.admission.check import _first_admitted
 from crrl.errors import CrrlError
-from crrl.rewards import command_judge, patching
 from crrl.rewards.task_judge import TaskJudge
 from crrl.rewards.tests import solved
 from crrl.task import Task
@@ -82,20 +81,7 @@ async def test_every_program_of_quixbugs(test_data: Path, task_judge: TaskJudge,
 @pytest.mark.parametrize("id", ids("polyglot"))
 async def test_every_exercise_of_polyglot(test_data: Path, task_judge: TaskJudge, id: str) -> None:
     judged = sound(await admit(task_of("polyglot", id), task_judge, times=1), 1)
-    if judged.language != "python":  # which the warm task_judge runs
-        subtests = {test for test in judged.test.fail_to_pass if judged.language == "go" and "/" in test.split("::")[1]}
-        whole = set(judged.test.fail_to_pass) - subtests
-        assert whole and whole <= await convicting(judged, task_judge)
-
-
-async def convicting(task: Task, task_judge: TaskJudge) -> frozenset[str]:
-    """The tests that the negative control can convict with: those that fail, sabotaged, under the known fix."""
-    workspace = await task_judge._boxes.prepare(task.source)
-    read = patching.reader(workspace.lower, {})
-    tests = await command_judge.tests_of(task, task_judge._boxes, read)
-    rules = command_judge.Rules(task, tests, lambda path: read(path) is not None)
-    fix = patching.apply(task.solution or "", read, rules.covers)
-    return await task_judge._commands._convicting_tests(task, workspace, fix, tests)
+    assert share(judged) > 0.3, judged.test.decoys
 
 
 def at_hand(task: Task) -> Task:

@@ -49,6 +49,7 @@ BOX = shlex.split("""
 """)
 ENV = {"PATH": "/usr/bin:/bin", "HOME": "/tmp", "LANG": "C.UTF-8"}
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")  # what would steer a terminal
+OPTIONS = ("-q", "--tb=short", "--color=no", "-p", "no:cacheprovider")
 GRACE_S = 10.0  # beyond the run's own limit: after that it is our side that hangs
 
 
@@ -203,7 +204,9 @@ class PytestJudge:
     ) -> TestResults:
         drawn = beside.draw(ground.task, plain)
         texts = {path: text.encode("utf-8", "surrogateescape") for path, text in drawn.texts.items()}
-        reply = await self._ask(self._request(ground, texts))
+        request = self._request(ground, texts)
+        request["argv"].insert(len(OPTIONS), "--tb=line")  # most of them fail, and a line is all that is shown
+        reply = await self._ask(request)
         statuses, believed = drawn.statuses(dict(reply.get("tests", ())))
         results = _results(tests, attempts, {**reply, "tests": statuses, "output": drawn.shown(reply["output"])})
         return facing.convicted(results, f"{believed[0]} passes with a wrong expectation") if believed else results
@@ -293,7 +296,7 @@ class PytestJudge:
             "lower": str(lower.relative_to(self.state_dir)) if lower is not None else None,
             "environment": str(environment.path.relative_to(self.state_dir)) if environment is not None else None,
             "sites": environment.sites if environment is not None else [],
-            "argv": ["-q", "--tb=short", "--color=no", "-p", "no:cacheprovider", *command.argv],
+            "argv": [*OPTIONS, *command.argv],
             "cwd": command.cwd,
             "env": ENV | (environment.variables if environment is not None else {}) | command.env,
             "timeout_s": task.test.timeout_s,

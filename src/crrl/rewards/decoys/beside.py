@@ -19,7 +19,9 @@ from crrl.task import Task
 
 WRONG = 1
 """Wrong expectations beside each right one."""
-HEADING = re.compile(r"^_{3,} (\S+) _{3,}$")
+NAME = re.compile(r"\btest_[0-9a-f]{12}\b")
+FAILURE = re.compile(r"^/workspace/(\S+?):(\d+): (.*)$")
+COUNTED = re.compile(r"[\d, a-z]*\bin [\d.]+s.*|[.FEsx]+\s+\[ *\d+%\]")
 
 
 @dataclass(frozen=True)
@@ -44,18 +46,23 @@ class Run:
         return right, [id for id, status in right.items() if status == "passed" and id in wrong]
 
     def shown(self, output: str) -> str:
-        """What pytest printed, without the wrong expectations' failures, under the task's names."""
+        """What pytest printed with `--tb=line`, without the wrong expectations' failures, under the task's names."""
         short = {name.rpartition("::")[2]: (id.rpartition("::")[2], right) for name, (id, right) in self.names.items()}
-        kept, keeping = [], True
+        kept = []
         for line in output.splitlines():
-            heading = HEADING.match(line)
-            if heading or line.startswith("==="):
-                keeping = heading is None or short.get(heading[1], ("", True))[1]
-            names = re.findall(r"\btest_[0-9a-f]{12}\b", line)
-            counted = re.fullmatch(r"[\d, a-z]*\bin [\d.]+s.*|[.FEsx]+\s+\[ *\d+%\]", line)
-            if keeping and not counted and all(short.get(name, ("", True))[1] for name in names):
-                kept.append(re.sub(r"\btest_[0-9a-f]{12}\b", lambda found: short.get(found[0], (found[0],))[0], line))
+            if found := FAILURE.match(line):
+                told = self._test_at(found[1], int(found[2]))
+                if told is not None:
+                    line = f"FAILED {short[told][0]}: {found[3]}" if short[told][1] else ""
+            names = NAME.findall(line)
+            if line and not COUNTED.fullmatch(line) and all(short.get(name, ("", True))[1] for name in names):
+                kept.append(NAME.sub(lambda found: short.get(found[0], (found[0],))[0], line))
         return "\n".join([*kept, ""])
+
+    def _test_at(self, path: str, line: int) -> str | None:
+        lines = self.texts.get(path, "").splitlines()
+        found = NAME.search("\n".join(lines[max(0, line - 2) : line]))
+        return found[0] if found else None
 
 
 def plain_files(task: Task) -> dict[str, Plain] | None:
