@@ -1,11 +1,11 @@
 """Learning: episodes in, weights out.
 
-`rows.py` says which tokens are trained; `advantages.py` compares the attempts of a group; `source.py` makes
-one step's rows out of groups; `losses.py` says what is minimised; `trainer.py` takes the step; `push.py` brings the
-weights into the running engine and proves that they arrived; `checkpoint.py` keeps them.
+`rows.py` decides which tokens are trained; `advantages.py` compares the attempts of a group; `source.py` turns groups
+into the rows of a step; `losses.py` defines the loss; `trainer.py` makes the update; `push.py` loads the weights into
+the running engine and proves that they arrived; `checkpoint.py` saves them.
 
-To add an advantage, write a function like those in `advantages.py`, to add a loss a class like `losses.Loss`; and one
-line: here, or in a distribution of your own (docs/plugins.md).
+To add an advantage, write a function like those in `advantages.py`; to add a loss, a class like `losses.Loss`. Register
+it with one line, here or in a distribution of your own (docs/plugins.md).
 """
 
 ADVANTAGES = {
@@ -14,7 +14,7 @@ ADVANTAGES = {
     "leave_one_out": "crrl.learning.advantages:leave_one_out",
 }
 
-# TRL's, by what their sum is divided by.
+# TRL's, by the divisor of their sum.
 LOSSES = {
     "grpo": "crrl.learning.losses:RowMean",
     "sapo": "crrl.learning.losses:RowMean",

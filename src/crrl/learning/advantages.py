@@ -1,8 +1,8 @@
 """Advantages: how an attempt compares with the others at the same task.
 
-A function here sees the rewards of the scored members of one group only: lost episodes have no reward and
-enter no mean (invariant 2: rewards [1, 1, 0, lost] have mean 2/3). It is called with at least two rewards that
-are not all equal; other groups give no gradient, and are counted (`source.py`).
+An advantage sees the rewards of one group's scored members: lost episodes have no reward and enter no mean (invariant
+2: rewards [1, 1, 0, lost] have mean 2/3). It gets at least two rewards, not all equal; other groups give no gradient
+and are counted (`source.py`).
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ import statistics
 from collections.abc import Callable, Sequence
 
 Advantage = Callable[[Sequence[float]], list[float]]
-"""Rewards of a group -> an advantage for each. `crrl.learning.ADVANTAGES` has them by name."""
+"""Rewards of a group -> an advantage for each. `crrl.learning.ADVANTAGES` lists them by name."""
 
 
 def centred(rewards: Sequence[float]) -> list[float]:
     """r − mean(r). Dr. GRPO (Liu et al. 2025, arXiv:2503.20783, eq. 3 without the deviation): dividing by the
-    deviation would weigh tasks by how hard they are."""
+    deviation would give very easy and very hard tasks more weight."""
     mean = statistics.fmean(rewards)
     return [r - mean for r in rewards]
 

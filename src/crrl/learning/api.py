@@ -1,4 +1,4 @@
-"""Rows: what the trainer learns from."""
+"""Rows: the trainer's input."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Row:
-    """One token sequence of one episode; all lists have the length of `ids`.
+    """One token sequence of one episode. All lists are as long as `ids`.
 
     Args:
-        ids: exactly what the engine saw and sampled along one branch.
+        ids: exactly the tokens that the engine saw and sampled along one branch.
         loss_mask: 1 where the policy sampled the token in a sample that was used; 0 is context.
         logprobs: the sampler's log-probs (0.0 where loss_mask is 0).
         versions: policy version per token (-1 where loss_mask is 0).
         advantage: of the episode within its group.
-        weight: 1 / number of rows of the episode: several rows of one episode weigh as one episode.
+        weight: 1 / number of rows of the episode, so that every episode weighs the same.
     """
 
     ids: list[int]

@@ -1,10 +1,10 @@
-"""Rows into micro-batches of tensors, by a budget of padded tokens.
+"""Packs rows into micro-batches of tensors, within a budget of padded tokens.
 
-A micro-batch holds rows of one group, which begin alike (`logprobs.hidden_states` computes that once), and of
-equal weight; and a factor (`scale`) by which its loss is
-multiplied. The factors make the sum over micro-batches the loss of the whole step, whatever the budget: a
-sum over rows weighted by `Row.weight`, divided once, by a number of the whole step. Nothing is folded into
-advantages, so terms of the loss that are not proportional to the advantage (KL) are weighted as well.
+The rows of a micro-batch have equal weight and belong to one group, so they share a prefix, which
+`logprobs.hidden_states` computes once. The loss of a micro-batch is multiplied by its `scale`; thus the sum over
+micro-batches is the loss of the whole step, whatever the budget: a sum over rows weighted by `Row.weight`, divided once
+by a number of the whole step. Weights are not folded into advantages, so that they apply to loss terms that do not
+depend on the advantage, too (KL).
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ class MicroBatch:
 
 
 def trim(row: Row) -> Row | None:
-    """Without the context behind its last trained token, which cannot influence the loss; None: nothing is
-    trained in it (the first token of a row has no log-prob)."""
+    """Cuts the context after the last trained token, which cannot influence the loss. None: no token of the row is
+    trained (the first has no log-prob)."""
     end = len(row.ids)
     while end > 0 and not row.loss_mask[end - 1]:
         end -= 1
@@ -41,7 +41,7 @@ def trim(row: Row) -> Row | None:
 
 
 def micro_batches(rows: Sequence[Row], mean: Mean, episodes: int, tokens: int) -> list[MicroBatch]:
-    """At most `tokens` padded tokens each (a longer row stands alone). Deterministic in the order of `rows`."""
+    """At most `tokens` padded tokens each; a longer row gets its own. Deterministic in the order of `rows`."""
     kept = [row for row in map(trim, rows) if row is not None]
     kept.sort(key=lambda row: (row.group, row.weight, -len(row.ids)))  # stable: longest first
     items = sum(row.weight * sum(row.loss_mask[1:]) for row in kept)
@@ -72,8 +72,8 @@ def _share(part: Sequence[Row], mean: Mean, episodes: int, items: float) -> floa
 
 
 def tensors(micro: MicroBatch, pad_id: int, device: torch.device) -> dict[str, Tensor]:
-    """The batch that TRL's `_compute_loss` takes. The first token is the "prompt", all others the "completion";
-    `tool_mask` says which of them are trained."""
+    """The batch for TRL's `_compute_loss`. The first token is the "prompt", all others are the "completion";
+    `tool_mask` marks the trained ones."""
     rows = micro.rows
     longest = max(len(row.ids) for row in rows)
 

@@ -1,9 +1,9 @@
-"""Checkpoints: whole or not there, and checked before they are believed (invariant 8).
+"""Checkpoints: written whole or not at all, and verified before use (invariant 8).
 
-A checkpoint is written beside its final name, flushed, and renamed; so a folder `step-N` is complete whatever
-was killed when. Its manifest (`crrl.json`) lists every file with length and checksum, the number of steps
-taken (the cursor: the steps of the journal before N are consumed), and the fingerprint of the policy that the
-run began with, by which a checkpoint of another run is recognised.
+A checkpoint is written under a temporary name, flushed, and renamed, so a folder `step-N` is complete whenever the run
+was killed. Its manifest (`crrl.json`) has the length and checksum of every file, the number of steps (the cursor: steps
+of the journal before N are consumed), and the fingerprint of the run's first policy, which tells checkpoints of other
+runs apart.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SCHEMA = 1
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """`step` updates were made. `path` is a Hugging Face model folder too: `model.path=` can serve it."""
+    """The policy after `step` updates. `path` is also a Hugging Face model folder, fit for `model.path=`."""
 
     path: Path
     step: int
@@ -44,10 +44,10 @@ def checkpoints(folder: Path) -> list[Path]:
 
 
 def latest(run: Path) -> Path | None:
-    """The newest checkpoint of a run folder, verified; None where there is none.
+    """The newest checkpoint of a run folder, verified; None if there is none.
 
     Raises:
-        CrrlError: it is damaged; says what to do.
+        CrrlError: it is damaged.
     """
     found = checkpoints(run / "checkpoints")
     return verify(found[-1]).path if found else None
@@ -59,18 +59,18 @@ def of_policy(path: Path, policy: str) -> Checkpoint:
     if found.policy != policy:
         raise CrrlError(
             f"{path} is a checkpoint of another run: it began with policy {found.policy}, this one with {policy}.",
-            f"Remove it, or start a run of its own from it: crrl train RECIPE model.path={path}",
+            f"Remove it, or start a new run from it: crrl train RECIPE model.path={path}",
         )
     return found
 
 
 def verify(path: Path) -> Checkpoint:
-    """Raises CrrlError: not a checkpoint of ours, files missing or changed, of a newer crrl."""
+    """Raises CrrlError: it is not crrl's, has missing or changed files, or was written by a newer crrl."""
     older = [p for p in checkpoints(path.parent) if p != path]
     remedy = (
-        f"Remove that folder to go on from {older[-1].name}: rm -r {path}"
+        f"Remove that folder to resume from {older[-1].name}: rm -r {path}"
         if older
-        else f"Remove that folder to begin again from the run's first policy: rm -r {path}"
+        else f"Remove that folder to restart from the run's first policy: rm -r {path}"
     )
     try:
         manifest = json.loads((path / MANIFEST).read_text())
@@ -93,16 +93,16 @@ def verify(path: Path) -> Checkpoint:
         if not file.is_file():
             raise CrrlError(f"Checkpoint {path} is incomplete: {name} is missing.", remedy)
         if file.stat().st_size != size or _crc(file) != crc:
-            raise CrrlError(f"Checkpoint {path} is damaged: {name} is not what was written.", remedy)
+            raise CrrlError(f"Checkpoint {path} is damaged: {name} has changed since it was written.", remedy)
     return Checkpoint(path, step, policy)
 
 
 def write(folder: Path, step: int, policy: str, keep: int, fill: Callable[[Path], None]) -> Checkpoint:
-    """`fill` writes the files into the folder it is given; then all of it becomes `folder/step-N` at once.
-    Afterwards only the newest `keep` checkpoints are left.
+    """Writes `folder/step-N` atomically. `fill` writes the files into the folder it gets. Only the newest `keep`
+    checkpoints remain.
 
     Raises:
-        CrrlError: the disk is full; the checkpoints that were there are untouched.
+        CrrlError: the disk is full. Earlier checkpoints are untouched.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for leftover in folder.glob(".writing-*"):
@@ -117,7 +117,7 @@ def write(folder: Path, step: int, policy: str, keep: int, fill: Callable[[Path]
         (new / MANIFEST).write_text(json.dumps(manifest, indent=1))
         for path in [*files, new / MANIFEST, *(p for p in new.rglob("*") if p.is_dir()), new]:
             _flush(path)
-        if final.exists():  # written again after a resume from an earlier one
+        if final.exists():  # the run resumed from an earlier one
             _remove(final)
         os.rename(new, final)
         _flush(folder)
@@ -127,7 +127,7 @@ def write(folder: Path, step: int, policy: str, keep: int, fill: Callable[[Path]
             raise CrrlError(
                 f"The disk that holds {folder} is full: no checkpoint of step {step} was written. "
                 "The earlier ones are untouched.",
-                f"Free some space, then go on: crrl train resume={folder.parent.name}",
+                f"Free some space, then resume: crrl train resume={folder.parent.name}",
             ) from error
         raise
     for old in checkpoints(folder)[:-keep]:
@@ -136,7 +136,7 @@ def write(folder: Path, step: int, policy: str, keep: int, fill: Callable[[Path]
 
 
 def fingerprint(model: nn.Module) -> str:
-    """Of a policy: names, shapes and the first values of every tensor. Cheap for any size."""
+    """The hash of a policy: name, shape and first values of every tensor. Cheap at any size."""
     h = hashlib.blake2b(digest_size=12)
     for name, tensor in sorted(model.state_dict().items()):
         h.update(f"{name} {tuple(tensor.shape)} ".encode())
@@ -145,7 +145,7 @@ def fingerprint(model: nn.Module) -> str:
 
 
 def _remove(path: Path) -> None:
-    """Under another name first: a killed removal must not leave half a checkpoint that looks like one."""
+    """Renames it first: a killed removal must not leave half a checkpoint that looks whole."""
     grave = path.with_name(f".writing-removed-{path.name}")
     os.rename(path, grave)
     shutil.rmtree(grave)
@@ -168,7 +168,7 @@ def _flush(path: Path) -> None:
 
 
 def _is_full(error: BaseException | None) -> bool:
-    """safetensors and torch wrap the system's error, or only its words."""
+    """safetensors and torch wrap the system's error, or only its message."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             return True

@@ -1,6 +1,6 @@
-"""Which tasks a run trains on, step by step, and which are held out: a function of the configuration and the seed.
+"""The tasks of every training step, and those held out: a function of the configuration and the seed.
 
-Nothing is drawn as the run goes: step k's tasks are the same in a run that was killed and resumed.
+Nothing is drawn during the run, so step k has the same tasks in a run that was killed and resumed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class Curriculum:
     """`step(k)`: the tasks of step k, one per group. `held_out()`: split -> tasks, disjoint from every step's.
 
     Args:
-        trains: False: for evaluation alone, which may hold out all tasks of a file.
+        trains: False: evaluation only, which may hold out all tasks of a file.
     """
 
     def __init__(self, config: Config, *, trains: bool = True) -> None:
@@ -47,7 +47,7 @@ class Curriculum:
         return {split: [generate(split, self._config.seed, i) for i in count] for split in evaluation.splits}
 
     def images(self) -> list[str]:
-        """The container images that the run's tasks need."""
+        """The container images of the run's tasks."""
         return sorted({task.source.image for task in self._file if task.source.image is not None})
 
     def _epoch(self, epoch: int, tasks: list[Task]) -> list[Task]:
@@ -63,7 +63,7 @@ class Curriculum:
             fewer = f"Write corpus.held_out=N with N below {len(tasks)}, or add tasks."
             raise CrrlError(
                 f"{path} has {len(tasks)} usable tasks, and corpus.held_out={self._config.corpus.held_out} of them "
-                "are kept for evaluation: none is left to train on.",
+                "are held out for evaluation: none is left to train on.",
                 "Add tasks." if len(tasks) == 1 else fewer,
             )
         return tasks

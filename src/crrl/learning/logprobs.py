@@ -1,7 +1,7 @@
-"""Log-probs of chosen tokens only: the vocabulary projection runs where a token is trained, and nowhere else.
+"""Log-probs of chosen tokens only: the vocabulary projection runs for trained tokens alone.
 
-In an agent's episode most of a row is context (here some nine tokens in ten), and on a CPU TRL's own head
-projects every position. The values are the same; `tests/learning/test_trainer.py` compares them.
+Most of an agent's episode is context (here about nine tokens in ten), and on a CPU TRL's head projects every position.
+The values are the same; `tests/learning/test_trainer.py` compares them.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-# Heads that do more than one matrix product; TRL's own code knows them all.
+# Heads that do more than one matrix product; TRL's code handles them all.
 _SPECIAL = (
     "final_logit_softcapping",
     "logit_scale",
@@ -28,7 +28,7 @@ def unwrapped(model: Any) -> Any:
 
 
 SHARED_MIN = 16
-"""A common beginning shorter than this is not worth a forward pass of its own."""
+"""A shorter common prefix is not worth its own forward pass."""
 
 
 def is_plain(model: nn.Module) -> bool:
@@ -59,10 +59,10 @@ def chosen_logprobs(
 
 
 def hidden_states(model: PreTrainedModel, ids_BT: Tensor) -> Tensor:
-    """(B, T, D). What all rows begin with (attempts at one task: its prompt, and often the first calls) goes
-    through the model once; its keys and values are then read by every row, gradients included.
+    """(B, T, D). The common prefix of all rows (of attempts at one task: the prompt, and often the first calls) passes
+    through the model once; every row then attends to its keys and values, gradients included.
 
-    Right padding needs no mask: a causal model's real tokens never look at what follows them.
+    Right padding needs no mask: in a causal model, real tokens never attend to later ones.
     """
     body: Any = model.base_model
     shared = shared_length(ids_BT)
@@ -76,7 +76,7 @@ def hidden_states(model: PreTrainedModel, ids_BT: Tensor) -> Tensor:
 
 
 def shared_length(ids_BT: Tensor) -> int:
-    """How many first tokens all rows have in common; at least one token is left to every row."""
+    """Length of the common prefix of all rows; at least one token is left over in each."""
     same = (ids_BT == ids_BT[:1]).all(0)
     return min(int(same.long().cumprod(0).sum()), ids_BT.shape[1] - 1)
 

@@ -1,7 +1,7 @@
-"""New weights into the running engine, and the proof that they arrived (invariant 7).
+"""Loads new weights into the running engine, and proves that they arrived (invariant 7).
 
-Engine and trainer score the same fixed probe, each with its own code; if one log-prob differs by more than
-the bound, the run stops with both numbers: from then on every importance weight would be wrong.
+Engine and trainer score the same fixed probe, each with its own code. If one log-prob differs by more than the bound,
+the run stops with both numbers, because from then on every importance weight would be wrong.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from crrl.errors import CrrlError
 from crrl.learning.logprobs import score, unwrapped
 
 BOUND = 1e-3
-"""Nats, float32 on one device type. Correct pushes differ by some 1e-6; one wrong tensor by 0.1 and more."""
+"""Nats, float32 on one device type. Correct pushes differ by about 1e-6; one wrong tensor by 0.1 or more."""
 
 
 class PushError(CrrlError):
@@ -28,8 +28,8 @@ class PushError(CrrlError):
 class ModuleWeights:
     """The weights of a (PEFT or plain) module, as a `WeightSource`.
 
-    Adapters are merged on the way, tensor by tensor: W + delta, a new tensor. The module itself is never
-    changed, not even for a moment, so it may be the one that somebody else reads.
+    Adapters are merged tensor by tensor into new tensors, W + delta. The module itself never changes, not even for a
+    moment, so others may read it meanwhile.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -49,7 +49,7 @@ class ModuleWeights:
 
 
 def _deltas(base: nn.Module) -> dict[str, Callable[[], Tensor]]:
-    """Weight name -> function that computes its LoRA delta (computed one at a time: they are large)."""
+    """Weight name -> a function for its LoRA delta (deltas are large: compute one at a time)."""
     try:
         from peft.tuners.tuners_utils import BaseTunerLayer
     except ImportError:
@@ -80,7 +80,7 @@ async def push_and_prove(weights: Weights, model: nn.Module, version: int, bound
         The largest difference between engine and trainer over the probe's log-probs, in nats.
 
     Raises:
-        PushError: the engine's log-probs on the probe are not the trainer's; the run must stop.
+        PushError: the engine's log-probs on the probe differ from the trainer's; the run must stop.
         CrrlError: the weights do not fit the engine's model.
     """
     probe = await weights.push(ModuleWeights(model), version)
@@ -88,7 +88,7 @@ async def push_and_prove(weights: Weights, model: nn.Module, version: int, bound
     if probe.version != version:
         raise PushError(
             f"The engine serves version {probe.version} after the push of version {version}.",
-            "Somebody else pushes to this engine, or it did not take the push. The run has stopped: resume it.",
+            "Either another process pushes to this engine, or it ignored the push. The run has stopped: resume it.",
         )
     gaps = [abs(a - b) for a, b in zip(probe.logprobs, wanted, strict=True)]
     gaps = [gap if gap == gap else float("inf") for gap in gaps]  # NaN of either proves nothing

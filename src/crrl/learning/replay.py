@@ -1,4 +1,4 @@
-"""Replay: every row that was trained on, rebuilt from the ledger and compared bit for bit (invariant 1)."""
+"""Replay: rebuilds every trained row from the ledger and compares it bit for bit (invariant 1)."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from crrl.rollout.api import Episode, TrainedRow
 
 @dataclass
 class ReplayReport:
-    """`rebuilt` rows of `trained_rows` are equal bit for bit; `differing` says what is wrong with the others.
-    `counts` covers the episodes that were trained on, `unused` the sampled tokens of those that were not."""
+    """`rebuilt` of `trained_rows` are equal bit for bit; `differing` describes the others. `counts`: of the episodes
+    trained on; `unused`: sampled tokens of the others, by reason."""
 
     episodes: int = 0
     trained_rows: int = 0
@@ -30,8 +30,8 @@ class ReplayReport:
 def replay(
     episodes: Iterable[Episode], trained: Iterable[TrainedRow], credit: Mapping[str, float] = CREDIT
 ) -> ReplayReport:
-    """Rebuild each trained row from its episode, under the run's credit rule. Episodes are streamed; only hashes are
-    held in memory."""
+    """Rebuild each trained row from its episode, under the run's credit rule. Streams the episodes, keeping only hashes
+    in memory."""
     report = ReplayReport()
     by_episode: dict[str, list[TrainedRow]] = {}
     for row in trained:
@@ -53,7 +53,7 @@ def replay(
 
 
 def _compare(episode: Episode, stored: list[TrainedRow], report: ReplayReport, credit: Mapping[str, float]) -> None:
-    """An episode may have been trained on more than once (epochs): its tokens are counted once."""
+    """An episode may be trained on more than once (epochs); its tokens count once."""
     rebuilt: dict[float, list[str]] = {}
     for trained in stored:
         if trained.advantage not in rebuilt:

@@ -1,11 +1,10 @@
-"""Which tokens are trained: the one place that says so.
+"""Which tokens are trained: decided here and nowhere else.
 
-A row is one branch of a session's tree, root to leaf: exactly the ids the engine saw and sampled (invariant
-1). Trained are the tokens which the policy sampled in samples that were used: delivered to the agent, not
-superseded by a resample, and of a kind that has credit (`objective.credit`; by default the agent's main calls
-alone). Everything else in a row is context. A sample that several rows share is trained in the first of them
-only, so each token is trained exactly once; all rows of an episode together weigh as one episode.
-`docs/agents.md` gives the rule with its reasons.
+A row is one branch of a session's tree, from root to leaf: exactly the ids that the engine saw and sampled (invariant
+1). A token is trained if the policy sampled it in a sample that was used: delivered to the agent, not superseded by a
+resample, and of a kind with credit (`objective.credit`; by default only the agent's main calls). Everything else in a
+row is context. Where rows share a sample, only the first of them trains it, so each token is trained exactly once. All
+rows of an episode together weigh as one episode. `docs/agents.md` gives the reasons.
 """
 
 from __future__ import annotations
@@ -20,14 +19,14 @@ from crrl.gateway.api import Sample, path_to
 from crrl.learning.api import Row
 from crrl.rollout.api import Episode
 
-# Kind of call -> the share of the episode's advantage that its tokens get; 0 or missing: they are not trained.
-# The schema's default is this one (tested).
+# Kind of call -> its tokens' share of the episode's advantage; 0 or missing: not trained. The schema has the same
+# default (tested).
 CREDIT: Mapping[str, float] = {"main": 1.0, "compaction": 0.0, "subagent": 0.0, "side": 0.0}
 
 
 @dataclass
 class RowCounts:
-    """Tokens: `trained` + sum(`left_out`) is all that was sampled; `masked` is context in the rows."""
+    """In tokens. `trained` + sum(`left_out`): all sampled ones; `masked`: context in the rows."""
 
     rows: int = 0
     trained: int = 0
@@ -43,11 +42,11 @@ class RowCounts:
 
 
 def rows_of(episode: Episode, advantage: float, credit: Mapping[str, float] = CREDIT) -> tuple[list[Row], RowCounts]:
-    """The rows of an episode and what became of every sampled token. Kinds of equal credit share rows; greater
-    credit comes first, and within it the order is that of the leaves.
+    """The rows of an episode, and counts of its tokens. Kinds with equal credit share rows; rows are ordered by credit,
+    largest first, then by leaf.
 
     Raises:
-        ValueError: the ledger contradicts itself (a sample's parent is not in it, or a token has no log-prob).
+        ValueError: the ledger is inconsistent (a sample without its parent, or a token without a log-prob).
     """
     counts = RowCounts()
     used: dict[float, list[Sample]] = {}
@@ -80,14 +79,14 @@ def _left_out(sample: Sample, episode: Episode, credit: Mapping[str, float]) -> 
 
 
 def _branches(samples: list[Sample]) -> list[list[Sample]]:
-    """The paths from the root to those of the samples that are no ancestor of another."""
+    """The paths from the root to each sample that is not an ancestor of another."""
     paths = [path_to(sample) for sample in samples]
     inner = {ancestor.id for path in paths for ancestor in path[:-1]}
     return [path for path in paths if path[-1].id not in inner]
 
 
 def _row(path: list[Sample], trainable: set[str], episode: Episode, advantage: float, weight: float) -> Row:
-    """`trainable` loses what this row trains, so that no later row trains it again."""
+    """Removes from `trainable` the samples that this row trains, so that no later row trains them again."""
     ids: list[int] = []
     mask: list[int] = []
     logprobs: list[float] = []

@@ -1,8 +1,7 @@
-"""From groups of episodes to the rows of one step: who is compared, who is trained, who is counted and why.
+"""From groups of episodes to the rows of a step: which are compared, which are trained, and which only count.
 
-Lost episodes enter nothing (invariant 2). Groups with fewer than two scored members, or whose rewards are
-all equal, give no rows; their scored episodes still count in the mean that the loss takes, so a step's gradient
-does not grow as more groups agree.
+Lost episodes enter nothing (invariant 2). Groups with fewer than two scored members, or with equal rewards, give no
+rows. Their scored episodes still count in the loss's mean, so a step's gradient does not grow as more groups agree.
 """
 
 from __future__ import annotations
@@ -26,20 +25,20 @@ if TYPE_CHECKING:
 
 
 class Episodes(Protocol):
-    """Who runs attempts (`rollout.client`): returns when every one is finished; `keep` gets each as it is."""
+    """Runs attempts (`rollout.client`) and returns when all are finished; `keep` gets each as it finishes."""
 
     def run(self, attempts: list[Attempt], keep: Callable[[Episode], None]) -> None: ...
 
 
 @dataclass(frozen=True)
 class StepBatch:
-    """What one step trains on.
+    """The input of one step.
 
     Args:
-        rows: in the order that is recorded; none: the step changes nothing (see `RepairTrainer`).
-        episodes: how many episodes the loss is a mean over.
+        rows: in their recorded order; if empty, the step changes nothing (see `RepairTrainer`).
+        episodes: the number of episodes in the loss's mean.
         metrics: numbers about the step (`reward`, `solved`, `groups_no_spread`...), logged with it.
-        trained: of each row, what the journal keeps.
+        trained: the journal's record of each row.
     """
 
     rows: list[Row]
@@ -49,13 +48,12 @@ class StepBatch:
 
 
 class RolloutSource:
-    """Rows of step k by running its episodes with the policy as it is now (synchronous training).
+    """Makes the rows of step k by running its episodes with the current policy (synchronous training).
 
-    Called with k, it gives the step's `StepBatch`. Attempts that the journal has are not run again, and groups
-    are read back from the journal in their planned order: a step that is redone after a resume is trained on
-    the same rows.
+    Called with k, it returns the step's `StepBatch`. It does not rerun attempts that are in the journal, and reads the
+    groups back from the journal in their planned order, so a step repeated after a resume is trained on the same rows.
 
-    Attributes: `trained`: the rows of the step it served last, as the journal keeps them.
+    Attributes: `trained`: the journal's records of the latest step's rows.
     """
 
     def __init__(
@@ -86,7 +84,7 @@ class RolloutSource:
         return batch
 
     def attempts(self, step: int) -> list[Attempt]:
-        """Functions of (seed, step, group, attempt) alone."""
+        """A function of the seed and the step alone."""
         return [
             Attempt(
                 id=f"train/{step}/{g}/{k}",
@@ -111,7 +109,7 @@ def _seed(*parts: object) -> int:
 
 
 def shuffled(group: Group, seed: int) -> Group:
-    """A control: the group's verdicts, dealt out at random to its scored members."""
+    """The control run's group: its verdicts dealt out at random to its scored members."""
     scored = [episode for episode, _ in scored_members(group)]
     verdicts = [e.verdict for e in scored]
     random.Random(f"shuffle/{seed}/{group.id}").shuffle(verdicts)
@@ -122,8 +120,8 @@ def shuffled(group: Group, seed: int) -> Group:
 def step_batch(groups: Sequence[Group], advantage: Advantage, credit: Mapping[str, float] = CREDIT) -> StepBatch:
     """The rows of a step, in the order of `groups`.
 
-    Metrics: `reward`, `solved` and `well_formed` are means over scored and truncated episodes; `episodes_*` by outcome;
-    `groups_*` add up to the number of groups; `tokens_*` of what was sampled.
+    Metrics: `reward`, `solved` and `well_formed` are means over scored and truncated episodes; `episodes_*` count by
+    outcome; `groups_*` add up to the number of groups; `tokens_*` count sampled tokens.
     """
     rows: list[Row] = []
     trained: list[TrainedRow] = []
@@ -159,5 +157,5 @@ def step_batch(groups: Sequence[Group], advantage: Advantage, credit: Mapping[st
 
 
 def scored_members(group: Group) -> list[tuple[Episode, float]]:
-    """The episodes that have a reward, with it: scored and truncated ones, never lost ones."""
+    """The episodes with a reward, and that reward: scored and truncated ones, never lost ones."""
     return [(e, e.verdict.reward) for e in group.episodes if e.outcome != "lost" and e.verdict is not None]
