@@ -84,6 +84,16 @@ class Part:
                 raise UsageError(f"The {self} refuses its settings: {_said(error)}") from error
             raise self.broken(f"cannot be made: {_said(error)}") from error
 
+    def require(self, made: Any, *protocols: type) -> Any:
+        """`made`, which has all that the protocols name. Raises PartError, saying what is missing."""
+        for protocol in protocols:
+            wanted = {*vars(protocol), *inspect.get_annotations(protocol)}
+            public = {name for name in wanted if name == "__call__" or not name.startswith("_")}
+            if missing := sorted(name for name in public if not hasattr(made, name)):
+                where = f"{protocol.__module__}.{protocol.__name__}"
+                raise self.broken(f"has no `{'`, no `'.join(missing)}`, which {where} asks for.")
+        return made
+
     def options(self, written: Mapping[str, Any], setting: str, given: int = 0) -> dict[str, Any]:
         """What the recipe has under `setting`, for `make`: checked against names and types of the part's parameters.
         `given`: how many of them, the first ones, the room gives. Raises UsageError: unknown, of another type, missing.

@@ -8,16 +8,24 @@ import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import yaml
+from judge_kit import make_task
 
-from crrl import registry
+from crrl import agents, engines, registry, rewards, sandbox
+from crrl.conf import schema
+from crrl.conf.load import load_recipe
+from crrl.engines.load import load_tokenizer
 from crrl.errors import CrrlError, UsageError
+from crrl.gateway.renderer import load_renderer
+from crrl.learning import losses
 from crrl.learning.source import step_batch
+from crrl.models import model_folder
 from crrl.rollout.journal import TRAIN, Journal
+from crrl.tasks import corpora
 
 DOCS = (Path(__file__).parents[2] / "docs" / "plugins.md").read_text()
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", DOCS, re.DOTALL)
@@ -136,9 +144,6 @@ def test_an_agent_works_in_a_run(example: Path, state_dir: Path) -> None:
     with Journal.open(run, read_only=True) as journal:
         phases = journal.phases()
     assert phases["after"] == 2
-    from crrl.engines.load import load_tokenizer
-    from crrl.models import model_folder
-
     tokenizer = load_tokenizer(model_folder("tiny"))
     for episode in episodes(run, "after"):
         assert "failed_commands" in episode.counts and len(episode.samples) == 1
@@ -203,12 +208,54 @@ def test_a_part_that_cannot_be_imported(path: Path, code: str | None, says: str)
     for group in registry.GROUPS:
         with pytest.raises(CrrlError, match=f"(?s)'x' .broken_part:B, from broken.*{says}.*uninstall broken"):
             registry.find(group, "x").load()
-    from crrl.conf.load import load_recipe
-
     load_recipe("quickstart")  # who does not use it is not stopped
     for setting in ("agent.name=x", "engine.name=x", "rewards.weights.x=1", "objective.loss=x", "renderer.key=x"):
         with pytest.raises(CrrlError, match="from broken"):
             load_recipe("quickstart", [setting])
+
+
+MAKE: dict[str, Callable[[], object]] = {
+    "crrl.engines": lambda: engines.make("x", Path("model"), context=None, max_batch=1),
+    "crrl.agents": lambda: agents.make(schema.Agent(name="x"), Path("state")),
+    "crrl.rewards": lambda: rewards.make("x", {}),
+    "crrl.losses": lambda: losses.make(schema.Objective(loss="x")),
+    "crrl.corpora": lambda: corpora.find("x"),
+    "crrl.renderers": lambda: load_renderer("model", "x"),
+    "crrl.sandboxes": lambda: sandbox.make("x", state_dir=Path("state")),
+}
+
+
+@pytest.mark.parametrize("group", MAKE)
+@pytest.mark.parametrize(
+    ("code", "says"),
+    [
+        ("class B:\n    def __init__(self, *given, **named): pass", "has no `|is no Corpus"),
+        ("class B:\n    def __init__(self, a, b, c, d): pass", "cannot be made: TypeError|is missing|is no Corpus"),
+        ("class B:\n    def __init__(self, *given, **named): 1 / 0", "cannot be made: ZeroDivision|is no Corpus"),
+        ("B = None", "cannot be made: TypeError|cannot be read: TypeError|is no Corpus"),
+    ],
+)
+def test_a_part_that_is_none(path: Path, group: str, code: str, says: str) -> None:
+    """Told with its name, and what it lacks, when it is made: not at the first episode."""
+    distribution(path, "poor", {group: {"x": "poor_part:B"}}, poor_part=code)
+    with pytest.raises(CrrlError, match=r"'x' \(poor_part:B, from poor") as caught:
+        MAKE[group]()
+    assert re.search(says, str(caught.value))
+
+
+def test_a_loss_of_another_mean(path: Path) -> None:
+    code = "class B:\n    mean = 'all'\n    def __init__(self, objective): pass\n    def __call__(self): pass"
+    distribution(path, "poor", {"crrl.losses": {"x": "poor_part:B"}}, poor_part=code)
+    with pytest.raises(CrrlError, match=r"from poor\) has mean = 'all'.*rows, tokens, step"):
+        losses.make(schema.Objective(loss="x"))
+
+
+def test_an_engine_that_takes_no_weights_evaluates_and_is_not_trained(path: Path) -> None:
+    code = "class B:\n    generate = score = cancel = info = close = None\n    def __init__(self, *_, **__): pass"
+    distribution(path, "frozen", {"crrl.engines": {"x": "frozen_engine:B"}}, frozen_engine=code)
+    engines.make("x", Path("model"), context=None, max_batch=1)
+    with pytest.raises(CrrlError, match=r"has no .*`push`, no `resting`"):
+        engines.make("x", Path("model"), context=None, max_batch=1, trained=True)
 
 
 def test_a_distribution_that_is_twice_on_the_path_is_one(path: Path, tmp_path: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
@@ -244,7 +291,7 @@ class ByHand:
 
 
 @pytest.fixture
-def rewards(path: Path) -> None:
+def typed(path: Path) -> None:
     names = {"t": "typed_reward:Typed", "h": "typed_reward:ByHand"}
     distribution(path, "typed", {"crrl.rewards": names}, typed_reward=REWARD)
 
@@ -264,39 +311,30 @@ def rewards(path: Path) -> None:
         (["t.needed=1", "h.depth=x"], "h would be ignored"),
     ],
 )
-def test_options_are_checked(rewards: None, settings: list[str], says: str) -> None:
-    from crrl.conf.load import load_recipe
-
+def test_options_are_checked(typed: None, settings: list[str], says: str) -> None:
     with pytest.raises(UsageError, match=f"(?s){says}"):
         load_recipe("quickstart", ["rewards.weights.t=1", *(f"rewards.options.{setting}" for setting in settings)])
 
 
-def test_options_arrive(rewards: None) -> None:
-    from crrl.conf.load import load_recipe
-    from crrl.rewards import combine, make
-
+def test_options_arrive(typed: None) -> None:
     options = ["needed=7", "share=1", "words=[a,b]", "on=true", "label=x"]
     settings = ["rewards.weights.t=1", *(f"rewards.options.t.{option}" for option in options)]
     config = load_recipe("quickstart", settings)
-    reward = make("t", config.rewards.options["t"]).reward  # type: ignore[attr-defined]
+    reward = rewards.make("t", config.rewards.options["t"]).reward  # type: ignore[attr-defined]
     assert (reward.needed, reward.share, reward.words, reward.on, reward.label) == (7, 1.0, ("a", "b"), True, "x")
-    assert make("h", {"depth": 5}).reward.depth == 5  # type: ignore[attr-defined]
-    assert "h" not in combine(config.rewards.weights, config.rewards.options).rewards  # no weight: not computed
+    assert rewards.make("h", {"depth": 5}).reward.depth == 5  # type: ignore[attr-defined]
+    assert "h" not in rewards.combine(config.rewards.weights, config.rewards.options).rewards  # no weight: not computed
     with pytest.raises(UsageError, match="must not be negative"):
-        make("t", {"needed": -1})
+        rewards.make("t", {"needed": -1})
 
 
 @pytest.mark.parametrize(("name", "options", "says"), [("h", {}, "ZeroDivision"), ("t", {"needed": 1}, "gave nan")])
-def test_a_reward_that_fails_is_told_by_its_name(rewards: None, name: str, options: dict[str, int], says: str) -> None:
-    from judge_kit import make_task
-
-    from crrl.rewards import make
-
+def test_a_reward_that_fails_is_told_by_its_name(typed: None, name: str, options: dict[str, int], says: str) -> None:
     with pytest.raises(registry.PartError, match=f"'{name}' .*{says}"):
-        make(name, options)(make_task(), "", None, [])
+        rewards.make(name, options)(make_task(), "", None, [])
     with pytest.raises(registry.PartError, match="ValueError"):
-        make("t", {"needed": 2})(make_task(), "", None, [])
-    assert make("t", {"needed": 3})(make_task(), "", None, []) is None
+        rewards.make("t", {"needed": 2})(make_task(), "", None, [])
+    assert rewards.make("t", {"needed": 3})(make_task(), "", None, []) is None
 
 
 @pytest.mark.timeout(300)

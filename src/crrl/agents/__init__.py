@@ -28,5 +28,6 @@ def make(config: schema.Agent, state_dir: Path) -> Agent:
     """The agent of a recipe. `state_dir`: the sandbox's; agents are installed in its `agents` folder.
     Raises UsageError, CrrlError."""
     part = registry.find("crrl.agents", config.name)
-    agent: Agent = part.make(config, state_dir, **part.options(config.options, "agent.options", given=2))
+    made = part.make(config, state_dir, **part.options(config.options, "agent.options", given=2))
+    agent: Agent = part.require(made, Agent)
     return agent

@@ -33,10 +33,14 @@ CONNECTIONS = {
 }
 
 
-def make(name: str, model: Path, *, context: int | None, max_batch: int, version: int = 0) -> Any:
-    """The engine called `name` on a model folder, serving it as policy `version`. `context`: None, the model's own.
-    Raises UsageError, CrrlError."""
-    return registry.find("crrl.engines", name).make(model, context=context, max_batch=max_batch, version=version)
+def make(
+    name: str, model: Path, *, context: int | None, max_batch: int, version: int = 0, trained: bool = False
+) -> Any:
+    """The engine called `name` on a model folder, serving it as policy `version`; its owner calls `close()`.
+    `context`: None, the model's own. `trained`: weights will be pushed to it. Raises UsageError, CrrlError."""
+    part = registry.find("crrl.engines", name)
+    made = part.make(model, context=context, max_batch=max_batch, version=version)
+    return part.require(made, Engine, *([Weights] if trained else []))
 
 
 def connect(address: str) -> Connection:

@@ -1,17 +1,18 @@
-"""Losses: what a step minimises, token by token, and what the sum over its tokens is divided by.
+"""Losses: the loss of each token of a step, and the divisor of their sum.
 
 A loss is an object made with the recipe's `objective` that says its `mean`: over `rows` (episodes), over trained
-`tokens` of a micro-batch, or over trained tokens of the whole `step`. That is all that micro-batches have to know
-(`batches.py`). TRL's own are computed in TRL, by their name; one of your own is called (`Loss`), and the trainer adds
-the KL to it and takes the mean.
+`tokens` of a micro-batch, or over trained tokens of the whole `step`. Micro-batches (`batches.py`) need no more than
+that. TRL computes its own losses, by name; a loss of your own (`Loss`) is called for its values per token, and the
+trainer adds the KL and takes the mean.
 """
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args
 
 from torch import Tensor
 
+from crrl import registry
 from crrl.conf.schema import Objective
 
 Mean = Literal["rows", "tokens", "step"]
@@ -23,11 +24,20 @@ class Loss(Protocol):
     mean: Mean
 
     def __call__(self, logps_BT: Tensor, old_logps_BT: Tensor, advantages_B1: Tensor, trained_BT: Tensor) -> Tensor:
-        """The loss of each token, (B, T); what it is where `trained_BT` is 0 does not matter.
+        """The loss of each token, (B, T); values where `trained_BT` is 0 are ignored.
 
-        `logps_BT`: log-probs under the policy that is trained, with gradient. `old_logps_BT`: the sampler's.
+        `logps_BT`: log-probs under the policy being trained, with gradient. `old_logps_BT`: the sampler's.
         """
         ...
+
+
+def make(objective: Objective) -> Loss | TrlLoss:
+    """The loss of a recipe. Raises UsageError, CrrlError."""
+    part = registry.find("crrl.losses", objective.loss)
+    loss: Loss | TrlLoss = part.make(objective)
+    if not isinstance(loss, TrlLoss) and part.require(loss, Loss).mean not in get_args(Mean):
+        raise part.broken(f"has mean = {loss.mean!r}, which is none of {', '.join(get_args(Mean))}.")
+    return loss
 
 
 class TrlLoss:

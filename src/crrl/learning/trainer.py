@@ -1,11 +1,11 @@
 """The trainer: TRL's `GRPOTrainer`, fed with rows of recorded tokens instead of its own generations.
 
-TRL keeps its losses (`_compute_loss`) and the loop; ours are the rows, the micro-batches, the log-probs that are
-computed (trained tokens only), losses that are plugged in, and the checkpoints. Old log-probs are the sampler's, with
-no further correction (mode a of the design). A step without rows changes no weight.
+The losses (`_compute_loss`) and the loop are TRL's; the rows, the micro-batches, the log-probs (of trained tokens
+only), plug-in losses and the checkpoints are ours. Old log-probs are the sampler's, without further correction (mode a
+of the design). A step without rows changes no weight.
 
-The batch is a mean over all scored episodes of the step, those of groups without spread included, so that a
-step's gradient does not grow as more groups agree. For `dr_grpo` (arXiv:2503.20783, eq. 2) and on-policy rows:
+The loss is a mean over all scored episodes of the step, those of groups without spread included, so that a step's
+gradient does not grow as more groups agree. For `dr_grpo` (arXiv:2503.20783, eq. 2) and on-policy rows:
 
     loss = - sum over rows of weight * advantage * sum over trained tokens of log p  /  (episodes * length_normaliser)
 """
@@ -28,11 +28,10 @@ from transformers.trainer_utils import TrainOutput
 from trl import GRPOConfig, GRPOTrainer
 from trl.trainer.utils import add_fused_lm_head
 
-from crrl import registry
 from crrl.conf.schema import Config
 from crrl.engines.load import load_model
 from crrl.errors import CrrlError
-from crrl.learning import checkpoint
+from crrl.learning import checkpoint, losses
 from crrl.learning.batches import MicroBatch, micro_batches, tensors
 from crrl.learning.logprobs import chosen_logprobs, is_plain
 from crrl.learning.losses import Loss, TrlLoss
@@ -45,14 +44,14 @@ STATE = "trainer.pt"
 
 
 class TrainingError(CrrlError):
-    """The loss or the gradient is not a number: the weights are those of the step before."""
+    """The loss or the gradient is not a number. The weights are those of the previous step."""
 
 
 class RepairTrainer(GRPOTrainer):
     """Made by `make_trainer`. `train()` runs from the first step not yet taken to `trainer.max_steps`.
 
-    For every step k (0-based): `source(k)` gives its rows; the weights are updated; `on_step(k, metrics)` is
-    called; then, if it is due, a checkpoint of k + 1 steps is written.
+    For every step k (0-based): gets rows from `source(k)`, updates the weights, calls `on_step(k, metrics)`, and, if
+    one is due, writes a checkpoint of k + 1 steps.
     """
 
     def __init__(
@@ -82,27 +81,28 @@ class RepairTrainer(GRPOTrainer):
         return model
 
     def use_reference(self, reference: PreTrainedModel, beta: float) -> None:
-        """KL to a fixed policy. TRL's own way would read the first policy from a path it guesses."""
+        """Sets a fixed policy for the KL term. TRL itself would load the first policy from a path that it guesses."""
         reference.requires_grad_(False).eval().to(self.accelerator.device)
         add_fused_lm_head(reference, temperature=self.temperature, outputs=("log_probs",))
         self._reference, self.beta = reference, beta
 
     def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
-        if self._begin >= self._config.trainer.max_steps:  # the loop looks after a step only
+        if self._begin >= self._config.trainer.max_steps:  # the loop would take a step before it looks
             return TrainOutput(self._begin, 0.0, {})
         return super().train(*args, **kwargs)
 
     # One step -----------------------------------------------------------------------------------------------
 
     def _prepare_inputs(self, inputs: Any) -> dict[str, Any]:
-        """TRL would generate here. The dummy dataset's rows are ignored."""
+        """TRL would generate here. Ignores the rows of the dummy dataset."""
         batch = self._source(self.state.global_step)
         budget = self._config.trainer.tokens_per_micro_batch
         micros = micro_batches(batch.rows, self._policy_loss.mean, batch.episodes, budget)
         return {"batch": batch, "micros": micros}
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
-        """All micro-batches of one step, backward included: TRL's accumulation wants a fixed number of them."""
+        """All micro-batches of one step, backward included: TRL's gradient accumulation needs a fixed number of
+        them."""
         model.train()
         prepared = self._prepare_inputs(inputs)
         batch: StepBatch = prepared["batch"]
@@ -136,7 +136,7 @@ class RepairTrainer(GRPOTrainer):
         return loss.detach()
 
     def _compute_loss(self, model: Any, inputs: dict[str, Tensor]) -> Tensor:
-        """TRL's own, or one that is plugged in: with the same KL, and the mean that it asks for."""
+        """TRL's loss, or a plug-in with the same KL and its own mean."""
         if isinstance(self._policy_loss, TrlLoss):
             loss: Tensor = super()._compute_loss(model, inputs)
             return loss
@@ -162,7 +162,7 @@ class RepairTrainer(GRPOTrainer):
     def _get_per_token_logps_and_entropies(
         self, model: Any, input_ids: Tensor, attention_mask: Tensor, logits_to_keep: int, **kwargs: Any
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """As TRL's, but for trained tokens alone; elsewhere 0."""
+        """Like TRL's, but for trained tokens only; 0 elsewhere."""
         assert self._trained_BT is not None
         if not is_plain(model):
             return super()._get_per_token_logps_and_entropies(
@@ -172,7 +172,7 @@ class RepairTrainer(GRPOTrainer):
         return logps[:, -logits_to_keep:], entropy[:, -logits_to_keep:], None
 
     def _collected(self, micros: list[MicroBatch]) -> dict[str, float]:
-        """What TRL measured per micro-batch, as means over trained tokens of the step."""
+        """TRL's metrics per micro-batch, averaged over the step's trained tokens."""
         tokens = [sum(sum(row.loss_mask[1:]) for row in micro.rows) for micro in micros]
         means = {}
         for name, key in (("entropy", "entropy"), ("clipped", "clip_ratio/region_mean"), ("kl", "kl")):
@@ -195,7 +195,7 @@ class RepairTrainer(GRPOTrainer):
             )
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """The loop calls this once after each update: the step is over."""
+        """The loop calls this once after each update, when the step is over."""
         if "learning_rate" not in logs:  # the loop's closing totals
             return
         for name in ("grad_norm", "learning_rate"):
@@ -220,14 +220,14 @@ class RepairTrainer(GRPOTrainer):
                 "scheduler": scheduler.state_dict(),
                 "rng": torch.get_rng_state(),
             }
-            with open(folder / STATE, "wb") as file:  # by its path, torch would not say that the disk is full
+            with open(folder / STATE, "wb") as file:  # given a path, torch would not report a full disk
                 torch.save(state, file)
 
         checkpoint.write(self._folder / "checkpoints", step, self._first, self._config.trainer.keep_checkpoints, fill)
 
 
 class _BeginAt(TrainerCallback):
-    """The loop's own resume reads its own files; ours needs the step number only."""
+    """The loop's resume reads files of its own; ours needs only the step number."""
 
     def __init__(self, step: int) -> None:
         self._step = step
@@ -246,17 +246,17 @@ def make_trainer(
     resume_from: Path | None = None,
     resting: Resting = nullcontext,
 ) -> RepairTrainer:
-    """A trainer of `model`, whose weights it changes in place.
+    """A trainer that changes the weights of `model` in place.
 
     Args:
-        folder: the run's; checkpoints go to `folder/checkpoints/step-N`, N being the updates made.
-        source: the rows of step k (0-based); may wait for rollouts.
+        folder: the run's; checkpoints go to `folder/checkpoints/step-N` after N updates.
+        source: returns the rows of step k (0-based); may wait for rollouts.
         on_step: called with (k, metrics) after the update of step k and before its checkpoint.
         resume_from: a checkpoint folder; `model` must hold its weights.
-        resting: entered while a step computes: the engine that shares this hardware.
+        resting: entered while a step computes, to pause the engine on the same hardware.
 
     Raises:
-        CrrlError: the checkpoint is damaged, or not one of a trainer.
+        CrrlError: the checkpoint is damaged, or has no trainer state.
     """
     trainer, objective = config.trainer, config.objective
     optimizer = torch.optim.AdamW(
@@ -274,7 +274,7 @@ def make_trainer(
         state = _read_state(resume_from / STATE)
         optimizer.load_state_dict(state["optimizer"])
         scheduler.load_state_dict(state["scheduler"])
-    loss = registry.find("crrl.losses", objective.loss).make(objective)
+    loss = losses.make(objective)
     made = RepairTrainer(
         config=config,
         folder=folder,
@@ -288,7 +288,7 @@ def make_trainer(
         processing_class=tokenizer,
         reward_funcs=_never,
         args=_arguments(config, folder, loss),
-        # One dummy row per step: the loop wants a dataset, and ends when it has been through it.
+        # One dummy row per step: the loop needs a dataset, and stops at its end.
         train_dataset=Dataset.from_dict({"prompt": [""] * max(trainer.max_steps, 1)}),
         optimizers=(optimizer, scheduler),
         callbacks=[_BeginAt(step)],
@@ -306,7 +306,7 @@ def _read_state(file: Path) -> dict[str, Any]:
         return torch.load(file, weights_only=True, map_location="cpu")
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise CrrlError(
-            f"{file} cannot be read as the state of a trainer ({type(error).__name__}).",
+            f"{file} is not readable as trainer state ({type(error).__name__}).",
             f"To start from the weights alone: crrl train RECIPE model.path={file.parent}",
         ) from error
 
@@ -321,7 +321,7 @@ def _arguments(config: Config, folder: Path, loss: Loss | TrlLoss) -> GRPOConfig
         output_dir=str(folder),
         seed=config.seed,
         max_steps=trainer.max_steps,
-        loss_type=loss.loss_type if isinstance(loss, TrlLoss) else "dr_grpo",  # the latter is not asked: _compute_loss
+        loss_type=loss.loss_type if isinstance(loss, TrlLoss) else "dr_grpo",  # unused by a plug-in: see _compute_loss
         epsilon=objective.clip,
         max_completion_length=objective.length_normaliser,  # in TRL's dr_grpo: the constant that sums are divided by
         temperature=config.rollout.temperature,
@@ -331,7 +331,7 @@ def _arguments(config: Config, folder: Path, loss: Loss | TrlLoss) -> GRPOConfig
         use_bias_correction_kl=True,
         disable_dropout=True,
         activation_checkpointing=False,
-        # One dummy prompt with two "generations" is one pass of the loop is one update.
+        # One dummy prompt with two "generations" makes one iteration of the loop, and one update.
         per_device_train_batch_size=2,
         num_generations=2,
         gradient_accumulation_steps=1,

@@ -43,9 +43,11 @@ REWARDS = {
 
 
 def make(name: str, options: Mapping[str, Any]) -> Reward:
-    """A reward with its parameters. Raises UsageError: there is none of that name, or it refuses them; CrrlError."""
+    """A reward with its options. Raises UsageError: there is none of that name, or it refuses them; CrrlError."""
+    from crrl.rewards.api import Reward
+
     part = registry.find("crrl.rewards", name)
-    reward: Reward = part.make(**part.options(options, f"rewards.options.{name}"))
+    reward: Reward = part.require(part.make(**part.options(options, f"rewards.options.{name}")), Reward)
     return reward if part.ours else _PluggedIn(part, reward)
 
 

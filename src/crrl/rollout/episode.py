@@ -166,6 +166,8 @@ def _end_of(running: asyncio.Task[AgentExit], in_time: bool, record: SessionReco
         exit = AgentExit("error", detail="the agent cancelled itself")
     elif (error := running.exception()) is None:
         exit = running.result()
+        if not isinstance(exit, AgentExit):
+            exit = AgentExit("error", detail=f"the agent returned {exit!r:.200}, not an AgentExit")
     elif isinstance(error, LostError | CrrlError):  # the box, the endpoint or the judge failed under the agent
         raise error
     else:

@@ -116,7 +116,12 @@ class Run:
                 self.step = checkpoints.of_policy(self.checkpoint, self.journal.meta["policy"]).step
             engine = config.engine
             self.engine = engines.make(
-                engine.name, source, context=engine.context or None, max_batch=engine.max_batch, version=self.step
+                engine.name,
+                source,
+                context=engine.context or None,
+                max_batch=engine.max_batch,
+                version=self.step,
+                trained=self.trains and self.step < config.trainer.max_steps,
             )
             self._closing.callback(self.engine.close)
             own = Path(self._closing.enter_context(tempfile.TemporaryDirectory(prefix="crrl-")))

@@ -28,7 +28,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from crrl import registry
 from crrl.sandbox.api import Sandbox
@@ -59,7 +59,8 @@ def make(
     """The back end called `name`, with the container engine `images` for tasks that have an image (`cpus` of each of
     their boxes; 0: all). Raises UsageError (unknown) or CrrlError (unusable here, with the remedy)."""
     state_dir = state_dir or default_state_dir()
-    plain = cast(Sandbox, registry.find("crrl.sandboxes", name).make(state_dir=state_dir))
+    part = registry.find("crrl.sandboxes", name)
+    plain: Sandbox = part.require(part.make(state_dir=state_dir), Sandbox)
 
     def containers() -> ContainerSandbox:
         from crrl.sandbox.containers.backend import ContainerSandbox
