@@ -49,16 +49,16 @@ def flip(path: Path) -> None:
     (path / "weights").write_bytes(content)
 
 
-GO_ON = "go on from step-2: rm -r"
+RESUME = "resume from step-2: rm -r"
 DAMAGES: list[tuple[Callable[[Path], Any], str, str]] = [
-    (flip, "damaged: weights", GO_ON),
-    (lambda p: os.truncate(p / "weights", 100), "damaged: weights", GO_ON),
-    (lambda p: (p / "part" / "state").unlink(), "incomplete: part/state is missing", GO_ON),
-    (lambda p: os.truncate(p / checkpoint.MANIFEST, 60), "crrl.json is damaged", GO_ON),
-    (lambda p: (p / checkpoint.MANIFEST).write_bytes(b"\xff\xfe\0"), "crrl.json is damaged", GO_ON),
-    (manifest(lambda m: []), "crrl.json is damaged", GO_ON),
-    (manifest(lambda m: m | {"files": ["weights"]}), "crrl.json is damaged", GO_ON),
-    (manifest(lambda m: {k: v for k, v in m.items() if k != "step"}), "crrl.json is damaged", GO_ON),
+    (flip, "damaged: weights", RESUME),
+    (lambda p: os.truncate(p / "weights", 100), "damaged: weights", RESUME),
+    (lambda p: (p / "part" / "state").unlink(), "incomplete: part/state is missing", RESUME),
+    (lambda p: os.truncate(p / checkpoint.MANIFEST, 60), "crrl.json is damaged", RESUME),
+    (lambda p: (p / checkpoint.MANIFEST).write_bytes(b"\xff\xfe\0"), "crrl.json is damaged", RESUME),
+    (manifest(lambda m: []), "crrl.json is damaged", RESUME),
+    (manifest(lambda m: m | {"files": ["weights"]}), "crrl.json is damaged", RESUME),
+    (manifest(lambda m: {k: v for k, v in m.items() if k != "step"}), "crrl.json is damaged", RESUME),
     (lambda p: (p / checkpoint.MANIFEST).unlink(), "is not a checkpoint of crrl", "model.path=FOLDER"),
     (manifest(lambda m: m | {"schema": 2}), "newer crrl", "pip install --upgrade"),
     (manifest(lambda m: {"schema": 2, "contents": "laid out otherwise"}), "newer crrl", "pip install --upgrade"),
@@ -81,7 +81,7 @@ def test_what_is_not_whole_is_refused_with_a_remedy(tmp_path: Path, damage: Call
     damage(folder / "step-2")
     with pytest.raises(CrrlError) as error:
         checkpoint.latest(tmp_path / "run")
-    assert error.value.remedy and "go on from" not in error.value.remedy
+    assert error.value.remedy and "resume from" not in error.value.remedy
 
 
 # Full disks ---------------------------------------------------------------------------------------------------

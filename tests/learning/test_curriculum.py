@@ -1,4 +1,4 @@
-"""Which tasks: the same after a resume, and none of those that are kept for evaluation."""
+"""The tasks of every step: the same after a resume, and none of those held out for evaluation."""
 
 from __future__ import annotations
 
