@@ -201,6 +201,7 @@ def test_exploits_are_counted_by_phase_and_by_name() -> None:
     assert line.startswith("Attempted exploits: 2 of 4 episodes (50.0%): early_exit 2, edited_tests 1")
     assert "before 50.0%, training 100.0%, after 0.0%" in line
     assert exploit_line(exploit_rates([])) == ""
+    assert exploit_rates([("train", ["\x1b[2J of the judged process"])])["by_name"] == {"other": 1}
 
 
 def test_exploits_are_shown_in_table_and_page(
