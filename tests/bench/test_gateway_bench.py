@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from crrl.bench import gateway as bench
+from crrl.bench.session_size import measure
 
 
 async def test_the_load_plays_whole_conversations_and_counts_every_request() -> None:
@@ -31,3 +32,12 @@ async def test_a_soak_measures_memory_over_its_time(monkeypatch: pytest.MonkeyPa
     assert soaked.requests >= 8 and soaked.seconds >= 1
     assert replace(soaked, rss_mb=[50.0, 100.0, 120.0, 150.0]).growth == 0.5
     assert any("growth" in line for line in soaked.lines())
+
+
+async def test_what_a_session_takes_grows_with_its_length_and_not_with_its_square() -> None:
+    episode, double = await measure(60, 32_000), await measure(120, 64_000)
+    assert episode.turns == 60 and 32_000 < episode.tokens < 33_000 and double.tokens > 1.9 * episode.tokens
+    assert episode.pipe_mb <= bench.PIPE_TARGET_MB and episode.disk_mb <= episode.pipe_mb
+    assert episode.tree_mb < 2 and episode.trainer_mb < 2
+    for name in ("tree_mb", "pipe_mb", "disk_mb", "trainer_mb"):
+        assert 1.8 < getattr(double, name) / getattr(episode, name) < 2.2, name

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -39,6 +41,33 @@ def alike_rows(shared: int, lengths: tuple[int, ...] = (40, 33, 33, 27)) -> list
 
 
 # The order of things ------------------------------------------------------------------------------------------
+
+
+def test_the_engine_rests_while_a_step_computes_and_only_then(tmp_path: Path) -> None:
+    """Rollouts need it awake, and so does whoever pushes."""
+    resting: list[bool] = [False]
+    computed: list[bool] = []
+    asked: list[bool] = []
+
+    @contextmanager
+    def rest() -> Iterator[None]:
+        resting[0] = True
+        yield
+        resting[0] = False
+
+    def source(step: int) -> StepBatch:
+        asked.append(resting[0])
+        return random_rows(step)
+
+    def on_step(step: int, metrics: dict[str, float]) -> None:
+        asked.append(resting[0])
+
+    model = tiny_model()
+    model.base_model.register_forward_hook(lambda *_: computed.append(resting[0]))
+    model.get_parameter("model.norm.weight").register_hook(lambda _: computed.append(resting[0]))
+    trainer = make_trainer(model, tiny_tokenizer(), config(max_steps=2), tmp_path, source, on_step, resting=rest)
+    trainer.train()
+    assert len(computed) >= 4 and all(computed) and asked == [False] * 4
 
 
 def test_each_step_is_asked_for_taken_told_and_then_saved(tmp_path: Path) -> None:

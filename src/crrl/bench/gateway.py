@@ -3,7 +3,8 @@
 The engine is scripted: 50 tokens, one at a time, by the clock. It is first run alone, at the same concurrency in the
 same process, and its median is subtracted; what is left is everything that an agent waits for besides: HTTP, reading,
 matching the history, rendering, parsing, answering. The load comes from a process of its own (`gateway_load.py`), whose
-use of the processor is shown beside. On a machine that does other work the wall times show that work, too.
+use of the processor is shown beside. On a machine that does other work the wall times show that work, too. What a long
+session takes in memory, on the worker's pipe and on disk is measured by `session_size.py`.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from crrl.bench import session_size
 from crrl.engines.api import Request
 from crrl.engines.scripted import ScriptedEngine
 from crrl.gateway import Budget, Gateway, load_renderer
@@ -30,8 +32,9 @@ TOKEN_S = 0.04  # what one sequence of many gets from a busy engine
 CONCURRENT = (1, 32, 256)
 TURNS = 8
 LONG_TURNS, LONG_TOKENS = 128, 64_000
+EPISODE_TURNS, EPISODE_TOKENS = 60, 32_000
 FAST_TOKEN_S = 0.002  # for the long session, so that the gateway's time is not lost in the engine's
-TARGET_MS, LONG_TARGET_MS, LONG_RATIO = 3.0, 8.0, 1.2
+TARGET_MS, LONG_TARGET_MS, LONG_RATIO, PIPE_TARGET_MB = 3.0, 8.0, 1.2, 0.2
 SOAK_SESSIONS, SOAK_TURNS = 256, 16
 _BUDGET = Budget(tokens=1 << 40, turns=1 << 40)
 
@@ -59,6 +62,7 @@ class GatewayBench:
     long_turn_2_ms: float
     long_last_ms: float
     long_ratio: float
+    sizes: list[session_size.SessionSize]
 
     def lines(self) -> list[str]:
         table = [
@@ -75,6 +79,10 @@ class GatewayBench:
             f"{LONG_TURNS} (target: under {LONG_TARGET_MS:g})",
             f"  end to end             {self.long_ratio:8.2f} x turn 2's, at {1 / FAST_TOKEN_S:.0f} tokens per second "
             f"(target: {LONG_RATIO:g})",
+            f"What a session takes; ids spread over a vocabulary of {session_size.VOCABULARY:,} (target: "
+            f"{PIPE_TARGET_MB:g} MB on the pipe for {EPISODE_TURNS} turns and {EPISODE_TOKENS:,} tokens):",
+            session_size.HEAD,
+            *(size.line() for size in self.sizes),
         ]
 
 
@@ -130,7 +138,10 @@ async def _bench() -> GatewayBench:
         samples = (await server.load(sessions=1, turns=LONG_TURNS, result=appended))["samples"]
     early = statistics.median(s for turn, s, _ in samples if 2 <= turn <= 6)
     late = statistics.median(s for turn, s, _ in samples if turn > LONG_TURNS - 5)
-    return GatewayBench(overheads, samples[-1][2], 1000 * (early - engine_s), 1000 * (late - engine_s), late / early)
+    lengths = [(EPISODE_TURNS, EPISODE_TOKENS), (LONG_TURNS, LONG_TOKENS)]
+    sizes = [await session_size.measure(turns, tokens) for turns, tokens in lengths]
+    times = (1000 * (early - engine_s), 1000 * (late - engine_s), late / early)
+    return GatewayBench(overheads, samples[-1][2], *times, sizes)
 
 
 async def _soak(seconds: float) -> SoakBench:

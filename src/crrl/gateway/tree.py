@@ -44,6 +44,7 @@ class Tree:
         self._by_history: dict[bytes, list[Turn]] = {}
         self._by_after: dict[bytes, list[Turn]] = {}
         self._by_answer: dict[bytes, list[Turn]] = {}
+        self._latest: tuple[Placement | None, list[int]] = (None, [])  # the one prompt that is kept whole
 
     def place(self, ask: Ask, choice: int = 0) -> Placement:
         """Match a request, for one of the answers it wants."""
@@ -70,15 +71,32 @@ class Tree:
         if (asked := self._asked_before(request, ask, choice)) is not None:
             return asked
         prompt_ids, spliced, changed = self._prompt(parent, messages, known, ask)
-        appended = _behind(parent, prompt_ids)
+        appended = self._behind(parent, prompt_ids)
         for turn in spliced if parent is None else (parent, *spliced):
             turn.delivered = True  # it came back whole, whatever became of the connection
-        return Placement(
+        place = Placement(
             *(request, digest, appended, len(prompt_ids), parent, Signs.of(ask)),
             spliced=tuple(spliced),
             changed=changed,
             passed=tuple(passed),
         )
+        self._latest = (place, prompt_ids)
+        return place
+
+    def prompt_ids(self, turn: Turn) -> list[int]:
+        """The turn's whole prompt, not to be changed. That of the request placed last costs nothing: it is what the
+        engine is asked, and what the next turn nearly always goes on from."""
+        place, prompt_ids = self._latest
+        return prompt_ids if turn.place is place else turn.prompt_ids
+
+    def _behind(self, parent: Turn | None, prompt_ids: list[int]) -> list[int]:
+        """What a prompt appends to its parent's tokens. Raises PrefixChanged: it does not begin with them."""
+        if parent is None:
+            return prompt_ids
+        before = self.prompt_ids(parent)
+        if prompt_ids[: len(before)] != before or prompt_ids[len(before) : parent.tokens] != parent.ids:
+            raise PrefixChanged(f"the renderer changed tokens that came before what it appended to turn {parent.id}")
+        return prompt_ids[parent.tokens :]
 
     def _asked_before(self, request: bytes, ask: Ask, choice: int) -> Placement | None:
         """The place of an identical request; with the turn that answers this one, if its answer never arrived."""
@@ -104,7 +122,7 @@ class Tree:
         changed = len(spliced) < len(found)
         ids: list[int] | None = None  # of the assistant turn that the prompt ends with
         if parent is not None:
-            prompt_ids, ids = parent.prompt_ids, parent.ids
+            prompt_ids, ids = self.prompt_ids(parent), parent.ids
         elif not spliced or rest[0].role == "assistant":
             return self._renderer.prompt(messages, ask.tools), [], bool(found)
         else:
@@ -204,15 +222,6 @@ class Tree:
             for turn, outcome in zip(self.turns, outcomes(self.turns), strict=True)
             if turn.ids or turn.whole
         )
-
-
-def _behind(parent: Turn | None, prompt_ids: list[int]) -> list[int]:
-    """What a prompt appends to its parent's tokens. Raises PrefixChanged: it does not begin with them."""
-    if parent is None:
-        return prompt_ids
-    if prompt_ids[: parent.tokens] != parent.prompt_ids + parent.ids:
-        raise PrefixChanged(f"the renderer changed tokens that came before what it appended to turn {parent.id}")
-    return prompt_ids[parent.tokens :]
 
 
 def _shown(turn: Turn) -> str:
