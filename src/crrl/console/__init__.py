@@ -1,1 +1,1 @@
-"""Progress in the terminal: the live display, plain text, and where the time went. Every verb may use it."""
+"""Progress in the terminal: the live display, plain text, and a breakdown of time. Every verb may use it."""

@@ -1,7 +1,7 @@
-"""Where the run is, live: one line of progress with the numbers that matter.
+"""Live progress of a run: one line with the numbers that matter.
 
-On a terminal a rich Live region; otherwise plain lines, at most one every `PLAIN_EVERY_S` seconds. It never
-raises into the run and draws on stderr, so that stdout is the result's alone (`--json`).
+On a terminal, a rich Live region; elsewhere plain lines, at most one every `PLAIN_EVERY_S` seconds. It never raises
+into the run, and draws on stderr, which keeps stdout for the result (`--json`).
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from rich.text import Text
 from crrl.console.plain import clean, seconds
 
 PLAIN_EVERY_S = 10.0
-WINDOW = 64  # advances that the rate, hence the ETA, is taken over
+WINDOW = 64  # the rate, and so the ETA, is taken over this many advances
 
-# How metrics are shown; those not named here print with three significant digits.
+# The format of metrics; others print with three significant digits.
 FORMATS: dict[str, tuple[str, str]] = {
     "reward": ("reward", "{:.2f}"),
     "solve": ("solved", "{:.0%}"),
@@ -42,7 +42,7 @@ class Display:
     """`phase(name, total)`, `advance(n, **metrics)`, `note(text)`, `close()`; any thread may call them.
 
     Args:
-        live: None decides by whether `stream` is a terminal; `--json` passes False.
+        live: None: if `stream` is a terminal; `--json` passes False.
     """
 
     def __init__(self, *, live: bool | None = None, stream: TextIO | None = None) -> None:
@@ -62,7 +62,7 @@ class Display:
             self._live.start()
 
     def phase(self, name: str, total: int) -> None:
-        """Begin a phase of `total` units (episodes or steps); 0 where it is not known."""
+        """Begin a phase of `total` units (episodes or steps); 0: unknown."""
         with self._lock:
             self._end_phase()
             now = time.monotonic()
@@ -74,7 +74,7 @@ class Display:
                 self._say(f"{name}" + (f" (0/{total})" if total else ""))
 
     def advance(self, n: int = 1, **metrics: float) -> None:
-        """`n` more units are done; metrics replace those of the same name."""
+        """Count `n` more units; metrics replace those of the same name."""
         with self._lock:
             self._done += n
             self._metrics.update(metrics)
@@ -85,7 +85,7 @@ class Display:
                 self._say(self._line())
 
     def note(self, text: str) -> None:
-        """One line that stays (a resumed worker, a saved checkpoint)."""
+        """Print a line that stays (a restarted worker, a saved checkpoint)."""
         with self._lock:
             if self._live is None:
                 self._say(clean(text))
@@ -93,7 +93,7 @@ class Display:
                 self._live.console.print(Text(clean(text), style="dim"))
 
     def close(self) -> None:
-        """Idempotent. What was shown last stays on the screen."""
+        """Idempotent. The last line stays on the screen."""
         with self._lock:
             self._end_phase()
             self._name = ""

@@ -1,11 +1,10 @@
-"""Untrusted text on its way to a terminal: control characters become visible instead of obeyed."""
+"""Makes untrusted text safe for a terminal: control characters are shown, not obeyed."""
 
 from __future__ import annotations
 
 import re
 
-# C0 but tab and newline, DEL, C1 (some terminals obey 0x9b as CSI), and the bidi overrides that reorder a
-# line.
+# C0 except tab and newline, DEL, C1 (some terminals take 0x9b for CSI), and the bidi overrides that reorder a line.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 

@@ -51,7 +51,7 @@ def peak_memory_bytes() -> int:
 
 
 def tree_cpu_s() -> float:
-    """CPU seconds of this process and everything below it so far, processes that ended and were waited for included."""
+    """CPU seconds so far of this process and its children, reaped ones included."""
     import psutil
 
     me = psutil.Process()
@@ -60,5 +60,5 @@ def tree_cpu_s() -> float:
         try:
             total += sum(process.cpu_times()[:4])  # user, system, and both of waited-for children
         except psutil.Error:
-            continue  # it ended meanwhile: its parent has it once it is waited for
+            continue  # it has ended; its parent's times include it once it is reaped
     return total

@@ -1,6 +1,5 @@
-"""Evaluation: which attempts make a benchmark, what their episodes amount to, and how sure one can be.
+"""Evaluation: the attempts of a benchmark, its results, and their uncertainty.
 
-`benchmark` assembles rates and paired differences from episodes; `statistics` holds the formulas, each with
-its source. A new metric is a function of a list of episodes in `benchmark.SplitResult.of`; a new interval or
-test is one function in `statistics`.
+`benchmark` computes rates and paired differences from episodes; `statistics` has the formulas, each with its source. To
+add a metric, extend `benchmark.SplitResult.of`; to add an interval or a test, write one function in `statistics`.
 """

@@ -1,8 +1,8 @@
-"""Benchmarks: the attempts that make one, and what their episodes amount to.
+"""Benchmarks: their attempts, and the results of their episodes.
 
-Keeps invariant 2: a lost episode enters no rate, and a task that was lost on either side leaves the
-comparison of both. A truncated episode counts as what it was scored. The JSON is DESIGN's:
-`splits.<split>.<decoding>.before|after` and `difference`, with fields added, none renamed.
+Invariant 2: a lost episode enters no rate, and a task lost on either side is left out of the comparison. A truncated
+episode counts with its score. The JSON is `splits.<split>.<decoding>.before|after` and `difference`; fields may be
+added but not renamed.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ TEMPERATURES: dict[Decoding, float] = {"sampled": 1.0, "greedy": 0.0}
 def evaluation_attempts(
     tasks: Iterable[Task], split: str, decoding: Decoding, seed: int, phase: Phase
 ) -> list[Attempt]:
-    """One attempt per task. Ids are stable, so that a resumed run finds what it has; the episode's seed
-    does not depend on `phase`: before and after draw from the same noise, which is what makes them pairs."""
+    """One attempt per task. Ids are stable, so a resumed run recognises its episodes. The seed does not depend on
+    `phase`: before and after use the same noise, so their episodes are pairs."""
     return [
         Attempt(
             id=f"eval/{phase}/{split}/{decoding}/{task.id}",
@@ -46,7 +46,7 @@ def _episode_seed(seed: int, *parts: str) -> int:
 
 
 def solved(episode: Episode) -> bool:
-    """Lost episodes are neither solved nor unsolved: asking is a mistake of the caller."""
+    """A lost episode is neither solved nor unsolved: asking is the caller's mistake."""
     if episode.outcome == "lost" or episode.verdict is None:
         raise ValueError(f"episode {episode.id} is {episode.outcome} and has no verdict to count")
     return episode.verdict.solved
@@ -57,13 +57,16 @@ class SplitResult:
     """One split, one decoding, one policy.
 
     Args:
-        solved, total: of the episodes that were scored (truncated ones included, lost ones not).
-        ci95: Wilson.
-        well_formed: share of `total` in which every tool call was valid, an edit applied and the agent
-        finished. lost, truncated: numbers of episodes. `exploits`: episodes with an attempted exploit.
+        solved, total: scored episodes, truncated ones included, lost ones not.
+        ci95: Wilson's interval of `rate`.
+        well_formed: share of `total` in which every tool call was valid, an edit applied, and the agent stopped by
+            itself.
+        lost, truncated: numbers of episodes.
+        exploits: episodes with an attempted exploit.
         visible_only: episodes that pass every test the agent saw and fail one that it did not see.
-        `reward`: mean. first_try: share of `total` solved before anything was told of the tests' output, where that
-        was done (Aider's pass_1; `rate` is its pass_2); None where it was not.
+        reward: mean.
+        first_try: share of `total` solved before the agent saw any test output (Aider's pass_1; `rate` is its pass_2);
+            None if it never sees any.
     """
 
     solved: int
@@ -105,13 +108,16 @@ class SplitResult:
 
 @dataclass(frozen=True)
 class Difference:
-    """After against before, over the tasks that were scored on both sides.
+    """After against before, over the tasks scored on both sides.
 
     Args:
-        points: rate after − rate before, in points of 100. ci95: Newcombe's paired interval, in points.
-        p: exact two-sided McNemar. pairs, gained, fell: what they rest on.
-        detectable: points that this many pairs show with 80% power at the observed share of changed tasks
-            (None: no share of changes that small can show).
+        points: rate after − rate before, in percentage points.
+        ci95: Newcombe's paired interval, in points.
+        p: of the exact two-sided McNemar test.
+        pairs, gained, fell: the counts behind them.
+        excluded: tasks that were not scored on both sides.
+        detectable: the difference, in points, that this many pairs show with 80% power at the observed share of
+            changed tasks; None if that share is too small to show any.
     """
 
     points: float
@@ -125,7 +131,7 @@ class Difference:
 
     @classmethod
     def of(cls, before: Iterable[Episode], after: Iterable[Episode]) -> Difference:
-        """Pairs by (task, attempt). Raises ValueError where one of them occurs twice on a side."""
+        """Pairs by (task, attempt). Raises ValueError if one occurs twice on a side."""
         old, new = _by_task(before), _by_task(after)
         pairs = [k for k in old if k in new and old[k].outcome != "lost" and new[k].outcome != "lost"]
         table = Paired.of([solved(old[k]) for k in pairs], [solved(new[k]) for k in pairs])
@@ -158,8 +164,7 @@ Cells = Mapping[tuple[str, str], Sequence[Episode]]  # (split, decoding) -> epis
 
 
 def assemble(before: Cells, after: Cells) -> dict[str, dict[str, dict[str, Any]]]:
-    """`{split: {decoding: {before, after, difference}}}` as plain JSON values; of one policy alone (`before` is
-    empty) there is only `after`."""
+    """`{split: {decoding: {before, after, difference}}}` as plain JSON values. If `before` is empty, only `after`."""
     splits: dict[str, dict[str, dict[str, Any]]] = {}
     for (split, decoding), episodes in after.items():
         cell: dict[str, Any] = {"after": plain(SplitResult.of(episodes))}

@@ -1,9 +1,8 @@
-"""The statistics of solve rates: intervals, the paired test, what a comparison could have seen.
+"""The statistics of solve rates: intervals, the paired test, and the detectable difference.
 
-All functions take counts or outcomes of *scored* episodes: lost ones are excluded before they get here
-(pairwise in a paired comparison: invariant 2). Rates are fractions of 1; only `benchmark.Difference.points`
-is in points of 100. `difference.ci95` everywhere in this project is `newcombe_paired`: unlike a bootstrap
-interval it does not collapse to zero width when few tasks change.
+All functions take counts or outcomes of *scored* episodes: callers leave lost ones out, in pairs where episodes are
+paired (invariant 2). Rates are fractions of 1; only `benchmark.Difference` is in percentage points. `difference.ci95`
+is always `newcombe_paired`: unlike a bootstrap interval, it does not collapse to zero width when few tasks change.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ Z95 = NormalDist().inv_cdf(0.975)
 def wilson(solved: int, total: int, z: float = Z95) -> tuple[float, float]:
     """Wilson's score interval of a proportion (Wilson 1927, JASA 22:209; no continuity correction).
 
-    (0, 1) where nothing was observed. Raises ValueError unless 0 <= solved <= total.
+    (0, 1) if nothing was observed. Raises ValueError unless 0 <= solved <= total.
     """
     if not 0 <= solved <= total:
         raise ValueError(f"solved must lie in 0..total, got {solved} of {total}")
@@ -29,7 +28,7 @@ def wilson(solved: int, total: int, z: float = Z95) -> tuple[float, float]:
     scale = 1 + z * z / total
     centre = (rate + z * z / (2 * total)) / scale
     half = z / scale * math.sqrt(rate * (1 - rate) / total + z * z / (4 * total * total))
-    # At the ends the formula is exactly 0 or 1; rounding must not move it off.
+    # At the ends the limit is exactly 0 or 1, whatever rounding says.
     low = 0.0 if solved == 0 else max(0.0, centre - half)
     high = 1.0 if solved == total else min(1.0, centre + half)
     return low, high
@@ -67,13 +66,13 @@ class Paired:
 
 
 def mcnemar_exact(table: Paired) -> float:
-    """Two-sided exact McNemar p-value (McNemar 1947, Psychometrika 12:153): under no difference the gained
-    are Binomial(gained + fell, 1/2). 1.0 where no pair is discordant."""
+    """Two-sided exact McNemar p-value (McNemar 1947, Psychometrika 12:153): without a difference, `gained` is
+    Binomial(gained + fell, 1/2). 1.0 if no pair is discordant."""
     n = table.gained + table.fell
     if n == 0:
         return 1.0
     tail = sum(math.comb(n, k) for k in range(min(table.gained, table.fell) + 1))
-    return min(1.0, 2 * tail / 2**n)  # whole numbers until the one division: exact
+    return min(1.0, 2 * tail / 2**n)  # integers up to the one division: exact
 
 
 def newcombe_paired(table: Paired, z: float = Z95) -> tuple[float, float]:
@@ -81,7 +80,7 @@ def newcombe_paired(table: Paired, z: float = Z95) -> tuple[float, float]:
     method 10 (Wilson limits of both rates, squared and added, with the continuity-corrected phi for their
     correlation).
 
-    (−1, 1) where nothing was observed.
+    (−1, 1) if nothing was observed.
     """
     n = table.total
     if n == 0:
@@ -108,12 +107,12 @@ def _phi(table: Paired) -> float:
 
 
 def detectable_difference(total: int, discordant: float, power: float = 0.8, alpha: float = 0.05) -> float:
-    """The smallest paired difference of rates that `total` pairs show with the given power (two-sided
-    McNemar): Connor 1987, Biometrics 43:207, n = (z_a·√ψ + z_b·√(ψ − d²))² / d², solved for d.
+    """The smallest paired difference of rates that `total` pairs show with the given power (two-sided McNemar): Connor
+    1987, Biometrics 43:207, n = (z_a·√ψ + z_b·√(ψ − d²))² / d², solved for d.
 
     Args:
-        discordant: ψ, the share of pairs expected to change, either way. The result never exceeds it; `inf`
-            means that even all of them changing the same way would not show.
+        discordant: ψ, the expected share of pairs that change, either way. The result never exceeds it; `inf` means
+            that even if all of them changed the same way, it would not show.
     """
     if total <= 0 or not 0 < discordant <= 1:
         return math.inf

@@ -1,8 +1,8 @@
-"""How the shipped tiny policy is made, from nothing: `crrl sft warmstart`.
+"""Makes the shipped tiny policy from scratch: `crrl sft warmstart`.
 
-Tokenizer on rendered demonstrations, demonstrations as token ids (a pool on disk), SFT, export as a Hugging Face
-folder with its card. Every stage is kept in the state folder, so an interrupted run goes on where it was. What it
-can do is then measured through the real loop: `crrl eval runs/warmstart/model`.
+Trains a tokenizer on rendered demonstrations, turns demonstrations into a pool of token ids on disk, runs SFT on it,
+and exports a Hugging Face model folder. The state folder keeps every stage, so an interrupted run resumes where it
+stopped. Then measure the policy through the real loop: `crrl eval runs/warmstart/model`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ TOKENIZER_SAMPLE = 1500  # demonstrations
 
 
 def make(config: WarmstartConfig) -> None:
-    """Run the recipe to its end; prints progress; the model is in `config.out` when it returns."""
+    """Run the recipe to its end, printing progress; afterwards the model is in `config.out`."""
     from crrl.agents.prompts import load_prompts
     from crrl.engines.load import load_tokenizer
     from crrl.warmstart import pool, sft

@@ -1,9 +1,9 @@
-"""Scripted repair episodes, as the built-in agent with the tiny policy would have them.
+"""Scripted repair episodes in the format of the built-in agent with the tiny policy.
 
-A demonstration is the exact text that the gateway would render and the policy would sample: view the file, name
-the shortest snippet that is unique in it, replace it, say `Done.`. A share of them shows refused edits put right,
-so that an error message is nothing new. Invariant (tested against the real renderer and agent): the context tokens
-of a demonstration are those of a live episode that makes the same calls.
+A demonstration is the exact text that the gateway would render and the policy would sample: view the file, name the
+shortest snippet that is unique in it, replace it, say `Done.`. Some of them show how to recover from refused edits, so
+that the policy has seen error messages. Invariant (tested against the real renderer and agent): the context tokens of a
+demonstration equal those of a live episode with the same calls.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from crrl.tasks.generator.generate import GeneratedBug
 from crrl.warmstart.tokenizer import pieces, preamble_tokens
 
 Part = Literal["context", "policy", "mistake"]
-"""Who wrote a segment: the environment, the policy, or the policy making a mistake that is not to be learned."""
+"""Who wrote a segment: the environment, the policy, or the policy making a mistake, which is not trained on."""
 
 RESULT = "<tool_response>"
 GENERATION = "<|im_start|>assistant\n<think>\n\n</think>\n\n"
@@ -33,15 +33,15 @@ class Segment:
 
 @dataclass(frozen=True)
 class Mistake:
-    """An edit that is refused."""
+    """A refused edit."""
 
     old: str
     new: str
 
 
 def snippets(old_line: str, new_line: str) -> Iterator[tuple[str, str]]:
-    """Snippet pairs (old, new) cut at token borders, from the bare difference of the two lines, growing to the right
-    and to the left in turn, to both lines whole."""
+    """Snippet pairs (old, new) cut at token borders: first the bare difference of the two lines, then alternately
+    extended to the right and to the left, up to both whole lines."""
     old, new = pieces(old_line), pieces(new_line)
     shared = min(len(old), len(new))
     start = next((i for i in range(shared) if old[i] != new[i]), shared)
@@ -61,14 +61,14 @@ def snippets(old_line: str, new_line: str) -> Iterator[tuple[str, str]]:
 
 
 def shortest_unique(source: str, old_line: str, new_line: str) -> tuple[str, str]:
-    """The smallest of `snippets` whose `old` occurs exactly once in `source`; both lines whole at worst."""
+    """The smallest of `snippets` whose `old` occurs exactly once in `source`, or else both whole lines."""
     return next((pair for pair in snippets(old_line, new_line) if source.count(pair[0]) == 1), (old_line, new_line))
 
 
 def draw_mistakes(rng: random.Random, source: str, old_line: str, new_line: str, elsewhere: str) -> list[Mistake]:
-    """One to three refused edits, as a policy makes them: the right edit with too short a snippet, a snippet of wrong
-    words (some from `elsewhere`, another file), or an edit that changes nothing; and the same once more, so that
-    repeating itself is something it has seen put right."""
+    """One to three refused edits of the kinds that a policy makes: the right edit with too short a snippet, a snippet
+    with wrong words (some from `elsewhere`, another file), or an edit that changes nothing. Some occur twice, so that
+    the policy learns to stop repeating itself."""
     old, new = shortest_unique(source, old_line, new_line)
     too_short = [Mistake(o, n) for o, n in snippets(old_line, new_line) if source.count(o) > 1]
     drawn: list[Mistake] = []
@@ -103,8 +103,8 @@ def _wrong_words(rng: random.Random, source: str, old: str, new: str, elsewhere:
 
 
 def put_right(source: str, old_line: str, new_line: str, shown: Sequence[str]) -> tuple[str, str]:
-    """The edit after a refusal: a line that the refusal showed is replaced whole where it is the one to repair (copying
-    what was just shown is the surest way), else the shortest unique snippet."""
+    """The edit after a refusal: if the refusal showed the line to repair, that whole line (copying it is the surest
+    way), else the shortest unique snippet."""
     if old_line in shown and source.count(old_line) == 1:
         return old_line, new_line
     return shortest_unique(source, old_line, new_line)
@@ -127,7 +127,7 @@ def episode(
     tools: Sequence[dict[str, Any]],
     mistakes: Sequence[Mistake] = (),
 ) -> list[Segment]:
-    """One demonstration: `prompt` renders the user message from the issue; `mistakes` come before the right edit."""
+    """One demonstration. `prompt` renders the user message from the issue; `mistakes` precede the right edit."""
     path = bug.path
     opening = "<|im_start|>system\n" + "".join(preamble_tokens(tools)) + "<|im_end|>\n"
     opening += f"<|im_start|>user\n{prompt(bug.issue)}<|im_end|>\n" + GENERATION

@@ -1,7 +1,7 @@
 """Muon: momentum orthogonalised by a Newton-Schulz iteration, for the hidden matrices of a small model.
 
-Keller Jordan et al., 2024, https://kellerjordan.github.io/posts/muon/. Ours keeps float32 and batches matrices of
-equal shape: `torch.optim.Muon` iterates in bfloat16, one matrix at a time, which on a CPU took 0.15 s a step.
+Keller Jordan et al., 2024, https://kellerjordan.github.io/posts/muon/. This one stays in float32 and batches matrices
+of equal shape: `torch.optim.Muon` iterates in bfloat16, one matrix at a time, which took 0.15 s a step on a CPU.
 """
 
 from __future__ import annotations

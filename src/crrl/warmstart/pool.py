@@ -1,7 +1,7 @@
-"""The warm start's training data: demonstrations as token ids, made once, in parallel, and kept on disk.
+"""The warm start's training data: demonstrations as token ids, made once, in parallel, and stored on disk.
 
-Made in shards of fixed seeds: a shard that exists is not made again, so a killed run resumes; the pool does not
-depend on how many processes made it.
+Each shard has a fixed seed, and existing shards are not made again: a killed run resumes, and the number of processes
+does not change the pool.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ PARTS = {"context": 0, "policy": 1, "mistake": 2}
 
 @dataclass(frozen=True)
 class PoolSettings:
-    """Args: size: demonstrations; random_share: of them from the families shown with random edits only;
-    mistakes: share that shows refused edits put right."""
+    """Args: size: demonstrations; random_share: share of them from families with random edits only; mistakes: share
+    that shows recovery from refused edits."""
 
     size: int = 128_000
     random_share: float = 0.15
@@ -73,7 +73,7 @@ def demonstrations(
     """Shard number `shard` of the pool, as text."""
     rng = random.Random(f"warmstart/{settings.seed}/{shard}")
     made = []
-    elsewhere = ""  # the file of the demonstration before: words that are wrong here
+    elsewhere = ""  # the previous demonstration's file: its words are wrong here
     for bug, old_line, new_line in warmstart_bugs(
         seed=settings.seed, first=shard * SHARD, count=count, random_share=settings.random_share
     ):
@@ -93,7 +93,7 @@ def make_pool(
     folder: Path,
     report: Callable[[int, int], None],
 ) -> Pool:
-    """Make what is missing of the pool in `folder`, then read it whole. `report(done, total)` after each shard."""
+    """Make the missing shards of the pool in `folder`, then read all of it. Calls `report(done, total)` after each."""
     folder.mkdir(parents=True, exist_ok=True)
     files = [folder / f"shard-{i:03d}.npz" for i in range(settings.size // SHARD)]
     missing = [i for i, file in enumerate(files) if not file.exists()]

@@ -1,7 +1,7 @@
 """SFT of the tiny policy on the pool: Muon for the hidden matrices, AdamW for the rest, an EMA of the weights.
 
 Resumable: the state (weights, EMA, optimizers, step) is written atomically every `SAVE_EVERY` steps, and batch k
-depends on (seed, k) only, so that a run killed at any instant goes on as if it had not been.
+depends on (seed, k) only, so a run that is killed at any instant resumes as if nothing had happened.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ CONTEXT_WEIGHT = 0.3
 
 @dataclass(frozen=True)
 class SftSettings:
-    """How the warm start learns.
+    """Settings of the warm start's SFT.
 
     Args:
         steps, batch: optimizer steps, and demonstrations in each.
         lr_muon, lr_adam: peak learning rates; warm-up over 40 steps, linear decay over the last `decay` of the run.
-        ema: decay of the averaged weights, which are what is shipped.
+        ema: decay of the averaged weights, which are the ones exported.
         threads: torch threads.
     """
 
@@ -73,7 +73,7 @@ def new_model(vocab_size: int, end_id: int, pad_id: int, seed: int = 0) -> Qwen3
 
 
 def bucketed(pool: Pool, batch: int, seed: int) -> Iterator[list[int]]:
-    """Endless batches of demonstrations of like length (little padding), in an order that `seed` fixes."""
+    """Endless batches of demonstrations of similar length (little padding), in an order fixed by `seed`."""
     epoch = 0
     while True:
         rng = random.Random(f"{seed}/{epoch}")
@@ -104,9 +104,9 @@ def train(
     state_file: Path,
     report: Callable[[int, float, float], None],
 ) -> Qwen3ForCausalLM:
-    """Train `model` to the end of the schedule, from `state_file` if it exists; returns the averaged model.
+    """Train `model` to the end of the schedule, resuming from `state_file` if it exists. Returns the averaged model.
 
-    `report(step, loss, tokens_per_second)` is called every 20 steps.
+    Calls `report(step, loss, tokens_per_second)` every 20 steps.
     """
     torch.set_num_threads(settings.threads)
     torch.set_flush_denormal(True)

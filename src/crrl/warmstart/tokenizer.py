@@ -1,9 +1,9 @@
-"""The tiny policy's tokenizer: byte-level BPE that carries Qwen3's special tokens.
+"""The tiny policy's tokenizer: byte-level BPE with Qwen3's special tokens.
 
-Invariants: byte-complete (any text round-trips); code tokenises alike in a file and inside a tool call's JSON
-(pieces of `PIECES` never merge across their borders, indentation belongs to its newline, digits stand alone), so
-that copying a snippet is copying ids; and what never varies (the rendered tool preamble, JSON boilerplate) is a
-single token each, so that the prompt of the built-in agent takes about ten tokens before the issue text.
+Invariants: any text round-trips. Code tokenises alike in a file and inside a tool call's JSON (tokens never cross the
+borders of `PIECES`, indentation belongs to its newline, digits stand alone), so copying a snippet is copying ids. Fixed
+text (the rendered tool preamble, JSON boilerplate) is one token each, so the built-in agent's prompt takes about ten
+tokens before the issue text.
 """
 
 from __future__ import annotations
@@ -54,12 +54,12 @@ BOILERPLATE = [
 
 
 def pieces(text: str) -> list[str]:
-    """`text` cut at the pre-tokenizer's borders; a snippet that starts and ends at one tokenises as in its file."""
+    """`text` cut at the pre-tokenizer's borders. A snippet cut at these borders tokenises as in its file."""
     return re.findall(PIECES, text)
 
 
 def preamble_tokens(tools: Sequence[dict[str, Any]]) -> list[str]:
-    """The parts of Qwen3's rendered tool preamble that never vary for these tools, each to become one token."""
+    """The fixed parts of Qwen3's rendered tool preamble for these tools; each becomes one token."""
     header = (
         "# Tools\n\nYou may call one or more functions to assist with the user query.\n\n"
         "You are provided with function signatures within <tools></tools> XML tags:\n<tools>"
@@ -90,7 +90,7 @@ def train_tokenizer(texts: Iterable[str], tools: Sequence[dict[str, Any]], vocab
         min_frequency=2,
         show_progress=False,
     )
-    # Boilerplate is cut out first, so that no merge is spent on it.
+    # Cut the boilerplate out first, so that it takes up no merges.
     cut = re.compile("|".join(re.escape(w) for w in sorted([*whole, *SPECIAL], key=len, reverse=True)))
     tokenizer.train_from_iterator((part for text in texts for part in cut.split(text)), trainer)
     tokenizer.add_tokens([AddedToken(w, normalized=False, special=False) for w in whole])
