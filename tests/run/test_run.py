@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
@@ -14,10 +15,16 @@ from pathlib import Path
 
 import psutil
 import pytest
+import torch
 
+from crrl.engines import Request
+from crrl.engines.load import load_local
+from crrl.engines.local import LocalEngine
 from crrl.learning.replay import replay
+from crrl.models import model_folder
 from crrl.rollout.journal import TRAIN, Journal
 from crrl.run.folder import create
+from crrl.run.run import lent
 
 pytestmark = pytest.mark.timeout(600)  # each starts whole runs; a busy machine takes its time
 
@@ -122,6 +129,27 @@ def test_same_seed_same_run(tmp_path: Path) -> None:
         with Journal.open(tmp_path / name, read_only=True) as journal:
             hashes.add(journal.ledger_hash())
     assert len(hashes) == 1
+
+
+async def test_while_the_trainer_computes_the_engine_rests_and_its_cores_are_lent() -> None:
+    engine = load_local(model_folder("tiny"))
+    before = torch.get_num_threads()
+    try:
+        for threads, had in ((3, 3), (0, len(os.sched_getaffinity(0)))):
+            with pytest.raises(KeyError), lent(engine, threads):
+                assert torch.get_num_threads() == had
+                held = asyncio.ensure_future(_tokens(engine))
+                await asyncio.sleep(0.1)
+                assert not held.done()
+                raise KeyError  # whatever becomes of the step
+            assert torch.get_num_threads() == before
+            assert await held == 8
+    finally:
+        engine.close()
+
+
+async def _tokens(engine: LocalEngine) -> int:
+    return sum([len(chunk.ids) async for chunk in engine.generate(Request("a", [1, 2], 8))])
 
 
 def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:

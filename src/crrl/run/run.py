@@ -1,6 +1,6 @@
-"""`Run`: what a run holds while it goes on, from its folder to its worker process; opened and closed in one place.
+"""`Run`: the parts of a run in progress, from its folder to its worker process, opened and closed in one place.
 
-In this process: the trainer's model, the engine over its own copy, the journal's only writer, the display. The
+This process has the trainer's model, the engine with its own copy, the only writer of the journal, and the display. The
 gateway, the agents, their boxes and the judge are in the worker process behind `client`.
 """
 
@@ -12,7 +12,7 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from crrl.conf.load import to_yaml
 from crrl.conf.schema import Config
 from crrl.console.display import Display
 from crrl.console.time_breakdown import TimeBreakdown, peak_memory_bytes
+from crrl.engines.api import Weights
 from crrl.engines.load import copy_tokenizer, load_model, load_tokenizer
 from crrl.engines.wire import EngineServer
 from crrl.errors import LostError
@@ -46,7 +47,8 @@ from crrl.sandbox.cache import keep_within
 class Run:
     """Made by `open` (a run folder) or `temporary` (evaluation only); a context manager.
 
-    Attributes: `step`: updates done, which is also the policy's version. `checkpoint`: what the trainer resumes from.
+    Attributes: `step`: the number of updates, which is also the policy's version. `checkpoint`: where the trainer
+    resumes.
     """
 
     def __init__(
@@ -66,20 +68,20 @@ class Run:
 
     @classmethod
     def open(cls, config: Config, *, resume: bool, live: bool | None) -> Run:
-        """Make the run folder, or go on in it."""
+        """Create the run folder, or resume in it."""
         folder = Path(config.runs_dir) / config.run
         if resume:
             return cls(config, folder, Journal.open(folder), live)
-        # A bad model folder leaves no run folder behind, nor does a template that breaks.
+        # First: a bad model folder, or a chat template that fails, leaves no run folder behind.
         named(config)
         meta = {"seed": config.seed, "recipe": config.recipe, "versions": versions()}
-        meta["credit"] = config.objective.credit  # a replay must know the rule
+        meta["credit"] = config.objective.credit  # a replay needs the rule
         return cls(config, folder, create(folder, meta, to_yaml(config)), live)
 
     @classmethod
     @contextmanager
     def temporary(cls, config: Config, live: bool | None) -> Iterator[Run]:
-        """For evaluation alone: its journal goes when it is done."""
+        """Evaluation only, with a journal that is deleted at the end."""
         named(config)
         folder = Path(tempfile.mkdtemp(prefix="crrl-eval-"))
         try:
@@ -127,7 +129,7 @@ class Run:
             own = Path(self._closing.enter_context(tempfile.TemporaryDirectory(prefix="crrl-")))
             server = EngineServer(self.engine, own / "engine.sock")
             self._closing.callback(server.close)
-            # A copy, which a worker that is started again finds: checkpoints are removed while the run goes on.
+            # A copy for workers that restart later: the run deletes old checkpoints meanwhile.
             copy_tokenizer(source, own / "tokenizer")
             self.client = RolloutClient(
                 RolloutConfig.from_config(config, own / "tokenizer", server.address, self.curriculum.images()),
@@ -143,7 +145,7 @@ class Run:
     # Episodes -------------------------------------------------------------------------------------------------
 
     def run_attempts(self, name: str, phase: Phase, attempts: list[Attempt]) -> None:
-        """Run those that the journal does not have yet; each is journalled as it finishes."""
+        """Run the attempts that are not in the journal yet, and add each episode to it as it finishes."""
         self.phase = phase
         finished = self.journal.finished(phase)
         missing = [a for a in attempts if a.id not in finished]
@@ -168,7 +170,7 @@ class Run:
         return self.journal.episode(attempt.id, attempt.id.split("/")[1])
 
     def count(self, episode: Episode) -> None:
-        """Of a training episode that just finished."""
+        """Add the timings of a finished training episode."""
         self.spent.add_timings(episode.timings)
 
     def timed(self, source: Callable[[int], Any]) -> Callable[[int], Any]:
@@ -181,28 +183,21 @@ class Run:
     # Weights --------------------------------------------------------------------------------------------------
 
     def push(self, model: torch.nn.Module, version: int) -> float:
-        """New weights go live, proved: the largest log-prob difference on the probe. Raises PushError."""
+        """Push new weights into the engine, and prove the push. Returns the largest log-prob difference on the probe.
+        Raises PushError."""
         return asyncio.run(push_and_prove(self.engine, model, version))
 
-    @contextmanager
-    def resting(self) -> Iterator[None]:
-        """While the trainer computes: the engine rests, and torch has `trainer.threads` (0: every core this process
-        may use)."""
-        before = torch.get_num_threads()
-        with self.engine.resting():
-            torch.set_num_threads(self.config.trainer.threads or len(os.sched_getaffinity(0)))
-            try:
-                yield
-            finally:
-                torch.set_num_threads(before)
+    def resting(self) -> AbstractContextManager[None]:
+        """While the trainer computes."""
+        return lent(self.engine, self.config.trainer.threads)
 
     # The end --------------------------------------------------------------------------------------------------
 
     def interrupted(self) -> None:
-        self.display.note(f"Interrupted after step {self.step}. Go on with: crrl train resume={self.folder.name}")
+        self.display.note(f"Interrupted after step {self.step}. Resume with: crrl train resume={self.folder.name}")
 
     def summary(self, splits: dict[str, Any]) -> Summary:
-        """Everything that `summary.json` says, `splits` as `assemble` gave them."""
+        """The contents of summary.json. `splits`: the result of `assemble`."""
         rows = self.journal.outline()
         outcomes = {o: sum(r.outcome == o for r in rows) for o in ("scored", "truncated", "lost")}
         parts = {name: wall_s for name, wall_s in self.spent.parts().items() if not name.startswith("episode ")}
@@ -227,20 +222,32 @@ class Run:
 
 
 def named(config: Config) -> None:
-    """Settle `renderer.key`: `auto` goes by the model's name, which neither checkpoints nor copies have."""
+    """Resolve `renderer.key`: `auto` depends on the model's name, which checkpoints and copies lack."""
     tokenizer = load_tokenizer(model_folder(config.model.path))
     config.renderer.key = load_renderer(tokenizer, config.renderer.key).key
 
 
+@contextmanager
+def lent(weights: Weights, threads: int) -> Iterator[None]:
+    """The engine rests, and torch has so many threads; 0: one for each core this process may use."""
+    before = torch.get_num_threads()
+    with weights.resting():
+        torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+
+
 def lost_tries(journal: Journal) -> dict[str, Any]:
-    """How many tries our side lost, by cause, policy version and task."""
+    """The number of tries lost on our side, by cause, policy version and task."""
     tries = journal.lost_tries()
     counts = {f"by_{key}": dict(Counter(str(t[key]) for t in tries)) for key in ("cause", "version", "task")}
     return {"total": len(tries), **counts}
 
 
 def random_floors(config: Config, splits: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """What a policy that edits at random would solve of each generated split."""
+    """The results of a policy that edits at random, on each generated split."""
     from crrl.evaluation.statistics import wilson
     from crrl.tasks.generator.floor import random_floor
 
