@@ -1,6 +1,5 @@
-"""What people look at: the live display, the closing table, `summary.json`, `report.html`, `crrl doctor`.
+"""What people read of a run: the closing table, `summary.json`, `report.html`; and `crrl doctor`.
 
-Reads the journal and the summary, writes nothing that a resume needs. All text that an agent, a model or a
-task wrote is untrusted here: it is escaped before it reaches a terminal (`plain.clean`) or a page
-(`html.escape`).
+It reads the journal and the summary, and writes nothing that a resumed run needs. Text by an agent, a model or a task
+is untrusted: it is escaped on its way to a terminal (`console.plain.clean`) or a page (Jinja's autoescape).
 """

@@ -1,7 +1,7 @@
-"""The learning curve as SVG, drawn here: no plotting library, no script, readable in light and dark.
+"""Draws the learning curve as SVG: no plotting library, no script, readable in light and dark.
 
-Each step's value is a faint dot, a centred moving mean the line; evaluations before and after stand at the
-ends as marks with their 95% intervals.
+Faint dots are the values of the steps, the line is their centred moving mean, and marks with 95% intervals at both ends
+are the evaluations before and after.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Mark:
-    """A rate with its interval at one step; drawn in the colour of series `colour`."""
+    """A rate with its interval at one step, in the colour of series `colour`."""
 
     step: float
     rate: float
@@ -41,7 +41,7 @@ class Mark:
 
 
 def smooth(values: Sequence[float], window: int) -> list[float]:
-    """Centred moving mean; the window shrinks at the ends, so nothing is invented there."""
+    """Centred moving mean. The window shrinks at the ends, so the line invents no values."""
     half = window // 2
     return [sum(part) / len(part) for i in range(len(values)) for part in [values[max(0, i - half) : i + half + 1]]]
 
@@ -56,7 +56,7 @@ def curve_svg(
     title: str = "",
     size: tuple[int, int] = (WIDTH, HEIGHT),
 ) -> str:
-    """An `<svg>` element. `standalone` carries its own colours and background (for a README)."""
+    """An `<svg>` element. `standalone`: with its own colours and background (for a README)."""
     width, height = size
     last = max([1.0, *(x for s in series for x, _ in s.points), *(m.step for m in marks)])
 

@@ -1,4 +1,4 @@
-"""`report.html` and `learning-curve.svg` of a run, read from its journal: steps, and a few episodes to read whole."""
+"""Writes a run's `report.html` and `learning-curve.svg` from its journal: all steps, and a few whole episodes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TURN = re.compile(r"<\|im_start\|>(\w+)\n(.*?)(?:<\|im_end\|>|\Z)", re.DOTALL)
 def write_report_of(folder: Path, summary: Summary, journal: Journal, tokenizer: Any) -> None:
     steps = [Step(s.step + 1, s.metrics) for s in journal.steps() if s.state == "trained"]
     config = folder / "config.yaml"
-    notice = "Control run: rewards were shuffled, so nothing can be learnt." if summary.control else ""
+    notice = "Control run: rewards were shuffled, so there is nothing to learn." if summary.control else ""
     write_report(
         folder,
         summary,
@@ -32,7 +32,7 @@ def write_report_of(folder: Path, summary: Summary, journal: Journal, tokenizer:
 
 
 def transcripts(journal: Journal, tokenizer: Any) -> Iterator[Transcript]:
-    """Episodes of the two evaluations on the same tasks, and of the last training step."""
+    """Some episodes of both evaluations, on the same tasks, and of the last training step."""
     last = max((s.step for s in journal.steps() if s.state == "trained"), default=-1)
     outline = journal.outline()
     tasks = sorted({row.task for row in outline if row.phase == "before"})[:: max(1, len(outline) // 40)]

@@ -1,8 +1,7 @@
-"""`report.html`: one self-contained file that says what a run did. No script, no network, no outside font.
+"""`report.html`: one self-contained file about a run. No script, no network, no external font.
 
-Everything that a model, an agent or a task wrote is untrusted: Jinja escapes every value (autoescape on,
-undefined names forbidden), only the SVG that `curve.py` drew passes as markup, and the page's own policy
-forbids scripts.
+Text by a model, an agent or a task is untrusted: Jinja escapes every value (autoescape on, undefined names forbidden),
+only SVG from `curve.py` is inserted as markup, and the page's content security policy forbids scripts.
 """
 
 from __future__ import annotations
@@ -38,12 +37,12 @@ SHORT = {
     "unseen_families": "unseen families",
 }
 MAX_TRANSCRIPTS = 24
-MAX_TEXT = 20_000  # characters of one turn: a page stays readable whatever a model printed
+MAX_TEXT = 20_000  # characters per turn: the page stays readable whatever a model printed
 
 
 @dataclass(frozen=True)
 class Step:
-    """One training step's metrics: `solved`, `reward`, `entropy`, `episodes_lost`, `groups_no_spread`..."""
+    """The metrics of a training step: `solved`, `reward`, `entropy`, `episodes_lost`, `groups_no_spread`..."""
 
     step: int
     metrics: Mapping[str, float]
@@ -82,7 +81,7 @@ def write_report(
     *,
     notice: str = "",
 ) -> Path:
-    """`folder/report.html`, atomically. `notice` is a line at the top (e.g. that the data are synthetic)."""
+    """Write `folder/report.html` atomically. `notice`: a line at the top, such as that rewards were shuffled."""
     path = folder / "report.html"
     write_atomically(path, render(summary, steps, transcripts, config_yaml, notice=notice, runs_dir=str(folder.parent)))
     return path
@@ -135,7 +134,7 @@ def _cut(text: str) -> str:
 
 
 def headline(summary: Summary) -> list[dict[str, str]]:
-    """The first number of each split: sampled before and after."""
+    """Each split's main number: solved with sampled decoding, before and after."""
     cards = []
     for split, decodings in summary.splits.items():
         decoding = "sampled" if "sampled" in decodings else next(iter(decodings))
@@ -155,7 +154,7 @@ def headline(summary: Summary) -> list[dict[str, str]]:
 
 
 def solve_curve(summary: Summary, steps: Sequence[Step], standalone: bool = False) -> str:
-    """Solve rate in training, with the evaluations at both ends. `standalone`: as a file of its own."""
+    """The solve rate in training, with the evaluations at both ends. `standalone`: for a file of its own."""
     series = [Series("training episodes", _points(steps, "solved"))]
     marks: list[Mark] = []
     last = max((s.step for s in steps), default=0)
@@ -172,13 +171,13 @@ def solve_curve(summary: Summary, steps: Sequence[Step], standalone: bool = Fals
 
 
 def small_curves(steps: Sequence[Step]) -> list[tuple[str, str]]:
-    """Everything else that was measured by step and changed, each on its own scale."""
+    """Every other metric that changed between steps, each on its own scale."""
     names = dict.fromkeys(name for s in steps for name in s.metrics if name != "solved")
     drawn = []
     for name in names:
         points = _points(steps, name)
         top = max((y for _, y in points), default=0.0)
-        if len({y for _, y in points}) > 1:  # a flat line tells nothing that the table does not
+        if len({y for _, y in points}) > 1:  # a flat line says no more than the table
             drawn.append(
                 (
                     name,

@@ -1,7 +1,7 @@
-"""`summary.json`, and the closing table that says what it means.
+"""`summary.json`, and the closing table that presents it.
 
-The JSON is the contract of DESIGN: `splits.<split>.<decoding>.before|after|difference`. Written atomically:
-a reader sees the old file or the new one.
+Other programs rely on the JSON's form: `splits.<split>.<decoding>.before|after|difference`. It is written atomically,
+so a reader sees the old file or the new one.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ PACKAGES = ("coderepair-rl", "torch", "transformers", "trl", "renderers", "numpy
 
 @dataclass
 class Summary:
-    """Everything `summary.json` says.
+    """The contents of summary.json.
 
     Args:
-        splits: of `evaluation.benchmark.assemble`.
+        splits: the result of `evaluation.benchmark.assemble`.
         random_floor: split -> {solved, total, rate, ci95} of a policy that edits at random.
         episodes: {scored, truncated, lost} of the whole run, evaluation included.
-        exploits: of `exploit_rate.exploit_rates`.
-        lost_tries: tries that our side lost (each was started again): {total, by_cause, by_version, by_task}.
-        seconds: wall by phase, `total` included.
+        exploits: the result of `exploit_rate.exploit_rates`.
+        lost_tries: tries lost on our side, each of which was retried: {total, by_cause, by_version, by_task}.
+        seconds: wall time by phase, and `total`.
         control: rewards were shuffled (`objective.shuffle_rewards`).
     """
 
@@ -75,7 +75,7 @@ class Summary:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Durable before it is visible; a failure leaves the old file and no half-written one."""
+    """Durable before it is visible. A failure leaves the old file, and no half-written one."""
     partial = path.with_name(f".{path.name}.partial")
     try:
         with partial.open("w", encoding="utf-8") as file:
@@ -99,7 +99,7 @@ def versions() -> dict[str, str]:
 
 
 def machine() -> str:
-    """`AMD EPYC ..., 2 cores, Linux 6.1`: what a measured number has to be read with."""
+    """`AMD EPYC ..., 2 cores, Linux 6.1`: the context of every measured number."""
     model = platform.machine()
     try:
         with open("/proc/cpuinfo") as file:
@@ -128,7 +128,7 @@ def change(difference: Mapping[str, Any]) -> str:
 
 
 def rows(summary: Summary) -> list[list[str]]:
-    """The closing table: one row per split and decoding. Columns: `COLUMNS`."""
+    """The closing table, with one row per split and decoding. Columns: `COLUMNS`."""
     table = []
     for split, decodings in summary.splits.items():
         floor = summary.random_floor.get(split)
@@ -152,13 +152,13 @@ def rows(summary: Summary) -> list[list[str]]:
 
 
 def told_columns(table: Sequence[Sequence[str]]) -> list[int]:
-    """Of `COLUMNS`, those in which a row of `table` says something; the first always."""
+    """Indices of the `COLUMNS` that have a value in some row of `table`, and of the first."""
     return [i for i in range(len(COLUMNS)) if i == 0 or any(row[i] != NOTHING for row in table)]
 
 
 NOTHING = "–"
 COLUMNS = ("tasks", "decoding", "before", "after", "points [95%]", "p", "well-formed", "floor", "first try")
-WIDTHS = (8, 12, 12, 15, 9, 11, 5, 9)  # of all but the first, which stands above its block: fits 80 characters
+WIDTHS = (8, 12, 12, 15, 9, 11, 5, 9)  # of all columns but the first, which is a heading: fits 80 characters
 
 
 def _rate(result: Mapping[str, Any] | None) -> str:
@@ -184,7 +184,7 @@ def next_steps(run: str, runs_dir: str = "runs") -> list[tuple[str, str]]:
         (f"crrl train resume={run}{where} trainer.max_steps=200", "train it further"),
         (
             f"{Path(runs_dir) / run / 'report.html'}",
-            "the curve, the table, whole episodes to read: open it in a browser",
+            "read the curve, the table and whole episodes in a browser",
         ),
         (
             f"crrl replay {Path(runs_dir) / run if where else run}",
@@ -192,7 +192,7 @@ def next_steps(run: str, runs_dir: str = "runs") -> list[tuple[str, str]]:
         ),
         (
             "crrl train quickstart corpus.name=YOUR.jsonl",
-            "train on tasks of your own (one JSON task a line; `crrl tasks check YOUR.jsonl`)",
+            "train on your own tasks (one JSON task per line; see `crrl tasks check YOUR.jsonl`)",
         ),
     ]
 
@@ -207,7 +207,7 @@ def _block(shown: Sequence[int], compared: bool) -> Table:
 
 
 def print_closing(summary: Summary, title: str, steps: Sequence[tuple[str, str]] = ()) -> None:
-    """What a run or an evaluation came to, and what to type next (`steps`)."""
+    """Print the results of a run or an evaluation, and the commands to type next (`steps`)."""
     out = Console(highlight=False)
     out.print()
     out.print(title + (" · CONTROL RUN, rewards shuffled" if summary.control else ""), style="bold", markup=False)

@@ -1,4 +1,4 @@
-"""A run, where the parts are put together.
+"""A run: where all parts are put together.
 
-`main` is the main path of `crrl train` and `crrl eval`; `run.Run` holds what a run needs while it goes on.
+`main` is the main path of `crrl train` and `crrl eval`; `run.Run` holds the parts of a run in progress.
 """

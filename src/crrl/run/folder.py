@@ -1,7 +1,7 @@
-"""The run's folder: there whole, with its journal and its settings, or not there at all (invariant 8).
+"""The run folder: complete, with its journal and settings, or absent (invariant 8).
 
-It is made under another name beside its own and renamed: whatever is killed, and however full the disk is, there is
-never a folder that neither `resume` nor a new run of that name accepts.
+It is made under a temporary name and renamed, so neither a kill nor a full disk leaves a folder that both `resume` and
+a new run of that name would refuse.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ CONFIG = "config.yaml"
 
 
 def create(folder: Path, meta: Mapping[str, Any], config: str) -> Journal:
-    """The open journal of a new run. Raises CrrlError: the folder is there, or cannot be made."""
+    """Create the folder of a new run and open its journal. Raises CrrlError: it exists, or cannot be made."""
     new: Path | None = None
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         remove_stale(folder)
         new = Path(tempfile.mkdtemp(dir=folder.parent, prefix=_prefix(folder)))
         new.chmod(0o777 & ~_umask())
-        lock = journal_file.lock(new)  # until it has its name: who finds it unlocked knows that its maker is gone
+        lock = journal_file.lock(new)  # held until the rename: an unlocked one is stale
         try:
             (new / CONFIG).write_text(config)
             _flush(new / CONFIG)
@@ -42,16 +42,14 @@ def create(folder: Path, meta: Mapping[str, Any], config: str) -> Journal:
             os.close(lock)
     except OSError as error:
         if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
-            remedy = f"Go on with it: crrl train resume={folder.name}. Otherwise choose another run=NAME."
+            remedy = f"Resume it: crrl train resume={folder.name}. Or choose another name: run=NAME."
             raise CrrlError(f"{folder} exists.", remedy) from error
         raise CrrlError(f"The run folder {folder} cannot be made: {error}.", "Check the disk, or runs_dir.") from error
     except CrrlError as error:
         if new is None or str(new) not in error.message:
             raise
         message = error.message.replace(str(new), str(folder))
-        raise CrrlError(
-            f"{message} There is no run {folder.name} yet.", "Put that right, and start it again."
-        ) from None
+        raise CrrlError(f"{message} There is no run {folder.name} yet.", "Fix this, then start again.") from None
     finally:
         if new is not None:
             shutil.rmtree(new, ignore_errors=True)
@@ -59,7 +57,7 @@ def create(folder: Path, meta: Mapping[str, Any], config: str) -> Journal:
 
 
 def remove_stale(folder: Path) -> None:
-    """What was left by a process that was killed while it made this run's folder."""
+    """Remove the leftovers of processes that were killed while making this run's folder."""
     for stale in folder.parent.glob(f"{_prefix(folder)}*"):
         with contextlib.suppress(CrrlError, OSError):
             os.close(journal_file.lock(stale))
