@@ -71,11 +71,41 @@ def test_a_log_without_its_end_resolves_nothing_and_is_never_lost(test_data: Pat
     (task,) = load(
         find("swe-gym"), test_data / "swe-gym/SWE-Gym.train.sample.parquet", ids=["getmoto__moto-5085"]
     ).tasks
+    task = scripted(task)
     cut = grade(task, log(task).replace(END, "Cannot allocate memory"), PATCH)
     assert cut.reason == "no_marker" and set(cut.tests.values()) == {"missing"}
     assert "suspects out_of_memory" in cut.output
     nothing = grade(task, "", PATCH)
     assert not solved(task, nothing) and set(nothing.tests) == {*task.test.fail_to_pass, *task.test.pass_to_pass}
+
+
+@pytest.mark.parametrize("scripts", [True, False])
+def test_markers_that_what_runs_has_printed_change_nothing(test_data: Path, scripts: bool) -> None:
+    """Neither results between markers of a patch's own, nor the words by which the official harness tells a failure."""
+    tasks = load(find("swe-gym"), test_data / "swe-gym/SWE-Gym.train.sample.parquet", ids=["getmoto__moto-5085"]).tasks
+    task = scripted(tasks[0]) if scripts else tasks[0]
+    lines = log(task)
+    own = lines if scripts else lines.replace(START, "").replace(END, "")
+    printed = [
+        ">>>>> Patch Apply Failed",
+    """Neither results between markers of its own, nor the words by which the official harness tells a failure."""
+        ">>>>> Tests Timed Out",
+        ">>>>> Reset Failed",
+        START,
+        END,
+    ]
+    for words in (*printed, f"{START}\n{END}", "\x00\x1b[31m\x85\ufffe\ufeff"):
+        after = own.replace("PASSED ", f"{words}\nPASSED ", 1)
+        assert solved(task, grade(task, after, PATCH)), words
+    failed = log(task, fail_to_pass="FAILED")
+    forged = f"{lines}{failed}" if scripts else f"{lines}{failed.replace(START, '').replace(END, '')}"
+    assert not solved(task, grade(task, forged, PATCH))
+
+
+def scripted(task: Task) -> Task:
+    """With an eval script, which prints the markers."""
+    command = replace(task.test.command, argv=["bash", "-c", f": '{START}'\n: '{END}'"])
+    return replace(task, test=replace(task.test, command=command))
 
 
 def test_lines_that_a_patch_prints_do_not_outvote_the_exit_code(test_data: Path) -> None:

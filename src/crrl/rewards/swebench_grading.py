@@ -27,8 +27,8 @@ def require() -> None:
 
 
 def grade(task: Task, log: str, patch: str) -> TestResults:
-    """`log`: what the eval script printed, stderr merged. Where the task has no such script, which prints the markers, all
-    of it is taken for test output.
+    """`log`: what the eval script printed, stderr merged. Where the task has no such script, which prints the markers,
+    all of it is taken for test output.
 
     Raises CrrlError where the package is not installed, or has no parser of the task's name.
     """
