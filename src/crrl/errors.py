@@ -32,6 +32,10 @@ class CrrlError(Exception):
         return f"{self.message}\n{self.remedy}" if self.remedy else self.message
 
 
+class RunError(CrrlError):
+    """No episode of the run can be what it should be: it stops, rather than score any."""
+
+
 class UsageError(CrrlError):
     """The command line or a setting is wrong; nothing was started."""
 

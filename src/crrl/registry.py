@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, get_type_hints
 
-from crrl.errors import CrrlError, UsageError, nearest
+from crrl.errors import CrrlError, RunError, UsageError, nearest
 
 if TYPE_CHECKING:
     from importlib import metadata
@@ -38,7 +38,7 @@ GROUPS: dict[str, tuple[str, str]] = {
 _TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 
 
-class PartError(CrrlError):
+class PartError(RunError):
     """A part of another distribution is broken: the run stops, and its author can put it right."""
 
 

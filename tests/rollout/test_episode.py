@@ -7,13 +7,15 @@ import dataclasses
 import json
 from typing import Any
 
+import httpx
 import psutil
 import pytest
 from rollout_kit import BUGS, attempt
 
 from crrl.agents.api import AgentExit, AgentLimits, Endpoint
 from crrl.engines.scripted import ScriptedEngine
-from crrl.errors import LostError
+from crrl.errors import LostError, RunError
+from crrl.gateway.canonical import Message
 from crrl.learning.rows import rows_of
 from crrl.rollout import episode as episode_module
 from crrl.rollout.episode import Parts, run_episode
@@ -214,3 +216,66 @@ async def test_sessions_cannot_reach_each_other(parts: Parts) -> None:
         headers = {"authorization": f"Bearer {endpoints[0].api_key}"}
         answer = await client.post(endpoints[0].base_url + "/chat/completions", content=body, headers=headers)
     assert answer.status_code in (401, 404)
+
+
+async def _asks(endpoint: Endpoint, **body: Any) -> int:
+    """One request of an agent of its own; the status of the answer."""
+    message = {"model": endpoint.model, "messages": [{"role": "user", "content": BUGS[0].issue}], **body}
+    headers = {"Authorization": f"Bearer {endpoint.api_key}"}
+    async with httpx.AsyncClient(timeout=30) as client:
+        answer = await client.post(f"{endpoint.base_url}/chat/completions", json=message, headers=headers)
+    return answer.status_code
+
+
+async def test_an_answer_cut_by_the_token_budget_is_truncated_whatever_the_agent_says(parts: Parts) -> None:
+    async def act(box: Box, task: Task, endpoint: Endpoint, limits: AgentLimits) -> AgentExit:
+        assert await _asks(endpoint) == 200
+        return AgentExit("finished")
+
+    cut = dataclasses.replace(parts, agent=Scripted(act), budget=dataclasses.replace(parts.budget, tokens=3))
+    episode = await run_episode(attempt(), cut)
+    assert (episode.outcome, episode.exit_reason) == ("truncated", "token_limit")
+    assert [len(sample.ids) for sample in episode.samples] == [3]
+    assert not episode.well_formed
+
+
+async def test_an_answer_that_fills_the_context_is_truncated(parts: Parts) -> None:
+    async def act(box: Box, task: Task, endpoint: Endpoint, limits: AgentLimits) -> AgentExit:
+        assert await _asks(endpoint) == 200
+        return AgentExit("finished")
+
+    used = len(parts.gateway.renderer.prompt([Message("user", BUGS[0].issue)], []))
+    cut = dataclasses.replace(parts, agent=Scripted(act), budget=dataclasses.replace(parts.budget, context=used + 4))
+    episode = await run_episode(attempt(), cut)
+    assert (episode.outcome, episode.exit_reason) == ("truncated", "context_length")
+
+
+async def test_an_answer_cut_by_the_agents_own_limit_is_scored(parts: Parts) -> None:
+    async def act(box: Box, task: Task, endpoint: Endpoint, limits: AgentLimits) -> AgentExit:
+        assert await _asks(endpoint, max_tokens=3) == 200
+        return AgentExit("finished")
+
+    episode = await run_episode(attempt(), dataclasses.replace(parts, agent=Scripted(act)))
+    assert (episode.outcome, episode.exit_reason) == ("scored", "finished")
+
+
+@pytest.mark.parametrize("asked", [{"logit_bias": {"5": 1.0}}, {"n": 2, "temperature": "hot"}])
+async def test_an_agent_whose_every_request_we_refuse_is_no_zero(parts: Parts, asked: dict[str, Any]) -> None:
+    async def act(box: Box, task: Task, endpoint: Endpoint, limits: AgentLimits) -> AgentExit:
+        assert [await _asks(endpoint, **asked) for _ in range(2)] == [400, 400]
+        return AgentExit("finished")
+
+    refused = dataclasses.replace(parts, agent=Scripted(act))
+    if "logit_bias" in asked:
+        with pytest.raises(RunError, match="refused every request of the agent: 'logit_bias'"):
+            await run_episode(attempt(), refused)
+    else:  # no request at all: the agent's own fault
+        assert (await run_episode(attempt(), refused)).outcome == "scored"
+
+
+async def test_one_request_that_we_refuse_beside_others_is_the_agents(parts: Parts) -> None:
+    async def act(box: Box, task: Task, endpoint: Endpoint, limits: AgentLimits) -> AgentExit:
+        assert [await _asks(endpoint, logit_bias={"5": 1.0}), await _asks(endpoint)] == [400, 200]
+        return AgentExit("finished")
+
+    assert (await run_episode(attempt(), dataclasses.replace(parts, agent=Scripted(act)))).outcome == "scored"

@@ -156,10 +156,12 @@ class Budget:
 class SessionRecord:
     """A closed session; `samples` are linked (`ledger.linked`). `exhausted` names the budget that refused a request (""
     if none did: tokens, turns, seconds or context); `engine_wait_s` is the time its requests spent queued or held (not
-    charged to an episode's wall budget); `engine_failed` is why the engine failed, and makes the episode lost."""
+    charged to an episode's wall budget); `engine_failed` is why the engine failed, and makes the episode lost;
+    `refused` is why its requests were, where none could be answered: the settings do not fit together."""
 
     session: str
     samples: list[Sample]
     exhausted: str = ""
     engine_wait_s: float = 0.0
     engine_failed: str = ""
+    refused: str = ""

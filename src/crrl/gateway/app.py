@@ -169,7 +169,8 @@ class Gateway:
         elif whose is None:
             await reply(send, 404, dialect.error(404, "No such session.", "session_not_found"))
         elif path.startswith("v1/") and method == "POST" and name in DIALECTS:
-            await serve(whose, name, scope, receive, send)
+            if refused := await serve(whose, name, scope, receive, send):
+                self._note_refused(scope, refused)
         elif path.startswith("v1/") and method == "POST" and counting:
             await count(whose, scope, receive, send)
         elif path.startswith("v1/") and (name in DIALECTS or counting):
@@ -183,6 +184,15 @@ class Gateway:
 
     def _route(self, scope: Scope) -> tuple[Whose | None, str, int]:
         """Whose request it is, its path behind what names the session, and the status if it is nobody's."""
+        session, path, status = self._session_of(scope)
+        return None if session is None else lambda _: session, path, status
+
+    def _note_refused(self, scope: Scope, why: str) -> None:
+        session, _, _ = self._session_of(scope)
+        if session is not None:
+            session.refused = session.refused or why
+
+    def _session_of(self, scope: Scope) -> tuple[Session | None, str, int]:
         address, port = scope["server"]
         path, status = scope["path"].strip("/"), 404
         if port is None:
@@ -192,7 +202,7 @@ class Gateway:
             session = self._by_token.get(token)
         else:
             session, status = self._by_token.get(api_key(scope).removeprefix(_KEY)), 401
-        return None if session is None else lambda _: session, path, status
+        return session, path, status
 
 
 def api_key(scope: Scope) -> str:

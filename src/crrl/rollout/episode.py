@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from crrl.agents.api import Agent, AgentExit, AgentLimits, Endpoint, ExitReason, finished_within
-from crrl.errors import CrrlError, LostError
+from crrl.errors import CrrlError, LostError, RunError
 from crrl.gateway import Budget, Gateway, SessionHandle, SessionRecord
 from crrl.rewards import conduct
 from crrl.rewards.task_judge import TaskJudge
@@ -160,6 +160,11 @@ def _end_of(running: asyncio.Task[AgentExit], in_time: bool, record: SessionReco
     """Why the agent stopped, and whose fault that was: ours is raised, the agent's own is scored on what it left."""
     if record.engine_failed:  # the cause; whatever the agent met or did then follows from it
         raise LostError("engine_failed", record.engine_failed)
+    if record.refused:
+        raise RunError(
+            f"The gateway refused every request of the agent: {record.refused}",
+            "The agent and renderer.key (or what the agent sends) do not fit together: change one of them.",
+        )
     if not in_time:
         exit = AgentExit("time_limit", detail="stopped from outside")
     elif running.cancelled():

@@ -10,8 +10,7 @@ import asyncio
 import dataclasses
 from collections.abc import Awaitable, Callable
 
-from crrl.errors import CrrlError, LostError
-from crrl.registry import PartError
+from crrl.errors import CrrlError, LostError, RunError
 from crrl.rollout.api import Attempt, Episode
 from crrl.rollout.episode import lost_episode
 
@@ -54,7 +53,7 @@ class Scheduler:
             for tries in range(1, self._tries + 1):
                 try:
                     episode = await self._run_one(attempt)
-                except PartError:
+                except RunError:
                     raise  # every other attempt would fail in the same way
                 except CrrlError as error:  # the task cannot run on this machine: another try would not help
                     lost = LostError("unavailable", " ".join(str(error).split()))

@@ -23,9 +23,8 @@ import psutil
 
 from crrl import agents, engines, sandbox
 from crrl.engines.api import Engine
-from crrl.errors import CrrlError, LostError
+from crrl.errors import CrrlError, LostError, RunError
 from crrl.gateway import Budget, Gateway, load_renderer
-from crrl.registry import PartError
 from crrl.rewards import combine
 from crrl.rewards.task_judge import TaskJudge
 from crrl.rollout.api import Attempt, Episode
@@ -74,7 +73,7 @@ class Worker:
             if scheduler.failed.done():
                 try:
                     scheduler.failed.result()
-                except PartError as error:
+                except RunError as error:
                     self._send("error", error.message, error.remedy)
 
     async def _serve(self, inbox: asyncio.Queue[bytes | None], scheduler: Scheduler) -> None:

@@ -164,6 +164,7 @@ class Run:
             self.client.run(missing, keep)
 
     def _lost_try(self, attempt: str, task: str, error: LostError) -> None:
+        self.engine.forget(attempt)
         self.journal.add_lost_try(self.phase, attempt, task, error.cause, error.detail, version=self.step)
 
     def episode(self, attempt: Attempt) -> Episode:

@@ -15,6 +15,7 @@ from crrl.gateway.renderer import Renderer
 from crrl.gateway.tree import Turn
 
 MAX_ANSWERS = 128
+UNSUPPORTED = "unsupported_parameter"
 MAX_STOPS = 16
 TEXT_PARTS = {"text", "input_text", "output_text", "refusal"}
 _REQUEST_KIND = re.compile(r'"request_kind" *: *"([^"]+)"')
@@ -88,7 +89,7 @@ def refuse(unsupported: Mapping[str, bool]) -> None:
 
 
 def unsupported_value(name: str, why: str = "is not supported with this value") -> BadRequest:
-    return BadRequest(f"'{name}' {why}.", name, "unsupported_parameter")
+    return BadRequest(f"'{name}' {why}.", name, UNSUPPORTED)
 
 
 def forced(choice: Any) -> bool:
