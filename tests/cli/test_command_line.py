@@ -25,7 +25,7 @@ def crrl(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[st
         (["train", "quickstart", "--seed=3"], "seed=3"),
         (["train", "resume=nothing"], "no run to resume"),
         (["eval", "nothing"], "neither a run nor a model folder"),
-        (["replay", "nothing"], "is no run"),
+        (["replay", "nothing"], "is not a run"),
         (["bench", "engin"], "'engine'"),
         (["tasks", "chek"], "'check'"),
         (["gateway", "chek", "r.jsonl"], "'check'"),
@@ -77,9 +77,9 @@ def test_resuming_takes_the_runs_settings_and_only_changes_what_may(tmp_path: Pa
     config = json.loads(done.stdout)["config"]
     assert (config["seed"], config["trainer"]["max_steps"]) == (9, 99)
     refused = crrl("train", "quickstart", "resume=mine", "seed=1", cwd=tmp_path)
-    assert refused.returncode == 2 and "cannot change in the middle" in refused.stderr
+    assert refused.returncode == 2 and "in the middle of a run" in refused.stderr
     rule = crrl("train", "resume=mine", "objective.credit.side=1.0", cwd=tmp_path)  # a replay knows one rule
-    assert rule.returncode == 2 and "cannot change in the middle" in rule.stderr
+    assert rule.returncode == 2 and "in the middle of a run" in rule.stderr
     exists = crrl("train", "quickstart", "run=mine", cwd=tmp_path)
     assert exists.returncode == 2 and "resume=mine" in exists.stderr
     near = crrl("train", "resume=mime", cwd=tmp_path)

@@ -1,4 +1,4 @@
-"""`crrl bench`: this machine's numbers, peers side by side in the same run."""
+"""`crrl bench`: measures this machine, and comparable tools in the same run."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from crrl.errors import UsageError, nearest
 USAGE = "crrl bench [engine|gateway|episodes|judge|sandbox|all|soak [seconds=600]] [--json]"
 HELP = """
 engine    the local engine against transformers generate: tokens per CPU-second, log-prob agreement
-gateway   a request's time over the engine alone at 1, 32 and 256 sessions, and in a session of 64k tokens
-episodes  CPU-seconds of an episode outside the model, by part, and many agents at once
+gateway   time per request on top of the engine's, at 1, 32 and 256 sessions, and in a session of 64k tokens
+episodes  CPU-seconds of an episode without the model, by part, and many agents at once
 judge     CPU-seconds of one judged patch, against a plain pytest run
-sandbox   boxes, the workspace of a large repository, many boxes at once, admission
+sandbox   one sandbox, the workspace of a large repository, many sandboxes at once, admission
 
-soak      256 sessions stream through the gateway for `seconds`: is its memory flat? (not part of `all`)
+soak      256 sessions stream through the gateway for `seconds`: does its memory stay flat? (not part of `all`)
 
 Read ratios, not absolute times: both sides run on this machine, one after the other.
 """
@@ -65,5 +65,5 @@ def _soak(call: Call) -> Callable[[], Any]:
     except ValueError:
         seconds = 0.0
     if not 0 < seconds < float("inf"):
-        raise UsageError(f"seconds={word} is no time.", "Write seconds=600.")
+        raise UsageError(f"seconds={word} is not a duration.", "Write seconds=600.")
     return lambda: importlib.import_module("crrl.bench.gateway").soak(seconds)

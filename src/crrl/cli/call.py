@@ -1,4 +1,4 @@
-"""What a verb gets: the words of the command line, sorted into arguments, `key=value` settings and flags."""
+"""The words of the command line, sorted into arguments, `key=value` settings and flags."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any
 
 from crrl.errors import UsageError, nearest
 
-SCHEMA = 1  # of everything that --json prints; raised when a field changes its meaning
+SCHEMA = 1  # of all --json output; raised when a field changes its meaning
 FLAGS = ("--json", "--dry-run", "--help")
 
 
 @dataclass
 class Call:
-    """`settings` are `key=value` words as they were written, in order."""
+    """`settings`: the `key=value` words as the user wrote them, in order."""
 
     verb: str
     arguments: list[str] = field(default_factory=list)
@@ -48,14 +48,13 @@ class Call:
         return call
 
     def take(self, key: str) -> str | None:
-        """Remove a setting that is the verb's own (`resume=`) and give its value; the last one wins."""
+        """Remove one of the verb's own settings (`resume=`) and return its value; the last one wins."""
         values = [s.partition("=")[2] for s in self.settings if s.partition("=")[0] == key]
         self.settings = [s for s in self.settings if s.partition("=")[0] != key]
         return values[-1] if values else None
 
     def only(self, *names: str, optional: int = 0) -> list[str]:
-        """The verb's arguments, `names` in order, the last `optional` of which may be missing. Raises
-        UsageError."""
+        """The verb's arguments: `names` in order, of which the last `optional` may be missing. Raises UsageError."""
         least = len(names) - optional
         if len(self.arguments) < least:
             raise UsageError(f"crrl {self.verb} needs {names[len(self.arguments)]}.", f"See: crrl {self.verb} --help")
@@ -83,7 +82,7 @@ def print_json(value: dict[str, Any]) -> None:
 
 
 def whole_number(values: dict[str, str], key: str, default: int, least: int = 0) -> int:
-    """Of a verb's own settings. Raises UsageError."""
+    """The value of one of a verb's own settings. Raises UsageError."""
     value = values.get(key)
     if value is None:
         return default

@@ -1,6 +1,6 @@
 """`crrl completion`: verbs, recipes, keys and the values a key may have.
 
-The shell scripts only ask back: `crrl completion words WORD...` prints what may stand last.
+The shell scripts ask `crrl completion words WORD...`, which prints the candidates for the last word.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SCRIPTS = {
   local last="${words[-1]}" found
   found=$(crrl completion words "${words[@]:1}" 2>/dev/null) || return
   COMPREPLY=($(compgen -W "$found" -- "$last"))
-  # bash splits at `=`: what stands before it is on the line already
+  # bash splits at `=`: the part before it is already on the line
   [[ "$last" == *=* ]] && COMPREPLY=("${COMPREPLY[@]#*=}")
   [[ "${COMPREPLY[0]}" == *= ]] && compopt -o nospace
 }
@@ -50,8 +50,7 @@ def run(call: Call) -> int:
 
 
 def candidates(words: Sequence[str]) -> list[str]:
-    """What may stand in place of the last of `words` (the command line after `crrl`; the last may be
-    empty)."""
+    """Candidates for the last of `words` (the command line after `crrl`; the last may be empty)."""
     from crrl.cli import bench, gateway, tasks
     from crrl.cli.main import VERBS
     from crrl.conf.checks import choices

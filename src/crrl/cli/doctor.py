@@ -1,4 +1,4 @@
-"""`crrl doctor`: what this machine has and lacks."""
+"""`crrl doctor`: is this machine ready?"""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from crrl.cli.call import Call, print_json
 
 USAGE = "crrl doctor [--json]"
 HELP = """
-Looks, and removes containers that killed runs left, nothing else. Exit 1 if something that the quickstart needs is
-missing; each line that is not `ok` says what to do.
+It only looks, except that it removes containers left by killed runs. Exit 1 if the quickstart lacks something; each
+line that is not `ok` says what to do.
 """
 
 

@@ -12,10 +12,10 @@ from crrl.errors import UsageError
 USAGE = "crrl eval CHECKPOINT_OR_RUN [key=value...] [--json] [--dry-run]"
 HELP = """
 CHECKPOINT_OR_RUN is `tiny` (the shipped policy), a Hugging Face model folder, a run's name, or one of its
-checkpoints (runs/NAME/checkpoints/step-20). A run is evaluated with its own settings at its last checkpoint.
+checkpoints (runs/NAME/checkpoints/step-20). For a run, it evaluates the last checkpoint with the run's own settings.
 
-  corpus.name=FILE.jsonl           a task file in place of generated tasks; of a run's own file, what it held out
-  corpus.held_out=N evaluation.tasks_per_split=N   of a task file: this many of its tasks (100), or all there are
+  corpus.name=FILE.jsonl           a task file instead of generated tasks; for a run's own file, the tasks it held out
+  corpus.held_out=N evaluation.tasks_per_split=N   for a task file: this many of its tasks (100), or all it has
   evaluation.tasks_per_split=400   more tasks, narrower intervals
   evaluation.splits=[unseen_families] evaluation.decodings=[greedy]
   seed=N                           another draw of held-out tasks
@@ -67,6 +67,6 @@ def last_checkpoint(run_folder: Path) -> Path:
     if not found:
         raise UsageError(
             f"{run_folder} has no checkpoint yet.",
-            f"Go on with it first: crrl train resume={run_folder.name}",
+            f"Resume it first: crrl train resume={run_folder.name}",
         )
     return max(found, key=lambda p: int(p.name[5:]))

@@ -1,4 +1,4 @@
-"""`crrl gateway`: does an agent work with the gateway, unmodified, and does every token it was given come back?"""
+"""`crrl gateway`: does an agent work with the gateway, unmodified, and does every token it received come back?"""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ crrl gateway check RECORDING.jsonl [--json]
 crrl gateway record OUT.jsonl upstream=URL [command='AGENT ...'] [variant=NAME] [scenario=NAME] [port=N]
 """
 HELP = """
-check   replays a recording of an agent through the real gateway over an engine that gives the recorded answers.
-        Exit 0 only if every request was answered as expected, and every turn that came back canonically unchanged
-        stands in the prompt as it was sampled.
+check   replays a recording of an agent through the real gateway, with an engine that gives the recorded answers.
+        Exit 0 only if the gateway answered every request as expected, and every turn that came back canonically
+        unchanged is in the prompt as it was sampled.
 record  makes such a recording: a proxy between an agent and a model server (upstream=, with or without /v1; for
-        one's own policy, `crrl serve`). With command= it runs the agent here, unsandboxed, with OPENAI_BASE_URL,
-        ANTHROPIC_BASE_URL and the like set, and ends with it; without, it prints the address to give to an agent
-        and records until Ctrl-C. Keys are not written down; prompts are.
+        your own policy, `crrl serve`). With command= it runs the agent on this machine, unsandboxed, with
+        OPENAI_BASE_URL, ANTHROPIC_BASE_URL and the like set, and ends with it. Without command= it prints the address
+        for the agent and records until Ctrl-C. It records prompts, but no keys.
 """
 VERBS = ("check", "record")
 COLUMNS = ("requests", "accepted", "matched", "re_rendered", "changed", "replayed", "rows", "trained_tokens")
@@ -76,7 +76,7 @@ def _print(report: Report) -> None:
         if session.re_rendered:
             print(f"FAILED   {session.variant}/{session.scenario}: {session.re_rendered} tokens were re-rendered")
     if report.total("kinds_differ"):
-        print(f"note     {report.total('kinds_differ')} calls are of another kind than the recording says")
+        print(f"note     {report.total('kinds_differ')} calls have another kind than the recording says")
     print("passed" if report.passed else "failed")
 
 
@@ -92,7 +92,7 @@ def _record(call: Call, out: Path) -> int:
     if upstream is None or not upstream.startswith(("http://", "https://")):
         raise UsageError("crrl gateway record needs upstream=URL, a model server's.", "See: crrl gateway --help")
     if not port.isdecimal():
-        raise UsageError(f"port={port} is no port.", "Leave it out for any free one.")
+        raise UsageError(f"port={port} is not a port.", "Leave it out for any free one.")
     from crrl.conformance.record import Recorder
     from crrl.conformance.recording import Writer
 
@@ -131,7 +131,7 @@ async def _session(recorder: Any, port: int, command: str | None, say: Callable[
 
 
 def _environment(url: str) -> dict[str, str]:
-    """This process's, with the recorder in the place of the APIs."""
+    """This process's environment, with the recorder in place of the APIs."""
     addresses = {
         "OPENAI_BASE_URL": url,
         "OPENAI_API_BASE": url,

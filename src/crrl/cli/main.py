@@ -1,7 +1,7 @@
-"""The command line: finds the verb, runs it, turns what happened into an exit code.
+"""The command line: finds the verb, runs it, and turns the outcome into an exit code.
 
-0 done, 1 failed, 2 usage, 130 interrupted. What the user can put right (`CrrlError`) is printed on one
-screen, message and remedy; a traceback is a bug of ours.
+0 done, 1 failed, 2 usage, 130 interrupted. Errors that the user can fix (`CrrlError`) fit on one screen, message and
+remedy; a traceback is our bug.
 """
 
 from __future__ import annotations
@@ -15,30 +15,30 @@ from types import ModuleType
 from crrl.cli.call import Call, print_json
 from crrl.errors import CrrlError, UsageError, nearest
 
-# verb -> (module, what it does). The words stand here so that `crrl --help` imports no verb.
+# verb -> (module, description). The descriptions are here so that `crrl --help` imports no verb.
 VERBS: dict[str, tuple[str, str]] = {
-    "train": ("train", "train a policy by a recipe, or go on with an interrupted run"),
-    "eval": ("eval", "solve rates of a checkpoint or a run on held-out tasks"),
+    "train": ("train", "train a policy from a recipe, or resume an interrupted run"),
+    "eval": ("eval", "evaluate a checkpoint or a run on held-out tasks"),
     "sft": ("sft", "make the tiny policy by supervised fine-tuning"),
-    "replay": ("replay", "rebuild every training row of a run from its ledger and compare"),
-    "gateway": ("gateway", "check that an agent works with the gateway, or record one"),
-    "serve": ("serve", "answer your own agent with a trained policy"),
-    "tasks": ("tasks", "check that tasks are sound, or list them"),
-    "bench": ("bench", "measure this machine: engine, episodes, judge, peers side by side"),
+    "replay": ("replay", "rebuild every training row of a run from its ledger, and compare"),
+    "gateway": ("gateway", "check that an agent works with the gateway, or record it"),
+    "serve": ("serve", "serve a trained policy to your own agent"),
+    "tasks": ("tasks", "list, check, split and make tasks"),
+    "bench": ("bench", "measure this machine: engine, episodes, judge, next to comparable tools"),
     "clean": ("clean", "show the caches, and clear them by kind, age and size"),
-    "doctor": ("doctor", "what this machine has and lacks, with remedies"),
-    "completion": ("completion", "shell completion for bash, zsh or fish"),
+    "doctor": ("doctor", "check this machine, and say how to fix what is missing"),
+    "completion": ("completion", "print the completion script for bash, zsh or fish"),
 }
 
 EPILOG = """
-Common ways in:
+Getting started:
   crrl doctor                                  is this machine ready?
-  crrl train quickstart                        ten minutes on two cores, nothing downloaded
+  crrl train quickstart                        ten minutes on two cores, downloads nothing
   crrl train quickstart seed=3 trainer.max_steps=20 --dry-run
-  crrl train resume=quickstart-seed0           go on after Ctrl-C or a crash
-  crrl serve quickstart-seed0                  what was trained, as an API for your own agent
+  crrl train resume=quickstart-seed0           resume after Ctrl-C or a crash
+  crrl serve quickstart-seed0                  serve the trained policy to your own agent
 
-  crrl VERB --help says more about a verb."""
+  crrl VERB --help explains a verb."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -76,7 +76,7 @@ def _run(words: list[str]) -> int:
         raise UsageError(f"crrl has no verb '{verb}'.", nearest(verb, VERBS) + " See: crrl --help")
     module = _module(verb)
     if words[:2] == ["completion", "words"]:
-        print("\n".join(module.candidates(words[2:])))  # asked by the shell; its words are not ours to judge
+        print("\n".join(module.candidates(words[2:])))  # the shell asks; its words need no checking
         return 0
     call = Call.of(verb, words[1:])
     if call.help:
@@ -107,18 +107,18 @@ def _verb_help(verb: str, module: ModuleType) -> int:
 
 
 def _explained(error: OSError) -> CrrlError | None:
-    """Faults of the machine that can hit any verb, as something to act on."""
+    """Faults of the machine that can hit any verb, with a remedy."""
     import errno
 
     where = error.filename or "the disk"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return CrrlError(
             f"No space left while writing {where}.",
-            "Free some, or write runs_dir=FOLDER on another disk. A training run goes on with resume=RUN.",
+            "Free some, or write runs_dir=FOLDER on another disk. To resume a training run: resume=RUN.",
         )
     if error.errno in (errno.EACCES, errno.EROFS) and error.filename:
         return CrrlError(
-            f"{where} may not be written or read by this user.",
+            f"This user may not write or read {where}.",
             "Change its permissions, or choose another folder.",
         )
     return None

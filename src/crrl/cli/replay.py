@@ -1,4 +1,4 @@
-"""`crrl replay`: invariant 1, on a run that was made."""
+"""`crrl replay`: checks invariant 1 on a finished or interrupted run."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from crrl.errors import UsageError
 
 USAGE = "crrl replay RUN [--json]"
 HELP = """
-RUN is a run's name or folder. Checks every sample against its address, rebuilds every training row bit for bit from
-the ledger under the run's credit rule (objective.credit), and counts the tokens trained, masked and left out, and why.
-Exit 1 if anything differs.
+RUN is a run's name or folder. It checks every sample against its address, rebuilds every training row bit for bit
+from the ledger under the run's credit rule (objective.credit), and counts the tokens that were trained, masked and left
+out, with the reasons. Exit 1 if anything differs.
 """
 
 
@@ -43,11 +43,11 @@ def run(call: Call) -> int:
 
 
 def run_folder(name: str) -> Path:
-    """A run by name or path; raises UsageError where there is none."""
+    """A run by name or path. Raises UsageError if there is none."""
     for folder in (Path(name), Path("runs") / name):
         if (folder / "journal.sqlite").is_file():
             return folder
     raise UsageError(
-        f"{name} is no run (no journal.sqlite there, nor in runs/{name}).",
+        f"{name} is not a run (no journal.sqlite there or in runs/{name}).",
         "`ls runs` shows the runs there are.",
     )

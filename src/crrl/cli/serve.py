@@ -1,4 +1,4 @@
-"""`crrl serve`: a trained policy behind the gateway, for one's own agent."""
+"""`crrl serve`: serves a trained policy through the gateway to your own agent."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from crrl.errors import UsageError, nearest
 USAGE = "crrl serve CHECKPOINT_OR_RUN [key=value...] [--json] [--dry-run]"
 HELP = """
 CHECKPOINT_OR_RUN is `tiny` (the shipped policy), a Hugging Face model folder, a run's name, or one of its
-checkpoints (runs/NAME/checkpoints/step-20). It is prompted and sampled as in training, token for token.
+checkpoints (runs/NAME/checkpoints/step-20). The gateway prompts and samples it as in training, token for token.
 
-  host=127.0.0.1    where to listen; another machine can come in with host=0.0.0.0 api_key=...
-  port=8000         0: any free one
-  api_key=          what clients must send; empty: anything
+  host=127.0.0.1    where to listen; host=0.0.0.0 api_key=... lets other machines in
+  port=8000         0: any free port
+  api_key=          the key that clients must send; empty: any
   model=            the name shown to agents; empty: the checkpoint's own
-  sampling=recipe   the recipe's temperature; `agent`: the agent's own, where it asks for one
-  ledger=           a folder that keeps the samples of every conversation; empty: none
+  sampling=recipe   the recipe's temperature; `agent`: the agent's own, if it asks for one
+  ledger=           a folder for the samples of every conversation; empty: do not keep them
 
   rollout.temperature=0.7   engine.context=4096   renderer.key=auto
 
@@ -47,12 +47,12 @@ class Serving:
 
     @classmethod
     def take(cls, call: Call) -> Serving:
-        """Out of the call's settings; those that are left are the recipe's. Raises UsageError."""
+        """Takes them out of the call's settings; the rest are the recipe's. Raises UsageError."""
         taken: dict[str, Any] = {f.name: v for f in fields(cls) if (v := call.take(f.name)) is not None}
         if "port" in taken:
             port = taken["port"]
             if not port.isdigit() or int(port) > 65535:
-                raise UsageError(f"port={port} is no port.", "Write port=8000, or port=0 for any free one.")
+                raise UsageError(f"port={port} is not a port.", "Write port=8000, or port=0 for any free one.")
             taken["port"] = int(port)
         serving = cls(**taken)
         if serving.sampling not in ("recipe", "agent"):
@@ -60,9 +60,7 @@ class Serving:
                 f"sampling={serving.sampling} does not exist.", nearest(serving.sampling, ("recipe", "agent"))
             )
         if not serving.api_key and not _is_loopback(serving.host):
-            raise UsageError(
-                f"host={serving.host} lets other machines in, and any API key would do.", "Write api_key=SECRET, too."
-            )
+            raise UsageError(f"host={serving.host} lets other machines in, with any API key.", "Add api_key=SECRET.")
         for key in (setting.partition("=")[0] for setting in call.settings):
             if not key.startswith(OF_THE_RECIPE):
                 own = [f.name for f in fields(cls)]
@@ -73,7 +71,7 @@ class Serving:
 
 
 def candidates() -> list[str]:
-    """What the shell completes."""
+    """Settings for shell completion."""
     recipe = [key.name for key in keys(Config) if key.name.startswith(OF_THE_RECIPE)]
     return [f"{name}=" for name in (*(f.name for f in fields(Serving)), *recipe)]
 
@@ -94,7 +92,7 @@ def run(call: Call) -> int:
 
 
 async def serve(config: Config, checkpoint: str, serving: Serving, *, as_json: bool) -> int:
-    """Until SIGINT or SIGTERM. Raises CrrlError: the port is taken, the model or its template cannot be used."""
+    """Serves until SIGINT or SIGTERM. Raises CrrlError: the port is taken, the model or its template is unusable."""
     from crrl.gateway.ledger_file import LedgerFolder
     from crrl.gateway.listening import bound
     from crrl.gateway.open import OpenGateway
@@ -102,7 +100,7 @@ async def serve(config: Config, checkpoint: str, serving: Serving, *, as_json: b
     from crrl.gateway.session import SamplingPolicy
     from crrl.models import model_folder
 
-    bound(serving.host, serving.port).close()  # a port in use is said before the model is loaded
+    bound(serving.host, serving.port).close()  # report a port in use before loading the model
     folder = model_folder(checkpoint)
     keep = LedgerFolder(Path(serving.ledger)) if serving.ledger else None
 

@@ -8,8 +8,8 @@ from crrl.cli.call import Call, print_json
 
 USAGE = "crrl sft RECIPE [key=value...] [--json] [--dry-run]"
 HELP = """
-RECIPE: warmstart, which makes the shipped tiny policy from nothing: demonstrations, tokenizer, SFT; under
-an hour on two cores. Interrupted, the same command goes on where it was.
+RECIPE is warmstart, which makes the shipped tiny policy from scratch: demonstrations, tokenizer, SFT. It takes less
+than an hour on two cores. If you interrupt it, rerunning the command resumes where it stopped.
 
   out=FOLDER    where the finished model goes
   seed=N        another set of demonstrations and weights

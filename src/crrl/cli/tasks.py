@@ -1,4 +1,4 @@
-"""`crrl tasks`: corpora of bugs: what is in them, are they sound, what may be trained on."""
+"""`crrl tasks`: lists, checks, fetches, splits and makes tasks."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ HELP = (
 CORPUS is `generated` (default), a task file (.jsonl), or one of the corpora in docs/corpora.md: swe-gym,
 swe-bench-verified, defects4j, quixbugs, polyglot...
 
-list    ids, splits, families and dates; with --json whole tasks, one a line
-show    one task (ids=ID) as a person reads it; of the repair only its size
-check   runs every task's tests three times buggy and three times fixed; a task is admitted if they fail
-        buggy and pass fixed each time. JSON: {id, status: admitted|flaky|broken|unavailable, empty, fixed,
+list    ids, splits, families and dates; with --json whole tasks, one per line
+show    one task (ids=ID) in readable form, with the size of its repair but not the repair
+check   runs every task's tests three times buggy and three times fixed, and admits a task if they fail buggy and
+        pass fixed each time. JSON: {id, status: admitted|flaky|broken|unavailable, empty, fixed,
         reasons, seconds, excluded, decoys, no_decoys}
-fetch   pulls the images of a corpus's tasks ahead; what a stopped one brought stays. JSON: {image, how:
+fetch   pulls the images of a corpus's tasks in advance; if you stop it, complete images stay. JSON: {image, how:
         there|fetched, evicted}
-split   parts a corpus into train and held out; what is an evaluation task by id, commit or patch is removed.
+split   splits a corpus into train and held-out tasks, without those that are evaluation tasks by id, commit or patch.
         JSON: {id, part: train|held_out|removed, created_at, twin, how, similarity}
-record  as check, and keeps the verdicts on the generated corpus with the package (for developers of crrl)
+record  like check, but stores the verdicts on the generated corpus in the package (for developers of crrl)
 
-  path=P       of a corpus: a file of records (parquet, json, jsonl), or its own folder layout; without it, the hub
-  split=S      of a corpus: this split only        ids=A,B   these tasks only
-  mirrors=D    of a corpus: take repositories from local clones D/OWNER/NAME (machines without network)
-  images=no    of list, show and check, for SWE-bench and SWE-Gym: in place of images, each repository is set up here
-               as its own files ask for, with packages and a Python of its time (docs/corpora.md)
-  times=N      of check (3)                        out=FILE  of check: the admitted tasks, with measured
-               lists; a check that was stopped goes on from FILE's .check.work
-  max_disk=N   of fetch: GB that fetched images may take; the least recently used go first
-  images=E     of fetch: docker, podman, apptainer (SIF files), or auto
-  against=C:P,D:Q  of split: evaluation corpora and where they are read from
-  held_out=N   of split: tasks kept for evaluation (0)       out=FOLDER  of split: train.jsonl, held_out.jsonl
-  count=N      of the generated corpus, this many per split (10)
-  seed=N       of the generated corpus, and of split (0)
+  path=P       corpora: a file of records (parquet, json, jsonl), or the corpus's own folder layout; default: the hub
+  split=S      corpora: only this split            ids=A,B   only these tasks
+  mirrors=D    corpora: take repositories from local clones D/OWNER/NAME (for machines without network)
+  images=no    list, show, check of SWE-bench and SWE-Gym: use no images, but set up each repository on this machine
+               as its own files ask, with packages and a Python of its time (docs/corpora.md)
+  times=N      check: runs of each kind (3)        out=FILE  check: the admitted tasks, with measured lists;
+               rerunning a check resumes from FILE's .check.work
+  max_disk=N   fetch: limit in GB on fetched images; the least recently used are removed first
+  images=E     fetch: docker, podman, apptainer (SIF files), or auto
+  against=C:P,D:Q  split: evaluation corpora, and where to read them
+  held_out=N   split: number of tasks to hold out (0)        out=FOLDER  split: train.jsonl, held_out.jsonl
+  count=N      generated corpus: tasks per split (10)
+  seed=N       generated corpus, split (0)
 """
     + tasks_make.HELP
 )
@@ -92,7 +92,7 @@ def run(call: Call) -> int:
 
 
 def _values(call: Call, action: str, corpus: str) -> dict[str, str]:
-    """The action's own settings, as written. A setting that this corpus has no use for is an error."""
+    """The action's own settings, as written. A setting that does not apply to this corpus is an error."""
     own = [key for key in KEYS[action] if key not in OF_CORPORA]
     if corpus == "generated":
         own += ["count", "seed"]
@@ -110,7 +110,7 @@ def _values(call: Call, action: str, corpus: str) -> dict[str, str]:
 
 def _images(value: str | None) -> bool:
     if value not in (None, "no"):
-        raise UsageError(f"images={value} is not `no`.", "Leave it out: images are used where a task has one.")
+        raise UsageError(f"images={value} is not `no`.", "Leave it out to use the images that tasks have.")
     return value is None
 
 

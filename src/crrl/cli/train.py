@@ -1,4 +1,4 @@
-"""`crrl train`: compose, check, then hand over to `learning.train`."""
+"""`crrl train`: composes and checks the settings, then hands over to `run.main.train`."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from crrl.errors import UsageError, nearest
 
 USAGE = "crrl train RECIPE [key=value...] [--json] [--dry-run]\ncrrl train resume=RUN [key=value...]"
 HELP = """
-RECIPE is a name (quickstart) or the path of a .yaml file. --dry-run prints the resolved settings and what
-would be done. Ctrl-C saves, says how to go on, and exits 130; resume=RUN goes on, also after a crash or
-kill -9, without losing or repeating a finished episode.
+RECIPE is a name (quickstart) or the path of a .yaml file. --dry-run prints the resolved settings and the plan.
+Ctrl-C saves, says how to resume, and exits 130. resume=RUN resumes after Ctrl-C, a crash or kill -9, and neither
+loses nor repeats a finished episode.
 
-Settings people change:
-  seed=N                    of everything, the test split too
+Settings that people change:
+  seed=N                    seed of everything, including the test split
   run=NAME runs_dir=FOLDER  where results go
-  trainer.max_steps=N       updates
+  trainer.max_steps=N       number of updates
   model.path=FOLDER         a Hugging Face model instead of the shipped tiny policy
   corpus.name=FILE.jsonl    your own tasks
-  engine.threads=N          cores of the model
-All of them: crrl train RECIPE --dry-run, or shell completion (crrl completion bash).
+  engine.threads=N          cores for sampling
+For all settings: crrl train RECIPE --dry-run, or shell completion (crrl completion bash).
 """
 
-# What may change between a run and its resumption: how fast and how far, never what is measured.
+# A resumed run may change how fast and how far it goes, never what it measures.
 RESUMABLE = (
     "trainer.max_steps",
     "trainer.save_steps",
@@ -38,6 +38,7 @@ RESUMABLE = (
     "rollout.judges",
     "rollout.tries",
     "sandbox.state_dir",
+    "sandbox.cache_gb",
 )
 
 
@@ -53,10 +54,6 @@ def run(call: Call) -> int:
             print(to_yaml(config))
             print("\n".join(f"# {line}" for line in plan(config, resume)))
         return 0
-    if config.sandbox.name == "unsafe_host":
-        from crrl.console.display import warn
-
-        warn("sandbox.name=unsafe_host: NO ISOLATION. What the model writes runs here, as this user.")
     from crrl.run.main import train
 
     return int(train(config, resume, json=call.json) or 0)
@@ -69,7 +66,7 @@ def fresh(call: Call) -> Config:
     if not call.arguments:
         raise UsageError(
             "crrl train needs a RECIPE.",
-            f"There are: {', '.join(recipe_names())}. To go on with a run: crrl train resume=RUN",
+            f"There are: {', '.join(recipe_names())}. To resume a run: crrl train resume=RUN",
         )
     (recipe,) = call.only("RECIPE")
     config = load_recipe(recipe, call.settings)
@@ -79,13 +76,13 @@ def fresh(call: Call) -> Config:
     elif (runs / config.run).exists():
         raise UsageError(
             f"Run {runs / config.run} exists.",
-            f"To go on with it: crrl train resume={config.run}. Otherwise choose another run=NAME.",
+            f"To resume it: crrl train resume={config.run}. Otherwise choose another run=NAME.",
         )
     return config
 
 
 def resumed(call: Call, name: str) -> Config:
-    """The run's own settings; only what `RESUMABLE` lists may be changed."""
+    """The run's own settings; the user may change only those in `RESUMABLE`."""
     from crrl.conf.load import load_saved
 
     runs_dir = call.take("runs_dir") or "runs"
@@ -97,7 +94,7 @@ def resumed(call: Call, name: str) -> Config:
     saved = load_saved(folder / "config.yaml")
     if call.arguments and call.only("RECIPE", optional=1)[0] != saved.recipe:
         raise UsageError(
-            f"Run {folder.name} was made by recipe {saved.recipe}, not {call.arguments[0]}.",
+            f"Recipe {saved.recipe} made run {folder.name}, not {call.arguments[0]}.",
             f"Write: crrl train resume={name}",
         )
     config = load_saved(folder / "config.yaml", call.settings) if call.settings else copy.deepcopy(saved)
@@ -106,15 +103,15 @@ def resumed(call: Call, name: str) -> Config:
     for key in (s.partition("=")[0] for s in call.settings):
         if key not in RESUMABLE and value_at(config, key) != value_at(saved, key):
             raise UsageError(
-                f"{key} cannot change in the middle of a run.",
-                f"Leave it out, or start a new run. These may change: {', '.join(RESUMABLE)}.",
+                f"You cannot change {key} in the middle of a run.",
+                f"Leave it out, or start a new run. You may change: {', '.join(RESUMABLE)}.",
             )
     config.run, config.runs_dir = folder.name, str(folder.parent)
     return config
 
 
 def free_name(runs: Path, wanted: str) -> str:
-    """`wanted`, or `wanted-2`, `-3`... : an unnamed run never lands in an old one's folder."""
+    """`wanted`, or `wanted-2`, `-3`...: an unnamed run never uses the folder of an old one."""
     if not (runs / wanted).exists():
         return wanted
     taken = [int(m[1]) for p in runs.glob(f"{wanted}-*") if (m := re.fullmatch(re.escape(wanted) + r"-(\d+)", p.name))]
@@ -122,7 +119,7 @@ def free_name(runs: Path, wanted: str) -> str:
 
 
 def plan(config: Config, resume: str | None) -> list[str]:
-    """What would be done, in order, in numbers."""
+    """The steps of the run, in order, with numbers."""
     splits, tasks = len(config.evaluation.splits), config.evaluation.tasks_per_split
     if config.corpus.name != "generated":
         splits, tasks = 1, min(config.corpus.held_out, tasks)
@@ -130,7 +127,7 @@ def plan(config: Config, resume: str | None) -> list[str]:
     evaluated = cells * tasks
     objective = config.objective
     trained = config.trainer.max_steps * objective.groups_per_step * objective.group_size
-    lines = [f"folder   {Path(config.runs_dir) / config.run}" + (" (goes on)" if resume else "")]
+    lines = [f"folder   {Path(config.runs_dir) / config.run}" + (" (resumed)" if resume else "")]
     if config.evaluation.before:
         lines.append(f"evaluate {evaluated} episodes before ({cells} cells of {tasks} tasks)")
     lines.append(
@@ -138,7 +135,7 @@ def plan(config: Config, resume: str | None) -> list[str]:
         f"attempts = {trained} episodes"
     )
     if objective.shuffle_rewards:
-        lines.append("         CONTROL RUN: rewards are dealt out at random; no gain is expected")
+        lines.append("         CONTROL RUN: rewards are shuffled; expect no gain")
     lines.append(f"evaluate {evaluated} episodes after, on the same tasks")
     lines.append("write    summary.json, report.html")
     return lines

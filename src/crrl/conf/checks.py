@@ -79,11 +79,11 @@ POSITIVE = (
     "objective.clip",
 )
 
-# Words people bring from other trainers, and why they are refused (invariant 6).
-TRUNCATED = "log-probs are those of the whole distribution: truncated or penalised sampling would train on wrong ones"
+# Settings of other trainers that people try here, and why crrl refuses them (invariant 6).
+TRUNCATED = "its log-probs are of the whole distribution, so truncated or penalised sampling would train on wrong ones"
 REFUSED: dict[str, str] = {
     word: f"Training samples from the policy itself; {TRUNCATED}. "
-    "Leave it out; rollout.temperature=1.0 is the one knob."
+    "Leave it out; the only sampling setting is rollout.temperature=1.0."
     for word in (
         "top_p",
         "top_k",
@@ -97,7 +97,7 @@ REFUSED: dict[str, str] = {
 
 
 def choices(key: str) -> Sequence[str]:
-    """What a setting may be, where it is one of a few words."""
+    """The values that a setting may have, if it is one of a few words."""
     return registry.names(PARTS[key]) if key in PARTS else WORDS.get(key, ())
 
 
@@ -121,7 +121,7 @@ def check(config: Config) -> None:
             raise UsageError(f"{key}={value} must be above 0.", _greedy_hint(key))
     if not 0 <= config.corpus.rl_share <= 1:
         raise UsageError(
-            f"corpus.rl_share={config.corpus.rl_share} is a share: it lies in 0..1.",
+            f"corpus.rl_share={config.corpus.rl_share} is a share, and must be between 0 and 1.",
             "Write corpus.rl_share=0.6.",
         )
     if "/" in config.run or config.run in (".", ".."):
@@ -137,7 +137,7 @@ def check(config: Config) -> None:
 
 def _greedy_hint(key: str) -> str:
     if key == "rollout.temperature":
-        return "Write rollout.temperature=1.0: samples must differ. Greedy is a decoding of evaluation."
+        return "Write rollout.temperature=1.0: samples must differ. Greedy decoding is for evaluation."
     return f"Write a positive number for {key}."
 
 
@@ -153,7 +153,7 @@ def _check_agent(config: Config) -> None:
         registry.find("crrl.agents", config.agent.name).options(config.agent.options, "agent.options", given=2)
     if config.agent.name == "builtin" and config.renderer.key == "generic-text":
         raise UsageError(
-            "agent.name=builtin works by tool calls, and renderer.key=generic-text renders text alone.",
+            "agent.name=builtin uses tool calls, and renderer.key=generic-text renders only text.",
             "Write renderer.key=generic, or an agent that sends no tools.",
         )
     if config.agent.name != "command":
@@ -184,9 +184,9 @@ def _check_rewards(config: Config) -> None:
             part.options(options.get(name, {}), f"rewards.options.{name}")
     for name, weight in weights.items():
         if not math.isfinite(weight):
-            raise UsageError(f"rewards.weights.{name}={weight} is no weight.", f"Write rewards.weights.{name}=1.0.")
+            raise UsageError(f"rewards.weights.{name}={weight} is not a weight.", f"Write rewards.weights.{name}=1.0.")
     if not any(config.rewards.weights.values()):
-        raise UsageError("rewards.weights are all 0: nothing would be trained on.", "Write rewards.weights.tests=1.0.")
+        raise UsageError("rewards.weights are all 0: there is nothing to train on.", "Write rewards.weights.tests=1.0.")
 
 
 def _check_credit(config: Config) -> None:
@@ -195,12 +195,12 @@ def _check_credit(config: Config) -> None:
             raise UsageError(f"objective.credit.{kind}: there is no such kind of call.", nearest(kind, KINDS))
         if not 0 <= share <= 1:
             raise UsageError(
-                f"objective.credit.{kind}={share} is a share of the episode's advantage: it lies in 0..1.",
+                f"objective.credit.{kind}={share} is a share of the episode's advantage, and must be between 0 and 1.",
                 f"Write objective.credit.{kind}=1.0, or 0 to leave such calls out.",
             )
     if not any(config.objective.credit.values()):
         raise UsageError(
-            "objective.credit is 0 for every kind of call: nothing would be trained on.",
+            "objective.credit is 0 for every kind of call: there is nothing to train on.",
             "Write objective.credit.main=1.0.",
         )
 
@@ -217,7 +217,7 @@ def _check_corpus(config: Config) -> None:
     if not Path(name).is_file():
         raise UsageError(
             f"corpus.name={name}: there is no such file.",
-            "Write the path of a task file (one JSON task a line).",
+            "Write the path of a task file (one JSON task per line).",
         )
 
 
@@ -233,7 +233,7 @@ def _check_evaluation(config: Config) -> None:
             raise UsageError(f"evaluation.decodings: {word} does not exist.", nearest(word, DECODINGS))
     for word in wanted.splits:
         if word not in GENERATED_SPLITS:
-            raise UsageError(f"evaluation.splits: {word} is no split.", nearest(word, GENERATED_SPLITS))
+            raise UsageError(f"evaluation.splits: {word} is not a split.", nearest(word, GENERATED_SPLITS))
     for key, words in (("decodings", wanted.decodings), ("splits", wanted.splits)):
         if len(set(words)) < len(words):
             raise UsageError(f"evaluation.{key} names something twice.", "Name each once.")
@@ -258,7 +258,7 @@ def _check_paths(config: Config) -> None:
 Ignored = tuple[str, Callable[[Config], bool], str]
 IGNORED: tuple[Ignored, ...] = (
     *(
-        (f"agent.{key}", lambda c: c.agent.name == "command", "agent.name=command has its own tools and words")
+        (f"agent.{key}", lambda c: c.agent.name == "command", "agent.name=command has its own tools and prompts")
         for key in ("command_s", "output_chars")
     ),
     ("renderer.calls", lambda c: c.renderer.key == "generic-text", "renderer.key=generic-text has no calls"),
@@ -274,10 +274,14 @@ IGNORED: tuple[Ignored, ...] = (
     (
         "corpus.rl_share",
         lambda c: c.corpus.name != "generated",
-        "a task file has no families that SFT was shown",
+        "a task file has no families from the warm start",
     ),
-    ("evaluation.splits", lambda c: c.corpus.name != "generated", "a task file has one, of corpus.held_out tasks"),
-    ("corpus.held_out", lambda c: c.corpus.name == "generated", "generated tasks have splits of their own"),
+    (
+        "evaluation.splits",
+        lambda c: c.corpus.name != "generated",
+        "a task file has one, of corpus.held_out tasks",
+    ),
+    ("corpus.held_out", lambda c: c.corpus.name == "generated", "generated tasks have their own splits"),
     (
         "objective.length_normaliser",
         lambda c: c.objective.loss != "dr_grpo",
@@ -292,7 +296,7 @@ IGNORED: tuple[Ignored, ...] = (
 
 
 def check_ignored(config: Config, explicit: Iterable[str]) -> None:
-    """Raises UsageError where a setting that was written down would change nothing."""
+    """Raises UsageError if a setting that the user wrote would change nothing."""
     written = set(explicit)
     for key, ignored, why in IGNORED:
         if key in written and ignored(config):

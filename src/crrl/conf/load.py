@@ -1,8 +1,7 @@
-"""Recipes in, a checked `Config` out. Composition is Hydra's, the messages are ours.
+"""Recipes in, a checked `Config` out. Hydra composes; the error messages are ours.
 
-`load_recipe(name, overrides)` is the whole interface: unknown recipes, unknown keys, wrong types and
-impossible combinations are `UsageError`s that say what to write instead (invariant 9). Nothing is written
-anywhere: no Hydra working directory, no outputs/ folder.
+Unknown recipes, unknown keys, wrong types and impossible combinations are `UsageError`s that say what to write instead
+(invariant 9). Loading writes nothing: no Hydra working directory, no outputs/ folder.
 """
 
 from __future__ import annotations
@@ -30,8 +29,8 @@ AnyConfig = TypeVar("AnyConfig", Config, WarmstartConfig)
 
 COMPOSING = (HydraException, OmegaConfBaseException, yaml.YAMLError)
 SAVED = "saved"
-"""What Hydra calls the settings of a run, which are composed as a recipe is."""
-SEARCH = "hydra.searchpath=[pkg://crrl.conf]"  # a recipe of one's own finds the ready configurations, too
+"""Hydra's name for the saved settings of a run, which it composes like a recipe."""
+SEARCH = "hydra.searchpath=[pkg://crrl.conf]"  # so that your own recipe finds the ready configurations, too
 
 for _name, _schema in SCHEMAS.items():
     ConfigStore.instance().store(name=_name, node=_schema)
@@ -44,7 +43,7 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Config:
 
 
 def load_warmstart(name: str, overrides: Sequence[str] = ()) -> WarmstartConfig:
-    """An SFT recipe, as `load_recipe`."""
+    """Like `load_recipe`, for an SFT recipe."""
     return _load(name, overrides, WarmstartConfig)
 
 
@@ -54,7 +53,7 @@ def load_saved(path: Path, overrides: Sequence[str] = ()) -> Config:
         raw = yaml.safe_load(path.read_text())
     except FileNotFoundError:
         raise CrrlError(
-            f"{path} does not exist, so this is no run folder.", "`ls runs` shows the runs there are."
+            f"{path} does not exist, so this is not a run folder.", "`ls runs` shows the runs there are."
         ) from None
     except yaml.YAMLError as error:
         raise CrrlError(f"{path} is not valid YAML: {_first_line(error)}", "Restore it, or start a new run.") from None
@@ -67,16 +66,14 @@ def load_saved(path: Path, overrides: Sequence[str] = ()) -> Config:
         cause = _at_fault(error)
         if getattr(cause, "full_key", None) in [key for key, _ in map(_split, overrides)]:
             raise _explained(error, str(path), Config) from None
-        raise CrrlError(
-            f"{path}: {_first_line(cause)}", "It was written by another version; start a new run."
-        ) from None
+        raise CrrlError(f"{path}: {_first_line(cause)}", "Another version of crrl wrote it; start a new run.") from None
     check(config)
     check_ignored(config, [key for key, _ in map(_split, overrides)])
     return config
 
 
 def to_yaml(config: Config | WarmstartConfig) -> str:
-    """What `config.yaml` in the run folder holds, and `--dry-run` prints."""
+    """The text of `config.yaml` in the run folder and of `--dry-run`."""
     return yaml.safe_dump(asdict(config), sort_keys=False, allow_unicode=True)
 
 
@@ -88,7 +85,7 @@ def _load(name: str, overrides: Sequence[str], schema: type[AnyConfig]) -> AnyCo
         raise _explained(error, name, schema) from None
     if (kind := type(config)) is not schema:
         verb = "train" if kind is Config else "sft"
-        raise UsageError(f"{name} is not a recipe of this verb.", f"Write: crrl {verb} {name}")
+        raise UsageError(f"{name} is not a recipe for this verb.", f"Write: crrl {verb} {name}")
     config.recipe = stem
     if isinstance(config, Config):
         check(config)
@@ -111,7 +108,7 @@ def _compose(folder: Path, stem: str, overrides: Sequence[str], schema: type[Any
 
 
 def _find(name: str) -> tuple[Path, str]:
-    """Folder and stem. A path is one that ends in .yaml; anything else is a name in conf/."""
+    """Folder and stem. A name that ends in .yaml is a path; anything else is a name in conf/."""
     if name.endswith((".yaml", ".yml")):
         path = Path(name).resolve()
         if not path.is_file():
@@ -159,7 +156,7 @@ def _unknown(key: str, valid: Sequence[str]) -> UsageError:
     inside = [v for v in valid if v.startswith(key + ".")]
     if inside:
         return UsageError(f"{key} is a group of settings.", "Set one of: " + ", ".join(inside) + ".")
-    # `max_steps` for `trainer.max_steps`: the last word alone is what people remember.
+    # `max_steps` for `trainer.max_steps`: people remember only the last word.
     same = [v for v in valid if v.rsplit(".", 1)[-1] == word]
     if not same:
         near = difflib.get_close_matches(word, [v.rsplit(".", 1)[-1] for v in valid], n=2, cutoff=0.75)
@@ -211,7 +208,7 @@ def _explained(error: BaseException, name: str, schema: type) -> UsageError:
         )
     return UsageError(
         f"Recipe {name} cannot be read: {_first_line(error)}",
-        "`crrl train quickstart --dry-run` shows a whole one.",
+        "`crrl train quickstart --dry-run` shows a complete one.",
     )
 
 

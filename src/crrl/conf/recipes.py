@@ -1,4 +1,4 @@
-"""Where recipes are and what they are called; imports nothing, so that `crrl --help` stays quick."""
+"""The folder and the names of recipes. Imports nothing, so that `crrl --help` stays quick."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 FOLDER = Path(__file__).parent.resolve()
 GROUPS = ("agent",)
-"""Groups of settings with ready configurations in a folder of their name: `agent=mini-swe-agent`."""
+"""Groups of settings that have ready configurations, in a folder of that name: `agent=mini-swe-agent`."""
 
 
 def recipe_names() -> list[str]:

@@ -1,11 +1,10 @@
-"""Every setting there is, with its type, default and meaning. Hydra reads these dataclasses as the schema
-of recipes.
+"""Every setting, with its type, default and meaning. Hydra uses these dataclasses as the schema of recipes.
 
-Invariant 9: a setting is here only if something acts on it. What cannot be combined is checked in
-`checks.py`, before anything starts. The words beside each field are what `crrl completion` and the docs show.
+Invariant 9: a setting is here only if something acts on it. `checks.py` refuses impossible combinations before anything
+starts. Error messages show the documentation of a field.
 """
 
-# ruff: noqa: RUF009 - `doc` is `dataclasses.field` with its words
+# ruff: noqa: RUF009 - `doc` is `dataclasses.field` with documentation
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -29,10 +28,10 @@ class Model:
 
 @dataclass
 class Engine:
-    name: str = doc("who generates: `local` (in this process, any transformers causal model)", "local")
-    max_batch: int = doc("requests decoded together", 64)
-    threads: int = doc("torch threads while policies are sampled; 0: the machine's cores", 0)
-    context: int = doc("tokens of prompt and answer together; 0: what the model allows", 0)
+    name: str = doc("the engine that samples: `local` (in this process, any transformers causal model)", "local")
+    max_batch: int = doc("maximum number of requests decoded together", 64)
+    threads: int = doc("torch threads for sampling; 0: the number of cores", 0)
+    context: int = doc("limit on prompt and answer together, in tokens; 0: the model's own", 0)
 
 
 @dataclass
@@ -51,34 +50,36 @@ class Renderer:
 @dataclass
 class Agent:
     name: str = doc(
-        "who works in the repository: `builtin`, `command`: any program, run in the box, or one that is plugged in",
+        "the agent: `builtin`, `command` (any program, run in the sandbox), or one that you plug in",
         "builtin",
     )
     prompts: str = doc("builtin: prompt templates under conf/prompts/, `tiny` (short) or `full`", "tiny")
-    command: str = doc("command: a shell line; {{ instruction }}, {{ model }}... stand for quoted words", "")
-    instruction: str = doc("command: what the agent is told, a template over task.issue", "{{ task.issue }}")
-    env: dict[str, str] = doc("command: environment variables besides the usual ones; templates", {})
-    files: dict[str, str] = doc("command: files it needs, path from its HOME -> text; templates", {})
-    mounts: list[str] = doc("command: SOURCE:TARGET, shown read-only; a relative SOURCE: in state_dir/agents", [])
-    memory_mb: int = doc("command: what its own processes need, besides sandbox.memory_mb for the repository's", 0)
-    install: str = doc("command: what makes its SOURCE, run in that folder (`scripts/agents.py NAME`)", "")
-    options: dict[str, Any] = doc("of an agent that is plugged in: its own parameters", {})
-    turns: int = doc("model calls in one episode", 8)
-    tokens: int = doc("sampled tokens in one episode", 1024)
-    wall_s: float = doc("seconds of one episode; waiting for the engine is not charged", 60.0)
-    command_s: float = doc("seconds of one command", 10.0)
-    output_chars: int = doc("characters of a tool's output that the model sees", 4000)
+    command: str = doc("command: a shell line; {{ instruction }}, {{ model }}... become quoted words", "")
+    instruction: str = doc("command: the agent's instruction, a template over task.issue", "{{ task.issue }}")
+    env: dict[str, str] = doc("command: additional environment variables; templates", {})
+    files: dict[str, str] = doc("command: files it needs: path below its HOME -> text; templates", {})
+    mounts: list[str] = doc("command: SOURCE:TARGET, mounted read-only; a relative SOURCE is in state_dir/agents", [])
+    memory_mb: int = doc("command: memory for its own processes, on top of sandbox.memory_mb", 0)
+    install: str = doc("command: a shell line that makes its SOURCE, run in that folder (`scripts/agents.py NAME`)", "")
+    options: dict[str, Any] = doc("plugged-in agent: its own parameters", {})
+    turns: int = doc("limit on model calls per episode", 8)
+    tokens: int = doc("limit on sampled tokens per episode", 1024)
+    wall_s: float = doc("limit on an episode's seconds, not counting waits for the engine", 60.0)
+    command_s: float = doc("limit on a command's seconds", 10.0)
+    output_chars: int = doc("number of characters of a tool's output that the model sees", 4000)
 
 
 @dataclass
 class Sandbox:
     name: str = doc("the back end of tasks without an image", "bubblewrap")
-    state_dir: str = doc("where workspaces live; empty: /var/tmp/crrl-<uid>; never under HOME", "")
-    memory_mb: int = doc("memory of one episode's process tree", 1024)
-    processes: int = doc("processes of one episode", 128)
-    disk_mb: int = doc("what one episode may write into its workspace", 256)
-    images: str = doc("tasks with an image: `docker`, `podman`, `apptainer`, or `auto`: what answers", "auto")
-    cpus: float = doc("cores of one container; 0: all there are", 0.0)
+    state_dir: str = doc("folder for workspaces and other caches; empty: /var/tmp/crrl-<uid>; never under HOME", "")
+    memory_mb: int = doc("limit on the memory of an episode's process tree", 1024)
+    processes: int = doc("limit on an episode's processes", 128)
+    disk_mb: int = doc("limit on what an episode writes to its workspace", 256)
+    images: str = doc(
+        "engine for tasks with an image: `docker`, `podman`, `apptainer`, or `auto`: the first that works", "auto"
+    )
+    cpus: float = doc("cores of one container; 0: all", 0.0)
     cache_gb: float = doc(
         "limit on the caches in state_dir, enforced when a run starts (the least recently used go); 0: no limit", 0.0
     )
@@ -87,15 +88,15 @@ class Sandbox:
 @dataclass
 class Corpus:
     name: str = doc("`generated`, or a task file (.jsonl)", "generated")
-    rl_share: float = doc("share of training groups from families that RL is to learn; the rest: SFT's own", 0.6)
-    held_out: int = doc("of a task file: this many tasks are kept for evaluation", 100)
+    rl_share: float = doc(
+        "share of training groups from families that only RL teaches; the rest come from the warm start's", 0.6
+    )
+    held_out: int = doc("task file: number of tasks held out for evaluation", 100)
 
 
 @dataclass
 class Rewards:
-    weights: dict[str, float] = doc(
-        "reward name -> weight in the number that is trained on; 0: reported only", {"tests": 1.0}
-    )
+    weights: dict[str, float] = doc("reward name -> its weight in the reward; 0: only report it", {"tests": 1.0})
     options: dict[str, dict[str, Any]] = doc("reward name -> its parameters: rewards.options.NAME.KEY=VALUE", {})
 
 
@@ -108,21 +109,21 @@ class Objective:
         "`centred` (reward − group mean), `normalised` (also / deviation) or `leave_one_out` (− mean of the others)",
         "centred",
     )
-    groups_per_step: int = doc("tasks in one step", 8)
-    group_size: int = doc("attempts at each task", 8)
-    beta: float = doc("weight of the KL to the first policy", 0.0)
+    groups_per_step: int = doc("tasks per step", 8)
+    group_size: int = doc("attempts per task", 8)
+    beta: float = doc("weight of the KL divergence to the first policy", 0.0)
     clip: float = doc("PPO's epsilon", 0.2)
-    length_normaliser: int = doc("dr_grpo: sums over an episode's tokens are divided by this constant", 30)
+    length_normaliser: int = doc("dr_grpo: divides sums over an episode's tokens by this constant", 30)
     credit: dict[str, float] = doc(
         "kind of model call (main, compaction, subagent, side) -> share of the episode's advantage; 0: not trained",
         {"main": 1.0, "compaction": 0.0, "subagent": 0.0, "side": 0.0},
     )
-    shuffle_rewards: bool = doc("CONTROL RUN: rewards are dealt out at random, so nothing can be learnt", False)
+    shuffle_rewards: bool = doc("CONTROL RUN: shuffle rewards at random, so that there is nothing to learn", False)
 
 
 @dataclass
 class Adapter:
-    name: str = doc("`none`: all weights are trained", "none")
+    name: str = doc("`none`: train all weights", "none")
 
 
 @dataclass
@@ -137,33 +138,33 @@ class Tracker:
 
 @dataclass
 class Trainer:
-    max_steps: int = doc("updates", 60)
+    max_steps: int = doc("number of updates", 60)
     learning_rate: float = doc("peak learning rate", 1e-4)
     warmup_steps: int = doc("steps of linear warm-up", 3)
     schedule: str = doc("after the warm-up: constant, linear or cosine", "constant")
     max_grad_norm: float = doc("gradient clipping", 1.0)
-    weight_decay: float = doc("AdamW's", 0.0)
-    adam_beta2: float = doc("AdamW's", 0.95)
+    weight_decay: float = doc("AdamW's weight decay", 0.0)
+    adam_beta2: float = doc("AdamW's beta2", 0.95)
     tokens_per_micro_batch: int = doc("padded tokens in one forward pass", 16384)
-    threads: int = doc("torch threads of an update, while the rollouts rest; 0: the machine's cores", 0)
+    threads: int = doc("torch threads for an update, while rollouts pause; 0: the number of cores", 0)
     save_steps: int = doc("steps between checkpoints", 10)
-    keep_checkpoints: int = doc("how many are kept", 2)
+    keep_checkpoints: int = doc("number of checkpoints to keep", 2)
 
 
 @dataclass
 class Rollout:
-    concurrency: int = doc("episodes at once", 32)
-    tries: int = doc("how often an attempt is started when our side fails", 3)
-    temperature: float = doc("of sampling in training", 1.0)
-    judges: int = doc("warm judges", 2)
+    concurrency: int = doc("episodes that run at once", 32)
+    tries: int = doc("how often to start an attempt if our infrastructure fails", 3)
+    temperature: float = doc("sampling temperature in training", 1.0)
+    judges: int = doc("number of warm judges", 2)
 
 
 @dataclass
 class Evaluation:
     tasks_per_split: int = doc("held-out tasks in each split", 100)
     splits: list[str] = doc("held-out splits of generated tasks", ["rl_instances", "sft_instances", "unseen_families"])
-    decodings: list[str] = doc("sampled (T = 1), greedy", ["sampled", "greedy"])
-    before: bool = doc("evaluate before training too (without it there is no comparison)", True)
+    decodings: list[str] = doc("`sampled` (T = 1), `greedy`", ["sampled", "greedy"])
+    before: bool = doc("also evaluate before training (needed for a comparison)", True)
 
 
 @dataclass
@@ -171,8 +172,8 @@ class Config:
     """`crrl train`."""
 
     run: str = doc("name of the run folder; empty: <recipe>-seed<seed>", "")
-    runs_dir: str = doc("where run folders are", "runs")
-    seed: int = doc("of everything: tasks, sampling, test split", 0)
+    runs_dir: str = doc("folder for run folders", "runs")
+    seed: int = doc("seed of everything: tasks, sampling, test split", 0)
     recipe: str = doc("the recipe this came from (set by the loader)", "")
     model: Model = doc("", Model)
     engine: Engine = doc("", Engine)
@@ -192,22 +193,22 @@ class Config:
 
 @dataclass
 class WarmstartConfig:
-    """`crrl sft warmstart`: how the shipped tiny policy is made."""
+    """`crrl sft warmstart`: makes the shipped tiny policy."""
 
-    seed: int = doc("of demonstrations and weights", 1)
+    seed: int = doc("seed of demonstrations and weights", 1)
     recipe: str = doc("the recipe this came from (set by the loader)", "")
-    out: str = doc("folder that gets the finished model", "runs/warmstart/model")
-    state_dir: str = doc("where pool and optimizer state are, for going on after an interruption", "runs/warmstart")
-    pool_size: int = doc("demonstrations", 128_000)
-    random_share: float = doc("share that shows a random edit", 0.15)
-    mistakes: float = doc("share that shows refused edits put right", 0.3)
+    out: str = doc("folder for the finished model", "runs/warmstart/model")
+    state_dir: str = doc("folder for demonstrations and optimizer state, to resume from", "runs/warmstart")
+    pool_size: int = doc("number of demonstrations", 128_000)
+    random_share: float = doc("share of demonstrations with a random edit", 0.15)
+    mistakes: float = doc("share of demonstrations that correct refused edits", 0.3)
     steps: int = doc("optimizer steps", 4000)
-    batch: int = doc("demonstrations in each", 32)
-    lr_muon: float = doc("peak learning rate of the hidden matrices", 0.02)
-    lr_adam: float = doc("peak learning rate of the rest", 4e-3)
-    decay: float = doc("share of the run, at its end, over which the rate falls to zero", 0.6)
-    ema: float = doc("decay of the averaged weights, which are what is shipped", 0.99)
-    threads: int = doc("torch threads; 0: the machine's cores", 0)
+    batch: int = doc("demonstrations per step", 32)
+    lr_muon: float = doc("peak learning rate of the hidden matrices (Muon)", 0.02)
+    lr_adam: float = doc("peak learning rate of the other weights (Adam)", 4e-3)
+    decay: float = doc("final share of the run over which the learning rate falls to zero", 0.6)
+    ema: float = doc("decay of the averaged weights, which become the shipped model", 0.99)
+    threads: int = doc("torch threads; 0: the number of cores", 0)
 
 
 # The first entry of a recipe's `defaults` names one of these (or a recipe to build on).
@@ -216,7 +217,7 @@ SCHEMAS: dict[str, type] = {"train_schema": Config, "sft_schema": WarmstartConfi
 
 @dataclass(frozen=True)
 class Key:
-    """One setting, as people see it: `trainer.max_steps`, int, 60, what it means."""
+    """One setting as people see it: `trainer.max_steps`, int, 60, its documentation."""
 
     name: str
     type: str
@@ -225,7 +226,7 @@ class Key:
 
 
 def keys(schema: type, prefix: str = "") -> Iterator[Key]:
-    """Every setting of a schema, in its order; groups are not settings."""
+    """Every setting of a schema, in order; groups are not settings."""
     for f in fields(schema):
         factory = f.default_factory
         default = f.default if factory is MISSING else factory()

@@ -1,7 +1,7 @@
-"""The templates of a command agent's settings: what may stand in them, and how they are filled in.
+"""The templates in a command agent's settings: their placeholders, and filling them in.
 
-`{{ instruction }}`, `{{ model }}`... in the command stand for quoted shell variables and never for the text itself, so
-that no issue can break out of its word. In `files` and `env` they stand for the text.
+In the command, `{{ instruction }}`, `{{ model }}`... become quoted shell variables, never the text itself, so no issue
+can break out of its word. In `files` and `env` they become the text.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from jinja2 import Environment, StrictUndefined, TemplateError
 from crrl.conf import schema
 from crrl.errors import UsageError
 
-# What a placeholder in the command stands for: the shell expands it, as one word.
+# What a placeholder in the command becomes; the shell expands it to one word.
 QUOTED = {
     "instruction": '"$INSTRUCTION"',
     "task": SimpleNamespace(issue='"$ISSUE"'),
@@ -27,16 +27,16 @@ PLACEHOLDERS = "instruction, task.issue, model, base_url, api_key"
 
 
 def render(setting: str, text: str, values: Mapping[str, Any]) -> str:
-    """A template filled in. Raises UsageError, which names the setting."""
+    """Fills in a template. Raises UsageError, which names the setting."""
     try:
         return Environment(undefined=StrictUndefined, keep_trailing_newline=True).from_string(text).render(values)
     except TemplateError as error:
-        hint = f"Placeholders are {PLACEHOLDERS}, each written {{{{ so }}}}."
+        hint = f"Placeholders are {PLACEHOLDERS}, each in {{{{ two braces }}}}."
         raise UsageError(f"{setting}: {error}", hint) from None
 
 
 def check_templates(config: schema.Agent) -> None:
-    """Raises UsageError where a template names what there is not."""
+    """Raises UsageError if a template has an unknown placeholder."""
     values = placeholders(config.instruction)
     render("agent.command", config.command, QUOTED)
     for name, text in config.env.items():
@@ -48,7 +48,7 @@ def check_templates(config: schema.Agent) -> None:
 def placeholders(
     instruction: str, issue: str = "", model: str = "", base_url: str = "", api_key: str = ""
 ) -> dict[str, Any]:
-    """What templates see of a task: its issue, and nothing that could give its repair away."""
+    """The values of placeholders: of the task only its issue, nothing that could reveal its repair."""
     task = SimpleNamespace(issue=issue)
     return {
         "task": task,

@@ -1,5 +1,5 @@
-"""`crrl doctor`: what this machine has and lacks. It looks, and removes containers of killed runs, nothing else; every
-finding that is not `ok` has a remedy."""
+"""`crrl doctor`: checks what this machine has and lacks. It changes nothing, except that it removes containers of
+killed runs. Every finding other than `ok` has a remedy."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ DISK_GB = 2
 
 @dataclass(frozen=True)
 class Finding:
-    """`missing`: the quickstart cannot run without it; `note`: it runs, but read the remedy."""
+    """`missing`: the quickstart cannot run without it. `note`: it can, but read the remedy."""
 
     name: str
     status: Status
@@ -38,7 +38,7 @@ class Finding:
 
 
 def examine() -> list[Finding]:
-    """All checks, in the order in which one would put things right. None of them raises."""
+    """All checks, in the order in which you would fix things. None of them raises."""
     return [check() for check in CHECKS]
 
 
@@ -139,7 +139,7 @@ def _state_dir() -> Finding:
 
 
 def _caches() -> Finding:
-    """What they take, by kind; a note where it is more than the disk has left."""
+    """Their size by kind; a note if they take more than is left on the disk."""
     from crrl.sandbox import default_state_dir
     from crrl.sandbox.cache import in_words, look
 
@@ -169,7 +169,7 @@ def _sockets() -> Finding:
 
 
 def _torch() -> Finding:
-    """Asked in a process of its own: importing torch costs seconds and can crash."""
+    """In a separate process: importing torch takes seconds and can crash."""
     if importlib.util.find_spec("torch") is None:
         return Finding(
             "torch",
@@ -182,7 +182,7 @@ def _torch() -> Finding:
     )
     tried = _call([sys.executable, "-c", code], timeout=120)
     if tried is None or tried.returncode != 0:
-        said = (tried.stderr.strip().splitlines() or ["no output"])[-1] if tried else "import did not end"
+        said = (tried.stderr.strip().splitlines() or ["no output"])[-1] if tried else "the import did not finish"
         return Finding("torch", "missing", said, "pip install --force-reinstall torch==2.13.0")
     return Finding("torch", "ok", tried.stdout.strip().replace(" | ", ", "))
 
