@@ -25,6 +25,8 @@ from crrl.learning import losses
 from crrl.learning.source import step_batch
 from crrl.models import model_folder
 from crrl.rollout.journal import TRAIN, Journal
+from crrl.sandbox.api import Spec
+from crrl.task import Source
 from crrl.tasks import corpora
 
 DOCS = (Path(__file__).parents[2] / "docs" / "plugins.md").read_text()
@@ -148,6 +150,34 @@ def test_an_agent_works_in_a_run(example: Path, state_dir: Path) -> None:
     for episode in episodes(run, "after"):
         assert "failed_commands" in episode.counts and len(episode.samples) == 1
         assert "PLEASE" in tokenizer.decode(episode.samples[0].prompt_ids)
+
+
+async def test_a_sandbox_and_a_renderer(path: Path, state_dir: Path) -> None:
+    code = """
+from crrl.gateway.renderer.load import family
+from crrl.sandbox.bubblewrap import BubblewrapSandbox
+
+def mine(source, key):
+    renderer = family(source, "qwen3")
+    renderer.key = key
+    return renderer
+
+class Mine(BubblewrapSandbox):
+    async def start(self, spec):
+        box = await super().start(spec)
+        await box.write("made-by", b"mine")
+        return box
+"""
+    names = {"crrl.renderers": {"mine": "my_parts:mine"}, "crrl.sandboxes": {"mine": "my_parts:Mine"}}
+    distribution(path, "mine", names, my_parts=code)
+    config = load_recipe("quickstart", ["renderer.key=mine", "sandbox.name=mine"])
+    renderer = load_renderer(model_folder("tiny"), config.renderer.key)
+    assert (renderer.key, renderer.stop_ids) == ("mine", load_renderer(model_folder("tiny"), "qwen3").stop_ids)
+    boxes = sandbox.make(config.sandbox.name, state_dir=state_dir)
+    box = await boxes.start(Spec(await boxes.prepare(Source(files={"a.py": ""}))))
+    assert (await box.exec(["cat", "made-by"])).output == "mine"
+    await box.close()
+    await boxes.close()
 
 
 OUR_OWN = {
