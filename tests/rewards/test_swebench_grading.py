@@ -88,7 +88,7 @@ def test_markers_that_what_runs_has_printed_change_nothing(test_data: Path, scri
     own = lines if scripts else lines.replace(START, "").replace(END, "")
     printed = [
         ">>>>> Patch Apply Failed",
-    """Neither results between markers of its own, nor the words by which the official harness tells a failure."""
+        ">>>>> Tests Errored",
         ">>>>> Tests Timed Out",
         ">>>>> Reset Failed",
         START,
