@@ -95,17 +95,28 @@ def _bubblewrap() -> Finding:
 
 
 def _boxes() -> Finding:
-    """The sandbox's own trial of every step that a box takes (as the uid that boxes run as)."""
+    """Tries every step of starting a sandbox, as the uid that sandboxes run as."""
     from crrl.sandbox.availability import check
 
     problems = check(Path("/var/tmp") / f"crrl-{os.getuid()}")
     if problems:
         return Finding("sandbox", "missing", problems[0].problem, problems[0].remedy)
-    return Finding("sandbox", "ok", "boxes start: namespaces, overlay, limits")
+    return Finding("sandbox", "ok", "starts: namespaces, overlay, limits")
+
+
+def _memory_limits() -> Finding:
+    """Who keeps a box within its memory: the kernel counts all of it, a watchdog what shows outside."""
+    from crrl.sandbox import cgroup
+
+    kept_by = cgroup.kept_by()
+    if kept_by == "watchdog":
+        remedy = "For limits that the kernel keeps: systemd-run --user --scope crrl ..., or run as root."
+        return Finding("memory limits", "note", "a watchdog: no cgroup can be made here", remedy)
+    return Finding("memory limits", "ok", f"kept by the kernel ({kept_by})")
 
 
 def _containers() -> Finding:
-    """Only tasks with an image need one. What a killed run left there is removed."""
+    """Only tasks with an image need an engine. Removes what killed runs left there."""
     from crrl.sandbox.containers.engine import ContainerEngine
 
     found = []
@@ -157,7 +168,7 @@ def _caches() -> Finding:
 
 
 def _sockets() -> Finding:
-    """The gateway listens on loopback, the processes talk over unix sockets."""
+    """The gateway listens on loopback, and processes communicate over unix sockets."""
     try:
         with socket.socket() as tcp:
             tcp.bind(("127.0.0.1", 0))
@@ -231,6 +242,7 @@ CHECKS: tuple[Callable[[], Finding], ...] = (
     _state_dir,
     _caches,
     _boxes,
+    _memory_limits,
     _containers,
     _sockets,
     _torch,

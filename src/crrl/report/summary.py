@@ -44,6 +44,7 @@ class Summary:
         lost_tries: tries lost on our side, each of which was retried: {total, by_cause, by_version, by_task}.
         seconds: wall time by phase, and `total`.
         control: rewards were shuffled (`objective.shuffle_rewards`).
+        memory_limits: who kept boxes and judged runs within theirs: `cgroup v2`, `cgroup v1` or `watchdog`.
     """
 
     run: str
@@ -58,6 +59,7 @@ class Summary:
     peak_memory_bytes: int = 0
     steps: int = 0
     control: bool = False
+    memory_limits: str = ""
     recipe: str = ""
     versions: dict[str, str] = field(default_factory=dict)
     machine: str = ""
@@ -233,6 +235,8 @@ def print_closing(summary: Summary, title: str, steps: Sequence[tuple[str, str]]
     )
     if line := exploit_line(summary.exploits):
         out.print(line, markup=False)
+    if summary.memory_limits:
+        out.print(f"Memory limits of boxes: {summary.memory_limits}", markup=False)
     spent = where_time_went(summary.seconds, total)
     out.print("Where the time went: " + " · ".join(f"{n} {seconds(s)} ({share:.0%})" for n, s, share in spent[:7]))
     if steps:

@@ -40,7 +40,7 @@ from crrl.rollout.client import RolloutClient
 from crrl.rollout.config import RolloutConfig
 from crrl.rollout.journal import TRAIN, Journal
 from crrl.run.folder import create
-from crrl.sandbox import default_state_dir
+from crrl.sandbox import cgroup, default_state_dir
 from crrl.sandbox.cache import keep_within
 
 
@@ -219,6 +219,7 @@ class Run:
             peak_memory_bytes=peak_memory_bytes() + usage.peak_memory_bytes,
             steps=self.step,
             control=self.config.objective.shuffle_rewards,
+            memory_limits=cgroup.kept_by(),
         )
 
 
