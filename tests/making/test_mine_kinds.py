@@ -125,8 +125,8 @@ def test_each_refused_commit_gets_its_reason_and_is_not_met_again(
     code, out = mine(root, "setup=none")
     said = capsys.readouterr().err
     assert code == 0, said
-    assert f"{bad[:12]}  broken: no test reports" in said and f"{large[:12]}  too large: " in said
-    assert "1 broken, most often: no test reports" in said
+    assert f"{bad[:12]}  unavailable: needs the Python module nowhere" in said and f"{large[:12]}  too large: " in said
+    assert "1 unavailable, most often: needs the Python module nowhere" in said
     work = out.with_suffix(".work").read_bytes()
     assert mine(root, "setup=none")[0] == 0
     assert out.with_suffix(".work").read_bytes() == work and bad[:12] not in capsys.readouterr().err

@@ -11,9 +11,11 @@ import time
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, Protocol
 
+from crrl.admission.absent import absent, absent_in
 from crrl.errors import CrrlError, LostError
 from crrl.rewards.api import TestResults
 from crrl.task import Decoys, Task
+from crrl.tasks.diffs import touched
 
 TIMES = 3
 Status = Literal["admitted", "flaky", "broken", "unavailable"]
@@ -77,6 +79,8 @@ async def admit(task: Task, judge: Judge, times: int = TIMES) -> Admission:
     except (CrrlError, LostError, ValueError) as error:
         status: Status = "broken" if isinstance(error, ValueError) else "unavailable"
         reason = " ".join(str(error).split())
+        if status == "broken" and (lacking := absent_in(str(error), _own(task))):
+            status, reason = "unavailable", f"needs {lacking}: {reason}"
         return Admission(task.id, status, reasons=[reason], seconds=time.monotonic() - started)
     judged, excluded = _lists(task, everything, buggy, fixed)
     wrong_buggy = [wrong_when_buggy(judged, results) for results in buggy]
@@ -86,6 +90,8 @@ async def admit(task: Task, judge: Judge, times: int = TIMES) -> Admission:
     done = Admission(task.id, "admitted", empty, repaired, list(dict.fromkeys(reasons)), excluded=excluded)
     if empty < times or repaired < times:
         done = replace(done, status="broken" if 0 in (empty, repaired) else "flaky")
+        if repaired == 0 and (lacking := absent(fixed, _own(task))):
+            done = replace(done, status="unavailable", reasons=[f"needs {lacking}", *done.reasons])
     else:
         try:
             decoys = await judge.decoys(judged)
@@ -95,6 +101,11 @@ async def admit(task: Task, judge: Judge, times: int = TIMES) -> Admission:
             judged = replace(judged, test=replace(judged.test, decoys=decoys))
             done = replace(done, decoys=share(judged), no_decoys=decoys.reason, task=judged)
     return replace(done, seconds=time.monotonic() - started)
+
+
+def _own(task: Task) -> list[str]:
+    """Paths that belong to the repository: the repair's and the tests'."""
+    return [*touched(task.solution or ""), *task.test.restore, *task.test.restore_from, *touched(task.test.test_patch)]
 
 
 def share(task: Task) -> float:

@@ -24,7 +24,7 @@ from crrl.errors import CrrlError
 from crrl.making import mined_issue, plans
 from crrl.making.commits import Commit, History
 from crrl.making.outcomes import LATER, Outcomes, Refused, refused
-from crrl.making.pytest_options import first_that_runs, left_out, plugins_env
+from crrl.making.pytest_options import PYTEST, first_that_runs, left_out, plugins_env
 from crrl.rewards.task_judge import SITE, TaskJudge
 from crrl.sandbox.api import ExecResult, Mount, Sandbox, Spec
 from crrl.task import Command, Source, Task
@@ -189,7 +189,7 @@ class Miner:
     async def _options(self, task: Task, environment: Environment | None) -> list[str]:
         """What pytest needs here: the environment's plugins, and not what its configuration asks for in vain."""
         site = Mount(self.judge.harness.path / "site", SITE)
-        mounts, env = [site], {"PYTHONPATH": SITE, **plugins_env(environment)}
+        mounts, env = [site], plugins_env(environment)
         if environment is not None:
             mounts, env = [*mounts, environment.mount], env | environment.variables
         box = await self.boxes.start(Spec(await self.boxes.prepare(task.source), mounts, env=env))
@@ -197,7 +197,7 @@ class Miner:
             out = await left_out(box, environment)
 
             async def once(options: Sequence[str]) -> ExecResult:
-                return await box.exec(["python3", "-m", "pytest", *options, "--markers"], timeout_s=120.0)
+                return await box.exec([*PYTEST, *options, "--markers"], timeout_s=120.0)
 
             options, _ = await first_that_runs(once, out)
         finally:

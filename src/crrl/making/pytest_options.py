@@ -7,16 +7,28 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 
+from crrl.rewards.task_judge import SITE
 from crrl.sandbox.api import Box, ExecResult
 from crrl.tasks.setup.environments import Environment
 
 BAD_USAGE = 4  # pytest's exit code
+PYTEST = [
+    "python3",
+    "-c",
+    f"import sys; sys.path.insert(0, {SITE!r}); import pytest; sys.path.append(sys.path.pop(0)); "
+    "sys.exit(pytest.main(sys.argv[1:]))",
+]
+"""`python3 -m pytest` with the judge's pytest, its packages behind the project's own, as in the judge: a project
+may be one of those that pytest itself needs."""
 LEFT_OUT = """
 from importlib.metadata import entry_points
-left_out = ("pytest-cov", "pytest-xdist", "pytest-randomly", "pytest-random-order", "pytest-sugar", "pytest-instafail")
+left_out = ("pytest-xdist", "pytest-randomly", "pytest-random-order", "pytest-sugar", "pytest-instafail")
 for plugin in entry_points(group="pytest11"):
-    if plugin.dist.name.lower().replace("_", "-") in left_out:
-        print(plugin.name)
+    name = plugin.dist.name.lower().replace("_", "-")
+    if name in left_out:
+        print("-p", f"no:{plugin.name}")
+    elif name == "pytest-cov":
+        print("--no-cov")
 """
 LADDER: tuple[tuple[str, ...], ...] = (
     (),
@@ -37,7 +49,7 @@ async def left_out(box: Box, environment: Environment | None) -> list[str]:
     if environment is None:
         return []
     result = await box.exec(["python3", "-c", LEFT_OUT])
-    return [word for name in dict.fromkeys(result.output.split()) for word in ("-p", f"no:{name}")]
+    return [word for line in dict.fromkeys(result.output.splitlines()) for word in line.split()]
 
 
 async def first_that_runs(run: Run, out: Sequence[str]) -> tuple[list[str], ExecResult]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from crrl.errors import CrrlError, LostError
-from crrl.making.pytest_options import first_that_runs, left_out, plugins_env
+from crrl.making.pytest_options import PYTEST, first_that_runs, left_out, plugins_env
 from crrl.sandbox.api import ExecResult, Limits, Mount, Sandbox, Spec
 from crrl.task import Source
 from crrl.tasks.setup import environments
@@ -51,10 +51,10 @@ async def survey(
     mounts, env = [pytest_site, Mount(tools, "/tools")], {"CRRL_SURVEY": f"/workspace/{REPORT}"}
     if environment is not None:
         mounts, env = [*mounts, environment.mount], env | environment.variables
-    env |= {"PYTHONPATH": f"/tools:{pytest_site.target}", **plugins_env(environment)}
+    env |= {"PYTHONPATH": "/tools", **plugins_env(environment)}
     box = await boxes.start(Spec(await boxes.prepare(source), mounts, LIMITS, env=env))
     try:
-        run = ["python3", "-m", "pytest", "-q", "--tb=line", "-p", "no:cacheprovider", "-p", "crrl_survey"]
+        run = [*PYTEST, "-q", "--tb=line", "-p", "no:cacheprovider", "-p", "crrl_survey"]
         out = await left_out(box, environment)
 
         async def once(options: Sequence[str]) -> ExecResult:

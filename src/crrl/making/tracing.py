@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from crrl.errors import LostError
-from crrl.making.pytest_options import plugins_env
+from crrl.making.pytest_options import PYTEST, plugins_env
 from crrl.sandbox.api import Mount, Sandbox, Spec
 from crrl.task import Source
 from crrl.tasks.setup import environments
@@ -83,7 +83,7 @@ class Tracer:
         tools = environments.tool(state_dir, "coverage", {"crrl_trace.py": plugin})
         self._boxes, self.spent_s = boxes, 0.0
         self._mounts = [site, Mount(tools, "/tools"), *([environment.mount] if environment is not None else [])]
-        self._env = {"PYTHONPATH": f"/tools:{site.target}", **plugins_env(environment)}
+        self._env = {"PYTHONPATH": "/tools", **plugins_env(environment)}
         self._env |= {"CRRL_TRACE": f"/workspace/{REPORT}", "PYTHONHASHSEED": "0"}
         self._env |= environment.variables if environment is not None else {}
 
@@ -103,7 +103,7 @@ class Tracer:
         try:
             for path, data in changed.items():
                 await box.write(path, data)
-            run = ["python3", "-m", "pytest", "-q", "--tb=no", "-p", "no:cacheprovider", "-p", "crrl_trace"]
+            run = [*PYTEST, "-q", "--tb=no", "-p", "no:cacheprovider", "-p", "crrl_trace"]
             result = await box.exec([*run, *options, *tests], timeout_s=TIMEOUT_S, output_limit=1 << 16)
             self.spent_s += result.cpu_s
             if result.reason == "lost":

@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from crrl.tasks.diffs import touched
 from crrl.tasks.files import Problem
 from crrl.tasks.setup import interpreters
 from crrl.tasks.setup.environments import pip
-from crrl.tasks.setup.project import before, builders
+from crrl.tasks.setup.project import PATHS, before, builders, optional
 
 REPORT = ".crrl/report.xml"
 PYTEST = ["python3", "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "addopts=", "-o", "junit_family=xunit1"]
@@ -57,6 +58,7 @@ def _task(folder: Path) -> Task:
         raise ValueError("run_test.sh names no test")
     where = sorted({test.split("::")[0] for test in wanted})
     fixed = info["fixed_commit_id"]
+    script = _script(folder / "setup.sh")
     return Task(
         id=f"bugsinpy-{project.name.lower()}-{number}",
         corpus="bugsinpy",
@@ -76,20 +78,48 @@ def _task(folder: Path) -> Task:
             restore_from={name: fixed for name in files},
             baseline=True,
         ),
-        setup=_setup(_requirements(folder / "requirements.txt", project.name)),
+        setup=_setup([*_requirements(folder / "requirements.txt", project.name), *script.packages], script.editable),
         solution=solution,
-        provenance={"python": info["python_version"], "fixed_commit": fixed},
+        provenance={"python": info["python_version"], "fixed_commit": fixed}
+        | ({"setup.sh, not run": "; ".join(script.others)} if script.others else {}),
     )
 
 
-def _setup(requirements: list[str]) -> list[Command]:
+@dataclass(frozen=True)
+class _Script:
+    """What a setup.sh asks for: packages, the project with extras, and what is not understood."""
+
+    packages: list[str]
+    editable: list[str]
+    others: list[str]
+
+
+def _script(file: Path) -> _Script:
+    """Of the 298 bugs that have one. Their lines are `pip install ...` and `python setup.py install|develop|build`."""
+    packages, editable, others = list[str](), list[str](), list[str]()
+    lines = [line.strip() for line in text(file).splitlines()] if file.is_file() else []
+    for line in filter(None, lines):
+        words = line.split()
+        if re.match(r"pip3? install ", line) and words[2] in ("-e", "."):
+            editable.append(words[-1])
+        elif re.match(r"pip3? install ", line) and all(REQUIREMENT.fullmatch(word) for word in words[2:]):
+            packages += words[2:]
+        elif re.match(r"python3? setup\.py (install|develop|build)$", line):
+            editable.append(".")
+        elif not line.startswith("#"):
+            others.append(line)
+    return _Script(packages, list(dict.fromkeys(editable)), others)
+
+
+def _setup(requirements: list[str], editable: list[str]) -> list[Command]:
     """All at once, or else each by itself, as the corpus's own tool does: the lists are frozen environments; some of
     what they name is no longer to be had, or not for this Python (uv's exit code 1)."""
     (install,) = pip(*builders(), "--no-deps")
     one_by_one = f'for each; do {shlex.join(install.argv)} "$each" || [ $? -eq 1 ] || exit 2; done'
     script = f'{shlex.join(install.argv)} "$@" && exit 0; [ $? -eq 1 ] || exit 2; {one_by_one}'
     listed = Command(["sh", "-c", script, "sh", *requirements], timeout_s=2 * install.timeout_s)
-    return [*([listed] if requirements else []), *pip(*before(PUBLISHED), "pytest", "setuptools")]
+    project = [optional(command) for name in editable for command in pip(*PATHS, *before(PUBLISHED), "-e", name)]
+    return [*([listed] if requirements else []), *pip(*before(PUBLISHED), "pytest", "setuptools"), *project]
 
 
 def text(file: Path) -> str:

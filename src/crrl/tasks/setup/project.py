@@ -115,13 +115,13 @@ def setup(tree: Path, when: str = "") -> list[Command]:
     whole = _project(tree, ())
     if (extra := _project(tree, DEV_EXTRAS)) != whole:
         rest.append(extra)
-    optional = [_optional(command) for words in rest for command in pip(*dates, *words)]
+    optional = [optional(command) for words in rest for command in pip(*dates, *words)]
     if optional and whole:  # again in its place, should a tool have brought a released copy
         optional += pip(*dates, "--no-deps", *whole)
     return [*pip(*dates, "pytest", "setuptools", *needed), *optional]
 
 
-def _optional(command: Command) -> Command:
+def optional(command: Command) -> Command:
     """Without effect where uv finds no solution (1); any other failure is one, the network's too."""
     return replace(command, argv=["sh", "-c", f"{shlex.join(command.argv)} || [ $? -eq 1 ]"])
 

@@ -1,0 +1,54 @@
+"""What a machine lacks is told as that: `unavailable`, with its name."""
+
+from __future__ import annotations
+
+import pytest
+
+from crrl.admission.absent import absent_in
+from crrl.admission.admission import admit
+from crrl.rewards.task_judge import TaskJudge
+from crrl.task import Command, Source, Task, TestPlan
+
+
+@pytest.mark.parametrize(
+    ("printed", "missing"),
+    [
+        ("error: no matching package named `serde` found\nlocation searched: registry `crates-io`", "the crate serde"),
+        ("error[E0463]: can't find crate for `proptest`", "the crate proptest"),
+        (
+            "[ERROR] Failed to execute goal on project x: Could not resolve dependencies for project a:b:jar:1: Cannot "
+            "access central (https://repo) in offline mode and the artifact org.ow2.asm:asm:jar:9.1 has not been",
+            "org.ow2.asm:asm:jar:9.1, of Maven",
+        ),
+        ("> No cached version of junit:junit:4.12 available for offline mode.", "junit:junit:4.12, of Gradle"),
+        ("error: Source option 6 is no longer supported. Use 7 or later.", "a Java that compiles for 6"),
+        ("Caused by: No enum constant org.example.JavaVersion.VERSION_17", "an older Java (its build knows no "
+         "org.example.JavaVersion.VERSION_17)"),
+        ("Unsupported class file major version 61", "an older Java (its build knows no class files of version 61)"),
+        ("x.go:3:2: github.com/a/b@v1.2.3: module lookup disabled by GOPROXY=off", "the Go module "
+         "github.com/a/b@v1.2.3"),
+        ("Error: Cannot find module 'lodash/fp'", "the npm package lodash/fp"),
+        ("E   ModuleNotFoundError: No module named 'yaml'", "the Python module yaml"),
+        ("sh: 1: protoc: not found", "the program protoc"),
+        ("E   ModuleNotFoundError: No module named 'pkg.gone'", ""),  # the project's own: that is a bug
+        ("FAILED test_m.py::test_a - assert 1 == 2", ""),
+        ("Cannot find module './own'", ""),
+    ],
+)  # fmt: skip
+def test_what_is_printed(printed: str, missing: str) -> None:
+    assert absent_in(printed, ["pkg", "tests"]) == missing
+
+
+FIX = "diff --git a/m.py b/m.py\n--- a/m.py\n+++ b/m.py\n@@ -1 +1 @@\n-x = 1\n+x = 2\n"
+
+
+@pytest.mark.parametrize("baseline", [False, True])
+@pytest.mark.parametrize(("module", "status"), [("nowhere", "unavailable"), ("m.nowhere", "broken")])
+async def test_a_task_that_lacks_a_module(task_judge: TaskJudge, module: str, status: str, baseline: bool) -> None:
+    files = {"m.py": "x = 1\n", "test_m.py": f"import {module}\n\n\ndef test_x():\n    pass\n"}
+    plan = TestPlan(Command(["test_m.py"]), "pytest", ["test_m.py::test_x"], [], baseline=baseline)
+    task = Task("a", "a", "test", "python", "", Source(files=files), "x", plan, solution=FIX)
+    admission = await admit(task, task_judge, times=1)
+    assert admission.status == status
+    if status == "unavailable":
+        assert admission.reasons[0].startswith("needs the Python module nowhere")
