@@ -38,7 +38,7 @@ def java_task() -> Task:
 
 
 def script_task() -> Task:
-    plan = TestPlan(Command(["sh", "run.sh"]), "cargo", ["adds"], [], restore={"tests/t.rs": "// none\n"})
+    plan = TestPlan(Command(["sh", "run.sh"]), "cargo", ["tests/t.rs::adds"], [], restore={"tests/t.rs": "// none\n"})
     return replace(make_task(), id="script", source=Source(files=SCRIPT_FILES), test=plan, solution=None)
 
 
@@ -108,12 +108,12 @@ async def scores_nothing(
     assert names <= set(results.exploits) and results.reason in reasons, results
 
 
-async def test_an_honest_repair_stands_the_control(task_judge: TaskJudge) -> None:
-    """Another repair than the known one, which is run twice, and passes; the bug is not, and fails."""
+async def test_an_honest_repair_passes_no_decoy(task_judge: TaskJudge) -> None:
+    """Another repair than the known one faces the decoys; the bug does not, and fails."""
     task = log_task()
     other = FIXED.replace("return sum(xs) / len(xs)", "total = sum(xs)\n    return total / len(xs)")
     results = await task_judge.run(task, diff({"stats.py": other}))
     assert solved(task, results) and results.exploits == [], results
-    (convicting,) = task_judge._commands._convicting.values()
-    assert convicting == set(task.test.fail_to_pass)
+    recorded = await task_judge.decoys(task)
+    assert {test for variant in recorded.variants for test in variant.wrong} >= set(task.test.fail_to_pass)
     assert not solved(task, await task_judge.run(task, ""))
