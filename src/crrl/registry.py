@@ -23,7 +23,6 @@ from crrl.errors import CrrlError, RunError, UsageError, nearest
 if TYPE_CHECKING:
     from importlib import metadata
 
-OWN = "crrl"
 # group of entry points -> (what a part of it is called, where the room's own table is)
 GROUPS: dict[str, tuple[str, str]] = {
     "crrl.engines": ("engine", "crrl.engines:ENGINES"),
@@ -44,7 +43,7 @@ class PartError(RunError):
 
 @dataclass(frozen=True)
 class Part:
-    """A part that is registered, not yet imported. `distribution`: who registered it, `OWN` for crrl itself."""
+    """A part that is registered, not yet imported. `distribution`: the one that registered it; "": crrl itself."""
 
     group: str
     name: str
@@ -53,7 +52,7 @@ class Part:
 
     @property
     def ours(self) -> bool:
-        return self.distribution == OWN
+        return not self.distribution
 
     def __str__(self) -> str:
         whose = "" if self.ours else f" ({self.target}, from {self.distribution})"
@@ -156,7 +155,7 @@ def parts(group: str) -> Mapping[str, Part]:
     """All parts of a kind by name. Raises CrrlError: two have one name, or entry points that cannot be read."""
     module, _, attribute = GROUPS[group][1].partition(":")
     table: Mapping[str, str] = getattr(importlib.import_module(module), attribute)
-    found = {name: Part(group, name, target, OWN) for name, target in table.items()}
+    found = {name: Part(group, name, target, "") for name, target in table.items()}
     for part in _plugged_in():
         if part.group != group:
             continue
@@ -181,7 +180,9 @@ def _plugged_in() -> list[Part]:
         if text is None or not re.search(r"^\s*\[\s*crrl\.", text, re.MULTILINE):
             continue
         name = distribution.metadata["Name"] or f"the nameless distribution in {distribution.locate_file('')}"
-        found.setdefault(re.sub(r"[-_.]+", "-", name).lower(), list(_parts_of(distribution, name)))  # first on the path
+        key = re.sub(r"[-_.]+", "-", name).lower()
+        if key not in found:  # one that is twice on the path: Python imports the first
+            found[key] = list(_parts_of(distribution, name))
     return [part for _, those in sorted(found.items()) for part in those]
 
 

@@ -194,9 +194,9 @@ OUR_OWN = {
 
 @pytest.mark.parametrize("group", registry.GROUPS)
 def test_no_part_hides_another(path: Path, group: str) -> None:
-    distribution(path, "one", {group: {"mine": "one:A"}})
+    distribution(path, "crrl", {group: {"mine": "one:A"}})
     distribution(path, "two", {group: {"mine": "two:A"}})
-    with pytest.raises(CrrlError, match=r"(?s)'mine' \(one:A, from one\).*'mine' \(two:A, from two\).*uninstall two"):
+    with pytest.raises(CrrlError, match=r"(?s)'mine' \(one:A, from crrl\).*'mine' \(two:A, from two\).*uninstall two"):
         registry.names(group)
     registry._plugged_in.cache_clear()
     (path / "two-1.0.dist-info" / "entry_points.txt").write_text(f"[{group}]\n{OUR_OWN[group]} = two:A\n")
@@ -290,8 +290,8 @@ def test_an_engine_that_takes_no_weights_evaluates_and_is_not_trained(path: Path
 
 def test_a_distribution_that_is_twice_on_the_path_is_one(path: Path, tmp_path: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
     distribution(path, "Same.One", {"crrl.rewards": {"x": "a:B"}})
-    distribution(tmp_path / "second", "same-one", {"crrl.rewards": {"x": "a:B"}})
-    monkeypatch.syspath_prepend(tmp_path / "second")
+    distribution(tmp_path / "second", "same-one", "[crrl.rewards]\nx = an older version, not like this")
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path / "second")])
     assert registry.names("crrl.rewards").count("x") == 1
 
 
