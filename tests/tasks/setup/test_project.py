@@ -56,6 +56,18 @@ def test_project_extras_groups_and_files(tmp_path: Path) -> None:
     ]
 
 
+def test_what_developers_install_where_tests_ask_for_nothing(tmp_path: Path) -> None:
+    toml = '[project]\nname = "x"\n[dependency-groups]\ndev = ["trustme", "ruff"]\n'
+    tree(tmp_path, pyproject_dot_toml=toml, requirements__dev_dot_txt="tox\n")
+    assert words(tmp_path) == [
+        ["pytest", "-e", "."],
+        ["trustme", "ruff", "-e", "."],
+        ["-r", "requirements/dev.txt"],
+        ["--no-deps", "-e", "."],
+    ]
+    assert [command.argv[0] for command in setup(tmp_path)] == ["uv", "sh", "sh", "uv"]
+
+
 def test_extras_of_old_set_ups(tmp_path: Path) -> None:
     tree(tmp_path, setup_dot_py=OLD_STYLE)
     assert words(tmp_path, "2019-03-01") == [

@@ -100,25 +100,33 @@ def committed(source: Source) -> str:
 
 
 def setup(tree: Path, when: str = "") -> list[Command]:
-    """The project editable, its test extras and requirement files, and pytest.
+    """The project editable, its test extras and requirement files (those for development where there are none for
+    tests, as far as they can be had), and pytest.
 
     With `when` (ISO 8601): packages as of the end of that month, so that a repository's tasks share environments. Of
     requirement files and what developers install, that can no longer be installed is done without: admission says
     whether the tests do."""
-    tests, needed = _files(tree, FILES), _project(tree, EXTRAS)
+    tests, needed, whole = _files(tree, FILES), _project(tree, EXTRAS), _project(tree, ())
     paths = PATHS if "setuptools" in str(_toml(tree / "pyproject.toml").get("build-system", "setuptools")) else ()
     if not when:
         words = [word for name in tests for word in ("-r", name)] + needed
-        return pip(*paths, "pytest", *words) if words else []
+        if not words:
+            return []
+        developing = _project(tree, DEV_EXTRAS) if needed == whole else []  # where tests have no extra
+        rest = [developing] if developing != needed else []
+        rest += [["-r", name] for name in _files(tree, DEV_FILES)] if not tests else []
+        more = [optional(command) for other in rest if other for command in pip(*paths, *other)]
+        if more and whole:  # again in its place, should a tool have brought a released copy
+            more += pip(*paths, "--no-deps", *whole)
+        return [*pip(*paths, "pytest", *words), *more]
     dates = [*paths, *before(date.fromisoformat(when[:10]))]
     rest = [["-r", name] for name in (*tests, *_files(tree, DEV_FILES))]
-    whole = _project(tree, ())
     if (extra := _project(tree, DEV_EXTRAS)) != whole:
         rest.append(extra)
-    optional = [optional(command) for words in rest for command in pip(*dates, *words)]
-    if optional and whole:  # again in its place, should a tool have brought a released copy
-        optional += pip(*dates, "--no-deps", *whole)
-    return [*pip(*dates, "pytest", "setuptools", *needed), *optional]
+    more = [optional(command) for words in rest for command in pip(*dates, *words)]
+    if more and whole:
+        more += pip(*dates, "--no-deps", *whole)
+    return [*pip(*dates, "pytest", "setuptools", *needed), *more]
 
 
 def optional(command: Command) -> Command:
