@@ -1,4 +1,4 @@
-"""Sandboxes: where an agent's commands run, and the patch taken from what they left.
+"""Sandboxes: run an agent's commands in isolation, and take the patch of its changes.
 
     sandbox = make("bubblewrap", state_dir=Path("/var/tmp/crrl-0"))  # CrrlError with the remedy
     workspace = await sandbox.prepare(task.source)     # Workspace(lower, git_dir, base): cached by content
@@ -8,19 +8,17 @@
     patch = await box.patch()      # kills everything first; afterwards only close()
     await box.close(); await sandbox.close()
 
-- `exec` never raises for what a command did. `result.reason`: exit | timeout | output | memory | disk |
-  lost; `code` is None unless `exit` (a command killed by signal N, by itself or by `kill -9 -1`, exits with
-  128+N; one not found with 127). Whatever a command left running in the background is killed when it ends.
-  `lost` means that the box is gone.
-- `read`, `write`, `patch` raise LostError("sandbox_died") where the box is gone.
-- Between commands nothing of the agent's runs. /workspace is the repository, HOME is /home/agent, /tmp is
-  writable.
-- Tasks with an image run in a container of it, whatever `name` is; see `containers/`.
-- `seccomp.build() -> bytes` is the system call filter (also used by the judge).
-- `availability.check(state_dir) -> list[Finding]` says what is missing, for `crrl doctor`.
+- `exec` never raises because of what a command does. `result.reason`: exit | timeout | output | memory | disk | lost;
+  `code` is None unless the reason is `exit` (128+N for a command killed by signal N, even by its own `kill -9 -1`; 127
+  for one not found). When a command ends, everything it left running is killed. `lost`: the box is gone.
+- `read`, `write` and `patch` raise LostError("sandbox_died") if the box is gone.
+- Between commands, no process of the agent runs. /workspace is the repository, HOME is /home/agent, /tmp is writable.
+- A task with an image runs in a container of it, whatever `name` is; see `containers/`.
+- `seccomp.build() -> bytes` is the system call filter (the judge uses it too).
+- `availability.check(state_dir) -> list[Finding]` finds what is missing, for `crrl doctor`.
 
-To add a back end: a class with `prepare`, `start` and `close` (`api.Sandbox`) in one file, made with `state_dir`, and
-one line: in `SANDBOXES`, or in a distribution of your own (docs/plugins.md).
+To add a back end, write a class with `prepare`, `start` and `close` (`api.Sandbox`) that takes `state_dir`, and
+register it with one line: in `SANDBOXES`, or in a distribution of your own (docs/plugins.md).
 """
 
 from __future__ import annotations
@@ -80,8 +78,8 @@ def fetch_images(
     max_bytes: int | None = None,
     progress: Callable[[str, int, int], object] = lambda name, here, all: None,
 ) -> Iterator[Fetched]:
-    """Pull images ahead, each once; what does not fit into `max_bytes` is given up, the least recently used first.
-    `progress`: name, bytes here, bytes in all. Raises CrrlError, with the remedy."""
+    """Pull images in advance, each once. Beyond `max_bytes`, the least recently used are removed. `progress`: called
+    with name, bytes so far, total bytes. Raises CrrlError, with the remedy."""
     from crrl.sandbox.containers.backend import make_engine
     from crrl.sandbox.containers.images import Images
 

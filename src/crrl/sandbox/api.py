@@ -1,4 +1,4 @@
-"""The protocol every sandbox back end speaks, and the types that cross it."""
+"""The protocol of sandbox back ends, and its types."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 ExecReason = Literal["exit", "timeout", "output", "memory", "disk", "lost"]
-GATEWAY_PORT = 8000  # of a box's loopback, where its session of the gateway is seen
+GATEWAY_PORT = 8000  # on a box's loopback: its session of the gateway
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What one box may use. All of it holds for the whole process tree of the box."""
+    """Limits of one box, each for its whole process tree."""
 
     memory_bytes: int = 1 << 30
     processes: int = 128
@@ -28,7 +28,7 @@ class Limits:
 class Mount:
     """A host path (a tool, a virtual environment, a node tree) shown read-only inside the box, at an absolute path.
 
-    Whatever is in `source` must be readable by the uid that boxes run as; never under HOME."""
+    The uid that boxes run as must be able to read all of `source`; never under HOME."""
 
     source: Path
     target: str
@@ -39,12 +39,11 @@ class Workspace:
     """A prepared repository: shared, read-only, made once per task source and cached by content.
 
     Args:
-        lower: the tree an episode sees (its own `.git` with one commit, no later history), the overlay's
-            lower layer.
-        git_dir: pristine bare git dir owned by the host; never shown inside a box; patches are taken
-            against it.
-        base: commit id in `git_dir` that equals `lower`.
-        image: where its boxes run; None: on this machine's own /usr.
+        lower: the tree that an episode sees (its own `.git` has one commit, no later history); the overlay's lower
+            layer.
+        git_dir: a bare git dir of the host, never shown inside a box; patches are taken against it.
+        base: the commit in `git_dir` that equals `lower`.
+        image: the image its boxes run in; None: they use this machine's own /usr.
     """
 
     lower: Path
@@ -55,16 +54,16 @@ class Workspace:
 
 @dataclass(frozen=True)
 class ImageRoot:
-    """A repository inside a container image. `lower` then holds the files that its git tracks, for reading.
+    """A repository inside a container image. `lower` then has the files tracked by its git, for reading.
 
     Args:
-        name: of the image, with its id: what was prepared is what runs.
-        workdir: where the repository is in it.
-        user: whom commands run as, as the image says; "": root.
+        name: the image's name and id, so that the image that was prepared is the one that runs.
+        workdir: the repository's folder in the image.
+        user: the user that commands run as, from the image's configuration; "": root.
         layer: host folder laid over the image's root: the `.git` with one commit.
-        hide: paths of the image that no box shows: other git stores that hold the repository's history.
-        hidden: paths that only the judge's boxes show: hidden tests.
-        changed: files of the repository that differ from the image's (the task's own patches); None: not there.
+        hide: paths of the image hidden from every box: other git stores with the repository's history.
+        hidden: paths shown only in the judge's boxes: hidden tests.
+        changed: files of the repository changed by the task's own patches; None: deleted.
     """
 
     name: str
@@ -78,13 +77,13 @@ class ImageRoot:
 
 @dataclass(frozen=True)
 class Spec:
-    """What to start: a box over `root` (the episode's repository), or over an empty workspace if None.
+    """A box to start: over `root` (the episode's repository), or over an empty workspace if None.
 
     Args:
-        gateway_socket: host path of a unix socket shown inside as loopback port 8000 (third-party agents); it need
-            not listen yet. One session of the gateway: nothing else outside the box can be reached from it.
-        env: of every command of the box, below what the command itself brings.
-        judge: what is hidden from agents (`ImageRoot.hidden`) is shown.
+        gateway_socket: host path of a unix socket that appears inside as loopback port 8000 (third-party agents). It
+            need not listen yet. It leads to one session of the gateway, and nothing else outside is reachable.
+        env: variables of every command; a command's own take precedence.
+        judge: a judge's box, which shows files hidden from agents (`ImageRoot.hidden`).
     """
 
     root: Workspace | None
@@ -97,9 +96,9 @@ class Spec:
 
 @dataclass(frozen=True)
 class ExecResult:
-    """What a command did. `code` is None unless `reason == "exit"`; `output` is stdout and stderr merged.
+    """The result of a command. `code` is None unless `reason == "exit"`; `output` is stdout and stderr merged.
 
-    `reason == "lost"`: our side failed (the exec server or the box died without the agent's doing).
+    `reason == "lost"`: our side failed (the exec server or the box died, and not because of the agent).
     """
 
     code: int | None
@@ -122,7 +121,7 @@ class Box(Protocol):
         output_limit: int = 65536,
         on_output: Callable[[bytes], object] | None = None,
     ) -> ExecResult:
-        """`on_output` gets all output as it comes: what a cancelled command wrote is known by it alone."""
+        """`on_output` gets all output as it arrives: the only way to see the output of a cancelled command."""
         ...
 
     async def read(self, path: str, limit: int = 1 << 20) -> bytes:
@@ -131,26 +130,26 @@ class Box(Protocol):
         ...
 
     async def write(self, path: str, data: bytes) -> None:
-        """Same errors as `read`; OSError(ENOSPC) where the box's own disk limit is reached."""
+        """Same errors as `read`; OSError(ENOSPC) at the box's own disk limit."""
         ...
 
     async def patch(self) -> str:
-        """Kill everything in the box, then the unified diff (git, binary, full index) of the workspace
-        against the base, taken with the host-owned git dir. The box runs nothing afterwards."""
+        """Kill everything in the box, then take the unified diff (git, binary, full index) of the workspace against the
+        base, with the host's git dir. The box runs nothing afterwards."""
         ...
 
     async def close(self) -> None:
-        """Idempotent. Afterwards no process and no file of the episode exists."""
+        """Idempotent. Leaves no process and no file of the episode."""
         ...
 
 
 class Sandbox(Protocol):
-    """A back end: starts boxes. One file in this room, one line in `sandbox/__init__.py`."""
+    """A back end: prepares workspaces and starts boxes."""
 
     async def prepare(self, source: object, paths: Sequence[str] = ()) -> Workspace:
-        """`tasks.task.Source` -> Workspace, cached by content under `state_dir`. Idempotent, safe
-        concurrently. With `paths`: at least these files as they are at `source.base_commit`, where an image is at
-        another commit (tests that came with a repair): for the host to read, never for a box."""
+        """`task.Source` -> Workspace, cached by content under `state_dir`. Idempotent, safe to call concurrently. With
+        `paths`: at least these files as of `source.base_commit`, even if an image is at another commit (tests that came
+        with a repair); for the host to read, never for a box."""
         ...
 
     async def start(self, spec: Spec) -> Box: ...

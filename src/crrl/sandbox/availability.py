@@ -1,5 +1,4 @@
-"""What bubblewrap boxes need of the host, and what to do where it is missing (`crrl doctor`, and every
-start)."""
+"""Checks what bubblewrap boxes need of the host, with remedies, for `crrl doctor` and every start."""
 
 from __future__ import annotations
 
@@ -20,7 +19,7 @@ OUTSIDE = "below sandbox.state_dir, say"
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that keeps boxes from working here. `remedy` is what to type or change."""
+    """A reason why boxes do not work here. `remedy`: what to type or change."""
 
     problem: str
     remedy: str
@@ -45,14 +44,14 @@ def state_dirs(state_dir: Path) -> None:
 
 
 def require(state_dir: Path, uid: int) -> None:
-    """Raises CrrlError for what costs nothing to find out; the rest shows when the first box starts."""
+    """The checks that cost nothing; the first box to start shows the rest. Raises CrrlError."""
     findings = [*_programs(), *_readable(state_dir, uid)]
     if findings:
         raise CrrlError(findings[0].problem, findings[0].remedy)
 
 
 def check(state_dir: Path) -> list[Finding]:
-    """Everything that is wrong, by trying each step in turn; empty where boxes work."""
+    """All problems, found by trying each step in turn; empty if boxes work."""
     uid = dropped_uid()
     try:
         state_dirs(state_dir)
@@ -73,11 +72,11 @@ def _programs() -> list[Finding]:
 
 
 def require_mount(mount: Mount, uid: int) -> None:
-    """Raises CrrlError where a box could not show it."""
+    """Raises CrrlError if a box could not show this mount."""
     if not mount.source.exists():
         raise CrrlError(f"The mount {mount.source} does not exist.", "Make it, or correct its path.")
     if not mount.target.startswith("/") or ".." in mount.target.split("/"):
-        raise CrrlError(f"{mount.target} is no place in a box.", "Write an absolute path, e.g. /opt/agent.")
+        raise CrrlError(f"{mount.target} is not a place in a box.", "Write an absolute path, e.g. /opt/agent.")
     home = Path.home().resolve()
     if home != Path("/") and mount.source.resolve().is_relative_to(home):
         raise CrrlError(f"The mount {mount.source} lies under HOME ({home}).", f"Move it: {OUTSIDE}.")
@@ -94,7 +93,7 @@ def _readable(state_dir: Path, uid: int) -> list[Finding]:
 
 
 def _closed_to(path: Path, uid: int) -> Path | None:
-    """What on the way to `path` keeps `uid` out."""
+    """The folder on the way to `path` that keeps `uid` out."""
     if os.getuid() != 0:
         return None
     for folder in (path, *path.resolve().parents):

@@ -32,8 +32,8 @@ class BubblewrapBox(ServedBox):
         channel.setblocking(False)
 
     async def patch(self) -> str:
-        """See `Box.patch`; content beyond the limits in `patch.py` is left out. Raises LostError,
-        ValueError (no root)."""
+        """See `Box.patch`; leaves out content beyond the limits in `patch.py`. Raises LostError, ValueError (no
+        root)."""
         if not self._has_root:
             raise ValueError("a box without a repository has no patch")
         async with self._turn:
@@ -59,8 +59,8 @@ class BubblewrapBox(ServedBox):
                 os.close(fds[0])
 
     async def close(self) -> None:
-        """Returns when no process of the box is left, its keeper reaped; its files are the keeper's tmpfs and go
-        with it."""
+        """Returns when no process of the box is left and its keeper is reaped. The box's files, in the keeper's tmpfs,
+        are gone with it."""
         if self._closed:
             return
         self._closed = True

@@ -1,7 +1,7 @@
 """The default back end: bubblewrap boxes (`box.py`), forked by one launcher process (`launcher.py`).
 
-Invariant 4: what a box is shown of the host is said in `keeper.BOX`, in `Spec.root` and in `Spec.mounts`, all of it
-read-only, and one session of the gateway where `Spec.gateway_socket` names it (`relay.py`).
+Invariant 4: of the host, a box sees only `keeper.BOX`, `Spec.root` and `Spec.mounts`, all read-only, and, if
+`Spec.gateway_socket` names it, one session of the gateway (`relay.py`).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from crrl.task import Source
 
 
 class BubblewrapSandbox:
-    """Boxes on this host. Raises CrrlError with the remedy where bubblewrap cannot be used.
+    """Boxes on this host. Raises CrrlError, with the remedy, if bubblewrap does not work.
 
     Args:
         state_dir: prepared workspaces; on a disk, readable by the uid that boxes run as, never under HOME.
@@ -69,14 +69,14 @@ class BubblewrapSandbox:
         return process, ours
 
     async def prepare(self, source: object, paths: Sequence[str] = ()) -> Workspace:
-        """Blocking work in a thread; the same source asked for twice at once is made once. A commit is always whole:
-        one for all tasks that take `paths` from it."""
+        """Works in a thread, once for concurrent calls with the same source. It always prepares whole commits, so all
+        tasks that take `paths` from one share it."""
         if not isinstance(source, Source):
             raise TypeError(f"a tasks.task.Source, not {type(source).__name__}")
         return await asyncio.to_thread(workspace.prepare, source, self.state_dir, self.uid)
 
     async def start(self, spec: Spec) -> BubblewrapBox:
-        """A box that answers. Raises LostError (`sandbox_start`), CrrlError (a mount that a box could not read)."""
+        """A box that is ready. Raises LostError (`sandbox_start`), CrrlError (a mount that boxes cannot read)."""
         for mount in spec.mounts:
             require_mount(mount, self.uid)
         if self._launcher.poll() is not None:
@@ -174,7 +174,7 @@ def _compile_pid1(state_dir: Path) -> str:
             folder.chmod(0o755)
             os.rename(folder, made)
         except OSError:
-            if not made.is_dir():  # else: another process made the same one meanwhile
+            if not made.is_dir():  # else: another process was faster
                 raise
         finally:
             shutil.rmtree(folder, ignore_errors=True)

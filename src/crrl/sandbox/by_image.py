@@ -1,4 +1,4 @@
-"""The sandbox of a run: tasks with an image in a container of it, all others in the back end that was asked for."""
+"""The sandbox of a run: tasks with an image run in a container of it, all others in the configured back end."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 class ByImage:
     """Args:
-    plain: for tasks without an image.
-    containers: makes the back end for images, when the first of them comes; CrrlError where there is none.
+    plain: the back end of tasks without an image.
+    containers: makes the back end for images, at the first image. Raises CrrlError if there is none.
     """
 
     def __init__(self, plain: Sandbox, containers: Callable[[], ContainerSandbox]) -> None:
@@ -25,12 +25,12 @@ class ByImage:
         self._containers: ContainerSandbox | None = None
 
     def require_images(self, names: Iterable[str]) -> None:
-        """Raises CrrlError, with the remedy, where one of these images could not be run here."""
+        """Raises CrrlError, with the remedy, if this machine cannot run one of these images."""
         for name in names:
             self._for_images(name).engine.image(name)
 
     async def prepare(self, source: object, paths: Sequence[str] = ()) -> Workspace:
-        """See `Sandbox.prepare`. Raises CrrlError where the image cannot be run here."""
+        """See `Sandbox.prepare`. Raises CrrlError if this machine cannot run the image."""
         assert isinstance(source, Source)
         backend: Sandbox = self._for_images(source.image) if source.image is not None else self._plain
         return await backend.prepare(source, paths)

@@ -1,15 +1,14 @@
-"""The keeper of one box: a fork of the launcher that owns the box's mounts and outlives its processes by
-one patch.
+"""The keeper of one box: a fork of the launcher that owns the box's mounts and lives on to take the patch.
 
-As the unprivileged uid, in its own user and mount namespaces: two size- and inode-limited tmpfs (the
-workspace's writable layer; /tmp, HOME and /dev/shm), the overlay, then bubblewrap on top with everything
-unshared. No file of an episode is on a disk: when the keeper ends, however it ends, its namespaces and
-their tmpfs are gone (invariant 4).
+As the unprivileged uid, in its own user and mount namespaces, it mounts two tmpfs with size and inode limits (the
+workspace's writable layer; /tmp, HOME and /dev/shm) and the overlay, and starts bubblewrap on top with everything
+unshared. No file of an episode is on a disk: when the keeper ends, in whatever way, its namespaces and their tmpfs are
+gone (invariant 4).
 
-Speaks with `bubblewrap.py` over a SOCK_SEQPACKET descriptor:
+Protocol with `bubblewrap.py`, over a SOCK_SEQPACKET descriptor:
     patch -> `ok` with a memory file that holds the patch | `error` text        (kills the box first)
     close -> (kills the box; end of file when nothing of it is left)
-and on its own: `exited` text when the box ends before it was told to.
+Unasked: `exited` text, if the box ends too early.
 """
 
 from __future__ import annotations
@@ -74,8 +73,7 @@ def check(result: int, what: str) -> None:
 
 
 def confine(launcher: int, uid: int) -> None:
-    """Never any of this as host root: a mapped uid 1000 with no capabilities still read /etc/shadow through
-    it."""
+    """Drops root for good: as host root, a mapped uid 1000 without capabilities could still read /etc/shadow."""
     if os.getuid() == 0:
         os.setgroups([])
         os.setresgid(uid, uid, uid)
@@ -125,7 +123,7 @@ def make_mounts(order: dict[str, Any]) -> None:
         mount(f"{at}/disk/upper", f"{at}/workspace", None, 4096)  # MS_BIND
         return
     os.mkdir(f"{at}/disk/work")
-    # By descriptor: a path with a comma or a colon would be taken apart.
+    # By descriptor: commas and colons in a path would split it.
     upper, work = (os.open(f"{at}/disk/{name}", os.O_PATH | os.O_DIRECTORY) for name in ("upper", "work"))
     fd = "/proc/self/fd/"
     data = f"lowerdir={fd}{lower},upperdir={fd}{upper},workdir={fd}{work},userxattr"
@@ -183,8 +181,7 @@ def serve(channel: socket.socket, box: int, stderr: int, order: dict[str, Any]) 
 
 
 def kill_box() -> None:
-    """Until no process of the box is left. Its PID 1 dies with bubblewrap and is ours to wait for
-    (subreaper)."""
+    """Wait until no process of the box is left. Its PID 1 dies with bubblewrap, and we reap it (subreaper)."""
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline:
         with open(f"/proc/self/task/{os.getpid()}/children") as file:
@@ -205,7 +202,7 @@ def send_patch(channel: socket.socket, order: dict[str, Any]) -> None:
     try:
         for limit, value in ((resource.RLIMIT_AS, 2 << 30), (resource.RLIMIT_FSIZE, 256 << 20)):
             resource.setrlimit(limit, (value, value))
-        # Nothing of the box is left: its /tmp may have been full, the patch gets its own small file system.
+        # The box is gone. Its /tmp may have been full, so the patch gets a small file system of its own.
         mount("tmpfs", f"{at}/tmp", "tmpfs", MS_NOSUID | MS_NODEV, "size=512m,mode=0700")
         text = patch.overlay_patch(order["git_dir"], f"{at}/disk/upper", f"{at}/tmp")
     except Exception as error:

@@ -1,11 +1,10 @@
 """The launcher: one small, single-threaded process from which every box is forked.
 
-Small, because a fork of the worker would copy its page tables; single-threaded, because `--die-with-parent`
-follows the creating thread. Boxes die with their keeper, keepers with the launcher, the launcher with its
-owner's socket: a SIGKILL anywhere in that chain leaves no process, mount or file (tested). A message on its
-socket is a marshalled order with descriptors: the keeper's channel, PID 1's control socket, the output pipe, and
-those of the box's cgroup, where there is one. The channel is held here too, until the keeper is reaped: its end of
-file says just that.
+Small, because forking the worker would copy its page tables; single-threaded, because `--die-with-parent` follows the
+creating thread. Boxes die with their keeper, keepers with the launcher, and the launcher with its owner's socket: a
+SIGKILL anywhere in that chain leaves no process, mount or file (tested). A message on its socket is a marshalled order
+with descriptors: the keeper's channel, PID 1's control socket, the output pipe, and, if there is a cgroup, its own. The
+launcher keeps the channel open until the keeper is reaped, so its end of file means exactly that.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ MESSAGE = 1 << 16
 def main() -> None:
     inbox = socket.socket(fileno=int(sys.argv[1]))
     inbox.set_inheritable(False)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C is the owner's to handle: it closes the boxes
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the owner handles Ctrl-C, and closes the boxes
     wake_r, wake_w = os.pipe()
     for fd in (wake_r, wake_w):
         os.set_blocking(fd, False)

@@ -1,15 +1,14 @@
-"""What is kept of a command's output: the first and the last half, and how much there was between."""
+"""Cuts a command's output: keeps its beginning and its end, and the number of bytes between."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-HARD_OUTPUT = 16 << 20  # bytes after which a command is ended, however little of its output is kept
+HARD_OUTPUT = 16 << 20  # bytes after which a command is killed, however little of its output is kept
 
 
 class Sink:
-    """The first and the last half of what came, and how much there was. `add` says once that it is too
-    much."""
+    """Collects the beginning and the end of an output. `add` returns True once: when it is too much."""
 
     def __init__(self, limit: int, also: Callable[[bytes], object] | None = None, *, hard: bool = True) -> None:
         self.also = also

@@ -1,8 +1,8 @@
-"""The one way out of a box: its loopback port, joined to one unix socket of the host (a session of the gateway).
+"""The only way out of a box: its loopback port, joined to one unix socket of the host (a session of the gateway).
 
-The listening socket is made inside the box (`pid1.py`), which is where its port is, and handed out; connections are
-accepted and carried out here. Nothing of this runs in the box, so the agent can neither end nor replace it, and no
-socket or file of the host is shown to it (invariant 4). Only bytes pass: the far end is this session's gateway alone.
+The box's PID 1 (`pid1.py`) makes the listening socket, on the box's own loopback, and hands it out; connections are
+accepted and forwarded here. None of this runs in the box, so the agent can neither end nor replace it, and sees no
+socket or file of the host (invariant 4). Only bytes pass, and only to this session of the gateway.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
-MOST = 64  # connections of one box at once; one more is closed at once: the host's descriptors are not the agent's
+MOST = 64  # connections of one box at a time; further ones are closed: an agent must not use up the host's descriptors
 
 
 class Relay:
-    """Made by `start`, ended by `close`, which cuts what is still open."""
+    """Made by `start`; `close` cuts open connections."""
 
     def __init__(self, gateway: Path) -> None:
         self._gateway = str(gateway)
@@ -45,7 +45,7 @@ class Relay:
     def _accepted(self, inside: _End) -> None:
         if len(self._inside) > MOST:
             return inside.transport.abort()
-        # Not at once: Python 3.11 begins to read just after this call, paused or not, and what came would be lost.
+        # Later: Python 3.11 starts reading right after this call, paused or not, and would lose that data.
         asyncio.get_running_loop().call_soon(inside.transport.pause_reading)
         task = asyncio.create_task(self._join(inside))
         self._joining.add(task)
@@ -56,7 +56,7 @@ class Relay:
             _, outside = await asyncio.get_running_loop().create_unix_connection(
                 lambda: _End(self._outside), self._gateway
             )
-        except OSError:  # no session listens there
+        except OSError:  # no session is listening
             return inside.transport.abort()
         inside.other, outside.other = outside, inside
         if inside.transport.is_closing():
@@ -65,7 +65,7 @@ class Relay:
 
 
 class _End(asyncio.Protocol):
-    """One end of a joined pair: what it reads the other writes, no faster than that one can."""
+    """One end of a joined pair: the other writes what it reads, and sets the pace."""
 
     def __init__(self, open: set[_End], on_open: Callable[[_End], None] = lambda _: None) -> None:
         self._open, self._on_open = open, on_open

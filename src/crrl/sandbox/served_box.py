@@ -1,9 +1,9 @@
 """A box whose PID 1 is our exec server (`pid1.py`): commands, reads and writes, from the worker's event loop.
 
-No thread per box: the loop watches the control socket and the output pipe of each. What starts such a box, takes its
-patch and ends it is the back end's (`box.py`: bubblewrap, `containers/box.py`).
-Invariant 2: a box that dies without having been told to is `lost`; an agent cannot bring that about, because nothing
-inside can signal or trace PID 1, and whatever it kills besides is an exit code.
+No thread per box: the loop watches each box's control socket and output pipe. The back ends start such boxes, take
+their patches and end them (`box.py`: bubblewrap; `containers/box.py`). Invariant 2: a box that dies unasked is `lost`.
+An agent cannot cause that: nothing inside can signal or trace PID 1, and killing anything else only yields an exit
+code.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class ServedBox:
     """Commands, reads and writes run one at a time; a second caller waits.
 
     Args:
-        env: of every command, below what it brings itself.
+        env: variables of every command; a command's own take precedence.
     """
 
     def __init__(self, control: socket.socket, output: int, *, env: Mapping[str, str]) -> None:
@@ -53,7 +53,7 @@ class ServedBox:
         self._loop.add_reader(output, self._on_output)
 
     async def ready(self, gateway: Path | None) -> None:
-        """Wait until it answers, and join its loopback port to the host's socket at `gateway`. Raises LostError."""
+        """Wait until the box is ready, and join its loopback port to the host's socket `gateway`. Raises LostError."""
         fields = await self._answer(START_S)
         if fields != ["ready"] or len(self._passed) != (gateway is not None):
             raise LostError("sandbox_start", " ".join(fields[1:]) or await self._post_mortem())
@@ -61,7 +61,7 @@ class ServedBox:
             self._relay = await Relay.start(socket.socket(fileno=self._passed.pop()), gateway)
 
     async def _post_mortem(self) -> str:
-        """What the back end knows of a box that did not come up."""
+        """The back end's information on a box that did not start."""
         return self._why or "no word from it"
 
     async def exec(
@@ -113,7 +113,7 @@ class ServedBox:
             _raise(await self._ask(message_of("write", path, len(data)), GRACE_S, messages), path)
 
     def _let_go(self) -> None:
-        """Of everything that close() has to, on this side."""
+        """This side's part of `close`."""
         for fd in (self._control, self._output):
             self._loop.remove_reader(fd)
         self._control.close()
@@ -126,8 +126,8 @@ class ServedBox:
             self._reply.set_result([])
 
     async def _ask(self, request: bytes, within: float, more: Sequence[bytes] = ()) -> list[str]:
-        """PID 1's answer; [] where the box is gone or does not answer (it is closed then: nothing may come
-        late)."""
+        """PID 1's answer; [] if the box is gone or does not answer (it is then closed, so no late answer can
+        follow)."""
         if self._closed or self._why:
             return []
         try:
@@ -141,7 +141,7 @@ class ServedBox:
             raise
         try:
             return await self._answer(within)
-        except asyncio.CancelledError:  # the agent's time is up: end the command, the box stays usable
+        except asyncio.CancelledError:  # the agent's time is up: end the command, and keep the box usable
             self._stale += 1
             with contextlib.suppress(OSError):
                 self._control.send(b"abort")
@@ -190,7 +190,7 @@ class ServedBox:
                 self._control.send(b"abort")
 
     def _drain(self) -> None:
-        """What the pipe still holds when the command has ended; its writers are all dead."""
+        """The rest of the output, in the pipe after the command has ended and all writers are dead."""
         while not self._closed:
             try:
                 data = os.read(self._output, CHUNK)

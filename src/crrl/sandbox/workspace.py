@@ -1,10 +1,10 @@
-"""`prepare`: a task's source as a `Workspace`, made once and cached by content under `state_dir`.
+"""`prepare`: makes a task's source into a `Workspace`, once, cached by content under `state_dir`.
 
-The tree has its own `.git` with exactly one commit (invariant 5: no later commit, reflog or packed object
-of the real repository), and beside it a bare git dir of the host's that no box sees. Both are written here
-with hashlib and zlib: blobs, trees, one commit and an index are quickly made, and for thousands of tiny
-repositories each git process saved counts (~3 ms of CPU each). Made in a temporary folder and renamed:
-never half-written, safe concurrently.
+The tree has its own `.git` with exactly one commit (invariant 5: no later commit, reflog or packed object of the real
+repository); beside it is a bare git dir of the host that no box sees. Both are written here with hashlib and zlib:
+blobs, trees, one commit and an index are quickly made, and with thousands of tiny repositories every git process saved
+counts (~3 ms of CPU each). They are made in a temporary folder and renamed: never half-written, safe to make
+concurrently.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def prepare(source: Source, state_dir: Path, uid: int) -> Workspace:
 def _safe(path: str) -> bytes:
     parts = path.split("/")
     if any(p in ("", ".", "..") or p.lower() == ".git" for p in parts) or "\0" in path:
-        raise CrrlError(f"A source file is called {path!r}.", "Use plain relative paths.")
+        raise CrrlError(f"A source has a file named {path!r}.", "Use plain relative paths.")
     return path.encode()
 
 
@@ -113,8 +113,8 @@ def _read_dir(root: Path) -> Iterator[Blob]:
 
 
 def read_commit(repo: str, commit: str, state_dir: Path, paths: Sequence[str] = ()) -> Iterator[Blob]:
-    """The files of one commit, or only `paths` and what is below them, as git stores them: no attribute, filter or
-    hook of the repository takes part."""
+    """The files of one commit, or only `paths` and everything below them, as git stores them: no attribute, filter or
+    hook of the repository is applied."""
     if repo.startswith("-") or not commit or commit.startswith("-"):
         raise CrrlError(f"Not a repository and commit: {repo!r} {commit!r}", "Check the task's source.")
     state_dir.mkdir(parents=True, exist_ok=True)
@@ -131,7 +131,7 @@ def read_commit(repo: str, commit: str, state_dir: Path, paths: Sequence[str] = 
         listing = git([*at, "ls-tree", "-r", "-z", "--full-tree", "--", f"{commit}^{{commit}}", *paths])
         rows = [row.split(b"\t", 1) for row in listing.split(b"\0") if row]
         files = [(path, *meta.split(b" ")) for meta, path in rows]
-        files = [row for row in files if row[2] == b"blob"]  # a submodule's commit is not ours to fetch
+        files = [row for row in files if row[2] == b"blob"]  # submodules are not fetched
         objects = git([*at, "cat-file", "--batch"], b"".join(oid + b"\n" for _, _, _, oid in files))
         offset = 0
         for path, mode, _, oid in files:
@@ -158,7 +158,7 @@ def patched(blobs: Iterable[Blob], patches: list[str], state_dir: Path) -> Itera
 def git(
     args: list[str], stdin: bytes = b"", *, remedy: str = "Check the task's repo and base_commit.", **env: str
 ) -> bytes:
-    """What git prints; nobody's configuration is read. Raises CrrlError with what it said."""
+    """Runs git without any user's configuration, and returns its output. Raises CrrlError with its message."""
     done = subprocess.run(["git", *args], input=stdin, capture_output=True, env=GIT_ENV | env, check=False)
     if done.returncode != 0:
         reason = done.stderr.decode("utf-8", "replace").strip()[:500]
@@ -173,8 +173,8 @@ def write(
     finish: Callable[[Path], object] = lambda folder: None,
     shared: SharedFiles | None = None,
 ) -> None:
-    """`made` with `lower`, `git` and `base`; what else `finish` puts there. Whole or not at all. `shared`: where
-    files are linked from, of this `uid`."""
+    """Make the folder `made`, with `lower`, `git`, `base` and whatever `finish` adds, completely or not at all.
+    `shared`: the store to link files from, owned by `uid`."""
     made.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(dir=made.parent, prefix="new-"))
     try:
@@ -205,7 +205,7 @@ def write(
             os.rename(folder, made)
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                raise  # else: another process made the same one meanwhile
+                raise  # else: another process was faster
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
