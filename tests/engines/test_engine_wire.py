@@ -68,7 +68,7 @@ async def test_no_engine_there(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("address", ["", "unix", "unix:", "/tmp/s", "http:", "ftp://host", "unixx:/tmp/s"])
 def test_what_is_no_address_is_said(address: str) -> None:
-    with pytest.raises(UsageError, match="no address of an engine") as error:
+    with pytest.raises(UsageError, match="not an engine's address") as error:
         connect(address)
     assert "unix:/" in error.value.remedy
 

@@ -101,7 +101,7 @@ def test_a_line_whose_parent_is_missing_is_named(tmp_path) -> None:
     record = [sample for sample in samples if sample.parent is not None]
     lines = tmp_path / "x.jsonl"
     lines.write_bytes(msgspec.json.Encoder().encode_lines(record))
-    with pytest.raises(CrrlError, match=r"x\.jsonl:1 is no sample: .* not in the ledger"):
+    with pytest.raises(CrrlError, match=r"x\.jsonl:1 is not a sample: .* not in the ledger"):
         read_ledger(lines)
 
 

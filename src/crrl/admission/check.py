@@ -1,7 +1,7 @@
-"""`crrl tasks check|record`: which tasks of a corpus are sound here.
+"""`crrl tasks check|record`: which tasks of a corpus are sound on this machine.
 
-With `out=` what is finished is kept beside it (`.check.work`) as it ends: typed again after Ctrl-C or a kill, the
-command goes on from there. What was unavailable is tried again.
+With `out=` it writes each finished task to a file next to it (`.check.work`): rerunning the command resumes where it
+stopped. It tries unavailable tasks again.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Settle = Callable[[Task], AsyncIterator[Task | CrrlError]]
 
 
 def check(wanted: Wanted, *, times: int = TIMES, out: Path | None = None, json: bool, keep: bool = False) -> int:
-    """Exit code 0: everything is admitted; 1: something is not, or a record is malformed; 130: interrupted."""
+    """Exit code 0: all tasks are admitted; 1: some are not, or a record is malformed; 130: interrupted."""
     tasks, sound = read(wanted)
     with Display(live=None if sys.stdout.isatty() and not json else False) as display:
         try:
@@ -47,7 +47,9 @@ def check(wanted: Wanted, *, times: int = TIMES, out: Path | None = None, json: 
     statuses = Counter(admission.status for admission in admissions)
     if keep:
         if wanted.name != "generated" or set(statuses) != {"admitted"}:
-            raise CrrlError("Only generated tasks that were all admitted are recorded.", "See the lines above.")
+            raise CrrlError(
+                "`record` stores verdicts only if all generated tasks are admitted.", "See the lines above."
+            )
         record(wanted.seed, tasks, times)
     if out is not None:
         admitted = {admission.id: admission.task for admission in admissions if admission.task is not None}

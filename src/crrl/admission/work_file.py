@@ -1,5 +1,5 @@
-"""What `check`, `make` or `mine` has done so far, beside the file it is for: a line each, so that a run that was
-stopped or killed goes on where it was. A file of another repository, seed or set-up is begun anew."""
+"""The finished work of `check`, `make` or `mine`, one line each, next to the file that it is for: a stopped or killed
+command resumes from it. A file from another repository, seed or set-up is started over."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class WorkFile:
     def __init__(self, path: Path, key: dict[str, Any]) -> None:
         self.done: dict[str, Any] = {}
         lines = path.read_bytes().split(b"\n") if path.exists() else []
-        whole = lines[:-1]  # the last has no line end where a write was cut short
+        whole = lines[:-1]  # if a write was cut short, the last line has no line end
         if whole and whole[0] == _line({"key": key}).rstrip():
             for line in whole[1:]:
                 self.done |= json.loads(line)

@@ -2,7 +2,7 @@
 
 | agent | where it runs |
 |---|---|
-| `builtin.BuiltinAgent` | out here, acting through the box; its prompts are in `conf/prompts/` |
+| `builtin.BuiltinAgent` | on the host, acting through the box; its prompts are in `conf/prompts/` |
 | `command.CommandAgent` | in the box: any command line. `conf/agent/` has ready ones (`agent=mini-swe-agent`) |
 
 To bring a command-line agent, write a file like those in `conf/agent/`. To add another kind, write one file with a

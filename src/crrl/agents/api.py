@@ -1,4 +1,4 @@
-"""The protocol of an agent, and how it reaches the policy."""
+"""The protocol of an agent, and its way to the policy."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class Endpoint:
 
 @dataclass(frozen=True)
 class AgentLimits:
-    """Budgets of one episode. `wall_s` excludes time spent waiting for the engine (held or queued requests);
-    `spent_s` says how much of it is charged so far."""
+    """Budgets of one episode. `wall_s` does not count time spent waiting for the engine (held or queued requests);
+    `spent_s` says how much is charged so far."""
 
     turns: int
     tokens: int
@@ -39,8 +39,8 @@ class AgentLimits:
 class AgentExit:
     """Why the agent stopped. `finished` is the agent's own decision; every `*_limit` and `context_length`
     makes the episode `truncated`; `error` is the agent's own failure (scored on what it left). `code` is the
-    process's exit code for command-line agents, `output` what it printed. `counts`: what the agent did, by name
-    (`tool_calls`, `tool_errors`, `malformed`, `edits`...); agents that cannot tell leave it empty."""
+    process's exit code for command-line agents, `output` what it printed. `counts`: the agent's actions, by name
+    (`tool_calls`, `tool_errors`, `malformed`, `edits`...); agents that do not know leave it empty."""
 
     reason: ExitReason
     code: int | None = None
@@ -51,14 +51,14 @@ class AgentExit:
 
 @dataclass(frozen=True)
 class Again:
-    """One more try: the box it goes on in (its work is there, the earlier box is gone), and the next user message."""
+    """One more try: the new box (with the work so far; the earlier box is gone), and the next user message."""
 
     box: Box
     message: str
 
 
 WhatNow = Callable[[], Awaitable[Again | None]]
-"""What an agent asks when it stops by itself; None: that was all. Raises LostError."""
+"""An agent calls this when it stops by itself; None: no more tries. Raises LostError."""
 
 
 async def nothing_more() -> Again | None:
@@ -68,8 +68,8 @@ async def nothing_more() -> Again | None:
 class Agent(Protocol):
     """Raises LostError only for faults on our side (box lost, endpoint gone).
 
-    `inside`: it runs in the box, and its endpoint is the box's own loopback port, behind which is its session alone;
-    else it runs out here, and acts through the box's methods. `mounts`: its files, shown in the box."""
+    `inside`: it runs in the box, and its endpoint is the box's own loopback port, which leads only to its session;
+    otherwise it runs on the host, and acts through the box's methods. `mounts`: its files, mounted in the box."""
 
     inside: bool
     mounts: Sequence[Mount]

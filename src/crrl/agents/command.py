@@ -1,11 +1,11 @@
-"""Any command line as the agent. It runs inside the box, with its files mounted read-only, and takes the gateway, which
-it meets at a loopback port, for the API it was made for: no line of it is changed.
+"""Any command line as the agent, unmodified. It runs inside the box, with its files mounted read-only, and finds the
+gateway at a loopback port, in place of the API that it was made for.
 
-What it does with the repository is judged by the patch and the tests alone: its exit code 0 says nothing, and one that
-fails, or that the box's limits end, is scored on what it left (invariant 2).
+Only the patch and the tests count: its exit code 0 says nothing, and an agent that fails, or that the box's limits end,
+is scored on its patch so far (invariant 2).
 
-A command is a shell line. `{{ instruction }}`, `{{ model }}`... in it stand for quoted shell variables and never for
-the text itself, so that no issue can break out of its word. In `files` and `env` they stand for the text.
+A command is a shell line. In it `{{ instruction }}`, `{{ model }}`... become quoted shell variables, never the text
+itself, so no issue can break out of its word. In `files` and `env` they become the text.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from crrl.sandbox.output import Sink
 from crrl.task import Task
 
 HOME = "/home/agent"
-KEPT_OUTPUT = 1 << 16  # bytes of what the agent printed, its beginning and its end
-NO_LIMIT_S = 1e6  # the wall budget, which waiting for the engine is not charged to, is kept from out here
-# What agents read, by the API's own names and by those that are common besides. No version check, telemetry or price
-# list is to be had in a box: agents that look for them need not wait for a time-out.
+KEPT_OUTPUT = 1 << 16  # bytes of the agent's output to keep, from its beginning and its end
+NO_LIMIT_S = 1e6  # the host enforces the wall budget, which does not count waiting for the engine
+# The variables that agents read, under the API's own names and other common ones. A box offers no version check,
+# telemetry or price list, and these keep agents from waiting for a time-out.
 ENVIRONMENT = {
     "INSTRUCTION": "{{ instruction }}",
     "ISSUE": "{{ task.issue }}",
@@ -53,7 +53,7 @@ class CommandAgent:
 
     Args:
         config: the agent's settings. state_dir: a mount whose source is relative lies in `state_dir/agents`.
-    Raises UsageError: a setting that cannot be meant; CrrlError: its files are not there.
+    Raises UsageError: an impossible setting; CrrlError: its files are missing.
     """
 
     inside = True
@@ -71,8 +71,8 @@ class CommandAgent:
     ) -> AgentExit:
         """Raises LostError: the box is gone, or the agent could not be started for a cause on our side.
 
-        Its process is gone when there is more to say: it is started again where it left off, and told the issue and
-        then that."""
+        When there is another try, its process is gone: it starts again where it left off, with the issue and the new
+        message."""
         exit = await self._once(box, task.issue, endpoint, limits)
         while exit.reason != "time_limit" and (again := await what_now()) is not None:
             later = await self._once(again.box, f"{task.issue}\n\n{again.message}", endpoint, limits)
@@ -94,7 +94,7 @@ class CommandAgent:
             if not await finished_within(running, limits.wall_s, limits.spent_s):
                 return AgentExit("time_limit", output=sink.text())
             return _exit(running.result(), sink.text())
-        except ValueError as error:  # an instruction that is too long for a command, or holds a NUL byte
+        except ValueError as error:  # the instruction is too long for a command, or contains a NUL byte
             raise LostError("agent_start", str(error)) from error
         finally:
             running.cancel()

@@ -1,7 +1,7 @@
-"""Why an edit by search and replace is refused, in words that help to do better next time.
+"""Explains why an edit by search and replace is refused, in words that help to do better next time.
 
-The same words stand in the warm start's demonstrations (`warmstart/demonstrations.py`): after a change here,
-the tiny policy is made anew.
+The warm start's demonstrations use the same words (`warmstart/demonstrations.py`): after a change here, make a new tiny
+policy.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ CHARACTERS = 200
 def refusal(text: str, path: str, old: str, new: str) -> str | None:
     """Why `old` cannot be replaced by `new` in `text`, the content of `path`; None where it can.
 
-    `old` must occur exactly once. Lines in which it occurs, or which share most with it, are shown whole, so that the
-    next attempt can copy from them.
+    `old` must occur exactly once. The message shows the lines in which it occurs, or which share most with it, whole,
+    so that the next attempt can copy from them.
     """
     if old == new:
         return "old and new are the same"

@@ -1,8 +1,8 @@
-"""What the built-in agent says to the policy: templates under `conf/prompts/`, filled in per task.
+"""The built-in agent's prompts: templates under `conf/prompts/`, filled in per task.
 
 The same agent serves a 1 M-parameter policy with a short prompt (`tiny`) and a 32B one with a full one (`full`);
 only the words differ. A prompt set is a YAML file: `system` and `task` are Jinja templates over `task` (and
-`limits`), `tools` describes the two tools, `warnings` says how much of a budget is left when the agent is warned.
+`limits`), `tools` describes the two tools, `warnings` has the text of a warning about a budget that is nearly used up.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from crrl.conf.recipes import FOLDER
 from crrl.errors import CrrlError, UsageError, nearest
 
 PARAMETERS = {"shell": ("cmd",), "edit": ("path", "old", "new")}
-"""The tools there are, and their parameters (all strings, all required), in the order the policy is shown."""
+"""The tools and their parameters (all strings, all required), in the order that the policy sees."""
 
 
 @dataclass(frozen=True)
 class Warnings:
-    """An agent is warned once when no more than this is left of a budget."""
+    """The agent gets one warning when no more than this is left of a budget."""
 
     turns_left: int
     tokens_left: int

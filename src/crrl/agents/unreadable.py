@@ -1,4 +1,4 @@
-"""What the policy is told when nobody could read the tool call it tried to make: the fault, and an example."""
+"""The message to the policy when its tool call was unreadable: what is wrong, and an example."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-CALL_MARK = "<tool_call>"  # what a call that the server could not parse leaves in the text
+CALL_MARK = "<tool_call>"  # what an unparsable call leaves in the text
 _EXAMPLE = '{"name": "shell", "arguments": {"cmd": "ls"}}'
 _LOOKS = re.compile(r"""["'](?:name|function|tool)["']\s*:.*["'](?:arguments|parameters)["']\s*:""", re.DOTALL)
 _SEARCHED = 1 << 16  # characters of an answer
 
 
 def unreadable(content: str, tools: Sequence[str]) -> str | None:
-    """The words for the policy; None: the answer holds no attempt at a call."""
+    """The message to the policy; None: the answer attempts no call."""
     content = content[:_SEARCHED]
     marked = content.find(CALL_MARK)
     if marked < 0 and _LOOKS.search(content) is None:

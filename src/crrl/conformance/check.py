@@ -1,11 +1,11 @@
-"""Conformance: a recording of an agent, replayed through the real gateway over an engine that gives the recorded
+"""Conformance: replays a recording of an agent through the real gateway, with an engine that gives the recorded
 answers.
 
-What is measured does not ask the tree. Every assistant message that comes back is compared with the answers this
-session was given, by a comparison of its own (`_Said`); one that came back unchanged must stand in the prompt that
-the *engine* saw, token for token as it was sampled. Where it does not, its tokens were re-rendered: a defect.
+The check does not rely on the tree. It compares every assistant message that comes back with the answers that this
+session got, with its own comparison (`_Said`); a message that came back unchanged must be in the prompt that the
+*engine* saw, token for token as it was sampled. If it is not, its tokens were re-rendered: a bug.
 
-Long texts in a recording may be cut: a change inside what was cut away cannot be seen here, nor can lengths.
+Long texts in a recording may be cut: the check cannot see a change inside the cut part, nor real lengths.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from crrl.gateway.renderer import Renderer, load_renderer
 CONTEXT = 1 << 20
 UNLIMITED = Budget(tokens=1 << 40, turns=1 << 20)
 TIMEOUT_S = 60.0
-CUT_OFF = Reply("The rest of this answer never arrived.")  # what a dropped request is given that nobody repeats
+CUT_OFF = Reply("The rest of this answer never arrived.")  # the answer to a dropped request that nobody repeats
 _THINK = re.compile(r"<think>(.*?)</think>", re.DOTALL)
 
 
@@ -52,7 +52,7 @@ class SessionReport:
     re_rendered: int = 0
     changed: int = 0
     replayed: int = 0  # requests answered with a stored sample
-    kinds_differ: int = 0  # calls that the recording takes for the agent's own work and the gateway does not, or so
+    kinds_differ: int = 0  # main calls by the recording but not by the gateway, or the other way round
     branches: dict[str, int] = field(default_factory=dict)
     rows: int = 0
     trained_tokens: int = 0
@@ -95,8 +95,8 @@ async def check(recorded: list[Recorded]) -> Report:
 
 
 class Player(ScriptedEngine):
-    """The engine, and what it is to say next. Recorded answers are given whole, as they were: the server that recorded
-    them did not heed the length that was asked for. `log`: prompts and answers, in the order of the requests."""
+    """The engine, and its next answer. It gives recorded answers whole, as the recorded server did, which ignored the
+    requested length. `log`: prompts and answers, in the order of the requests."""
 
     def __init__(self, renderer: Renderer) -> None:
         super().__init__(self._recite, context=CONTEXT)
@@ -157,8 +157,8 @@ class Replay:
         self._gateway, self._player, self._http, self._run = gateway, player, http, run
         self._report = SessionReport(run[0].variant, run[0].scenario, requests=len(run))
         self._given: list[tuple[_Said, list[int]]] = []
-        self._first = len(player.log)  # what the engine was asked before this session
-        self._sides: dict[int, bool] = {}  # the engine's request -> what the recording says of it
+        self._first = len(player.log)  # requests to the engine before this session
+        self._sides: dict[int, bool] = {}  # the engine's request -> what the recording calls it
 
     async def run(self) -> SessionReport:
         name = f"{self._report.variant}/{self._report.scenario}"
@@ -184,11 +184,11 @@ class Replay:
             await self._drop(one, place)
         elif one.resp == "FAIL-ctx":
             await self._refuse(one)
-        elif isinstance(one.resp, str):  # another's fault, which never reaches a gateway; but it must be readable
+        elif isinstance(one.resp, str):  # another server's fault, which never reaches a gateway
             self._history(one)
 
     async def _probe(self, one: Recorded) -> None:
-        """No model API: the recorded status, or an honest 404."""
+        """Not a model API: the recorded status, or 404."""
         reply = await self._send(one)
         expected = one.resp if isinstance(one.resp, int) else 200
         if reply.status_code not in (expected, 404):
@@ -229,7 +229,8 @@ class Replay:
                 self._report.re_rendered += len(unchanged[-1])
 
     async def _drop(self, one: Recorded, place: int) -> None:
-        """The client vanishes while its answer is being sampled. Who repeats the request gets that very sample."""
+        """The client disappears while its answer is being sampled. If it repeats the request, it gets that very
+        sample."""
         later = (r for r in self._run[place + 1 :] if r.body == one.body)
         again = next((r.resp for r in later if isinstance(r.resp, Reply)), CUT_OFF)
         self._player.say(again)
@@ -272,7 +273,7 @@ class Replay:
         return dialect.read(json.dumps(one.body).encode(), headers).ask.messages
 
     def _count(self, samples: list[Sample]) -> None:
-        """The ledger against the engine's own log, and the rows that come of it."""
+        """Checks the ledger against the engine's own log, and the rows made from it."""
         from crrl.learning.rows import rows_of
         from crrl.rollout.api import Episode
 
@@ -303,7 +304,7 @@ def _said(reply: Reply) -> _Said:
 
 
 def _difference(expected: Reply, got: Reply) -> str:
-    """What the agent got that was not scripted; "" if nothing. A call that is no JSON comes as the text it is."""
+    """The part of the agent's answer that is not in the script; "" if none. A call that is not JSON comes as text."""
     want, have = _said(expected), _said(got)
     if "".join(want.reasoning) != "".join(have.reasoning):
         return f"reasoning {got.reasoning!r} instead of {expected.reasoning!r}"

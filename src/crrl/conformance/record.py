@@ -1,7 +1,7 @@
-"""Recording a live agent: a proxy that stands between it and whatever model server it is to talk to, and writes down
-what each said (`recording.py`).
+"""Records a live agent: a proxy between the agent and any model server, which writes down requests and answers
+(`recording.py`).
 
-Bytes pass through as they are, streams event by event; what is written is read off a copy. Keys are not written.
+Bytes pass through unchanged, streams event by event; the recorder reads a copy. It does not record keys.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class Recorder:
     async def _forward(
         self, method: str, path: str, headers: dict[str, str], body: bytes, receive: Any, send: Any
     ) -> Reply | str | int:
-        """Pass a request on and its answer back. Returns what was answered."""
+        """Passes a request on and its answer back. Returns the answer."""
         passed = {k: v for k, v in headers.items() if k.lower() not in _HOP}
         gone = asyncio.ensure_future(receive())
         answer = bytearray()
@@ -117,7 +117,7 @@ def _answered(path: str, reply: httpx.Response, answer: bytes) -> Reply | str | 
     try:
         return read_reply(path, answer, streamed)
     except Broken:
-        return "FAIL-drop"  # it ended before its end
+        return "FAIL-drop"  # the stream broke off
 
 
 def _json(body: bytes) -> Any:

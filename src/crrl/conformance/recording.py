@@ -1,4 +1,4 @@
-"""Recordings of real agents: their requests as they were sent, and what they were answered. One JSON object a line.
+"""Recordings of real agents: their requests as sent, and the answers. One JSON object per line.
 
     {"variant", "scenario", "i", "t", "method", "path", "headers", "body", "resp", "side"}
 
@@ -46,7 +46,7 @@ class Recorded:
 
 
 def read(file: Path) -> list[Recorded]:
-    """Raises CrrlError naming the line that is no recorded request."""
+    """Raises CrrlError naming the line that is not a recorded request."""
     known: dict[Any, Any] = {}
     recorded = []
     try:
@@ -60,8 +60,8 @@ def read(file: Path) -> list[Recorded]:
             recorded.append(_recorded(_unfold(json.loads(line), known)))
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise CrrlError(
-                f"{file}, line {number}, is no recorded request: {type(error).__name__}: {error}.",
-                "`crrl gateway record` writes such files; src/crrl/conformance/recording.py says what a line holds.",
+                f"{file}, line {number}, is not a recorded request: {type(error).__name__}: {error}.",
+                "`crrl gateway record` writes such files; src/crrl/conformance/recording.py describes a line.",
             ) from error
     return recorded
 

@@ -1,7 +1,7 @@
 """An answer as a client reads it: whole bodies and event streams of each API, as one `Reply`.
 
-For those who stand on the client's side of the gateway: `check.py`, which compares it with what was scripted, and
-`record.py`. Read here with nothing of the dialects' own code, so that each can be wrong alone.
+For code on the client's side of the gateway: `check.py`, which compares it with the script, and `record.py`. It uses
+none of the dialects' code, so that a bug in one cannot hide the same bug in the other.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ MODEL_APIS = ("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/m
 
 
 class Broken(Exception):
-    """The answer is an error, or ends before its end."""
+    """The answer is an error, or breaks off."""
 
 
 def api_of(path: str) -> str:
-    """The model API that a path (with its query) belongs to; "" if it is none."""
+    """The model API that a path (with its query) belongs to; "" if none."""
     plain = path.partition("?")[0].rstrip("/")
     return plain if plain in MODEL_APIS else ""
 

@@ -3,15 +3,15 @@
 | engine | what it is |
 |---|---|
 | `local.LocalEngine` | any transformers causal model, in this process, on its own thread |
-| `wire.RemoteEngine` | an engine of another process, over a unix socket (`wire.EngineServer` is its other end) |
-| `scripted.ScriptedEngine` | plays given token lists: for the tests of whatever stands on an engine |
+| `wire.RemoteEngine` | an engine in another process, over a unix socket (`wire.EngineServer` is the other end) |
+| `scripted.ScriptedEngine` | plays given token lists: for tests of anything that uses an engine |
 
 **Adding an engine.** Write one file with a class that has the methods of `api.Engine`, made as `make` calls it, and one
 line: here in `ENGINES`, or in a distribution of your own (docs/plugins.md). A run trains on it if the class has those
 of `api.Weights`, too. Three things must hold:
 log-probs are log softmax(logits / T) before any truncation; every token carries the version of the weights that made
-it; the noise of a token derives from (request seed, position) alone (`sampling.uniform`). Raise `EngineError` when the
-engine failed (the episode is lost and retried) and `ContextLengthError` when prompt + 1 > context.
+it; the noise of a token derives from (request seed, position) alone (`sampling.uniform`). Raise `EngineError` if the
+engine fails (the episode is lost and retried) and `ContextLengthError` if prompt + 1 > context.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from crrl.errors import LostError, UsageError
 ENGINES = {
     "local": "crrl.engines.load:load_local",
 }
-# scheme of an address -> the class that is made with what stands behind the colon
+# scheme of an address -> class, made with the part behind the colon
 CONNECTIONS = {
     "unix": "crrl.engines.wire:RemoteEngine",
 }
@@ -48,21 +48,21 @@ def connect(address: str) -> Connection:
     kind of address."""
     scheme, colon, rest = address.partition(":")
     if not (colon and rest and scheme in CONNECTIONS):
-        raise UsageError(f"'{address}' is no address of an engine.", "Write unix:/path/of/its.sock")
+        raise UsageError(f"'{address}' is not an engine's address.", "Write unix:/path/of/its.sock")
     module, _, name = CONNECTIONS[scheme].partition(":")
     connection: Connection = getattr(import_module(module), name)(rest)
     return connection
 
 
 class EngineError(LostError):
-    """The engine failed under a generation: whoever asked has lost an episode, not a point."""
+    """The engine failed during a generation: the caller loses an episode, not a point."""
 
     def __init__(self, detail: str) -> None:
         super().__init__("engine_failed", detail)
 
 
 class ContextLengthError(ValueError):
-    """The prompt leaves no room for one token. The gateway checks first, so this is a bug of the caller."""
+    """The prompt leaves no room for one token. The gateway checks this first, so it is a bug in the caller."""
 
     def __init__(self, prompt: int, context: int) -> None:
         super().__init__(f"prompt of {prompt} tokens + 1 > context of {context}")

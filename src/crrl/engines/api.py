@@ -20,10 +20,10 @@ class Request:
 
     Args:
         prompt_ids: the whole context.
-        temperature: 0 is greedy (log-probs are then those at T = 1).
+        temperature: 0 is greedy (with log-probs at T = 1).
         stop_ids: generation ends after (and includes) the first of these.
-        seed: 64 bits; the noise of position p (0-based, within this generation) derives from (seed, p) only, so
-            a sample does not depend on what else is in the batch or on arrival order.
+        seed: 64 bits; the noise of position p (0-based, within this generation) derives only from (seed, p), so
+            a sample depends neither on the rest of the batch nor on the order of arrival.
         scope: whose it is (an attempt's id), for `Weights.forget`.
     """
 

@@ -1,4 +1,4 @@
-"""A model folder on disk -> model and tokenizer, or an error that says what is wrong with the folder."""
+"""A model folder on disk -> model and tokenizer, or an error that explains the folder's fault."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
 
 
 def copy_tokenizer(source: Path, target: Path) -> None:
-    """Everything in a model folder that is no weights: tokenizer, templates, and the settings that name its family."""
+    """Everything in a model folder except weights: tokenizer, templates, and the settings that name its family."""
     weights = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.h5", "*.msgpack", "*.gguf", "*.onnx", ".*")
     shutil.copytree(source, target, ignore=shutil.ignore_patterns(*weights))
 

@@ -1,4 +1,4 @@
-"""Weights into a module that is serving: all names and shapes are checked before anything is changed.
+"""New weights for a module that is serving: checks all names and shapes before it changes anything.
 
 `stage` reads a source into buffers while decoding goes on; `swap` copies the buffers in, between two decode steps.
 The probe sequence that proves a push (DESIGN, invariant 7) is `probe_ids`.
@@ -50,7 +50,7 @@ def stage(module: nn.Module, source: WeightSource) -> list[tuple[Tensor, Tensor]
     wrong += [f"{name}: missing" for name, tensor in own.items() if tensor.data_ptr() not in seen]
     if wrong:
         raise CrrlError(
-            "The pushed weights do not fit the engine's model; it goes on serving the old ones: "
+            "The pushed weights do not fit the engine's model, which keeps serving the old ones: "
             + "; ".join(wrong[:8]),
             "Push the same architecture, with Hugging Face state-dict names and adapters merged.",
         )

@@ -1,4 +1,4 @@
-"""An engine that plays a script: for tests of what stands on an engine (gateway, agents, episodes).
+"""An engine that plays a script: for tests of the code that uses an engine (gateway, agents, episodes).
 
 Every token has log-prob -1.0 and the current version. The script is a function prompt_ids -> ids, or a list of answers
 played in the order of the requests. An answer is cut at `max_tokens` (`length`) and after the first stop id.

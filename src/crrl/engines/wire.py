@@ -1,6 +1,6 @@
-"""An engine of another process, over a unix socket: `EngineServer` beside the engine, `RemoteEngine` where it is used
-(`engines.connect` makes it). What passes is the sampler's half of an engine, `api.Engine`: weights go into an engine in
-its own process.
+"""An engine in another process, over a unix socket: `EngineServer` runs next to the engine, `RemoteEngine` at the
+user's (`engines.connect` makes it). What passes is the sampler's half of an engine, `api.Engine`: weights go into an
+engine in its own process.
 
 Frames are a 4-byte big-endian length and a msgpack list. One connection carries any number of requests, told apart by a
 number the client chooses. Chunks that become ready together travel in one frame. When a connection drops, every request
@@ -92,7 +92,7 @@ class _Connection:
             self._send(number, "error", f"{type(e).__name__}: {e}")
 
     def _send(self, number: int, kind: str, payload: object) -> None:
-        """Whatever is sent within one turn of the event loop leaves in one frame."""
+        """Everything sent within one turn of the event loop leaves in one frame."""
         if not self._out:
             asyncio.get_running_loop().call_soon(self._write)
         self._out.append((number, kind, payload))
@@ -168,7 +168,7 @@ class EngineServer:
 class RemoteEngine:
     """The `Engine` behind a socket. Connects at first use; belongs to the event loop that used it first.
 
-    Once the connection is lost everything raises `EngineError`: the process that had the engine is gone.
+    Once the connection is lost, every call raises `EngineError`: the engine's process is gone.
     """
 
     def __init__(self, socket_path: str | Path) -> None:

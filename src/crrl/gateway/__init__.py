@@ -6,9 +6,9 @@
     ...                                # any OpenAI client: handle.base_url, handle.api_key
     record = await gateway.close("attempt-1")  # record.samples: every token, as it was sampled
 
-A request's way: `app.py` (whose is it?) -> `serving.py` and `dialects/` (what does it say?) -> `session.py` (budget,
-generation) -> `tree.py` (which sampled turn does this history continue?) -> `renderer/` (ids) -> the engine. What is
-sampled is shown by `stream.py`, and leaves as `Sample`s.
+The path of a request: `app.py` (whose session?) -> `serving.py` and `dialects/` (parsing) -> `session.py` (budget,
+generation) -> `tree.py` (which sampled turn does this history continue?) -> `renderer/` (ids) -> the engine.
+`stream.py` turns sampled tokens into the answer; they are kept as `Sample`s.
 A new dialect is one module in `dialects/` and one line in its registry. `open.py` is the gateway of `crrl serve`.
 """
 

@@ -110,16 +110,16 @@ class Sample(_Linked):
 
 @dataclass(frozen=True)
 class Ask:
-    """One request of an agent, whatever the API.
+    """One request of an agent, in any API.
 
     Args:
-        tools: in the form of chat completions. prompt: raw text or token ids (`/v1/completions`; no messages then).
+        tools: as chat completions has them. prompt: raw text or token ids (`/v1/completions`; no messages then).
         asked: sampling parameters the agent wants; logged, then overridden by the recipe.
         stop: strings that end the visible answer. n: how many answers.
-        tool_choice: `none` keeps the tools in the prompt, and shows calls as the text that was sampled.
+        tool_choice: `none` keeps the tools in the prompt, and shows calls as the sampled text.
         parallel_calls: False ends the turn with its first call.
-        retry: the client says that it sends this request again, because it lost the answer.
-        hints: what headers and body tell about the kind of call (`request_kind`, `thread`, ...).
+        retry: the client declares that it repeats this request because it lost the answer.
+        hints: signs of the kind of call in headers and body (`request_kind`, `thread`, ...).
     """
 
     messages: list[Message] = field(default_factory=list)
@@ -135,7 +135,7 @@ class Ask:
 
 
 class BadRequest(Exception):
-    """A request that cannot be answered as it is asked, and the field that is wrong. Answered 400 (or `status`)."""
+    """A request with a field that the gateway cannot honour. Answered 400 (or `status`)."""
 
     def __init__(self, message: str, param: str | None = None, code: str | None = None, status: int = 400) -> None:
         super().__init__(message)

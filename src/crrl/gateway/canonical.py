@@ -1,15 +1,15 @@
 """The canonical form of messages: two histories are the same conversation iff their canonical forms are
 equal.
 
-What real agents were seen to change without meaning anything by it is covered here, and nothing else
-(`docs/agents.md` lists the same rules):
+It ignores the meaningless changes that we have seen real agents make, and no others (`docs/agents.md` lists the
+same rules):
 - a string content equals a list of text parts; missing, null and "" are equal;
-- white space around a content is ignored;
-- tool-call arguments are compared as JSON (agents re-serialise them); text that is no JSON is compared as it
+- white space around content is ignored;
+- tool-call arguments are compared as JSON (agents re-serialise them); text that is not JSON is compared as it
   is;
 - tool-call ids, `cache_control`, names and unknown fields are ignored; `developer` is `system`;
-- reasoning that an agent drops, or folds into the content as `<think>...</think>`, is no change (reasoning
-  sent back *different* is: see `same_reasoning`).
+- dropping reasoning, or folding it into the content as `<think>...</think>`, is not a change (sending back
+  *different* reasoning is: see `same_reasoning`).
 """
 
 from __future__ import annotations
@@ -69,15 +69,16 @@ def reasoning_of(message: Message) -> list[str]:
 
 
 def same_reasoning(sent: Message, sampled: Message) -> bool:
-    """Dropped reasoning is the same turn, in part or whole; other reasoning than was sampled is not. A part is a piece
-    or a stretch of the text: clients keep its last delta alone, or join pieces with white space of their own."""
+    """With reasoning dropped, in part or whole, it is the same turn; with other reasoning than was sampled it is not. A
+    part is a piece or a stretch of the text: clients keep only its last delta, or join pieces with other white
+    space."""
     pieces, whole = reasoning_of(sent), reasoning_of(sampled)
     sampled_text = "".join("".join(whole).split())
     return set(pieces) <= set(whole) or "".join("".join(pieces).split()) in sampled_text
 
 
 def _whole_number(text: str) -> float | int:
-    """1.0 is 1: some agents' JSON knows one kind of number."""
+    """1.0 is 1: some agents' JSON has only one kind of number."""
     number = float(text)
     return int(number) if number.is_integer() else number
 
@@ -86,7 +87,7 @@ _arguments = msgspec.json.Decoder(float_hook=_whole_number)
 
 
 def _decoded(arguments: str) -> Any:
-    """Raises ValueError: no JSON."""
+    """Raises ValueError: not JSON."""
     try:
         return _arguments.decode(arguments) if arguments.strip() else {}
     except (msgspec.DecodeError, OverflowError, RecursionError) as error:
@@ -108,7 +109,7 @@ def canonical_arguments(arguments: str) -> bytes:
 
 
 def canonical(message: Message) -> bytes:
-    """Reasoning is not part of it: an agent that drops reasoning continues the same conversation."""
+    """Without reasoning: an agent that drops it continues the same conversation."""
     content = message.content
     if message.role == "assistant" and "<think>" in content:
         content = _THINK.sub("", content)
@@ -121,7 +122,7 @@ def canonical(message: Message) -> bytes:
 
 
 def start_digest(tools: list[dict[str, Any]] | None) -> bytes:
-    """Where a chain of digests starts: the tools are part of the prompt, so of the conversation."""
+    """The start of a chain of digests: the tools are part of the prompt, so of the conversation."""
     return hashlib.blake2b(_json.encode(_without_cache_control(tools or [])), digest_size=16).digest()
 
 

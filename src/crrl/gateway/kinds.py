@@ -1,8 +1,8 @@
-"""What kind of call a request was: the agent's own work, or something on the side (`docs/agents.md` has the table).
+"""The kind of a call: the agent's main work, or something on the side (`docs/agents.md` has the table).
 
-No API says it. Signs are read from the request when it comes (`Signs.of`); what they mean is settled when the
-session is over (`kinds_of`), because a call without tools is on the side only if the agent's main calls have
-them, and a title may be asked for before the first of those.
+No API declares it. `Signs.of` reads signs from each request; `kinds_of` interprets them when the session is over,
+because a call without tools is a side call only if the agent's main calls have tools, and an agent may ask for a title
+before the first of those.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from crrl.gateway.api import Ask, SampleKind
 from crrl.gateway.canonical import Message
 
-HEAD = 400  # characters of a text in which its purpose must stand
+HEAD = 400  # characters of a text within which it must state its purpose
 
-# Sentences with which real agents begin such a call, in its system prompt or its last message.
+# Sentences at the beginning of such calls by real agents, in the system prompt or the last message.
 SENTENCES: list[tuple[SampleKind, str]] = [
     ("compaction", "performing a CONTEXT CHECKPOINT COMPACTION"),  # Codex
     ("compaction", "create a detailed summary of (the|our) conversation"),  # Claude Code
@@ -40,7 +40,7 @@ _SENTENCES = [(kind, re.compile(sentence)) for kind, sentence in SENTENCES]
 
 @dataclass(frozen=True)
 class Signs:
-    """What a request shows. `says`: the kind that it names; None: it names none."""
+    """The signs in a request. `says`: the kind that it declares; None: none."""
 
     says: SampleKind | None
     tools: frozenset[str]
@@ -78,7 +78,7 @@ def _says(ask: Ask, system: str) -> SampleKind | None:
         if part in word:
             return kind
     if ask.tools and not any(m.role == "assistant" for m in ask.messages):
-        return None  # an agent that begins its work, whatever its task speaks of
+        return None  # an agent that begins its work, whatever its task mentions
     last = ask.messages[-1] if ask.messages else Message("user")
     texts = [system[:HEAD], last.content[:HEAD] if last.role == "user" else ""]
     for kind, sentence in _SENTENCES:
@@ -92,9 +92,9 @@ def kinds_of(turns: Sequence[tuple[Signs, int | None]]) -> list[SampleKind]:
     the turn that its history ends with, if that was sampled here."""
     own = [signs for signs, _ in turns if signs.says is None]
     with_tools = [signs for signs in own if signs.tools]
-    usual = Counter(signs.system for signs in own).most_common(1)  # an agent without tools is who asks most
+    usual = Counter(signs.system for signs in own).most_common(1)  # without tools, the agent is whoever asks most often
     without = [signs for signs in own if [signs.system] == [system for system, _ in usual]]
-    main = set((with_tools or without)[:1])  # what the agent has shown of itself
+    main = set((with_tools or without)[:1])  # what we know of the agent so far
     kinds: list[SampleKind] = []
     for signs, before in turns:
         inherited = kinds[before] if before is not None else None

@@ -1,4 +1,4 @@
-"""Conversations on disk: a folder with one file for each, one sample a line, in the order of the requests."""
+"""Conversations on disk: a folder with one file each, one sample per line, in the order of the requests."""
 
 from __future__ import annotations
 
@@ -43,6 +43,6 @@ def read_ledger(path: Path) -> list[Sample]:
             sample = _decoder.decode(line)
             parent_of(sample, known)
         except ValueError as error:  # msgspec's is one, too
-            raise CrrlError(f"{path}:{number} is no sample: {error}.", "Leave that file out.") from error
+            raise CrrlError(f"{path}:{number} is not a sample: {error}.", "Leave that file out.") from error
         known[sample.id] = sample
     return linked(known.values())

@@ -1,4 +1,4 @@
-"""HTTP in the running loop: an address of one's own, and a server on it."""
+"""HTTP in the running loop: an address, and a server on it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ App = Callable[[dict[str, Any], Any, Any], Awaitable[None]]
 
 
 def bound(host: str, port: int) -> socket.socket:
-    """A socket with this address. Raises CrrlError when it cannot be had."""
+    """A socket with this address. Raises CrrlError if it is not available."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # without it asyncio sets no TCP_NODELAY
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -69,7 +69,7 @@ class Server(uvicorn.Server):
             await asyncio.sleep(0.005)
 
     async def end(self) -> None:
-        """Does not wait for open connections. Nothing to do where it has not begun."""
+        """Does not wait for open connections. Does nothing if the server has not started."""
         if self._serving is not None:
             self.should_exit = self.force_exit = True
             with suppress(asyncio.CancelledError):

@@ -1,6 +1,6 @@
-"""What each turn of a session was in the end: its kind, why it starts a branch, and whether it was used.
+"""The outcome of each turn of a session: its kind, why it starts a branch, and whether the agent used it.
 
-Read off the whole tree when the session is over, because only then it is known which answers the agent went on from.
+Read from the whole tree when the session is over, because only then do we know which answers the agent continued.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""The local engine: continuous batching of any transformers causal model on a thread of its own.
+"""The local engine: continuous batching of any transformers causal model on its own thread.
 
 One iteration of the loop is one forward pass: one new token for every decoding row, and the new tokens of rows whose
 prompt is not yet in the cache (at most `prefill_tokens` of them). Between two passes requests join, leave and are
-cancelled, weights are swapped, and the loop can be held. Rows sit in slots 0..n-1: first those that decode, then those
+cancelled, weights are swapped, and the loop can pause. Rows sit in slots 0..n-1: first those that decode, then those
 that are being prefilled.
 
-After a push every row forgets its keys and values and is prefilled anew, sampled tokens included, so the next token
-comes from the new weights alone and carries their version.
+After a push every row drops its keys and values and is prefilled again, sampled tokens included, so the next token
+comes only from the new weights and carries their version.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ from crrl.engines.sampling import sample, uniform
 T = TypeVar("T")
 
 FLUSH_S = 0.03
-"""Tokens are handed over in chunks at most this old: waking a coroutine per token costs more than the token."""
+"""Seconds after which tokens are handed over: waking a coroutine per token costs more than the token."""
 CASCADE_MIN = 32
-"""A common beginning shorter than this is not worth an attention call of its own."""
+"""A shorter common prefix is not worth a separate attention call."""
 GROWTH = 256
 """The cache is made ready for this many tokens of a generation (less if it asks for less) when it is admitted."""
 
@@ -68,7 +68,7 @@ class LocalEngine:
     """An `Engine`, and its `Weights`. Safe to call from any thread and any event loop.
 
     Args:
-        model: becomes the engine's own (moved, frozen, its attention replaced): hand in a copy if you
+        model: becomes the engine's own (moved, frozen, its attention replaced); pass a copy if you
             train it.
         tokenizer_hash: what the gateway compares with its own tokenizer.
         context: most tokens of prompt and generation together.
@@ -170,7 +170,7 @@ class LocalEngine:
         return EngineInfo(self._context, self._version, self._tokenizer_hash, self._runner.vocab_size)
 
     def close(self) -> None:
-        """Stop the thread; whatever is running gets an `EngineError`."""
+        """Stop the thread; running generations get an `EngineError`."""
         if self._thread.is_alive():
             self._commands.put(lambda: setattr(self, "_closed", True))
             self._thread.join()
@@ -238,7 +238,7 @@ class LocalEngine:
         push.swap(staged)
         self._runner.refresh()
         self._prefixes.drop()
-        for row in self._rows:  # back to the front of the queue, sampled tokens now part of what is prefilled
+        for row in self._rows:  # back to the front of the queue; sampled tokens are prefilled, too
             row.cached = 0
             row.array = np.asarray(row.ids, np.int64)
         self._waiting.extendleft(reversed(self._rows))
@@ -248,7 +248,7 @@ class LocalEngine:
         return Probe(version, self.probe_ids, self._runner.score(self.probe_ids))
 
     def _step(self) -> None:
-        """One forward pass: admit, run, sample, see who has ended."""
+        """One forward pass: admit, run, sample, find ended rows."""
         self._admit()
         if self._shared is None:
             self._shared = self._find_shared()
@@ -412,7 +412,7 @@ class LocalEngine:
         for loop, batch in by_loop.items():
             try:
                 loop.call_soon_threadsafe(_hand_over, batch)
-            except RuntimeError:  # that loop is closed: nobody waits any more
+            except RuntimeError:  # that loop is closed: nobody is waiting
                 continue
 
     def _fail_everything(self, error: EngineError) -> None:

@@ -1,4 +1,4 @@
-"""Which finished sequences' keys and values are kept, and which of them begins like a new prompt.
+"""Keeps keys and values of finished sequences, and finds the one that shares the longest prefix with a new prompt.
 
 Token-exact: ids are compared with ids, all kept sequences at once as rows of one matrix (a few hundred rows of a few
 thousand ids: tens of microseconds). A kept sequence that a newer one of the same attempt continues is dropped; beyond

@@ -1,8 +1,8 @@
 """The engine's own module, run through our attention; and the proof, at start, that this gives the model's logits.
 
-Any causal model whose layers call transformers' attention interface once each works. What does not (state-space and
-linear-attention layers, layers that share or skip keys and values, chunked attention, sinks) is refused with the
-reason: by its configuration where that says so, else by comparing with the model's own plain forward pass.
+Any causal model works whose layers each call transformers' attention interface once. Others (state-space and
+linear-attention layers, layers that share or skip keys and values, chunked attention, sinks) are refused with the
+reason: from the configuration if it says so, else by comparison with the model's own plain forward pass.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The APIs that agents speak: one module each, and one line in `DIALECTS` below.
 
-A dialect turns a body into an `Ask`, and `Turn`s into bodies, server-sent events and errors of its API's own shape.
-Unknown fields are accepted. A known field that would change the answer and is not supported is an error that names
-it, never ignored; sampling parameters are read, recorded and overridden by the recipe.
+A dialect turns a body into an `Ask`, and `Turn`s into bodies, server-sent events and errors in its API's format.
+It accepts unknown fields. A known field that would change the answer and is not supported is an error that names
+the field, never ignored; it reads and records sampling parameters, and the recipe overrides them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Events(Protocol):
     def delta(self, choice: int, delta: Delta) -> bytes: ...
 
     def finish(self, choice: int) -> bytes:
-        """The turn is sampled to its end, and all its deltas have been given."""
+        """The turn is complete, and all its deltas have been sent."""
         ...
 
     def end(self) -> bytes: ...
@@ -36,14 +36,14 @@ class Events(Protocol):
 
 
 class Dialect(Protocol):
-    """What a module of this package has."""
+    """The interface of a module in this package."""
 
     def read(self, raw: bytes, headers: Mapping[str, str]) -> Incoming:
         """Raises BadRequest naming the field. Header names are in lower case."""
         ...
 
     def whole(self, answer: Answer) -> bytes:
-        """The body for a request that did not stream. The turns are whole."""
+        """The body for a request without streaming. The turns are complete."""
         ...
 
     def events(self, answer: Answer) -> Events: ...

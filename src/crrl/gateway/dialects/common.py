@@ -1,4 +1,4 @@
-"""What the dialects share: reading a body, text out of content parts, OpenAI's error shape, log-probs."""
+"""Shared by the dialects: reading a body, text from content parts, OpenAI's error format, log-probs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Body = TypeVar("Body")
 
 @dataclass(frozen=True)
 class Incoming:
-    """One request, read. `options`: what only its dialect knows."""
+    """One parsed request. `options`: settings that only its dialect knows."""
 
     ask: Ask
     model: str
@@ -82,7 +82,7 @@ def decode(decoder: msgspec.json.Decoder[Body], raw: bytes) -> Body:
 
 
 def refuse(unsupported: Mapping[str, bool]) -> None:
-    """Raises for the first field whose value would change the answer in a way that we cannot."""
+    """Raises for the first field whose value would change the answer in an unsupported way."""
     for name, bad in unsupported.items():
         if bad:
             raise unsupported_value(name)
@@ -98,7 +98,7 @@ def forced(choice: Any) -> bool:
 
 
 def is_retry(headers: Mapping[str, str]) -> bool:
-    """The official clients say so when they send a request again."""
+    """The official clients declare that they repeat a request."""
     return headers.get("x-stainless-retry-count", "0") not in ("", "0")
 
 
@@ -151,7 +151,7 @@ def text_of(content: Any, where: str, kinds: set[str] = TEXT_PARTS, between: str
 
 
 def result_text(content: Any, where: str, between: str = "") -> str:
-    """The text of a tool's result. Parts that are no text are named in words: a refusal would meet the agent again with
+    """The text of a tool's result. Parts that are not text are named in words: a refusal would hit the agent again at
     every later request, because the result stays in its history."""
     if not isinstance(content, list):
         return text_of(content, where, between=between)
@@ -191,7 +191,7 @@ def chat_tool(name: str, description: Any, parameters: Any) -> dict[str, Any]:
 
 
 def name_of(turn: Turn) -> str:
-    """For ids on the wire: a session's own id is nothing an agent should read."""
+    """For ids on the wire: an agent should not see the session's own id."""
     return hashlib.blake2b(turn.id.encode("utf-8", "surrogatepass"), digest_size=12).hexdigest()
 
 

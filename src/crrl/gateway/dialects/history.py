@@ -1,6 +1,6 @@
-"""A history as agents send it, put in order: which result answers which call, and which messages are one turn.
+"""Puts an agent's history in order: which result answers which call, and which messages form one turn.
 
-Call ids say both, in every API. Ids are an agent's own and never reach a prompt, so they are settled here, once:
+Call ids say both, in every API. The ids are the agent's own and never reach a prompt, so this resolves them, once:
 results stand in the order of their calls, and a turn that came back as several messages (goose sends each call with its
 result) is one message again.
 """
@@ -55,7 +55,7 @@ def _goes_on(earlier: Message, message: Message, between: Sequence[Message]) -> 
 def _results(messages: Sequence[Message]) -> list[Message]:
     found: list[Message] = []
     calls: list[str] = []
-    run: list[Message] = []  # results that follow each other
+    run: list[Message] = []  # consecutive results
 
     def close() -> None:
         if all(m.place is not None for m in run):

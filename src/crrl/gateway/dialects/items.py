@@ -1,4 +1,4 @@
-"""The items of `/v1/responses`: what comes in as messages and tools, what goes out while a turn is sampled."""
+"""The items of `/v1/responses`: messages and tools on the way in, a growing turn on the way out."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Name = tuple[str, str | None]  # a tool's own name, and its namespace
 
 @dataclass(frozen=True)
 class Names:
-    """How the tools that the policy sees are called by the client."""
+    """The client's names for the tools that the policy sees."""
 
     of: dict[str, Name] = field(default_factory=dict)
     custom: set[str] = field(default_factory=set)
@@ -175,7 +175,7 @@ def _sealed(text: str) -> str:
 
 
 def _unsealed(value: Any) -> str:
-    """Of our own making; what another server encrypted is not ours to read."""
+    """Only our own; we cannot read what another server encrypted."""
     if not isinstance(value, str) or not value.startswith(_SEALED):
         return ""
     try:
@@ -216,7 +216,7 @@ class OutputItems:
         return [*events, ("response.reasoning_text.delta", place)]
 
     def close(self) -> list[Event]:
-        """The item that is growing is whole."""
+        """The growing item is complete."""
         if not self._open:
             return []
         text, place = "".join(self._texts), self._place()

@@ -1,7 +1,7 @@
 """The dialect of `/v1/messages` (Anthropic) and its `count_tokens`.
 
-One message of the API may hold several of ours: tool results are messages of their own. Thinking blocks carry a
-signature, because clients want one back; it is not looked at.
+One message of the API may hold several of ours: each tool result is its own message. Thinking blocks carry a
+signature, because clients want one back; nothing checks it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from crrl.gateway.dialects.history import put_in_order
 from crrl.gateway.stream import Delta
 from crrl.gateway.tree import Turn
 
-_HOSTED = ("web_search", "web_fetch")  # run by the API's own servers; here the policy is not offered them
+_HOSTED = ("web_search", "web_fetch")  # run by the API's own servers; not offered to the policy
 _KINDS = {
     400: "invalid_request_error",
     401: "authentication_error",
@@ -98,7 +98,7 @@ def _refuse_unsupported(body: _Body, choice: Any) -> None:
             "output_format": body.output_format is not None,
             "mcp_servers": bool(body.mcp_servers),
             "container": bool(body.container),
-            # what becomes of earlier thinking is the recipe's to say
+            # the recipe decides about earlier thinking
             "context_management": not all(kind.startswith("clear_thinking") for kind in kinds),
         }
     )

@@ -1,6 +1,6 @@
 """The dialect of `/v1/responses`: input items as messages, sampled turns as output items.
 
-Stateless: nothing is stored, so every request brings its whole input. Several items make one assistant turn
+Stateless: the gateway stores nothing, so every request brings its whole input. Several items make one assistant turn
 (reasoning, message, calls), because one turn left as several items. Reasoning is shown as it is (`reasoning_text`);
 `encrypted_content` holds the same text, for clients that send back only that. Custom tools are functions with one
 `input`, and the tools of a namespace go by `NAMESPACE__NAME`.

@@ -1,7 +1,7 @@
-"""How templates without a hand-coded renderer write tool calls, and how those are read back from sampled ids.
+"""The forms in which templates without a hand-coded renderer write tool calls, and reading those from sampled ids.
 
-A format is never guessed: at start the renderer lets the template write a call, and takes the format that reads it
-back (`generic.py`). Where a mark begins a call it must be one token, so text that only looks like it is no call.
+The renderer never guesses a format: at the start it lets the template write a call, and takes the format that reads it
+back (`generic.py`). A mark that begins a call must be one token, so text that only looks like a mark is not a call.
 """
 
 from __future__ import annotations

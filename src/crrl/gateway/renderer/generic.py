@@ -1,8 +1,8 @@
 """A renderer for any chat template that only ever appends; `proof.proved` makes one, and proves what it relies on.
 
-The bridge: what a template puts behind a turn is found by rendering a short conversation with and without the appended
-messages, and cutting at the turn's end. That this is also what it puts behind a long one, that it leaves everything
-before alone, and that calls read back as they were written, is what the proof shows.
+The bridge finds what a template appends to a turn by rendering a short conversation with and without the new messages,
+and cutting at the turn's end. The proof shows that the template appends the same to a long conversation, leaves
+everything before unchanged, and writes calls that read back as they were written.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _REASONING = (("<think>", "</think>"), ("[THINK]", "[/THINK]"))
 class GenericRenderer:
     """Args:
     tokenizer: a fast transformers tokenizer with a chat template.
-    tools: False: text alone is proved, and a request with tools is refused.
+    tools: False: proves only text, and refuses a request with tools.
 
     Raises:
         Refusal: the template breaks; says at which turn, and how.
@@ -147,11 +147,11 @@ class GenericRenderer:
     # What the template shows of itself ------------------------------------------------------------------------------
 
     def _refuse(self, messages: list[Message], tools: bool = False) -> None:
-        """What was not proved."""
+        """Refuses what was not proved."""
         if not self.tools and (tools or any(m.calls or m.role == "tool" for m in messages)):
-            raise RenderError(f"renderer.key={self.key} renders text alone, and this request has tools")
+            raise RenderError(f"renderer.key={self.key} renders only text, and this request has tools")
         if not self.late_system and any(m.role == "system" for m in messages):
-            raise RenderError("the model's chat template has a place for system messages at the beginning alone")
+            raise RenderError("the model's chat template allows system messages only at the beginning")
 
     def _learn_reasoning(self) -> None:
         source = self._template.source + self._head
