@@ -1,4 +1,4 @@
-"""What starts containers, as `backend.py` sees it: Docker, Podman (`engine.py`) or Apptainer."""
+"""The protocol of container engines for `backend.py`: Docker, Podman (`engine.py`) or Apptainer."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from crrl.sandbox.api import Limits
 
 @dataclass(frozen=True)
 class Image:
-    """`id`: by content. `user` as in its configuration, "" where it says nothing (root)."""
+    """`id`: by content. `user`: from its configuration; "": root."""
 
     name: str
     id: str
@@ -22,7 +22,7 @@ class Image:
 
 @dataclass(frozen=True)
 class Start:
-    """What a container is started with. `binds`: host path -> path inside, read-only."""
+    """A container to start. `binds`: host path -> path inside, read-only."""
 
     image: str
     command: list[str]
@@ -32,20 +32,20 @@ class Start:
 
     @property
     def memory_bytes(self) -> int:
-        """What the kernel enforces. Files count as memory, too (tmpfs). PID 1 ends a command at `limits.memory_bytes`
-        and says so; where that is too slow the kernel ends the largest process: with this much, never PID 1."""
+        """The kernel's limit. Files count as memory, too (tmpfs). PID 1 ends a command at `limits.memory_bytes` and
+        says so; if it is too slow, the kernel kills the largest process, which at this limit is never PID 1."""
         limits = self.limits
         return max(limits.memory_bytes * 3 // 2, limits.processes << 24) + limits.disk_bytes + limits.tmp_bytes
 
 
 class Engine(Protocol):
-    """Everything blocks."""
+    """All methods block."""
 
     name: str
-    keeper: list[str]  # arguments of `keeper.py`; []: its containers are children, and need none
+    keeper: list[str]  # arguments of `keeper.py`; []: containers are child processes, and need none
 
     def image(self, name: str) -> Image:
-        """Raises CrrlError where it is not on this machine: nothing is pulled by the way."""
+        """Raises CrrlError if it is not on this machine: this never pulls."""
         ...
 
     def archive(self, image: str, path: str) -> Iterator[bytes]:
@@ -57,19 +57,19 @@ class Engine(Protocol):
         ...
 
     def remove(self, container: str) -> None:
-        """Kill and remove; returns when it is gone. Raises LostError."""
+        """Kill and remove it; returns when it is gone. Raises LostError."""
         ...
 
     def sweep(self, mine: bool = False) -> int:
-        """Remove what owners that are no more left behind, and with `mine` this owner's own. How many there were."""
+        """Remove containers of dead owners and, with `mine`, this owner's. Returns their number."""
         ...
 
     def pull(self, name: str, progress: Callable[[int, int], object]) -> None:
-        """`progress` gets bytes here and bytes known of so far. Raises CrrlError."""
+        """`progress`: called with bytes so far and total bytes known so far. Raises CrrlError."""
         ...
 
     def delete(self, name: str) -> None:
-        """Remove an image. Raises CrrlError where a container still uses it."""
+        """Remove an image. Raises CrrlError if a container still uses it."""
         ...
 
     def close(self) -> None: ...

@@ -1,8 +1,8 @@
-"""Apptainer, by its command line: images are SIF files in the sandbox's state folder, containers are our children.
+"""Apptainer, through its command line: images are SIF files in the state folder, containers are child processes.
 
-UNTESTED: written from its documentation; here only the text of its command lines is tested. As root inside a user
-namespace (`--fakeroot`), so that `init.py` can do what it does under Docker; its limits need cgroups v2 that
-this user may use.
+UNTESTED: written from its documentation; only the text of its command lines is tested. It runs as root inside a user
+namespace (`--fakeroot`), so that `init.py` can do the same as under Docker. Its limits need cgroups v2 that this user
+may use.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ REMOVE_S = 20.0
 
 
 class Apptainer:
-    """Raises CrrlError where it is not installed."""
+    """Raises CrrlError if it is not installed."""
 
     name = "apptainer"
     keeper: list[str] = []  # noqa: RUF012  # part of the protocol; a child ends with its owner's end of the socket

@@ -1,8 +1,8 @@
-"""Boxes in containers, for tasks whose repository and dependencies are an image: Docker or Podman.
+"""Boxes in containers, for tasks whose repository and dependencies come as an image: Docker, Podman or Apptainer.
 
-The same exec server as in every box (`pid1.py`), started by `init.py`, over a socket that the container is
-shown at its start; so commands, limits, kills, reads, writes and the patch are those of bubblewrap boxes. No file of an
-episode is on a disk: what is written is in the container's own tmpfs (invariant 4).
+`init.py` starts the same exec server as in every box (`pid1.py`), over a socket mounted into the container, so
+commands, limits, kills, reads, writes and the patch work as in bubblewrap boxes. No file of an episode is on a disk:
+all writes go to the container's own tmpfs (invariant 4).
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ FIND_S = 300.0
 
 
 class ContainerSandbox:
-    """Boxes of image tasks. Raises CrrlError with the remedy where no engine answers.
+    """Boxes of tasks with an image. Raises CrrlError, with the remedy, if no engine answers.
 
     Args:
         engine: `docker`, `podman`, `apptainer`, or `auto`: the first that is there.
         state_dir: prepared workspaces and the exec server's interpreter; on a disk with extended attributes.
-        cpus: how many a box may use; 0: all.
+        cpus: CPUs per box; 0: all.
     """
 
     def __init__(self, engine: str = "auto", *, state_dir: Path, cpus: float = 0.0) -> None:
@@ -66,8 +66,8 @@ class ContainerSandbox:
             self._keeper = subprocess.Popen(argv, stdin=subprocess.PIPE, start_new_session=True, cwd="/")
 
     async def prepare(self, source: object, paths: Sequence[str] = ()) -> Workspace:
-        """The workspace of an image's repository. Raises CrrlError: the image is not here, its history cannot be
-        hidden, or it has no such commit (`paths`)."""
+        """The workspace of an image's repository. Raises CrrlError: the image is not on this machine, its history
+        cannot be hidden, or it lacks the commit (`paths`)."""
         if not isinstance(source, Source) or source.image is None:
             raise TypeError(f"a tasks.task.Source with an image, not {source!r:.200}")
         async with self._preparing.setdefault(source.image, asyncio.Lock()):
@@ -89,7 +89,7 @@ class ContainerSandbox:
         return workspace.prepare(source, self.state_dir, id=image.id, user=image.user, archive=archive, find=find)
 
     async def start(self, spec: Spec) -> ContainerBox:
-        """A box that answers. Raises LostError (`sandbox_start`)."""
+        """A box that is ready. Raises LostError (`sandbox_start`)."""
         if spec.root is None or spec.root.image is None:
             raise CrrlError("A container box needs a workspace with an image.", "Use sandbox.name=bubblewrap.")
         image = spec.root.image
@@ -144,7 +144,7 @@ class ContainerSandbox:
                 async with asyncio.timeout(START_S):
                     control, _ = await asyncio.get_running_loop().sock_accept(listener)
             except TimeoutError:
-                raise LostError("sandbox_start", f"{self.engine.name}: the exec server does not come up") from None
+                raise LostError("sandbox_start", f"{self.engine.name}: the exec server does not start") from None
             output, output_w = os.pipe()
             try:
                 order = self._order(image, limits, list(mounts.values()), port, find)

@@ -1,4 +1,4 @@
-"""One box in a container: a `ServedBox` whose writable layer its own PID 1 hands over, for the patch."""
+"""One box in a container: a `ServedBox` whose PID 1 hands over the writable layer, for the patch."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class ContainerBox(ServedBox):
         self._root, self._remove, self._on_close = root, remove, on_close
 
     async def write_changes(self, changed: Mapping[str, tuple[int, bytes] | None]) -> None:
-        """The task's own patches, put on the image's tree. Raises LostError."""
+        """Apply the task's own patches to the image's tree. Raises LostError."""
         gone = [path for path, file in changed.items() if file is None or file[0] == 0o120000]
         links = {path: file[1] for path, file in changed.items() if file is not None and file[0] == 0o120000}
         scripts = [path for path, file in changed.items() if file is not None and file[0] == 0o100755]
@@ -54,10 +54,10 @@ class ContainerBox(ServedBox):
             raise LostError("sandbox_start", f"the task's patches cannot be written: {error}") from error
         for argv in commands + ([["chmod", "+x", "--", *scripts]] if scripts else []):
             if (await self.exec(argv)).code != 0:
-                raise LostError("sandbox_start", f"{argv[0]} of the task's patches fails")
+                raise LostError("sandbox_start", f"{argv[0]} fails while applying the task's patches")
 
     async def patch(self) -> str:
-        """See `Box.patch`. New files that the base's own .gitignore names are left out. Raises LostError."""
+        """See `Box.patch`. Leaves out new files ignored by the base's own .gitignore. Raises LostError."""
         async with self._turn:
             self._sink = sink = Sink(2 * LAYER_BYTES, hard=False)
             try:
@@ -74,7 +74,7 @@ class ContainerBox(ServedBox):
         return await asyncio.to_thread(_patch, bytes(sink.head), self._root)
 
     async def close(self) -> None:
-        """Returns when the container is gone, and with it every process and file of it."""
+        """Returns when the container is gone, with all its processes and files."""
         if self._closed:
             return
         self._closed = True
@@ -99,7 +99,7 @@ def _patch(layer: bytes, root: Workspace) -> str:
 
 
 def _unpack(layer: bytes, upper: Path) -> tuple[dict[bytes, os.stat_result], set[bytes]]:
-    """The layer as files below `upper`, which is new: (files, hidden paths), as `patch.layer_patch` takes them."""
+    """Write the layer's files below `upper`, a new folder: (files, hidden paths) for `patch.layer_patch`."""
     upper.mkdir()
     touched: dict[bytes, os.stat_result] = {}
     hidden: set[bytes] = set()
@@ -129,8 +129,8 @@ def _unpack(layer: bytes, upper: Path) -> tuple[dict[bytes, os.stat_result], set
 
 
 def _ignored(paths: list[bytes], root: Workspace) -> list[bytes]:
-    """Those that the .gitignore files of the base name: builds in place, say. What an agent did to them counts for
-    nothing: they are read from the host's own tree."""
+    """The paths ignored by the base's .gitignore files, such as builds in place. They are read from the host's own
+    tree, so an agent's changes to them have no effect."""
     git = ["/usr/bin/git", "-c", "safe.directory=*", f"--git-dir={root.git_dir}", f"--work-tree={root.lower}"]
     done = subprocess.run(
         [*git, "check-ignore", "--no-index", "-z", "--stdin"],

@@ -1,7 +1,7 @@
-"""Docker and Podman, by the one API that both speak: containers that clean up after themselves, images, what is left.
+"""Docker and Podman, through the API that both share: self-removing containers, images, and cleaning up leftovers.
 
-Blocking throughout; `backend.py` calls it in threads. Every container carries who owns it (`OWNER`): one whose owner
-is no more is found and removed by `sweep`, at each start, by `keeper.py` and by `crrl doctor`.
+All calls block; `backend.py` makes them in threads. Every container has a label with its owner (`OWNER`). `sweep`
+removes those whose owner is dead: at each start, in `keeper.py` and in `crrl doctor`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ START_PODMAN = "systemctl --user start podman.socket (as root: systemctl start p
 
 
 class ContainerEngine:
-    """One engine on this machine. Raises CrrlError, with the remedy, where none answers.
+    """One engine on this machine. Raises CrrlError, with the remedy, if none answers.
 
     Args:
         name: `docker`, `podman`, or `auto`: the first of the two that answers.
@@ -52,7 +52,7 @@ class ContainerEngine:
         return Image(name, found["Id"], config.get("User") or "", int(found.get("Size") or 0), self._layers(found))
 
     def _layers(self, found: dict[str, Any]) -> tuple[tuple[str, int], ...]:
-        """Where the history does not tell the sizes of the layers, the image counts as one."""
+        """If the history lacks the sizes of the layers, the image counts as one layer."""
         chain = (found.get("RootFS") or {}).get("Layers") or []
         sizes = [int(step["Size"]) for step in reversed(self._client.history(found["Id"])) if step["Size"]]
         if len(sizes) != len(chain):
@@ -60,7 +60,7 @@ class ContainerEngine:
         return tuple(("/".join(chain[: n + 1]), size) for n, size in enumerate(sizes))
 
     def archive(self, image: str, path: str) -> Iterator[bytes]:
-        """A tar stream of one path of an image; nothing of the image is run. Raises FileNotFoundError."""
+        """A tar stream of one path of an image; runs nothing of the image. Raises FileNotFoundError."""
         made = self._client.create_container(image, command=["/none"], network_disabled=True, labels=self.labels)
         try:
             stream, _ = self._client.get_archive(made["Id"], path)
@@ -71,7 +71,7 @@ class ContainerEngine:
             self.remove(made["Id"])
 
     def start(self, wanted: Start) -> str:
-        """The id of a running container. Raises LostError, CrrlError (the engine cannot do what boxes need)."""
+        """The id of a running container. Raises LostError, CrrlError (the engine lacks a feature that boxes need)."""
         limits = wanted.limits
         host = self._client.create_host_config(
             network_mode="none",
@@ -119,7 +119,7 @@ class ContainerEngine:
         return ["apparmor=unconfined"] if Path("/sys/kernel/security/apparmor").is_dir() else []
 
     def remove(self, container: str) -> None:
-        """Kill and remove, its anonymous volumes too; returns when it is gone. Raises LostError."""
+        """Kill and remove it, with its anonymous volumes; returns when it is gone. Raises LostError."""
         deadline = time.monotonic() + REMOVE_S
         while True:
             try:
@@ -127,7 +127,7 @@ class ContainerEngine:
                 return
             except NotFound:
                 return
-            except (APIError, DockerException) as error:  # it is being removed already: by itself, say
+            except (APIError, DockerException) as error:  # it is already being removed, for instance by itself
                 if time.monotonic() > deadline:
                     raise LostError("sandbox_close", f"{self.name} does not remove {container}: {error}") from error
                 time.sleep(0.05)
@@ -141,7 +141,7 @@ class ContainerEngine:
         return len(gone)
 
     def left(self) -> int:
-        """How many containers of owners that are no more there are."""
+        """The number of containers whose owner is dead."""
         found = self._client.containers(all=True, filters={"label": OWNER})
         return sum(_is_gone(each["Labels"][OWNER]) for each in found)
 
@@ -157,7 +157,7 @@ class ContainerEngine:
                     parts[event["id"]] = int(detail["current"]), int(detail["total"])
                     progress(sum(c for c, _ in parts.values()), sum(t for _, t in parts.values()))
         except DockerException as error:
-            remedy = f"Is there network? Try: {self.name} pull {name}. Fetched images stay: run it again to go on."
+            remedy = f"Is there network? Try: {self.name} pull {name}. Fetched images stay: rerun to continue."
             raise CrrlError(f"{name} cannot be pulled: {error}", remedy) from error
 
     def delete(self, name: str) -> None:
@@ -167,7 +167,7 @@ class ContainerEngine:
             return
         except DockerException as error:
             raise CrrlError(
-                f"The image {name} cannot be removed: {error}", f"{self.name} ps -a shows who uses it."
+                f"The image {name} cannot be removed: {error}", f"{self.name} ps -a shows the containers that use it."
             ) from (error)
 
     def version(self) -> str:
@@ -178,12 +178,12 @@ class ContainerEngine:
 
 
 def owner() -> str:
-    """This process: boot, pid namespace, pid, start time. No other one ever has the same."""
+    """Identifies this process: boot, pid namespace, pid, start time. No other process ever has the same."""
     return f"{_boot()}:{os.readlink('/proc/self/ns/pid')}:{os.getpid()}:{psutil.Process().create_time():.2f}"
 
 
 def _is_gone(label: str) -> bool:
-    """Of another pid namespace nothing can be known: its containers are its own to clean up."""
+    """Processes of another pid namespace are unknown here: it must clean up its own containers."""
     boot, _, rest = label.partition(":")
     namespace, _, process = rest.rpartition(":")[0].rpartition(":")
     if boot != _boot():
@@ -201,7 +201,7 @@ def _boot() -> str:
 
 
 def sockets(name: str) -> list[tuple[str, str]]:
-    """(engine, address), in the order in which they are tried."""
+    """(engine, address), in the order to try them."""
     own = os.environ.get("XDG_RUNTIME_DIR", f"/run/user/{os.getuid()}")
     docker_ = [os.environ.get("DOCKER_HOST", "")] if os.environ.get("DOCKER_HOST") else []
     podman = [os.environ.get("CONTAINER_HOST", "")] if os.environ.get("CONTAINER_HOST") else []
@@ -212,7 +212,7 @@ def sockets(name: str) -> list[tuple[str, str]]:
 
 
 def _client(engine: str, address: str) -> tuple[str, str, Any]:
-    """A client of the API's version that the engine names; asking for `/version` takes Podman seconds."""
+    """A client for the API version that the engine names; a request for `/version` takes Podman seconds."""
     with docker.APIClient(base_url=address, timeout=REQUEST_S, version=DEFAULT_DOCKER_API_VERSION) as first:
         said = first.get(f"{first.base_url}/_ping")
     client = docker.APIClient(base_url=address, timeout=REQUEST_S, version=said.headers["Api-Version"], num_pools=64)

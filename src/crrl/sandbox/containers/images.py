@@ -1,7 +1,7 @@
-"""Images of tasks on this machine: fetched ahead, kept within a limit, the least recently used given up first.
+"""Images of tasks on this machine: fetched in advance, within a limit; the least recently used are removed first.
 
-Which ones are ours, and when each was last used, is kept in `images.json` of the state folder; an image that was there
-before is never removed.
+`images.json` in the state folder records which images we fetched, and when each was last used. Images that were already
+there are never removed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from crrl.sandbox.containers.api import Engine
 
 @dataclass(frozen=True)
 class Fetched:
-    """`how`: there | fetched. `evicted`: images that made room for it."""
+    """`how`: there | fetched. `evicted`: images removed to make room for it."""
 
     name: str
     how: str
@@ -30,25 +30,25 @@ class Fetched:
 
 
 class Images:
-    """The record of what was fetched. Safe for several processes."""
+    """The record of fetched images. Safe for several processes."""
 
     def __init__(self, state_dir: Path) -> None:
         self._file = state_dir / "images.json"
 
     def recorded(self) -> dict[str, float]:
-        """Each image that was fetched, and when it was last used (a Unix time)."""
+        """Each fetched image and its last use, as a Unix time."""
         if not self._file.exists():
             return {}
         with self._record() as record:
             return dict(record)
 
     def forget(self, name: str) -> None:
-        """It was removed."""
+        """Drop a removed image from the record."""
         with self._record() as record:
             record.pop(name, None)
 
     def used(self, name: str) -> None:
-        """Note a use, of an image that was fetched; it stays while this process lives."""
+        """Record a use of a fetched image; it stays while this process lives."""
         in_use.hold(self._file.parent, f"images/{name}")
         with self._record() as record:
             if name in record:
@@ -57,23 +57,23 @@ class Images:
     def fetch(
         self, names: Iterable[str], engine: Engine, max_bytes: int | None, progress: Callable[[str, int, int], object]
     ) -> Iterator[Fetched]:
-        """Each as it is there. The images that a stopped fetch has brought stay, and the next goes on with the one that
-        it was at.
+        """Yields each image once it is there. If you stop, fetched images stay, and the next call continues with the
+        one in progress.
 
-        Raises CrrlError: an image cannot be pulled, or max_bytes does not hold what is asked for.
+        Raises CrrlError: an image cannot be pulled, or the images do not fit into max_bytes.
         """
         wanted = list(dict.fromkeys(names))
         for name in wanted:
             in_use.hold(self._file.parent, f"images/{name}")
             how = "there"
             if not _is_there(engine, name):
-                with self._record() as record:  # before it comes: one that a killed fetch brought is ours, too
+                with self._record() as record:  # before the pull: an image from a killed fetch is ours, too
                     record[name] = time.time()
                 engine.pull(name, lambda here, all, name=name: progress(name, here, all))  # type: ignore[misc]
                 how = "fetched"
             with self._record() as record:
                 if how == "fetched" or name in record:
-                    record[name] = time.time()  # again: another process drops what is not there
+                    record[name] = time.time()  # again: another process drops images that are not there
                 evicted = _make_room(engine, record, max_bytes, wanted)
             yield Fetched(name, how, tuple(evicted))
 
@@ -103,7 +103,7 @@ def _make_room(engine: Engine, record: dict[str, float], max_bytes: int | None, 
         return evicted
     if (size := disk_bytes(engine, [name for name in record if name in wanted])) > max_bytes:
         raise CrrlError(
-            f"max_disk holds {max_bytes >> 20} MiB; what is fetched of these tasks takes {size >> 20} MiB.",
+            f"max_disk is {max_bytes >> 20} MiB, but the images of these tasks take {size >> 20} MiB.",
             "Ask for fewer (ids=...), or allow more (max_disk=GB).",
         )
     while disk_bytes(engine, record) > max_bytes:

@@ -1,11 +1,11 @@
-"""What a container starts with: our exec server in a writable layer of its own, and then without the power that took.
+"""The first program of a container: gives our exec server a writable layer, then drops the privileges it needed.
 
-Runs as root of the container, from an interpreter that the host shows read-only (`python.py`): nothing of the
-image is run before the privileges are gone. In this order: the host's order over the socket; an overlay of the image's
-whole root whose upper layer is a size- and inode-limited tmpfs; the host's `.git` in place of the image's, whatever is
-hidden removed (invariant 5); that root becomes `/`; capabilities down to `KEPT`, no new ones; the system call filter of
-every box (invariant 4). From then on it is `pid1.py`. It ends when the host's end of the socket does, however that
-comes about, and the container with it: that is what cleans up after an owner that was killed.
+It runs as the container's root, under an interpreter that the host mounts read-only (`python.py`): no program of the
+image runs before the privileges are gone. In order: it receives the host's order over the socket; mounts an overlay of
+the image's whole root, with a size- and inode-limited tmpfs as upper layer; puts the host's `.git` in place of the
+image's, and removes hidden paths (invariant 5); makes that root `/`; reduces the capabilities to `KEPT`, for good; and
+installs the system call filter of every box (invariant 4). From then on it is `pid1.py`. When the host's end of the
+socket closes, in whatever way, it ends, and the container with it; this cleans up after an owner that was killed.
 """
 
 import _socket
@@ -20,7 +20,7 @@ DOOR = f"{HERE}/door/socket"
 MS_NOSUID, MS_NODEV, MS_BIND, MS_MOVE, MS_REC, MS_PRIVATE = 2, 4, 4096, 8192, 16384, 1 << 18
 PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP = 24, 38, 22
 # CHOWN DAC_OVERRIDE FOWNER FSETID KILL SETGID SETUID: power over the container's own files and processes, which root in
-# SWE-bench's images relies on. Gone of Docker's default set: raw sockets, devices, chroot, file capabilities, auditing.
+# SWE-bench's images needs. Of Docker's set, dropped: raw sockets, devices, chroot, file capabilities, auditing.
 KEPT = (0, 1, 3, 4, 5, 6, 7)
 FROM_THE_ENGINE = ("/etc/hosts", "/etc/resolv.conf", "/etc/hostname")
 
@@ -99,8 +99,8 @@ def make_root(order, user):  # type: ignore[no-untyped-def]
 
 
 def same_owners(workdir: str, new: str, user) -> None:  # type: ignore[no-untyped-def]
-    """The host's layer brings `.git` and the folders above it: they are to belong to whom they do in the image, and
-    `.git` to whoever works here (git refuses another's)."""
+    """The host's layer contains `.git` and the folders above it. The folders get their owners from the image, and
+    `.git` the user that works here (git refuses another user's)."""
     path = workdir
     while path != "/":
         if os.path.isdir(path):
@@ -137,7 +137,7 @@ def remove(path: str) -> None:
 
 
 def stores(commits: list[str]) -> list[bytes]:
-    """Git stores anywhere in the image that hold one of these commits: what comes after it is the future."""
+    """Git stores anywhere in the image with one of these commits: they may hold its future."""
     found, ids = [], [bytes.fromhex(commit) for commit in commits]
     for folder, folders, names in os.walk(b"/"):
         if folder == b"/":
@@ -155,7 +155,7 @@ def stores(commits: list[str]) -> list[bytes]:
 
 
 def give_up_power(program: bytes) -> None:
-    """Only `KEPT` is left to root here, for good; then the filter, which forbids mounts and namespaces besides."""
+    """Root keeps only `KEPT`, for good; then the filter, which also forbids mounts and namespaces."""
     last = int(contents(b"/proc/sys/kernel/cap_last_cap"))
     for number in range(last + 1):
         if number not in KEPT:

@@ -1,8 +1,8 @@
 """Removes an owner's containers when the owner is gone, even by SIGKILL.
 
-A running box ends by itself then (`init.py`) and its engine removes it; this is for those that were just
-being made. `python -m crrl.sandbox.containers.keeper FOLDER ENGINE ADDRESS OWNER` waits for the end of its stdin, which
-the owner holds; FOLDER, where the owner met its containers, goes too.
+A running box then ends by itself (`init.py`), and the engine removes it; this is for containers that were still being
+made. `python -m crrl.sandbox.containers.keeper FOLDER ENGINE ADDRESS OWNER` waits for the end of its stdin, which the
+owner holds. It also removes FOLDER, which has the owner's sockets.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import signal
 import sys
 import time
 
-TIMES, EVERY_S = 5, 1.0  # the engine may still be at work on what the owner asked for last
+TIMES, EVERY_S = 5, 1.0  # the engine may still be executing the owner's last request
 
 
 def main() -> None:

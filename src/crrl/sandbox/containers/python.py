@@ -1,8 +1,8 @@
-"""The interpreter that the exec server of a container runs under: the host's, shown read-only at /.crrl.
+"""The interpreter of a container's exec server: the host's, mounted read-only at /.crrl.
 
-An image may have no Python, another version, or one that its makers changed; this one, with its loader and libraries,
-runs in any image of this machine's architecture, whatever C library that has (26 MB less than mounting all of it: only
-the modules that are used). Made once, kept by content below the sandbox's state folder.
+An image may have no Python, another version, or a modified one. The host's, with its loader and libraries, runs in any
+image of this machine's architecture, whatever its C library. Only the modules in use are copied, which saves 26 MB.
+Made once, cached by content below the sandbox's state folder.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def make(state_dir: Path) -> tuple[Path, str]:
             folder.chmod(0o755)
             os.rename(folder, made)
         except OSError:
-            if not made.is_dir():  # else: another process made the same one meanwhile
+            if not made.is_dir():  # else: another process was faster
                 raise
         finally:
             shutil.rmtree(folder, ignore_errors=True)

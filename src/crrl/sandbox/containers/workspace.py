@@ -1,9 +1,9 @@
-"""The workspace of a task whose repository is inside a container image, made once and kept by content.
+"""The workspace of a task whose repository is inside a container image, made once and cached by content.
 
-What git tracks there is read out of the image as it lies (no program of the image is run, nothing of its `.git` is
-asked but which files it tracks), and gets a history of one commit, as every workspace does. Boxes run in the image with
-that `.git` in place of the image's own (`init.py`); every other git store of the image that holds the base
-commit is hidden, and after that the image is searched for the commit once more (invariant 5).
+The files tracked by git are read out of the image as they are, without running any of its programs; of its `.git`, only
+the list of tracked files is used. Like every workspace, it gets a history of one commit. Boxes run in the image with
+that `.git` in place of the image's own (`init.py`). Every other git store of the image with the base commit is hidden,
+and then the image is searched for the commit once more (invariant 5).
 """
 
 from __future__ import annotations
@@ -69,9 +69,10 @@ def _make(source: Source, state_dir: Path, made: Path, root: ImageRoot, archive:
 
 
 def of_history(source: Source, paths: Sequence[str], state_dir: Path, *, id: str, archive: Archive) -> Workspace:
-    """These files of `source.base_commit`, out of the image's git store: the tests that came with the repair, say.
+    """These files as of `source.base_commit`, from the image's git store: for instance the tests that came with the
+    repair.
 
-    The host's own git reads the objects alone: no hook, setting or alternate store of the image takes part. Blocking.
+    The host's own git reads only the objects: hooks, settings and alternate stores of the image are ignored. Blocking.
     Raises CrrlError.
     """
     workdir, commit = _workdir(source), source.base_commit or ""
@@ -110,7 +111,7 @@ def _workdir(source: Source) -> str:
 
 
 def _layer(folder: Path, workdir: str) -> None:
-    """The `.git` of the workspace, where the image has its own; it hides that one whole."""
+    """The workspace's `.git`, in the place of the image's own, which it hides completely."""
     git = folder / "layer" / workdir[1:] / ".git"
     shutil.copytree(folder / "lower" / ".git", git, copy_function=os.link)
     for place in (folder / "layer").rglob("*"):
@@ -127,7 +128,7 @@ def _layer(folder: Path, workdir: str) -> None:
 
 
 def _tracked(archive: Archive, workdir: str) -> Iterator[workspace.Blob]:
-    """The files that the image's git tracks, as they lie there; where there is no git, all."""
+    """The files tracked by the image's git, as they are; without git, all files."""
     index = _file(archive, f"{workdir}/.git/index")
     wanted = _listed(index) if index is not None else None
     links: list[tuple[bytes, int]] = []
@@ -146,14 +147,14 @@ def _tracked(archive: Archive, workdir: str) -> Iterator[workspace.Blob]:
                     yield path, mode, file.read()
     except FileNotFoundError as error:
         raise CrrlError(str(error), "Is the source's workdir right?") from error
-    for path, mode in links:  # a second name of a file that came earlier, which a stream cannot go back to
+    for path, mode in links:  # a hard link to an earlier file: a stream cannot go back
         data = _file(archive, f"{workdir}/{os.fsdecode(path)}")
         if data is not None:
             yield path, mode, data
 
 
 def _listed(index: bytes) -> set[bytes]:
-    """The paths in a git index; submodules are not among them."""
+    """The paths in a git index, without submodules."""
     with tempfile.TemporaryDirectory(prefix="crrl-index-") as folder:
         Path(folder, "index").write_bytes(index)
         workspace.git(["init", "-q", "--bare", f"{folder}/git"])
@@ -166,7 +167,7 @@ def _listed(index: bytes) -> set[bytes]:
 
 
 def _head(archive: Archive, workdir: str) -> str:
-    """The commit that the image's repository is at; "" where that cannot be read."""
+    """The current commit of the image's repository; "" if it cannot be read."""
     head = (_file(archive, f"{workdir}/.git/HEAD") or b"").decode(errors="replace").strip()
     if not head.startswith("ref: "):
         return head
