@@ -33,6 +33,14 @@ async def test_a_task_that_is_not_broken_or_not_repaired_is_refused(task_judge: 
     assert (await admit(foreign, task_judge)).status == "broken"
 
 
+async def test_a_task_that_no_agent_could_work_on_is_not_admitted(task_judge: TaskJudge) -> None:
+    """Its tests run: the warm judge makes a file into a folder where it must. But no agent's box can be made."""
+    task = generate("train", 0, 0)
+    files = {**(task.source.files or {}), "notes": "a file", "notes/a.txt": "and a folder"}
+    admission = await admit(replace(task, source=replace(task.source, files=files)), task_judge)
+    assert admission.status == "unavailable" and "notes" in admission.reasons[0], admission
+
+
 class EverySecondTime:
     """A judge for whom every second repair did not happen."""
 
@@ -42,6 +50,9 @@ class EverySecondTime:
     async def run_anew(self, task: Task, patch: str) -> TestResults:
         self.calls += bool(patch)
         return await self.judge.run_anew(task, patch if self.calls % 2 else "")
+
+    async def try_box(self, task: Task) -> None:
+        await self.judge.try_box(task)
 
     async def test_ids(self, task: Task) -> list[str]:
         return await self.judge.test_ids(task)

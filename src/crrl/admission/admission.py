@@ -1,8 +1,9 @@
-"""Admission: a task is used only if its tests fail on the buggy tree and pass on the repaired one, three times each.
+"""Admission: crrl uses a task only if its tests fail on the buggy tree and pass on the repaired one, three times each.
 
-`admit` asks the real judge. Where a corpus does not list all tests, it measures the lists: what passes with the known
-fix is the baseline. Tests that fail with the fix, too, are taken out of the verdict, by name. What is admitted gets its
-decoys: the copies of its tests that the known fix fails (`rewards/decoys/`).
+`admit` asks the real judge, and starts the box that an agent would work in. If a corpus does not list all tests, it
+measures the lists: the tests that pass with the known fix are the baseline. It takes tests that fail even with the fix
+out of the verdict, by name. What is admitted gets its decoys: the copies of its tests that the known fix fails
+(`rewards/decoys/`).
 """
 
 from __future__ import annotations
@@ -26,6 +27,10 @@ class Judge(Protocol):
 
     async def run_anew(self, task: Task, patch: str) -> TestResults: ...
 
+    async def try_box(self, task: Task) -> None:
+        """Raises CrrlError, LostError: no agent could work on it here."""
+        ...
+
     async def test_ids(self, task: Task) -> list[str]:
         """Raises ValueError where none reports even with the known fix, CrrlError where they cannot be run here."""
         ...
@@ -37,13 +42,13 @@ class Judge(Protocol):
 
 @dataclass(frozen=True)
 class Admission:
-    """What became of a task.
+    """The outcome for one task.
 
     Args:
-        status: `flaky`: some runs did as they should and some did not; `broken`: none did; `unavailable`: it could not
-            be judged here.
-        empty, fixed: runs in which the empty patch failed, and the solution passed, as they should.
-        excluded: tests that are no part of the verdict: they fail with the known fix, too, or do now this, now that.
+        status: `flaky`: some runs gave the right result and some did not; `broken`: none did; `unavailable`: this
+            machine could not judge it.
+        empty, fixed: number of runs in which the empty patch failed, and in which the solution passed, as they should.
+        excluded: tests outside the verdict, because they fail even with the known fix, or their result varies.
         decoys: the share of its tests that have decoys; None unless admitted.
         no_decoys: why they have none ("" where they have).
         task: the task with the lists and the decoys it is judged by; None unless admitted.
@@ -72,6 +77,7 @@ async def admit(task: Task, judge: Judge, times: int = TIMES) -> Admission:
     buggy: list[TestResults] = []
     fixed: list[TestResults] = []
     try:
+        await judge.try_box(task)
         everything = await _with_all_tests(task, judge) if task.test.baseline else task
         for _ in range(times):
             buggy.append(await judge.run_anew(everything, ""))
@@ -143,7 +149,7 @@ def _lists(task: Task, everything: Task, buggy: list[TestResults], fixed: list[T
         else:
             excluded.append(test)
     if not task.test.baseline and len(excluded) == len(task.test.pass_to_pass):
-        return task, []  # nothing passes with the fix: that is the task's fault, not its tests'
+        return task, []  # nothing passes with the fix: blame the task, not its tests
     plan = replace(task.test, fail_to_pass=flip, pass_to_pass=stay, baseline=False)
     return replace(task, test=plan), excluded
 

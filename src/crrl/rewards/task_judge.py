@@ -10,11 +10,12 @@ from crrl.rewards import command_judge, patching
 from crrl.rewards.api import TestResults
 from crrl.rewards.command_judge import CommandJudge
 from crrl.rewards.judge import JudgeLimits, PytestJudge
-from crrl.sandbox.api import Mount, Sandbox
+from crrl.sandbox.api import Mount, Sandbox, Spec
 from crrl.sandbox.availability import PYTHON
 from crrl.task import Command, Decoys, Task
 from crrl.tasks.setup import interpreters, toolchains
 from crrl.tasks.setup.environments import Environment, Environments
+from crrl.tasks.setup.setting import setting_of
 
 SITE = "/harness/site"
 
@@ -48,6 +49,20 @@ class TaskJudge(PytestJudge):
     @property
     def version(self) -> str:
         return f"{super().version}-{command_judge.version()}"
+
+    async def try_box(self, task: Task) -> None:
+        """Start the box that an agent would work in, and take its patch. Raises CrrlError, LostError: it cannot be."""
+        workspace = await self._boxes.prepare(task.source)
+        setting = await setting_of(task, self.environments)
+        box = await self._boxes.start(Spec(workspace, setting.mounts, env=setting.env))
+        try:
+            result = await box.exec(["true"])
+            if result.code != 0:
+                raise CrrlError(f"its box runs no command: {result.reason}: {result.output[-300:].strip()}")
+            if patch := await box.patch():
+                raise CrrlError(f"a box in which nothing was done has a patch: {patch[:200]}")
+        finally:
+            await box.close()
 
     async def test_ids(self, task: Task) -> list[str]:
         """The tests that there are when the known fix is in.
