@@ -1,8 +1,8 @@
 """The built-in agent: a loop over two tools, `shell(cmd)` and `edit(path, old, new)`, until the policy says it is done.
 
-It runs on the host and acts through `Box.exec`, `read` and `write` alone. It talks to its endpoint with the `openai`
-client, streaming, and knows nothing of training. Limits are the episode's: near one it is warned once, in a tool
-result; at one it stops. A tool call that cannot be carried out is answered with an error, never with an exception.
+It runs on the host and acts only through `Box.exec`, `read` and `write`. It talks to its endpoint with the `openai`
+client, streaming, and knows nothing of training. The episode's limits apply: near one the policy gets one warning, in a
+tool result; at one the agent stops. An impossible tool call gets an error as its result, and never raises an exception.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
-from openai import AsyncOpenAI, BadRequestError, DefaultAsyncHttpxClient, OpenAIError
+from openai import APIStatusError, AsyncOpenAI, DefaultAsyncHttpxClient, OpenAIError
 
 from crrl.agents.api import AgentExit, AgentLimits, Endpoint, WhatNow, nothing_more
 from crrl.agents.edits import refusal
@@ -25,12 +25,12 @@ from crrl.errors import LostError
 from crrl.sandbox.api import Box, ExecResult, Mount
 from crrl.task import Task
 
-ANSWER_S = 600.0  # of silence, while a weight push may hold the request
-LARGEST_FILE = 4 << 20  # bytes that `edit` takes on
+ANSWER_S = 600.0  # without an answer, because a weight push may hold the request
+LARGEST_FILE = 4 << 20  # bytes of the largest file that `edit` accepts
 
 
 class ToolError(Exception):
-    """What the policy is told in place of a tool's result."""
+    """The policy gets this in place of a tool's result."""
 
 
 class MalformedCall(ToolError):
@@ -66,7 +66,7 @@ class BuiltinAgent:
     def __init__(self, config: schema.Agent, state_dir: Path) -> None:
         self.prompts = load_prompts(config.prompts)
         self._tools = self.prompts.tools()
-        # One client for all: making a TLS context costs more than a whole episode. No proxy of the environment's.
+        # One client for all: making a TLS context costs more than an episode. It ignores the environment's proxies.
         self._http = DefaultAsyncHttpxClient(timeout=ANSWER_S, limits=httpx2.Limits(), trust_env=False)
 
     async def close(self) -> None:
@@ -81,7 +81,9 @@ class BuiltinAgent:
         messages = self.prompts.messages(task.issue)
         try:
             reason, detail = await episode.run(messages, self._tools, what_now)
-        except BadRequestError as error:
+        except APIStatusError as error:
+            if error.status_code >= 500:
+                raise LostError("endpoint_failed", f"{error.status_code}: {error.message}") from error
             if error.code == "context_length_exceeded":
                 reason, detail = "context_length", error.message
             else:
@@ -92,7 +94,7 @@ class BuiltinAgent:
 
 
 class _Episode:
-    """What one run holds: the conversation's budgets, counts and tools."""
+    """The state of one run: the conversation's budgets, counts and tools."""
 
     def __init__(self, box: Box, limits: AgentLimits, prompts: Prompts, client: AsyncOpenAI, model: str) -> None:
         self.box, self.limits, self.prompts = box, limits, prompts
@@ -104,7 +106,7 @@ class _Episode:
     async def run(
         self, messages: list[dict[str, Any]], tools: list[dict[str, Any]], what_now: WhatNow
     ) -> tuple[str, str]:
-        """(reason, detail) of the end."""
+        """(reason, detail) for why it ended."""
         while True:
             if (reason := self._used_up()) is not None:
                 return reason, ""
@@ -141,7 +143,7 @@ class _Episode:
         return next((reasons[budget] for budget, left in self._left().items() if left <= 0), None)
 
     def _warned(self, text: str) -> str:
-        """A tool result, and after it each budget that is nearly used up, once."""
+        """A tool result, followed by one warning for each budget that is nearly used up."""
         warnings = self.prompts.warnings
         marks = {"turns": warnings.turns_left, "tokens": warnings.tokens_left, "seconds": warnings.seconds_left}
         lines = [text] if text else []
@@ -195,7 +197,7 @@ class _Episode:
 
     async def _shell(self, cmd: str) -> str:
         timeout_s = max(0.1, min(self.limits.command_s, self._left()["seconds"]))
-        # More is kept than shown: the end of an output matters as much as its beginning.
+        # Keep more than is shown: the end of an output matters as much as its beginning.
         limit = max(65536, 4 * self.limits.output_chars)
         result = await self.box.exec(["bash", "-c", cmd], timeout_s=timeout_s, output_limit=limit)
         if result.reason == "lost":
@@ -236,7 +238,7 @@ class _Episode:
 
 
 def _extend(calls: list[dict[str, Any]], part: Any) -> None:
-    """One streamed piece of a tool call, added to what has come of it."""
+    """Adds one streamed piece to a tool call."""
     while len(calls) <= part.index:
         calls.append({"id": "", "type": "function", "function": {"name": "", "arguments": ""}})
     call = calls[part.index]
@@ -265,7 +267,7 @@ def checked_arguments(name: str, raw: str) -> dict[str, str]:
 
 
 def told(result: ExecResult, timeout_s: float) -> str:
-    """What the policy sees of a command: its output, then how it ended where that was not exit code 0."""
+    """The policy's view of a command: its output, then how it ended unless with exit code 0."""
     ended = {
         "timeout": f"killed after {timeout_s:.0f} s",
         "output": "killed: too much output",

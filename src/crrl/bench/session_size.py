@@ -66,7 +66,7 @@ async def measure(turns: int, tokens: int) -> SessionSize:
     tracemalloc.start()
     messages = [Message("user", result)]
     for _ in range(turns):
-        turn = session.ask(Ask(messages))
+        turn = await session.ask(Ask(messages))
         assert turn.task is not None
         await turn.task
         turn.delivered = True

@@ -1,8 +1,8 @@
-"""The gateway: what an agent takes to be the OpenAI or Anthropic API, with the policy behind it.
+"""The gateway: an OpenAI- and Anthropic-compatible API, served by the policy.
 
-One `Gateway` serves many sessions over one engine. Which session a request belongs to is told by a random token, in
-the URL (`/s/TOKEN/v1/...`) or as the API key, so that one sandbox cannot reach another's session; or by the unix
-socket it came through, which cannot be forged. The server is plain ASGI on uvicorn, and bodies are parsed by msgspec:
+One `Gateway` serves many sessions over one engine. A random token, in the URL (`/s/TOKEN/v1/...`) or as the API key,
+says which session a request belongs to, so that one sandbox cannot reach another's; or the unix socket that it came
+through does, which nobody can forge. The server is plain ASGI on uvicorn, and bodies are parsed by msgspec:
 validation by pydantic would cost more than all the rest of a request.
 """
 
@@ -19,6 +19,7 @@ from crrl.engines.api import Engine
 from crrl.errors import CrrlError
 from crrl.gateway.api import Budget, SessionRecord
 from crrl.gateway.dialects import DIALECTS, chat, common, messages
+from crrl.gateway.intake import Intake, Limits
 from crrl.gateway.listening import Server, bound
 from crrl.gateway.renderer import Renderer
 from crrl.gateway.serving import Receive, Scope, Send, Whose, count, reply, serve
@@ -29,8 +30,8 @@ _KEY = "crrl-"  # an API key is this and the session's token
 
 @dataclass(frozen=True)
 class SessionHandle:
-    """An open session, for whoever runs the agent. `base_url` ends in /v1 and names the session; under the gateway's
-    bare `base_url` + /v1 the session is told by `api_key`."""
+    """An open session, for the caller that runs the agent. `base_url` ends in /v1 and names the session; under the
+    gateway's bare `base_url` + /v1 the session is told by `api_key`."""
 
     session: str
     base_url: str
@@ -40,7 +41,7 @@ class SessionHandle:
 
     @property
     def engine_wait_s(self) -> float:
-        """So far, a wait that is still going on included."""
+        """So far, including a wait that is still going on."""
         return self._session.clock.read()
 
     @property
@@ -54,7 +55,7 @@ class SessionHandle:
 
 @dataclass
 class _Open:
-    """A session and the ways to it."""
+    """A session and the ways to reach it."""
 
     token: str
     session: Session
@@ -83,6 +84,7 @@ class Gateway:
         self.grace_s = grace_s
         self.base_url = ""
         self._sessions: dict[str, _Open] = {}
+        self._intakes: dict[str, Intake] = {}
         self._by_token: dict[str, Session] = {}
         self._by_socket: dict[str, Session] = {}
         self._server = Server(self._asgi)
@@ -90,6 +92,7 @@ class Gateway:
     async def start(self, host: str = "127.0.0.1", port: int = 0) -> str:
         """Serve in the running loop; returns the base address. Raises CrrlError when the port is taken."""
         self._info = await self.engine.info()
+        self._limits = Limits(self._info.context, self.renderer)
         sock = bound(host, port)
         await self._server.begin(sock)
         shown = f"[{host}]" if ":" in host else host
@@ -126,13 +129,14 @@ class Gateway:
         )
         token = secrets.token_urlsafe(18)
         self._sessions[session_id] = _Open(token, session, {})
+        self._intakes[session_id] = Intake(self._limits)
         self._by_token[token] = session
         return SessionHandle(session_id, f"{self.base_url}/s/{token}/v1", _KEY + token, self.model, session)
 
     async def listen(self, session_id: str, path: Path) -> None:
         """Serve this session alone, with paths /v1/... and no token, on a unix socket at `path` until it is closed.
-        Anybody who reaches the socket may use it (mode 0666): the directory protects it. KeyError for unknown ids;
-        CrrlError where no socket can be made."""
+        Anybody who can reach the socket may use it (mode 0666): protect its directory. KeyError for unknown ids;
+        CrrlError if the socket cannot be made."""
         opened, name = self._sessions[session_id], str(path)
         try:
             server = await asyncio.get_running_loop().create_unix_server(self._server.protocol, name)
@@ -148,6 +152,7 @@ class Gateway:
     async def close(self, session_id: str) -> SessionRecord:
         """End the session: running generations are cancelled, its URL is gone. KeyError for unknown ids."""
         opened = self._sessions.pop(session_id)
+        del self._intakes[session_id]
         del self._by_token[opened.token]
         for name, server in opened.sockets.items():
             server.close()
@@ -169,10 +174,10 @@ class Gateway:
         elif whose is None:
             await reply(send, 404, dialect.error(404, "No such session.", "session_not_found"))
         elif path.startswith("v1/") and method == "POST" and name in DIALECTS:
-            if refused := await serve(whose, name, scope, receive, send):
+            if refused := await serve(whose, self._intake(scope), name, scope, receive, send):
                 self._note_refused(scope, refused)
         elif path.startswith("v1/") and method == "POST" and counting:
-            await count(whose, scope, receive, send)
+            await count(whose, self._intake(scope), scope, receive, send)
         elif path.startswith("v1/") and (name in DIALECTS or counting):
             await reply(send, 405, dialect.error(405, "Use POST.", "method_not_allowed"))
         elif path == "v1/models" and method in ("GET", "HEAD"):
@@ -183,9 +188,15 @@ class Gateway:
             await reply(send, 404, dialect.error(404, f"Unknown path /{path}.", "not_found"))
 
     def _route(self, scope: Scope) -> tuple[Whose | None, str, int]:
-        """Whose request it is, its path behind what names the session, and the status if it is nobody's."""
+        """The session of a request, the rest of its path, and the status if it has no session."""
         session, path, status = self._session_of(scope)
         return None if session is None else lambda _: session, path, status
+
+    def _intake(self, scope: Scope) -> Intake:
+        """What the agent behind a request may have under way."""
+        session, _, _ = self._session_of(scope)
+        assert session is not None, "only requests of a session are read"
+        return self._intakes[session.id]
 
     def _note_refused(self, scope: Scope, why: str) -> None:
         session, _, _ = self._session_of(scope)

@@ -1,9 +1,9 @@
-"""The gateway for one's own agent (`crrl serve`): nobody opens sessions; each conversation is one.
+"""The gateway for your own agent (`crrl serve`): nobody opens sessions; each conversation is one.
 
-A request belongs to the conversation that begins as its own does, up to the first answer; what follows is matched by
-the session's tree, so a deployed policy goes on from its own tokens exactly as it did in training. Conversations end
-when they are idle, or when there are too many, and their samples go to the ledger folder; one that is taken up again
-later is rendered from its text.
+A request belongs to the conversation with the same beginning, up to the first answer; the session's tree matches the
+rest, so a deployed policy continues from its own tokens exactly as in training. Conversations end when they are idle,
+or when there are too many, and their samples go to the ledger folder; if an agent resumes one later, it is rendered
+from its text.
 """
 
 from __future__ import annotations
@@ -19,12 +19,14 @@ from crrl.engines.api import Engine
 from crrl.gateway.api import Ask, Budget, SessionRecord
 from crrl.gateway.app import Gateway, api_key
 from crrl.gateway.canonical import Message, next_digest, start_digest
+from crrl.gateway.intake import Intake
 from crrl.gateway.renderer import Renderer
 from crrl.gateway.serving import Scope, Whose
 from crrl.gateway.session import SamplingPolicy, Session
 
 IDLE_S = 1800.0
 MOST = 256  # conversations kept open
+REQUESTS = 1024  # under way at once, of all clients
 MOST_TURNS = 1024  # of one conversation; probes that always ask the same would fill it without end
 _UNLIMITED = Budget(tokens=1 << 62, turns=1 << 62)
 Keep = Callable[[SessionRecord], None]
@@ -57,6 +59,7 @@ class OpenGateway(Gateway):
 
     async def start(self, host: str = "127.0.0.1", port: int = 0) -> str:
         address = await super().start(host, port)
+        self._shared = Intake(self._limits, REQUESTS)
         self._sweeping = asyncio.create_task(self._sweep())
         return address
 
@@ -74,6 +77,9 @@ class OpenGateway(Gateway):
     def _route(self, scope: Scope) -> tuple[Whose | None, str, int]:
         known = not self._key or secrets.compare_digest(api_key(scope).encode(), self._key.encode())
         return self._conversation if known else None, scope["path"].strip("/"), 401
+
+    def _intake(self, scope: Scope) -> Intake:
+        return self._shared  # whose a request is, its conversation says, which is not read yet
 
     def _conversation(self, ask: Ask) -> Session:
         digest = _opening(ask)

@@ -13,6 +13,8 @@ from typing import Any
 
 from crrl.gateway.api import Ask
 from crrl.gateway.dialects import DIALECTS, Answer, BadRequest, Dialect, Incoming, messages
+from crrl.gateway.dialects.common import UNSUPPORTED
+from crrl.gateway.intake import SMALL, Body, Gone, Intake, TooLong
 from crrl.gateway.session import EngineFailed, Refused, Session
 from crrl.gateway.tree import Turn
 
@@ -22,31 +24,39 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 Headers = tuple[tuple[bytes, bytes], ...]
 Whose = Callable[[Ask], Session]  # the session that a request belongs to
 
-MAX_BODY = 64 * 2**20
 _JSON = (b"content-type", b"application/json")
 _EVENTS = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache")]
 _NO_RETRY = ((b"x-should-retry", b"false"),)  # the episode is lost already: clients need not try again
 
 
-class _Gone(Exception):
-    """The client left before its request was read."""
-
-
-async def serve(whose: Whose, path: str, scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer a request to `path`, one of `DIALECTS`."""
+async def serve(whose: Whose, intake: Intake, path: str, scope: Scope, receive: Receive, send: Send) -> str:
+    """Answer a request to `path`, one of `DIALECTS`. What was refused of one that is well-formed: the recipe, or the
+    policy's renderer, cannot do what it asks; "" for any other."""
     dialect = DIALECTS[path]
+    incoming: Incoming | None = None
     try:
-        incoming = dialect.read(await _body(receive), _headers(scope))
-        session = whose(incoming.ask)
-        turns = [session.ask(incoming.ask, choice) for choice in range(incoming.ask.n)]
-    except _Gone:
-        return
+        with intake.request() as body:
+            incoming, large = await _read(dialect, intake, body, scope, receive)
+            session = whose(incoming.ask)
+            turns = [await session.ask(incoming.ask, choice, apart=large) for choice in range(incoming.ask.n)]
+            body.read()
+            return await _answer_all(session, dialect, incoming, turns, receive, send)
+    except Gone:
+        return ""
     except BadRequest as bad:
-        return await reply(send, bad.status, dialect.error(bad.status, bad.message, bad.code, bad.param))
+        await reply(send, bad.status, dialect.error(bad.status, bad.message, bad.code, bad.param))
+        return bad.message if incoming is not None or bad.code == UNSUPPORTED else ""
     except Refused as refused:
-        return await reply(send, 400, dialect.context_full(refused.message))
+        await reply(send, 400, dialect.context_full(refused.message))
+        return ""
     except EngineFailed as failed:
-        return await reply(send, 503, _unavailable(dialect, str(failed)), _NO_RETRY)
+        await reply(send, 503, _unavailable(dialect, str(failed)), _NO_RETRY)
+        return ""
+
+
+async def _answer_all(
+    session: Session, dialect: Dialect, incoming: Incoming, turns: Sequence[Turn], receive: Receive, send: Send
+) -> str:
     more = asyncio.Event()
     for turn in turns:
         session.join(turn, more)
@@ -58,17 +68,43 @@ async def serve(whose: Whose, path: str, scope: Scope, receive: Receive, send: S
         for turn in turns:
             session.leave(turn, more)
         gone.cancel()
+    return ""
 
 
-async def count(whose: Whose, scope: Scope, receive: Receive, send: Send) -> None:
+async def _read(dialect: Dialect, intake: Intake, body: Body, scope: Scope, receive: Receive) -> tuple[Incoming, bool]:
+    """A request, and whether it is large. Raises BadRequest, Refused, Gone."""
+    headers = _headers(scope)
+    raw = await body.receive(receive, headers.get("content-length"))
+
+    def read() -> Incoming:
+        incoming = dialect.read(raw, headers)
+        intake.limits.check(incoming.ask)
+        return incoming
+
+    try:
+        if len(raw) <= SMALL:
+            return read(), False
+        async with intake.reading:
+            return await asyncio.to_thread(read), True
+    except TooLong:
+        raise Refused(
+            "context", f"The prompt has more than the {intake.limits.context} tokens of the context."
+        ) from None
+
+
+async def count(whose: Whose, intake: Intake, scope: Scope, receive: Receive, send: Send) -> None:
     """`messages/count_tokens`: how long the prompt would be; nothing is sampled."""
     try:
-        incoming = messages.read(await _body(receive), _headers(scope))
-        await reply(send, 200, messages.counted(whose(incoming.ask).count(incoming.ask)))
-    except _Gone:
+        with intake.request() as body:
+            incoming, large = await _read(messages, intake, body, scope, receive)
+            tokens = await whose(incoming.ask).count(incoming.ask, apart=large)
+        await reply(send, 200, messages.counted(tokens))
+    except Gone:
         return
     except BadRequest as bad:
         await reply(send, bad.status, messages.error(bad.status, bad.message, bad.code, bad.param))
+    except Refused as refused:
+        await reply(send, 400, messages.context_full(refused.message))
 
 
 async def _answer(
@@ -152,17 +188,3 @@ async def reply(send: Send, status: int, body: bytes, headers: Headers = ()) -> 
 
 def _headers(scope: Scope) -> dict[str, str]:
     return {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-
-
-async def _body(receive: Receive) -> bytes:
-    parts, size = [], 0
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise _Gone
-        parts.append(message.get("body", b""))
-        size += len(parts[-1])
-        if size > MAX_BODY:
-            raise BadRequest(f"The request body is larger than {MAX_BODY} bytes.", status=413)
-        if not message.get("more_body"):
-            return b"".join(parts)

@@ -103,6 +103,7 @@ class Session:
     policy: SamplingPolicy
     grace_s: float = GRACE_S
     exhausted: str = ""
+    refused: str = ""  # why the first request that cannot be answered was not
     engine_failed: str = ""
     clock: WaitClock = field(default_factory=WaitClock)
 
@@ -112,24 +113,35 @@ class Session:
         self._opened = time.monotonic()
         self._nonce = secrets.token_hex(4)  # a lost attempt starts again under the same id
         self._tasks: set[asyncio.Task[None]] = set()
+        self._asking = asyncio.Lock()  # the tree is one request's at a time, wherever that is placed
 
-    def ask(self, ask: Ask, choice: int = 0) -> Turn:
+    async def ask(self, ask: Ask, choice: int = 0, *, apart: bool = False) -> Turn:
         """The turn that answers this request: a new generation, or a stored one its client never got. A request for
-        `n` answers asks once for each `choice`, the first first.
+        `n` answers asks once for each `choice`, the first first. `apart`: it is large, and rendered in a thread.
 
         Raises:
             Refused: a budget is used up (nothing is generated). BadRequest: this cannot be a prompt.
             EngineFailed: the engine has failed before, or the renderer now.
         """
+        async with self._asking:
+            place = await self._placed(ask, choice, apart)
+            return self._turn(place, ask, choice)
+
+    async def _placed(self, ask: Ask, choice: int, apart: bool) -> Placement:
         if self.engine_failed:
             raise EngineFailed(self.engine_failed)
         self._check_ids(ask.prompt)
+        asked = self._repeated(ask)
         try:
             with _as_bad_request():
-                place = self.tree.place(self._repeated(ask), choice)
+                return (
+                    await asyncio.to_thread(self.tree.place, asked, choice) if apart else self.tree.place(asked, choice)
+                )
         except PrefixChanged as error:
             self.engine_failed = str(error)
             raise EngineFailed(self.engine_failed) from error
+
+    def _turn(self, place: Placement, ask: Ask, choice: int) -> Turn:
         if place.replay is not None:
             return place.replay
         turn = self._new_turn(place, ask, choice)
@@ -146,10 +158,14 @@ class Session:
         if isinstance(prompt, list) and not all(0 <= token < size for token in prompt):
             raise BadRequest(f"Token ids are between 0 and {size - 1}.", "prompt")
 
-    def count(self, ask: Ask) -> int:
+    async def count(self, ask: Ask, *, apart: bool = False) -> int:
         """Tokens of the prompt that this request would have if it began a conversation."""
+        messages = self._repeated(ask).messages
         with _as_bad_request():
-            return len(self.renderer.prompt(self._repeated(ask).messages, ask.tools))
+            if apart:
+                async with self._asking:
+                    return len(await asyncio.to_thread(self.renderer.prompt, messages, ask.tools))
+            return len(self.renderer.prompt(messages, ask.tools))
 
     def _repeated(self, ask: Ask) -> Ask:
         """Turns that a request names by the ids of their items, in full."""
@@ -267,6 +283,8 @@ class Session:
             turn.params["calls_read"] = turn.parsed.read
         turn.deltas += rest
         turn.finish, turn.stopped_by, turn.reasoning_tokens = finish, text.stopped_by, text.reasoning_tokens
+        if finish == "length" and self.used >= self.budget.tokens:  # whatever the agent makes of half an answer
+            self.exhausted = self.exhausted or "tokens"
         self.tree.complete(turn)
 
     def join(self, turn: Turn, listener: asyncio.Event) -> None:
@@ -288,4 +306,13 @@ class Session:
             task.cancel()
             with suppress(asyncio.CancelledError):
                 await task
-        return SessionRecord(self.id, self.tree.samples(self.id), self.exhausted, self.clock.read(), self.engine_failed)
+        turns = self.tree.turns
+        if turns and turns[-1].finish == "length" and self._fills_the_context(turns[-1]):
+            self.exhausted = self.exhausted or "context"
+        refused = self.refused if not turns else ""
+        samples, waited_s = self.tree.samples(self.id), self.clock.read()
+        return SessionRecord(self.id, samples, self.exhausted, waited_s, self.engine_failed, refused)
+
+    def _fills_the_context(self, turn: Turn) -> bool:
+        context = min(self.budget.context or self.info.context, self.info.context)
+        return turn.place.prompt_tokens + len(turn.ids) >= context

@@ -1,14 +1,15 @@
-"""What a renderer is: messages to token ids and back, for one tokenizer and one chat template.
+"""The renderer's interface: messages to token ids and back, for one tokenizer and one chat template.
 
-Keeps invariant 1's first half: `bridge` only ever appends to what the engine saw and sampled. What the agent appended
-is rendered on its own and put behind the sampled ids, so no sampled token is ever re-tokenised, and the cost of a turn
-is that of its new messages, not of the history.
+Keeps the first half of invariant 1: `bridge` only ever appends to the ids that the engine saw and sampled. It renders
+the agent's new messages separately and appends them to the sampled ids, so it never re-tokenises a sampled token, and
+the cost of a turn depends on its new messages, not on the history.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from tokenizers import Tokenizer
 from crrl.gateway.canonical import Call, Message
 
 _CACHED_RENDERS = 256
+_LONG = 1 << 14  # characters from which on the interpreter's lock is let go of: other threads go on
 _MARK = re.compile(r"[<\[\]〈].*\S|\]~.*")  # <tool_call>, [TOOL_CALLS], ]~b]; not an added run of spaces
 
 
@@ -27,7 +29,7 @@ Tools = list[dict[str, Any]] | None  # in the form of chat completions
 
 
 class RenderError(Exception):
-    """The template cannot express this conversation. The agent's request is answered 400 with these words."""
+    """The template cannot express this conversation. The agent gets a 400 with this message."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class Renderer(Protocol):
     think_open, think_close: the tokens around reasoning, where they are tokens.
     call_start: content that begins with this text may turn out to be a call ("": calls begin with a mark).
     reads: what else is read as a call (`lenient.py`); `parse` ends with it.
-    tools: False: text alone can be rendered.
+    tools: False: it can render only text.
     """
 
     key: str
@@ -75,7 +77,7 @@ class Renderer(Protocol):
         ...
 
     def assistant(self, message: Message) -> list[int]:
-        """The ids a policy could have sampled for an assistant turn that it did not sample (context, never loss)."""
+        """Ids that a policy could have sampled for an assistant turn that it did not sample (context, never loss)."""
         ...
 
     def opens_in_reasoning(self, prompt_ids: list[int]) -> bool:
@@ -98,9 +100,11 @@ class FastTokenizer:
 
     def __init__(self, tokenizer: Tokenizer, name: str = "", chat_template: str = "") -> None:
         self.backend = tokenizer
-        self.name_or_path, self.chat_template = name, chat_template  # some families have variants, told by these
+        self.name_or_path, self.chat_template = name, chat_template  # these distinguish variants of some families
 
     def encode(self, text: str, add_special_tokens: bool = False) -> list[int]:
+        if len(text) > _LONG:
+            return self.backend.encode_batch_fast([text], add_special_tokens=add_special_tokens)[0].ids
         return self.backend.encode(text, add_special_tokens=add_special_tokens).ids
 
     def decode(self, ids: int | Sequence[int], skip_special_tokens: bool = False, **_: Any) -> str:
@@ -122,16 +126,18 @@ class FirstPrompts:
     def __init__(self, render: Callable[[list[Message], Tools], list[int]]) -> None:
         self._render = render
         self._known: OrderedDict[bytes, list[int]] = OrderedDict()
+        self._lock = threading.Lock()
 
     def __call__(self, messages: list[Message], tools: Tools) -> list[int]:
         key = msgspec.json.encode((messages, tools))
-        ids = self._known.get(key)
+        with self._lock:
+            ids = self._known.pop(key, None)
         if ids is None:
-            ids = self._known[key] = self._render(messages, tools)
+            ids = self._render(messages, tools)
+        with self._lock:
+            self._known[key] = ids  # the last used last
             if len(self._known) > _CACHED_RENDERS:
                 self._known.popitem(last=False)
-        else:
-            self._known.move_to_end(key)
         return list(ids)
 
 
