@@ -82,6 +82,13 @@ async def test_what_a_run_says_beside_the_wrong_ones_names_the_tasks_own_tests(j
     assert not re.search(r"test_[0-9a-f]{12}", results.output), results.output
 
 
+async def test_an_agent_that_tries_again_is_shown_no_decoy(judge: PytestJudge) -> None:
+    wrong = COPIED | {"stats.py": CHEATS["always equal"]["a metaclass"]}
+    for task, files in ((copied_task(), COPIED), (make_task(), FILES)):
+        results = await judge.run(task, diff({"stats.py": wrong["stats.py"]}, files))
+        assert results.reason == "tampered" and "rror" not in results.output, results.output
+
+
 async def test_one_byte_that_is_no_text_hides_nothing(judge: PytestJudge) -> None:
     """In a file of its own beside an always-equal object."""
     cheat = diff({"stats.py": CHEATS["always equal"]["a metaclass"]}, COPIED)
