@@ -18,6 +18,9 @@ from crrl.tasks.setup.environments import Environment
 LIMITS = Limits(memory_bytes=3 << 30, processes=256, disk_bytes=1 << 30, inodes=60_000, tmp_bytes=512 << 20)
 REPORT = ".crrl-survey.json"
 REPORT_BYTES = 512 << 20
+EXTENSIONS = re.compile(
+    r"\bext_modules\b|\bExtension\(|\b(maturin|mesonpy|scikit[-_]build|setuptools[-_]rust|cython)\b", re.I
+)
 NO_TESTS = 5  # pytest's exit code
 
 
@@ -61,7 +64,7 @@ async def survey(
             return await box.exec([*run, *options, *tests], timeout_s=timeout_s, output_limit=1 << 20)
 
         options, result = await first_that_runs(once, out)
-        _refuse(result, tests, timeout_s)
+        _refuse(result, tests, timeout_s, _extensions((await boxes.prepare(source)).lower))
         try:
             found = json.loads(await box.read(REPORT, limit=REPORT_BYTES))
         except (OSError, ValueError) as error:
@@ -71,7 +74,14 @@ async def survey(
     return _read(found, options, result)
 
 
-def _refuse(result: ExecResult, tests: list[str], timeout_s: float) -> None:
+def _extensions(tree: Path) -> bool:
+    """Whether the project builds modules of its own that are not Python: they are no part of a checkout's set-up."""
+    said = [tree / name for name in ("setup.py", "setup.cfg", "pyproject.toml")]
+    texts = [file.read_text("utf-8", "replace") for file in said if file.is_file()]
+    return any(EXTENSIONS.search(text) for text in texts)
+
+
+def _refuse(result: ExecResult, tests: list[str], timeout_s: float, extensions: bool) -> None:
     said = result.output.strip()[-1500:]
     if result.reason == "lost":
         raise LostError("sandbox_died", "the box was lost while the suite ran")
@@ -81,6 +91,11 @@ def _refuse(result: ExecResult, tests: list[str], timeout_s: float) -> None:
         raise CrrlError(f"The suite was stopped ({result.reason}).\n{said}", "Name a part of it: tests=PATH.")
     if missing := re.findall(r"ModuleNotFoundError: No module named '([\w.]+)'", result.output):
         names = ", ".join(dict.fromkeys(missing))
+        if extensions:
+            raise CrrlError(
+                f"The suite cannot import {names}, and the project builds extension modules, which are not built here.",
+                "Name tests that do without them, tests=PATH; if it is another package: setup='pip install -e . NAME'.",
+            )
         remedy = (
             f"Name what it needs: setup='pip install -e . {' '.join(dict.fromkeys(n.split('.')[0] for n in missing))}'"
         )

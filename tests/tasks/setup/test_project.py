@@ -46,7 +46,7 @@ def test_project_extras_groups_and_files(tmp_path: Path) -> None:
     toml = '[project]\nname = "x"\n[project.optional-dependencies]\ntest = []\ndev = []\n'
     tree(tmp_path, pyproject_dot_toml=toml + '[dependency-groups]\ntests = ["mock", {include-group = "dev"}]\n')
     tree(tmp_path, requirements_dot_txt="six\n", requirements__dev_dot_txt="tox\n")
-    assert words(tmp_path) == [["pytest", "-r", "requirements.txt", "mock", "-e", ".[test]"]]
+    assert words(tmp_path)[0] == ["pytest", "-r", "requirements.txt", "mock", "-e", ".[test]"]
     assert words(tmp_path, "2021-05-01") == [
         ["pytest", "setuptools", "mock", "-e", ".[test]"],
         ["-r", "requirements.txt"],
@@ -56,13 +56,14 @@ def test_project_extras_groups_and_files(tmp_path: Path) -> None:
     ]
 
 
-def test_what_developers_install_where_tests_ask_for_nothing(tmp_path: Path) -> None:
-    toml = '[project]\nname = "x"\n[dependency-groups]\ndev = ["trustme", "ruff"]\n'
+def test_what_developers_install_comes_along(tmp_path: Path) -> None:
+    groups = 'base = ["ruff", {include-group = "dev"}]\ndev = ["trustme", {include-group = "base"}]\n'
+    toml = f'[project]\nname = "x"\n[dependency-groups]\n{groups}'
     tree(tmp_path, pyproject_dot_toml=toml, requirements__dev_dot_txt="tox\n")
     assert words(tmp_path) == [
         ["pytest", "-e", "."],
-        ["trustme", "ruff", "-e", "."],
         ["-r", "requirements/dev.txt"],
+        ["trustme", "ruff", "-e", "."],
         ["--no-deps", "-e", "."],
     ]
     assert [command.argv[0] for command in setup(tmp_path)] == ["uv", "sh", "sh", "uv"]

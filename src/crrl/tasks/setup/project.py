@@ -1,8 +1,8 @@
-"""What sets a Python project up: the set-up that its own files ask for, with packages as they were at a date.
+"""The set-up of a Python project that its own files ask for, with packages as they were at a date.
 
-A repository of 2021 does not run with the packages of today. What its files leave open is taken from before the date
-(uv's `--exclude-newer`), but for what installs and tests (`TOOLS`). Where the index tells no upload times, nothing can
-be installed so.
+A repository of 2021 does not run with the packages of today. Versions that its files leave open come from before the
+date (uv's `--exclude-newer`), except those of the tools that install and test (`TOOLS`). This needs an index with
+upload times.
 """
 
 from __future__ import annotations
@@ -70,7 +70,8 @@ async def settled(
         return
     if not re.match(r"\d{4}-\d\d-\d\d", task.created_at):
         raise CrrlError(
-            f"created_at is {task.created_at!r}: packages of what date?", "Give the task a date (ISO 8601)."
+            f"created_at is {task.created_at!r}: which date should its packages have?",
+            "Give the task a date (ISO 8601).",
         )
     tree = (await prepare(task.source)).lower
     when = max(task.created_at[:10], await asyncio.to_thread(committed, task.source))
@@ -100,37 +101,31 @@ def committed(source: Source) -> str:
 
 
 def setup(tree: Path, when: str = "") -> list[Command]:
-    """The project editable, its test extras and requirement files (those for development where there are none for
-    tests, as far as they can be had), and pytest.
+    """The project editable, its test extras and requirement files, and pytest. What developers install comes along as
+    far as it can be had: the tests of many projects need some of it.
 
     With `when` (ISO 8601): packages as of the end of that month, so that a repository's tasks share environments. Of
-    requirement files and what developers install, that can no longer be installed is done without: admission says
-    whether the tests do."""
+    requirement files, too, what can no longer be installed is done without: admission says whether the tests do."""
     tests, needed, whole = _files(tree, FILES), _project(tree, EXTRAS), _project(tree, ())
     paths = PATHS if "setuptools" in str(_toml(tree / "pyproject.toml").get("build-system", "setuptools")) else ()
-    if not when:
-        words = [word for name in tests for word in ("-r", name)] + needed
-        if not words:
-            return []
-        developing = _project(tree, DEV_EXTRAS) if needed == whole else []  # where tests have no extra
-        rest = [developing] if developing != needed else []
-        rest += [["-r", name] for name in _files(tree, DEV_FILES)] if not tests else []
-        more = [optional(command) for other in rest if other for command in pip(*paths, *other)]
-        if more and whole:  # again in its place, should a tool have brought a released copy
-            more += pip(*paths, "--no-deps", *whole)
-        return [*pip(*paths, "pytest", *words), *more]
-    dates = [*paths, *before(date.fromisoformat(when[:10]))]
-    rest = [["-r", name] for name in (*tests, *_files(tree, DEV_FILES))]
-    if (extra := _project(tree, DEV_EXTRAS)) != whole:
-        rest.append(extra)
-    more = [optional(command) for words in rest for command in pip(*dates, *words)]
-    if more and whole:
-        more += pip(*dates, "--no-deps", *whole)
-    return [*pip(*dates, "pytest", "setuptools", *needed), *more]
+    listed = [["-r", name] for name in tests]
+    if when:
+        options, first, rest = [*paths, *before(date.fromisoformat(when[:10]))], ["setuptools", *needed], listed
+    else:
+        options, first, rest = list(paths), [*(word for words in listed for word in words), *needed], []
+    rest += [["-r", name] for name in _files(tree, DEV_FILES)]
+    if (developing := _project(tree, DEV_EXTRAS)) != whole:
+        rest.append(developing)
+    if not first and not rest:
+        return []
+    more = [optional(command) for words in rest for command in pip(*options, *words)]
+    if more and whole:  # again in its place, should a tool have brought a released copy
+        more += pip(*options, "--no-deps", *whole)
+    return [*pip(*options, "pytest", *first), *more]
 
 
 def optional(command: Command) -> Command:
-    """Without effect where uv finds no solution (1); any other failure is one, the network's too."""
+    """Ignores that uv finds no solution (1); any other failure counts, the network's included."""
     return replace(command, argv=["sh", "-c", f"{shlex.join(command.argv)} || [ $? -eq 1 ]"])
 
 
@@ -155,11 +150,20 @@ def _project(tree: Path, names: Sequence[str]) -> list[str]:
     project = _toml(tree / "pyproject.toml")
     extras = {**project.get("project", {}).get("optional-dependencies", {}), **_setup_extras(tree)}
     groups = project.get("dependency-groups", {})
-    words = [word for name in names for word in groups.get(name, []) if isinstance(word, str)]
+    words = [word for name in names for word in _group(groups, name)]
     if "project" in project or "build-system" in project or (tree / "setup.py").is_file():
         chosen = [name for name in names if name in extras]
         words += ["-e", f".[{','.join(chosen)}]" if chosen else "."]
     return words
+
+
+def _group(groups: dict, name: str, above: frozenset[str] = frozenset()) -> list[str]:
+    """The requirements of a dependency group and of those that it includes (PEP 735)."""
+    found: list[str] = []
+    for entry in groups.get(name, []) if name not in above else []:
+        included = entry.get("include-group", "") if isinstance(entry, dict) else ""
+        found += _group(groups, included, above | {name}) if included else [entry]
+    return [word for word in found if isinstance(word, str)]
 
 
 def _toml(path: Path) -> dict:
