@@ -148,6 +148,37 @@ def test_edits_that_break_a_sound_template_are_found(old: str, new: str, why: st
         load_renderer(tokenizer("qwen2_5", source.replace(old, new)), "generic")
 
 
+HUGE = [
+    "{{ 'x' * 10**10 }}",
+    "{{ messages[0].content * 10**10 }}",
+    "{{ 'x' | center(10**10) }}",
+    "{{ '%10000000000d' % 1 }}",
+    "{{ '{:>10000000000}'.format('x') }}",
+    "{{ ([0] * 10**10) | length }}",
+    "{% set n = namespace(s='xxxxxxxx') %}{% for i in range(60) %}{% set n.s = n.s ~ n.s %}{% endfor %}",
+    "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
+    "{{ (10 ** (10 ** 8)) | string | length }}",
+]
+
+
+@pytest.mark.parametrize("huge", HUGE)
+def test_a_template_that_takes_too_much_is_refused(huge: str) -> None:
+    """Wherever it does: at once, in a later turn, or where there are tools."""
+    for at in ("", "{% if tools %}", "{% if messages | length > 3 %}") if huge == HUGE[0] else ("",):
+        source = f"{at}{huge}{'{% endif %}' if at else ''}{template('qwen2_5')}"
+        with pytest.raises(UsageError, match="takes more than 1 GiB of memory or 3 s to render"):
+            load_renderer(tokenizer("qwen2_5", source), "generic-text")
+
+
+@pytest.mark.parametrize(
+    "fault",
+    ["{{ 1 / 0 }}", "{{ range(10**6) }}", "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "{{ a.b.c }}", "{%"],
+)
+def test_a_template_that_fails_is_refused_in_its_own_words(fault: str) -> None:
+    with pytest.raises(UsageError, match="does not render this conversation"):
+        load_renderer(tokenizer("qwen2_5", fault + template("qwen2_5")), "generic")
+
+
 def test_a_switch_that_keeps_earlier_reasoning_is_set() -> None:
     """Qwen3's template strips reasoning; with such a switch, as later ones have, it is sound."""
     source = template("qwen3")

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import pytest
 from gateway_kit import STOP, TOOLS, call_text, make_tokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crrl.errors import UsageError
+from crrl.errors import CrrlError, UsageError
 from crrl.gateway.canonical import Call, Message, canonical
 from crrl.gateway.renderer import Renderer, load_renderer
+from crrl.models import model_folder
 
 RENDERER = load_renderer(make_tokenizer(), "qwen3")
 PROMPT = [Message("system", "You repair."), Message("user", "Go.")]
@@ -90,3 +94,19 @@ def test_canonical_form() -> None:
     ]
     assert len({canonical(m) for m in same}) == 1
     assert len({canonical(m) for m in [same[0], *other]}) == 1 + len(other)
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "chat_template.jinja", "tokenizer_config.json"])
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[]", b"null", b"{}", b"[" * 5000])
+def test_a_damaged_file_of_a_model_folder_is_named(tmp_path: Path, name: str, content: bytes) -> None:
+    """Or does no harm: a family has its own way to render."""
+    shutil.copytree(model_folder("tiny"), tmp_path / "m")
+    if name == "tokenizer_config.json":
+        (tmp_path / "m/chat_template.jinja").unlink()
+    (tmp_path / "m" / name).write_bytes(content)
+    try:
+        load_renderer(tmp_path / "m", "qwen3")
+    except CrrlError as error:
+        assert str(tmp_path / "m" / name) in error.message and error.remedy
+    else:
+        assert name != "tokenizer.json" and content != b"\xff\xfe"

@@ -10,8 +10,10 @@ from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined, TemplateError
+from jinja2 import StrictUndefined
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from crrl import limited
 from crrl.conf import schema
 from crrl.errors import UsageError
 
@@ -29,20 +31,30 @@ PLACEHOLDERS = "instruction, task.issue, model, base_url, api_key"
 def render(setting: str, text: str, values: Mapping[str, Any]) -> str:
     """Fills in a template. Raises UsageError, which names the setting."""
     try:
-        return Environment(undefined=StrictUndefined, keep_trailing_newline=True).from_string(text).render(values)
-    except TemplateError as error:
+        environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True)
+        return environment.from_string(text).render(values)
+    except MemoryError:
+        raise
+    except Exception as error:  # a template is a program, and may fail in any way
         hint = f"Placeholders are {PLACEHOLDERS}, each in {{{{ two braces }}}}."
         raise UsageError(f"{setting}: {error}", hint) from None
 
 
 def check_templates(config: schema.Agent) -> None:
-    """Raises UsageError if a template has an unknown placeholder."""
+    """Raises UsageError if a template has an unknown placeholder, or takes too much to fill in."""
+    _check("agent.instruction", config.instruction, {"task": SimpleNamespace(issue="")})
     values = placeholders(config.instruction)
-    render("agent.command", config.command, QUOTED)
+    _check("agent.command", config.command, QUOTED)
     for name, text in config.env.items():
-        render(f"agent.env.{name}", text, values)
+        _check(f"agent.env.{name}", text, values)
     for path, text in config.files.items():
-        render(f"agent.files {path}", text, values)
+        _check(f"agent.files {path}", text, values)
+
+
+def _check(setting: str, text: str, values: Mapping[str, Any]) -> None:
+    if not limited.ends(lambda: render(setting, text, values)):
+        raise UsageError(f"{setting}: takes {limited.MEANT} to fill in.", "Write a template that repeats less.")
+    render(setting, text, values)
 
 
 def placeholders(

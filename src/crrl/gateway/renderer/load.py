@@ -82,17 +82,22 @@ def _auto(tokenizer: Any) -> FamilyRenderer:
     keys = [key for key, f in FAMILIES.items() if f.name == family]
     if not keys:
         raise UsageError(
-            f"renderer.key=auto: {name or tokenizer.name_or_path} is no model of a family that is known by name.",
-            "Write the family's key (a fine-tune does not say what it came from), or renderer.key=generic.",
+            f"renderer.key=auto: {name or tokenizer.name_or_path} is not a model that any family knows by name.",
+            "Write the family's key (a fine-tune does not name its base), or renderer.key=generic.",
         )
-    fast, template = _fast(tokenizer), ChatTemplate(tokenizer)
-    renderers = [_family(fast, key) for key in keys]
-    for renderer in renderers:
-        if all(
-            fast.decode(renderer.prompt(messages, tools)) == template.render(messages, tools, answer=True)
-            for messages in ([Message("user", "Go.")], [Message("system", "Repair."), Message("user", "Go.")])
-            for tools in (None, TOOLS)
-        ):
+    fast = _fast(tokenizer)
+    conversations = ([Message("user", "Go.")], [Message("system", "Repair."), Message("user", "Go.")])
+    asked = [(messages, tools) for messages in conversations for tools in (None, TOOLS)]
+    try:
+        template = ChatTemplate(tokenizer)
+        own = [template.render(messages, tools, answer=True) for messages, tools in asked]
+    except (Refusal, RenderError) as refusal:
+        raise UsageError(
+            f"renderer.key=auto: this model's chat template cannot be used. {refusal}",
+            f"Copy the model's chat template again, or write renderer.key={keys[0]}.",
+        ) from refusal
+    for renderer in (_family(fast, key) for key in keys):
+        if [fast.decode(renderer.prompt(messages, tools)) for messages, tools in asked] == own:
             return renderer
     raise UsageError(
         f"renderer.key=auto: the chat template of {name} does not render as {' or '.join(keys)} does.",
@@ -115,19 +120,29 @@ def _fast(source: Any) -> FastTokenizer:
         folder = Path(source)
         if not (folder / "tokenizer.json").is_file():
             raise CrrlError(f"{folder} has no tokenizer.json.", "Save the model's fast tokenizer into it.")
-        return FastTokenizer(
-            Tokenizer.from_file(str(folder / "tokenizer.json")), model_name(str(folder)), _template_of(folder)
-        )
+        try:
+            tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        except Exception as error:  # it raises no other class
+            raise _damaged(folder / "tokenizer.json", error) from error
+        return FastTokenizer(tokenizer, model_name(str(folder)), _template_of(folder))
     return FastTokenizer(source.backend_tokenizer, model_name(source.name_or_path), source.chat_template or "")
 
 
 def _template_of(folder: Path) -> str:
-    file = folder / "chat_template.jinja"
-    if file.is_file():
-        return file.read_text()
-    config = folder / "tokenizer_config.json"
-    template = json.loads(config.read_text()).get("chat_template") if config.is_file() else None
+    file, config = folder / "chat_template.jinja", folder / "tokenizer_config.json"
+    try:
+        if file.is_file():
+            return file.read_text()
+        file = config
+        told = json.loads(config.read_text()) if config.is_file() else {}
+    except (OSError, ValueError, RecursionError) as error:
+        raise _damaged(file, error) from error
+    template = told.get("chat_template") if isinstance(told, dict) else None
     return template if isinstance(template, str) else ""
+
+
+def _damaged(file: Path, error: Exception) -> CrrlError:
+    return CrrlError(f"{file} cannot be read: {error}", "Copy the model's tokenizer files again.")
 
 
 def _with_template(source: Any, key: str) -> Any:
