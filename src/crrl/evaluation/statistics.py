@@ -15,8 +15,8 @@ from statistics import NormalDist
 Z95 = NormalDist().inv_cdf(0.975)
 
 
-def wilson(solved: int, total: int, z: float = Z95) -> tuple[float, float]:
-    """Wilson's score interval of a proportion (Wilson 1927, JASA 22:209; no continuity correction).
+def wilson(solved: int, total: int) -> tuple[float, float]:
+    """Wilson's 95% score interval of a proportion (Wilson 1927, JASA 22:209; no continuity correction).
 
     (0, 1) if nothing was observed. Raises ValueError unless 0 <= solved <= total.
     """
@@ -24,7 +24,7 @@ def wilson(solved: int, total: int, z: float = Z95) -> tuple[float, float]:
         raise ValueError(f"solved must lie in 0..total, got {solved} of {total}")
     if total == 0:
         return 0.0, 1.0
-    rate = solved / total
+    rate, z = solved / total, Z95
     scale = 1 + z * z / total
     centre = (rate + z * z / (2 * total)) / scale
     half = z / scale * math.sqrt(rate * (1 - rate) / total + z * z / (4 * total * total))
@@ -75,8 +75,8 @@ def mcnemar_exact(table: Paired) -> float:
     return min(1.0, 2 * tail / 2**n)  # integers up to the one division: exact
 
 
-def newcombe_paired(table: Paired, z: float = Z95) -> tuple[float, float]:
-    """Interval of (rate after − rate before) of paired proportions: Newcombe 1998, Stat. Med. 17:2635,
+def newcombe_paired(table: Paired) -> tuple[float, float]:
+    """95% interval of (rate after − rate before) of paired proportions: Newcombe 1998, Stat. Med. 17:2635,
     method 10 (Wilson limits of both rates, squared and added, with the continuity-corrected phi for their
     correlation).
 
@@ -86,7 +86,7 @@ def newcombe_paired(table: Paired, z: float = Z95) -> tuple[float, float]:
     if n == 0:
         return -1.0, 1.0
     after, before = table.both + table.gained, table.both + table.fell
-    (low_a, high_a), (low_b, high_b) = wilson(after, n, z), wilson(before, n, z)
+    (low_a, high_a), (low_b, high_b) = wilson(after, n), wilson(before, n)
     rate_a, rate_b = after / n, before / n
     phi = _phi(table)
     down_a, up_a, down_b, up_b = rate_a - low_a, high_a - rate_a, rate_b - low_b, high_b - rate_b
@@ -106,9 +106,9 @@ def _phi(table: Paired) -> float:
     return cross / math.sqrt(rows * columns)
 
 
-def detectable_difference(total: int, discordant: float, power: float = 0.8, alpha: float = 0.05) -> float:
-    """The smallest paired difference of rates that `total` pairs show with the given power (two-sided McNemar): Connor
-    1987, Biometrics 43:207, n = (z_a·√ψ + z_b·√(ψ − d²))² / d², solved for d.
+def detectable_difference(total: int, discordant: float) -> float:
+    """The smallest paired difference of rates that `total` pairs show with 80% power (two-sided McNemar, 5% level):
+    Connor 1987, Biometrics 43:207, n = (z_a·√ψ + z_b·√(ψ − d²))² / d², solved for d.
 
     Args:
         discordant: ψ, the expected share of pairs that change, either way. The result never exceeds it; `inf` means
@@ -116,7 +116,7 @@ def detectable_difference(total: int, discordant: float, power: float = 0.8, alp
     """
     if total <= 0 or not 0 < discordant <= 1:
         return math.inf
-    z_a, z_b = NormalDist().inv_cdf(1 - alpha / 2), NormalDist().inv_cdf(power)
+    z_a, z_b = Z95, NormalDist().inv_cdf(0.8)
 
     def needed(d: float) -> float:
         return (z_a * math.sqrt(discordant) + z_b * math.sqrt(max(0.0, discordant - d * d))) ** 2 / (d * d)

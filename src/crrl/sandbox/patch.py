@@ -1,14 +1,13 @@
 """The patch of a workspace: one `git diff-tree` over two small trees that we write ourselves (invariant 3).
 
-The overlay's upper layer names every path that an episode touched, so nothing is asked of the agent's `.git`,
-index, attributes, ignore files or hooks, and the cost does not grow with the repository. The changed files
-become objects in a throw-away directory; two trees hold only the changed paths, before and after; git
-compares these two. The patch is UTF-8: names that are not are quoted, contents that are not are binary
-differences (`binary_diff`). Runs in the box's keeper: as the unprivileged uid, with limits, in a mount namespace
-that ends with the box.
+The overlay's upper layer names every path that an episode touched, so nothing depends on the agent's `.git`, index,
+attributes, ignore files or hooks, and the cost does not grow with the repository. The changed files become objects in a
+throw-away directory, two trees hold only the changed paths, before and after, and git compares them. The patch is
+UTF-8: other names are quoted, other contents are binary differences (`binary_diff`). It is made in the box's keeper: as
+the unprivileged uid, with limits, in a mount namespace that ends with the box.
 
 Left out: paths with a `.git` component, `__pycache__`, `.pytest_cache`, `*.pyc` unless they are part of the
-base, devices, pipes and sockets; new content beyond `FILE_BYTES` a file and `TOTAL_BYTES` in all (in path
+base; devices, pipes and sockets; new content beyond `FILE_BYTES` a file and `TOTAL_BYTES` in all (in path
 order); paths longer than `PATH_BYTES`.
 """
 
@@ -57,7 +56,8 @@ def overlay_patch(git_dir: str, upper: str, scratch: str) -> bytes:
 def layer_patch(
     git_dir: str, touched: Mapping[bytes, os.stat_result], hidden: set[bytes], upper: str, scratch: str
 ) -> bytes:
-    """The same where the layer was walked elsewhere: `touched` lies in `upper`, what it hides is in `hidden`."""
+    """The same, for a layer that was walked elsewhere: `touched` are its files in `upper`, `hidden` the paths it
+    hides."""
     if not touched and not hidden:
         return b""
     base = read_listing(git_dir)
@@ -159,8 +159,8 @@ def _entry(path: bytes, info: os.stat_result, store: ObjectStore) -> Entry | Non
 
 
 class ObjectStore:
-    """Loose git objects written with hashlib and zlib: no process, and exactly these bytes, whatever git is
-    set to. `shared`: where they are linked from."""
+    """Loose git objects, written with hashlib and zlib: no process, and the same bytes whatever git's settings.
+    `shared`: the store to link them from."""
 
     def __init__(self, path: str, shared: SharedFiles | None = None) -> None:
         self.path, self.shared = path, shared
@@ -199,8 +199,8 @@ def _compressed(content: bytes) -> bytes:
 
 
 def _diff(git_dir: str, store: ObjectStore, pairs: Mapping[bytes, Pair], scratch: str) -> bytes:
-    """git's differences of text. What is no text, in its name or on either side, is written by `binary_diff`: such a
-    file hides nothing of the others."""
+    """git's text differences. Files that are not text, in name or content, are left to `binary_diff`, so they hide
+    nothing of the others."""
     try:
         text = _git_diff(git_dir, store, pairs, scratch)
         if _is_text(text) and b"\nGIT binary patch\n" not in text:
@@ -225,7 +225,7 @@ def _plain(git_dir: str, store: ObjectStore, pairs: Mapping[bytes, Pair], scratc
 
 
 def _is_text(data: bytes) -> bool:
-    """What a patch can hold as it is."""
+    """Whether a patch can hold it unencoded."""
     try:
         data.decode("utf-8")
     except UnicodeDecodeError:
@@ -259,7 +259,7 @@ def _blobs(git_dir: str, store: ObjectStore, pairs: Iterable[Pair], scratch: str
 
 
 def _git(git_dir: str, store: ObjectStore, argv: list[str], scratch: str, given: str = "") -> bytes:
-    """What it prints. Raises PatchFailed, TimeoutExpired."""
+    """Runs git and returns its output. Raises PatchFailed, TimeoutExpired."""
     env = {
         "PATH": "/usr/bin:/bin",
         "HOME": "/nonexistent",
@@ -289,8 +289,8 @@ def _git(git_dir: str, store: ObjectStore, argv: list[str], scratch: str, given:
 
 
 def binary_diff(path: bytes, pair: Pair, blobs: Mapping[str, bytes]) -> bytes:
-    """git's binary difference with both sides whole, as `git apply` reads it, in ASCII. git itself would write one side
-    as a delta of the other, which says nothing to a reader who has neither."""
+    """git's binary difference with both sides whole, as `git apply` reads it, in ASCII. git itself writes one side
+    as a delta of the other, which is useless to a reader who has neither."""
     old, new = pair
     if old is not None and new is not None and stat.S_IFMT(old[0]) != stat.S_IFMT(new[0]):
         return binary_diff(path, (old, None), blobs) + binary_diff(path, (None, new), blobs)

@@ -1,21 +1,20 @@
-"""The exec server: PID 1 of a box, under the system interpreter, built-in modules only (a start costs ~8 ms
-of CPU).
+"""The exec server: PID 1 of a box, under the system interpreter, with built-in modules only (~8 ms of CPU per start).
 
-Nothing in its pid namespace can kill, stop or trace it (init drops signals without a handler; not
-dumpable), it reaps what is orphaned, and its kill(-1, SIGKILL) removes every other process of the box:
-after each command, so that nothing of the agent's runs between commands (invariant 4).
+Nothing in its pid namespace can kill, stop or trace it (init ignores signals without a handler; it is not dumpable). It
+reaps orphans, and after each command its kill(-1, SIGKILL) ends every other process of the box, so that nothing of the
+agent runs between commands (invariant 4).
 
-Also of a container's (`containers/init.py`, which sets ROOT, ENVIRONMENT, USER and LAYER).
+Containers use it too (`containers/init.py` sets ROOT, ENVIRONMENT, USER and LAYER).
 
-Speaks with `served_box.py` over a SOCK_SEQPACKET descriptor; fields of a message are separated by NUL:
+Protocol with `served_box.py`, over a SOCK_SEQPACKET descriptor; NUL separates the fields of a message:
     exec timeout cwd n argv... k=v...   -> reason code wall cpu
     abort                               -> (ends the command, reason `output`)
     read path limit                     -> ok | error class, message  (the bytes come through the output pipe)
     write path size, then data messages -> ok | error class, message
     layer file_bytes total_bytes        -> ok  (kills everything; the writable layer below ROOT comes through the pipe)
-Where a gateway is to be seen, the first answer, `ready`, carries a listening socket of the box's loopback.
-Memory: commands join the cgroup whose descriptors came along (`cgroup.py`); where none can be made, a watchdog
-(`memory_use.py`) looks at everything that they hold.
+If the box has a gateway port, the first answer, `ready`, carries a socket that listens on the box's loopback.
+Memory: commands join the cgroup whose descriptors it was given (`cgroup.py`); without one, a watchdog (`memory_use.py`)
+measures everything they hold.
 Usage: pid1.pyc CONTROL_FD OUTPUT_FD memory processes file open_files port|0 [CGROUP_FD...]
 """
 
@@ -109,7 +108,7 @@ def reply(*fields: object) -> None:
 def command(*arguments):  # type: ignore[no-untyped-def]
     try:
         return run(*arguments)
-    except Exception as error:  # nothing that a command brings about may end PID 1: that would count as lost
+    except Exception as error:  # no command may cause PID 1 to end: that would count as lost
         kill_all()
         os.write(OUTPUT, os.fsencode(f"{error}\n"))
         return "exit", 126, 0.0, 0.0
@@ -275,7 +274,7 @@ def receive(size: int) -> bytes:
 
 
 def write(path: str, data: bytes) -> None:
-    """Whole or not at all as far as the disk limit goes: an earlier version stays when space runs out."""
+    """Writes completely or not at all: if space runs out, the earlier version stays."""
     if os.path.isdir(path):
         raise IsADirectoryError(21, "Is a directory")
     os.makedirs(os.path.dirname(path), exist_ok=True)
