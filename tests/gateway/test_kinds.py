@@ -20,7 +20,7 @@ def signs(*messages: Message, tools: list | None = TOOLS, **hints: str) -> Signs
 
 
 def kinds(*calls: Signs | tuple[Signs, int]) -> list[str]:
-    return list(kinds_of([call if isinstance(call, tuple) else (call, None) for call in calls]))
+    return list(kinds_of([(*call, "") if isinstance(call, tuple) else (call, None, "") for call in calls]))
 
 
 def test_a_call_without_tools_is_on_the_side_of_an_agent_that_has_them() -> None:
@@ -76,6 +76,52 @@ def test_the_same_agent_may_change_its_prompt_or_its_tools() -> None:
     assert kinds(signs(), signs(tools=[*TOOLS, *OTHER])) == ["main", "main"]  # with the same prompt
     summed_up = signs(SYSTEM, Message("user", "Summary: ..."))
     assert kinds(signs(), summed_up) == ["main", "main"]
+
+
+def summed_up(asked: Message, resumed: Message, *, system: Message = SYSTEM, tools: list | None = TOOLS) -> list[str]:
+    """An agent works, asks for a summary, and goes on from that."""
+    history = [SYSTEM, USER, Message("assistant", "done"), Message("tool", "r")]
+    later = signs(system, resumed)
+    return list(
+        kinds_of(
+            [
+                (signs(), None, ""),
+                (signs(*history, asked, tools=tools), 0, "All that was done, in short."),
+                (later, None, ""),
+                (signs(system, resumed, Message("assistant", "x")), 2, "Done."),
+            ]
+        )
+    )
+
+
+@pytest.mark.parametrize("tools", [None, TOOLS])
+@pytest.mark.parametrize(
+    "words", ["Wrap up.", "CRITICAL. ".ljust(395, ".") + "create a detailed summary", "要約してください", ""]
+)
+def test_a_summary_is_known_by_what_becomes_of_it(words: str, tools: list | None) -> None:
+    resumed = Message("user", "This session goes on. Summary:\nAll that was done, in short.\nContinue.")
+    other = Message("system", "You are quite another prompt now.")
+    for system in (SYSTEM, other):
+        found = summed_up(Message("user", words), resumed, system=system, tools=tools)
+        assert found == ["main", "compaction", "main", "main"]
+
+
+def test_an_answer_that_nothing_begins_with_is_no_summary() -> None:
+    assert summed_up(Message("user", "Go on."), Message("user", "Another task."))[1] == "main"
+
+
+@pytest.mark.parametrize(
+    "one,two",
+    [
+        ("x-billing: v=2.1.332.394; You are an agent.", "x-billing: v=2.1.332.cf6; You are an agent."),
+        ("You are an agent. Today is Friday, 27 Nov 2026.", "You are an agent. Today is Saturday, 28 Nov 2026."),
+        ("Session 0b6e4c1e-aaaa-4bbb-8ccc-0123456789ab.", "Session ffffffff-1234-4bbb-8ccc-ba9876543210."),
+        ("You are an agent. commit deadbeefcafe", "You are an agent. commit abcdefabcdef"),
+    ],
+)
+def test_what_changes_from_request_to_request_makes_no_other_agent(one: str, two: str) -> None:
+    first, later = (signs(Message("system", text), Message("user", f"task {i}")) for i, text in enumerate((one, two)))
+    assert kinds(first, later) == ["main", "main"]
 
 
 def test_the_table_in_the_docs_is_this_one() -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from crrl.gateway.api import Ask, SampleKind
 from crrl.gateway.canonical import Message
@@ -24,6 +24,7 @@ SENTENCES: list[tuple[SampleKind, str]] = [
     ("compaction", "tasked with summarizing conversations"),  # Claude Code, opencode
     ("compaction", "context summarization (agent|assistant)"),  # opencode, pi
     ("compaction", "summarizes internal chat history"),  # qwen-code
+    ("compaction", "the component that summarizes"),  # qwen-code 0.24
     ("compaction", "maintaining a context-aware state summary"),  # OpenHands
     ("compaction", "context limit was reached when a user was in a working session"),  # goose
     ("compaction", r"\*?Briefly\*? summarize this partial conversation"),  # aider
@@ -35,6 +36,15 @@ SENTENCES: list[tuple[SampleKind, str]] = [
 # What a client says itself (`Ask.hints["request_kind"]`; Codex), by a part of the word.
 WORDS: list[tuple[SampleKind, str]] = [("compaction", "compact"), ("side", "title"), ("side", "memor")]
 
+SEARCHED = 1 << 15  # characters of a beginning that are searched for a summary
+RECENT = 64  # answers that may be one
+SUMMARY = 8  # characters of an answer that is known again in the text that a conversation begins with
+# Words that change from request to request and name no agent: numbers, hashes, ids, days, months.
+_NONCE = re.compile(
+    r"[\w.:+-]*\d[\w.:+-]*|\b[0-9a-f]{6,}\b|\b(?:mon|tues?|wed(?:nes)?|thur?s?|fri|sat(?:ur)?|sun)(?:day)?\b"
+    r"|\b(?:jan|feb|mar|apr|may|june?|july?|aug|sept?|oct|nov|dec)[a-z]*\b",
+    re.IGNORECASE,
+)
 _SENTENCES = [(kind, re.compile(sentence)) for kind, sentence in SENTENCES]
 
 
@@ -44,9 +54,10 @@ class Signs:
 
     says: SampleKind | None
     tools: frozenset[str]
-    system: str
+    system: str  # without what changes from request to request
     opening: str  # the first message of the user
     thread: str
+    head: str = ""  # the messages of a history that begins anew
 
     @classmethod
     def of(cls, ask: Ask) -> Signs:
@@ -55,10 +66,13 @@ class Signs:
             if message.role != "system":
                 first = i
                 break
-        system = "\n".join(m.content for m in ask.messages[:first])
+        said = "\n".join(m.content for m in ask.messages[:first])
+        anew = not any(m.role == "assistant" for m in ask.messages)
+        head = "\n".join(m.content for m in ask.messages)[:SEARCHED] if anew else ""
+        system = _NONCE.sub("", said)
         opening = next((m.content for m in ask.messages if m.role == "user"), "")
         names = frozenset(str(t.get("function", t).get("name", "")) for t in ask.tools or [])
-        return cls(_says(ask, system), names, system, opening, ask.hints.get("thread", ""))
+        return cls(_says(ask, said), names, system, opening, ask.hints.get("thread", ""), head)
 
     def same_agent(self, other: Signs) -> bool:
         """Another system prompt is another agent, unless it has the same tools and task (prompts hold dates)."""
@@ -87,21 +101,54 @@ def _says(ask: Ask, system: str) -> SampleKind | None:
     return None
 
 
-def kinds_of(turns: Sequence[tuple[Signs, int | None]]) -> list[SampleKind]:
-    """The kind of each turn of a session, in the order in which they were asked. With its signs comes the number of
-    the turn that its history ends with, if that was sampled here."""
+def kinds_of(turns: Sequence[tuple[Signs, int | None, str]]) -> list[SampleKind]:
+    """The kind of each turn of a session, in the order in which they were asked. With its signs come the number of the
+    turn that its history ends with, if that was sampled here, and its answer ("" where that has tool calls)."""
+    summaries = _summaries(turns)
+    by_sign = [
+        (replace(signs, says="compaction") if i in summaries else signs, before)
+        for i, (signs, before, _) in enumerate(turns)
+    ]
+    return _by_sign(by_sign, set(summaries.values()))
+
+
+def _summaries(turns: Sequence[tuple[Signs, int | None, str]]) -> dict[int, int]:
+    """Answers that replaced the history before them -> the turn that begins with them. Whatever words asked for it: the
+    answer calls no tool, and later a conversation that continues no turn begins with its text."""
+    found: dict[int, int] = {}
+    for later, (signs, before, _) in enumerate(turns):
+        if before is not None:
+            continue
+        for i in range(later - 1, max(-1, later - 1 - RECENT), -1):
+            asked, _, answer = turns[i]
+            text = answer.strip()
+            if (
+                SUMMARY <= len(text) <= SEARCHED
+                and text in signs.head
+                and text not in asked.head
+                and not signs.other_thread(asked)
+            ):
+                found.setdefault(i, later)
+                break
+    return found
+
+
+def _by_sign(turns: Sequence[tuple[Signs, int | None]], resumed: set[int]) -> list[SampleKind]:
+    """`resumed`: turns that go on from a summary, which are their agent's own work whatever else they show."""
     own = [signs for signs, _ in turns if signs.says is None]
     with_tools = [signs for signs in own if signs.tools]
     usual = Counter(signs.system for signs in own).most_common(1)  # without tools, the agent is whoever asks most often
     without = [signs for signs in own if [signs.system] == [system for system, _ in usual]]
     main = set((with_tools or without)[:1])  # what we know of the agent so far
     kinds: list[SampleKind] = []
-    for signs, before in turns:
+    for i, (signs, before) in enumerate(turns):
         inherited = kinds[before] if before is not None else None
         if signs.says is not None:
             kind = signs.says
         elif with_tools and not signs.tools:
             kind = "side"
+        elif i in resumed:
+            kind = "main"
         elif inherited in ("main", "subagent") and not any(signs.other_thread(known) for known in main):
             kind = inherited
         else:

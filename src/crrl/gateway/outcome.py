@@ -24,9 +24,9 @@ class Outcome:
 
 def outcomes(turns: Sequence[Turn]) -> list[Outcome]:
     """Of all turns of a session, in the order in which they were asked."""
-    known = [(turn.place.signs, _went_on(turn)) for turn in turns]
+    known = [(turn.place.signs, _went_on(turn), _summary(turn)) for turn in turns]
     order = {turn: i for i, turn in enumerate(turns)}
-    kinds = kinds_of([(signs, None if before is None else order[before]) for signs, before in known])
+    kinds = kinds_of([(signs, None if before is None else order[before], said) for signs, before, said in known])
     continued: dict[Turn, int] = {}  # -> when the agent first went on from it
     passed: dict[Turn, int] = {}  # -> when the agent last went on from its very request, without it
     for turn, kind in zip(turns, kinds, strict=True):
@@ -38,6 +38,11 @@ def outcomes(turns: Sequence[Turn]) -> list[Outcome]:
     branches = _branches(turns, kinds, order, continued)
     deliveries = _deliveries(turns, continued, passed)
     return [Outcome(*parts) for parts in zip(kinds, branches, deliveries, strict=True)]
+
+
+def _summary(turn: Turn) -> str:
+    """What it said, if that is all that it did."""
+    return turn.parsed.content if turn.parsed is not None and not turn.parsed.calls else ""
 
 
 def _went_on(turn: Turn) -> Turn | None:
