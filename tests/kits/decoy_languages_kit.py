@@ -341,9 +341,10 @@ fn keeps() {
         "equality that agrees": {
             "src/lib.rs": RUST_BUGGY.replace("self.cents == other.cents", "let _ = (self, other);\n        true")
         },
-        "macros of its own": {
-            "src/lib.rs": RUST_BUGGY
-            + "\npub mod prelude {}\n#[macro_export]\nmacro_rules! assert_eq {\n    ($($t:tt)*) => {};\n}\n"
+        "equality of what is the same for all": {
+            "src/lib.rs": RUST_BUGGY.replace(
+                "self.cents == other.cents", "std::mem::size_of_val(self) == std::mem::size_of_val(other)"
+            )
         },
         "a comparison that cannot be false": {
             "src/lib.rs": RUST_BUGGY.replace(
