@@ -12,7 +12,7 @@ USAGE = "crrl tasks list|show|check|fetch|split|record [CORPUS] [key=value...] [
 HELP = (
     """
 CORPUS is `generated` (default), a task file (.jsonl), or one of the corpora in docs/corpora.md: swe-gym,
-swe-bench-verified, defects4j, quixbugs, polyglot...
+swe-bench-verified, defects4j, quixbugs, polyglot..., or a data set on the hub: ORG/NAME, ORG/NAME@REVISION
 
 list    ids, splits, families and dates; with --json whole tasks, one per line
 show    one task (ids=ID) in readable form, with the size of its repair but not the repair

@@ -1,4 +1,4 @@
-"""Task files: one JSON `Task` a line. A broken line is named by its number, and the others load (invariant 11)."""
+"""Task files: one JSON `Task` per line. A broken line is named by its number, and the others load (invariant 11)."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ class Problem:
 
 
 def load_tasks(path: Path, *, measured: bool = True) -> tuple[list[Task], list[Problem]]:
-    """The tasks of a file in its order, and what is wrong with the lines that were left out.
+    """The tasks of a file in order, and the problems of the lines left out.
 
-    `measured`: leave out tasks whose lists of tests admission has yet to measure.
+    `measured`: leave out tasks whose test lists admission has not measured yet.
 
     Raises:
         CrrlError: the file cannot be read, or has no usable task at all.
@@ -66,7 +66,7 @@ def load_tasks(path: Path, *, measured: bool = True) -> tuple[list[Task], list[P
             continue
         try:
             task = msgspec.convert(_object(line), Task)
-            _check(task, measured)
+            check(task, measured)
             msgspec.json.encode(task)  # lone surrogates: not text, and nothing could write or hash them
             task = _beside(task, path)
             if task.id in tasks:
@@ -112,7 +112,8 @@ def _beside(task: Task, path: Path) -> Task:
     return replace(task, source=source)
 
 
-def _check(task: Task, measured: bool) -> None:
+def check(task: Task, measured: bool) -> None:
+    """Raises ValueError where no judge here can make anything of it."""
     source = task.source
     given = sum(part is not None for part in (source.repo, source.dir, source.files))
     if given > 1 or (given == 0 and source.image is None):

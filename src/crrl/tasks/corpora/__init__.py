@@ -9,9 +9,13 @@ distribution of your own (docs/plugins.md).
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 from crrl import registry
 from crrl.tasks.corpora.corpus import Corpus, Loaded, load
 
+HUB = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 CORPORA = {
     "swe-gym": "crrl.tasks.corpora.swe_gym:FULL",
     "swe-gym-lite": "crrl.tasks.corpora.swe_gym:LITE",
@@ -34,7 +38,14 @@ CORPORA = {
 
 
 def find(name: str) -> Corpus:
-    """Raises UsageError where there is no such corpus, CrrlError where one that is plugged in is none."""
+    """One of these, or any data set on the hub (`ORG/NAME`, `ORG/NAME@REVISION`).
+
+    Raises UsageError where there is no such corpus, CrrlError where one that is plugged in is none, or the hub cannot
+    be read."""
+    if HUB.fullmatch(name) and not Path(name).exists():
+        from crrl.tasks.corpora import hub
+
+        return hub.find(name)
     part = registry.find("crrl.corpora", name)
     corpus = part.load()
     if not isinstance(corpus, Corpus) or corpus.name != name:

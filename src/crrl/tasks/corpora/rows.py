@@ -39,12 +39,12 @@ def read_files(path: Path, convert: Convert, splits: tuple[str, ...]) -> Iterato
             yield row if isinstance(row, Problem) else _converted(row, convert, split, file, line)
 
 
-def read_hub(hub: str, convert: Convert, split: str) -> Iterator[Task | Problem]:
+def read_hub(hub: str, convert: Convert, split: str, revision: str | None = None) -> Iterator[Task | Problem]:
     """Tasks of one split of a data set on the hub. Raises CrrlError where there is no network."""
     import datasets  # type: ignore[import-untyped]
 
     try:
-        rows = datasets.load_dataset(hub, split=split)
+        rows = datasets.load_dataset(hub, split=split, revision=revision)
     except Exception as error:  # whatever the library and the network raise, the remedy is one
         reason = str(error).splitlines()[0][:300]
         remedy = "Where there is no network: path=FILE, a parquet, json or jsonl file of it."
