@@ -1,10 +1,9 @@
-"""The negative control of a command-judged repair: the same tests, made to fail after the code under test has run.
+"""The negative control of tasks without decoys: the same tests, made to fail after the code under test has run.
 
-Code that runs in the test process can write whatever report it likes, the canary's outcome included: it need only know
-this judge. What it does not know without looking for it is whether these tests are meant to fail. So a patch under
-which all tests pass is run once more, in a fresh box, with the restored tests sabotaged. If they are still reported as
-passed, the report was made up (`forged_report`). The known fix is run so first: only tests that fail under it, as they
-should, can convict (invariant 3; what remains possible is told in `docs/corpora.md`).
+Decoys (`decoys/`) are the stronger means. Where a task's tests have no assertion that can be made wrong, this is left: it
+tells reports that were made up and tests that were swapped, not answers that equal anything. A patch under which all
+tests pass is run once more with its tests sabotaged; the known fix is run so first, and only tests that fail under it,
+as they should, can convict (invariant 3; what remains possible is told in `docs/security.md`).
 
 To add a language: a function below that makes every test of a file fail at its end, and its suffix in `SABOTAGE`.
 """
