@@ -1,7 +1,7 @@
 """The negative control of tasks without decoys: the same tests, made to fail after the code under test has run.
 
-Decoys (`decoys/`) are the stronger means. Where a task's tests have no assertion that can be made wrong, this is left: it
-tells reports that were made up and tests that were swapped, not answers that equal anything. A patch under which all
+Decoys (`decoys/`) are the stronger means. Where a task's tests have no assertion that can be made wrong, this is left:
+it tells reports that were made up and tests that were swapped, not answers that equal anything. A patch under which all
 tests pass is run once more with its tests sabotaged; the known fix is run so first, and only tests that fail under it,
 as they should, can convict (invariant 3; what remains possible is told in `docs/security.md`).
 
