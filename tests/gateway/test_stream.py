@@ -6,8 +6,10 @@ import pytest
 from gateway_kit import STOP, call_text, make_tokenizer
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from template_kit import every_family
 
 from crrl.gateway.api import Ask
+from crrl.gateway.canonical import Call, Message
 from crrl.gateway.renderer import Renderer, load_renderer
 from crrl.gateway.stream import Delta, TextStream
 
@@ -131,3 +133,16 @@ def test_babbled_marks_do_not_cost_quadratic_time() -> None:
     stream, deltas = played(many, Ask())
     _, rest = stream.finish()
     assert 20 < len(deltas) < 60 and len(deltas + rest) == 60
+
+
+@pytest.mark.parametrize("key", ["deepseek-v4", "deepseek-v4-thinking"])
+@pytest.mark.parametrize("content", ["Look.", "", "a < b", "<"])
+def test_what_stands_in_front_of_a_calls_mark_is_never_shown(key: str, content: str) -> None:
+    renderer = load_renderer(every_family(), key)
+    ids = renderer.assistant(Message("assistant", content, [Call("f", '{"a":"b"}')]))
+    tools = [{"type": "function", "function": {"name": "f", "parameters": {}}}]
+    stream = TextStream(renderer, Ask(tools=tools), renderer.prompt([Message("user", "x")], tools))
+    deltas = [delta for token in ids for delta in stream.feed([token])]
+    parsed, rest = stream.finish()
+    assert joined([*deltas, *rest], "content") == parsed.content == content
+    assert [(call.name, call.arguments) for call in parsed.calls] == [("f", '{"a":"b"}')]

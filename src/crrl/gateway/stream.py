@@ -160,7 +160,10 @@ class TextStream:
         shown = self._held
         if kind == "content" and self._ask.stop:
             shown = self._before_stop()
-        self._show(kind, shown.rstrip(), deltas)
+        shown = shown.rstrip()
+        if kind == "content" and self._renderer.lead:
+            shown = shown.removesuffix(self._renderer.lead).rstrip()
+        self._show(kind, shown, deltas)
 
     def _before_call(self, deltas: list[Delta]) -> None:
         """Content up to where a call may begin that has no mark; what follows is shown at the end."""

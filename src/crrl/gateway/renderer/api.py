@@ -51,6 +51,7 @@ class Renderer(Protocol):
     marks: tokens at which plain content may no longer be shown: turns, calls, channels begin or end there.
     think_open, think_close: the tokens around reasoning, where they are tokens.
     call_start: content that begins with this text may turn out to be a call ("": calls begin with a mark).
+    lead: text in front of a call's mark that is the call's: content that ends with it is not shown yet.
     reads: what else is read as a call (`lenient.py`); `parse` ends with it.
     tools: False: it can render only text.
     """
@@ -62,6 +63,7 @@ class Renderer(Protocol):
     think_open: int | None
     think_close: int | None
     call_start: str
+    lead: str
     reads: Callable[[Parsed, Tools], Parsed]
     tools: bool
 

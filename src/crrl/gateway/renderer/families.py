@@ -7,7 +7,7 @@ read where settings are checked, so this file imports no renderer (`family.py` d
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 _DATE = "2025-08-05"  # gpt-oss writes today's into the prompt: the same seed would not give the same run
@@ -15,16 +15,22 @@ _DATE = "2025-08-05"  # gpt-oss writes today's into the prompt: the same seed wo
 
 @dataclass(frozen=True)
 class Family:
-    """A renderer of the package with its settings. `tool_names`: results show which call they answer. `think`: the
-    tokens around reasoning. `varies`: reasoning is open in some generation prompts alone (behind a user's message, or
-    behind a tool's result). `declares`: it shows tools as TypeScript declarations, which say less than JSON
-    Schema."""
+    """A renderer of the package with its settings.
+
+    Args:
+        tool_names: results show which call they answer.
+        think: the tokens around reasoning.
+        varies: reasoning is open in some generation prompts alone (behind a user's message, or a tool's result).
+        call_mark: text in front of a call's mark, and the mark, where that does not look like one.
+        declares: it shows tools as TypeScript declarations, which say less than JSON Schema.
+    """
 
     name: str
     settings: dict[str, Any] = field(default_factory=dict)
     tool_names: bool = False
     think: tuple[str, str] = ("<think>", "</think>")
     call_start: str = ""
+    call_mark: tuple[str, str] = ("", "")
     varies: bool = False
     declares: bool = False
 
@@ -80,5 +86,8 @@ FAMILIES: dict[str, Family] = {
     **_switched("nemotron-3.5", truncate_history_thinking=False),
     "deepseek-v3": Family("deepseek-v3"),
     "deepseek-r1": Family("deepseek-r1", varies=True),
-    **_switched("deepseek-v4", drop_thinking=False),
+    **{
+        key: replace(family, call_mark=("<", "｜DSML｜"))
+        for key, family in _switched("deepseek-v4", drop_thinking=False).items()
+    },
 }

@@ -49,8 +49,11 @@ class FamilyRenderer:
         self.stop_ids: list[int] = list(self._inner.get_stop_token_ids())
         self._stops = frozenset(self.stop_ids)
         self.think_open, self.think_close = self._reasoning_marks(family.think)
-        self.marks = (tokenizer.marks() | self._stops) - {self.think_open, self.think_close}
+        mark = tokenizer.convert_tokens_to_ids(family.call_mark[1])
+        own = self._stops if mark is None else self._stops | {mark}
+        self.marks = (tokenizer.marks() | own) - {self.think_open, self.think_close}
         self.call_start = family.call_start
+        self.lead = family.call_mark[0]
         self.prompt = FirstPrompts(self._prompt)
         self._probe = self.prompt([_PROBE], None)
         self._opens = self._opens_behind(self._probe)

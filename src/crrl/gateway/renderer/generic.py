@@ -56,6 +56,7 @@ class GenericRenderer:
         if isinstance(self.format, Marked):
             self.format = replace(self.format, several=self.several_calls)
         self.call_start = self.format.call_start
+        self.lead = ""
         self.marks = (self._special | self._stops) - {self.think_open, self.think_close}
         self.prompt = FirstPrompts(self._prompt)
         self.late_system = True
