@@ -18,6 +18,7 @@ from crrl.making.source_file import SourceFile
 from crrl.making.tracing import Call, Difference
 
 SHOWN_LINES, SHOWN_CHARS, INLINE_CHARS = 14, 1200, 60
+OBJECT = re.compile(r"<[A-Za-z_][^<>]*>")  # an object in a call: nobody can type it
 LEAST_CHARS = 8  # of a line whose appearance gives the repair away
 SIGNS = {
     **{"__eq__": "==", "__ne__": "!=", "__lt__": "<", "__le__": "<=", "__gt__": ">", "__ge__": ">="},
@@ -54,9 +55,10 @@ def issue(
         return None
     title, outcome = told
     steps = ""
-    if source is not None and (_opaque(call) or found.what not in ("returned", "yielded", "error")):
+    unclear = OBJECT.search(call) is not None or _receiver_is_unknown(found.wrong)
+    if source is not None and (unclear or found.what not in ("returned", "yielded", "error")):
         steps = _steps(source, test, found.wrong.line)
-    if _opaque(call) and not steps:
+    if unclear and not steps:
         return None
     done = f"With\n\n{indent(steps, '    ')}\n\nthe call" if steps else "The call"
     done += f"\n\n    {call}\n\n"
@@ -154,7 +156,19 @@ def _public(call: Call) -> str:
     owner, _, name = call.name.rpartition(".")
     if name == "__init__":
         return call.kind or owner
+    if name in SIGNS:
+        return f"{owner} {SIGNS[name]} ..."
+    if name in UNARY:
+        return f"{name.strip('_')}({owner})"
+    if name in ("__call__", "__getitem__"):
+        return f"{owner}(...)" if name == "__call__" else f"{owner}[...]"
     return f"{owner}.{name}" if owner else name
+
+
+def _receiver_is_unknown(call: Call) -> bool:
+    """Whether a method is called on an object of which only the class can be told."""
+    own = dict(call.args).get("self", "")
+    return bool(own) and not call.name.endswith("__init__") and _opaque(own)
 
 
 def _opaque(text: str) -> bool:

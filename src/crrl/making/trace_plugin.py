@@ -70,16 +70,16 @@ def said(error: BaseException) -> str:
 
 
 def arguments(frame: FrameType) -> list[tuple[str, str]]:
-    """(name, value) as it is called. `*`: one of those that a star takes; `name=`: one of those that two stars take."""
+    """(name, value) as it is called. `*`: one of those that a star takes; `name=`: has to be named."""
     code, values = frame.f_code, frame.f_locals
-    count = code.co_argcount + code.co_kwonlyargcount
-    names = list(code.co_varnames[:count])
-    found = [(name, shown(values[name])) for name in names if name in values]
+    names, first, count = code.co_varnames, code.co_argcount, code.co_argcount + code.co_kwonlyargcount
+    found = [(name, shown(values[name])) for name in names[:first] if name in values]
     if code.co_flags & 0x04:
-        found += [("*", shown(value)) for value in values.get(code.co_varnames[count], ())]
-        count += 1
+        found += [("*", shown(value)) for value in values.get(names[count], ())]
+    found += [(f"{name}=", shown(values[name])) for name in names[first:count] if name in values]
     if code.co_flags & 0x08:
-        found += [(f"{key}=", shown(value)) for key, value in values.get(code.co_varnames[count], {}).items()]
+        rest = values.get(names[count + bool(code.co_flags & 0x04)], {})
+        found += [(f"{key}=", shown(value)) for key, value in rest.items()]
     return found
 
 

@@ -1,0 +1,189 @@
+"""Issues come from the call that goes wrong: traced for real, told with values, or not told."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from crrl.making import tracing
+from crrl.making.issue import Told, issue
+from crrl.making.source_file import SourceFile
+from crrl.making.tracing import Trace, differences
+
+PLUGIN = Path(tracing.__file__).with_name("trace_plugin.py")
+CODE = """def double(x, *rest, by=2, **more):
+    return _scaled(x, by)
+
+
+def _scaled(x, by):
+    return [n * by for n in x]
+
+
+def countdown(n):
+    while n > 0:
+        yield n
+        n -= 1
+
+
+def sort(values):
+    values.sort()
+
+
+def check(n):
+    if n < 0:
+        raise ValueError("below zero")
+    return n
+
+
+class Stack:
+    def __init__(self):
+        self.items = []
+
+    def push(self, item):
+        self.items.append(item)
+
+    def top(self):
+        return self.items[-1]
+
+    def __len__(self):
+        return len(self.items)
+
+
+class Half:
+    def __init__(self, n):
+        self.n = n
+
+    def __repr__(self):
+        return f"Half({self.n})"
+
+    def __add__(self, other):
+        return Half(self.n + other.n)
+"""
+TESTS = """import pytest
+from m import Half, Stack, check, countdown, double, sort
+
+
+def same(result, expected):
+    assert result == expected
+
+
+@pytest.mark.parametrize("given, expected", [([1, 2], [2, 4])])
+def test_double(given, expected):
+    same(double(given), expected)
+
+
+def test_reversed_sides():
+    assert [3] == double([1], "x", by=3, colour="red")
+
+
+def test_countdown():
+    assert list(countdown(3)) == [3, 2, 1]
+
+
+def test_sort():
+    values = [2, 1]
+    sort(values)
+    assert values == [1, 2]
+
+
+def test_check():
+    with pytest.raises(ValueError):
+        check(-1)
+
+
+def test_crash():
+    assert check(5) == 5
+
+
+def test_top():
+    stack = Stack()
+    stack.push("a")
+    stack.push("b")
+    assert stack.top() == "b"
+
+
+def test_push():
+    stack = Stack()
+    stack.push("a")
+    assert stack.items == ["a"]
+
+
+def test_len():
+    stack = Stack()
+    stack.push("a")
+    assert len(stack) == 1
+
+
+def test_add():
+    assert (Half(1) + Half(2)).n == 3
+"""
+
+
+def traced(root: Path, code: str) -> dict[str, Trace]:
+    (root / "tests").mkdir(parents=True)
+    (root / "m.py").write_text(code)
+    (root / "tests/test_m.py").write_text(TESTS)
+    (root / "crrl_trace.py").write_text(PLUGIN.read_text())
+    run = [sys.executable, "-m", "pytest", "-q", "-p", "crrl_trace", "-p", "no:cacheprovider"]
+    env = os.environ | {"CRRL_TRACE": str(root / "out.json"), "PYTHONPATH": str(root)}
+    env["CRRL_FAULTS"] = json.dumps([["m.py", 5]])
+    subprocess.run(run, cwd=root, env=env, capture_output=True, check=False)
+    return {
+        id.rpartition("::")[2]: tracing._trace(one) for id, one in json.loads((root / "out.json").read_text()).items()
+    }
+
+
+def told(tmp_path: Path, old: str, new: str, test: str, given_away: tuple[str, ...] = ()) -> Told | None:
+    assert old in CODE
+    right, wrong = traced(tmp_path / "right", CODE), traced(tmp_path / "wrong", CODE.replace(old, new))
+    source = SourceFile.read("tests/test_m.py", TESTS.encode())
+    for found in differences(wrong[test], right[test]):
+        if text := issue(found, f"tests/test_m.py::{test}", source, 0, given_away):
+            return text
+    return None
+
+
+CASES = {  # test -> fault, and what the issue says
+    "test_double[given0-expected0]": ("n * by", "n + by", ["double([1, 2], by=2)", "[3, 4]", "[2, 4]"]),
+    "test_reversed_sides": ("n * by", "n + by", ["double([1], 'x', by=3, colour='red')", "[4]", "[3]"]),
+    "test_countdown": ("n > 0", "n > 1", ["countdown(3)", "[3, 2]", "[3, 2, 1]"]),
+    "test_sort": ("values.sort()", "values.reverse", ["leaves `values` wrong", "[2, 1]", "[1, 2]"]),
+    "test_check": ("n < 0", "n < -1", ["check(-1)", "raises no ValueError", "-1"]),
+    "test_crash": ("return n\n", "return n + ''\n", ["`check` raises TypeError", "check(5)", "should return\n\n    5"]),
+    "test_top": ("[-1]", "[0]", ['stack.push("b")', "Stack.top()", "'a'", "'b'"]),
+    "test_push": ("self.items.append(item)", "self.items.append(None)", ["Stack.items", "[None]", "['a']"]),
+    "test_len": ("len(self.items)", "len(self.items) - 1", ["`len(Stack)` gives 0 instead of 1"]),
+    "test_add": ("self.n + other.n", "self.n", ["Half(1) + Half(2)", "Half(1)", "Half(3)"]),
+}
+
+
+@pytest.mark.parametrize("test", CASES)
+def test_the_first_call_that_comes_out_otherwise_is_told(tmp_path: Path, test: str) -> None:
+    old, new, says = CASES[test]
+    text = told(tmp_path, old, new, test)
+    assert text is not None
+    for part in says:
+        assert part in text.text, text.text
+    assert "_scaled" not in text.text and "pytest" not in text.text.replace("tests/", "")
+    assert text.value is (test != "test_crash")
+
+
+def test_how_deep_the_fault_lies(tmp_path: Path) -> None:
+    assert traced(tmp_path, CODE)["test_reversed_sides"].depth == 1  # double, then _scaled
+    assert traced(tmp_path / "again", CODE)["test_sort"].depth is None
+
+
+def test_a_text_that_gives_the_repair_away_is_none(tmp_path: Path) -> None:
+    assert told(tmp_path, "[-1]", "[0]", "test_top", ('stack.push("b")',)) is None
+
+
+def test_what_shows_no_value_is_not_told() -> None:
+    """Two objects of which only the class is known."""
+    right = tracing.Call("make", "m.py", 1, (("x", "1"),), returned="<m.A object>")
+    wrong = tracing.Call("make", "m.py", 1, (("x", "1"),), returned="<m.B object>")
+    assert issue(tracing.Difference(wrong, right, "returned"), "t.py::t", None, 0, ()) is None
