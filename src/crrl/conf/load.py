@@ -55,7 +55,9 @@ def load_saved(path: Path, overrides: Sequence[str] = ()) -> Config:
         raise CrrlError(
             f"{path} does not exist, so this is not a run folder.", "`ls runs` shows the runs there are."
         ) from None
-    except yaml.YAMLError as error:
+    except OSError as error:
+        raise CrrlError(f"{path} cannot be read: {error.strerror}.", "Restore it, or start a new run.") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise CrrlError(f"{path} is not valid YAML: {_first_line(error)}", "Restore it, or start a new run.") from None
     if not isinstance(raw, dict):
         raise CrrlError(f"{path} has no settings.", "Restore it, or start a new run.")
@@ -67,7 +69,12 @@ def load_saved(path: Path, overrides: Sequence[str] = ()) -> Config:
         if getattr(cause, "full_key", None) in [key for key, _ in map(_split, overrides)]:
             raise _explained(error, str(path), Config) from None
         raise CrrlError(f"{path}: {_first_line(cause)}", "Another version of crrl wrote it; start a new run.") from None
-    check(config)
+    try:
+        check(config)
+    except UsageError as error:
+        if overrides:
+            raise
+        raise CrrlError(f"{path}: {error.message}", error.remedy or "Restore it, or start a new run.") from None
     check_ignored(config, [key for key, _ in map(_split, overrides)])
     return config
 

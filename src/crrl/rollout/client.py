@@ -73,7 +73,13 @@ class RolloutClient:
         """Raises _Gone, CrrlError."""
         ours, theirs = Pipe()
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-        with open(self._log, "ab") as log, theirs:
+        try:
+            log = open(self._log, "ab")  # noqa: SIM115 (closed below)
+        except OSError as error:
+            raise CrrlError(
+                f"The log {self._log} cannot be written: {error.strerror}.", "Remove what is there."
+            ) from error
+        with log, theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "crrl.rollout.worker", str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],

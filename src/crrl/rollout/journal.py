@@ -123,7 +123,7 @@ class Journal:
         lock = journal_file.lock(folder)
         try:
             journal = cls(folder, journal_file.connect(file), lock)
-            with journal_file.readable(file):
+            with journal_file.readable(file), journal_file.decoded(file, "episodes"):
                 ends = journal._db.execute("SELECT segment, max(offset + length) FROM episodes GROUP BY segment")
                 journal.cut_bytes = journal._tokens.cut(dict(ends.fetchall()))
         except BaseException:
@@ -240,7 +240,9 @@ class Journal:
 
     @property
     def meta(self) -> dict[str, Any]:
-        return {key: json.loads(value) for key, value in self._all("SELECT key, value FROM meta")}
+        found = self._all("SELECT key, value FROM meta")
+        with journal_file.decoded(self.folder / FILE, "meta"):
+            return {key: json.loads(value) for key, value in found}
 
     def finished(self, phase: str) -> set[str]:
         """Ids of the finished episodes of a phase."""
@@ -267,12 +269,14 @@ class Journal:
         where, args = ("WHERE phase=?", (phase,)) if phase is not None else ("", ())
         found = self._all(f"SELECT {columns} FROM episodes {where} ORDER BY finished_at, phase, id", *args)
         rows = [dict(zip(names, row, strict=True)) for row in found]
-        return [msgspec.convert(row, EpisodeRow, strict=False) for row in rows]
+        with journal_file.decoded(self.folder / FILE, "episodes"):
+            return [msgspec.convert(row, EpisodeRow, strict=False) for row in rows]
 
     def attempted_exploits(self) -> list[tuple[str, list[str]]]:
         """(phase, names of attempted exploits) of every episode that was not lost."""
         found = self._all("SELECT phase, CASE WHEN exploits THEN body END FROM episodes WHERE outcome != 'lost'")
-        read = ((phase, body and msgspec.msgpack.decode(body, type=Episode)) for phase, body in found)
+        with journal_file.decoded(self.folder / FILE, "episodes"):
+            read = [(phase, body and msgspec.msgpack.decode(body, type=Episode)) for phase, body in found]
         return [(phase, episode.verdict.exploits if episode and episode.verdict else []) for phase, episode in read]
 
     def phases(self) -> dict[str, int]:
@@ -286,7 +290,8 @@ class Journal:
 
     def steps(self) -> list[Step]:
         found = self._all("SELECT step, groups, version, state, metrics FROM steps ORDER BY step")
-        return [Step(s, json.loads(g), v, state, json.loads(m)) for s, g, v, state, m in found]
+        with journal_file.decoded(self.folder / FILE, "steps"):
+            return [Step(s, json.loads(g), v, state, json.loads(m)) for s, g, v, state, m in found]
 
     def trained_rows(self, step: int | None = None) -> list[TrainedRow]:
         """The trained rows, in order. `learning.replay.replay` compares them with `episodes()`."""
@@ -318,5 +323,7 @@ class Journal:
     def _episodes(self, where: str, *args: Any) -> Iterator[Episode]:
         query = f"SELECT body, segment, offset, length, crc FROM episodes {where} ORDER BY phase, id"
         for body, *place in self._all(query, *args):
-            samples = decode_samples(self._tokens.read(Place(*place)))
-            yield dataclasses.replace(msgspec.msgpack.decode(body, type=Episode), samples=samples)
+            with journal_file.decoded(self.folder / FILE, "episodes"):
+                samples = decode_samples(self._tokens.read(Place(*place)))
+                episode = dataclasses.replace(msgspec.msgpack.decode(body, type=Episode), samples=samples)
+            yield episode

@@ -87,7 +87,8 @@ def _check(db: sqlite3.Connection, file: Path) -> None:
 
 def lock(folder: Path) -> int:
     """The writer's lock, held until the descriptor closes or the process dies, in whatever way."""
-    fd = os.open(folder / "journal.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    with readable(folder / "journal.lock"):
+        fd = os.open(folder / "journal.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
@@ -108,7 +109,7 @@ def readable(file: Path) -> Iterator[None]:
     try:
         yield
     except (sqlite3.DatabaseError, OSError) as error:
-        code = error.sqlite_errorcode if isinstance(error, sqlite3.DatabaseError) else None
+        code = getattr(error, "sqlite_errorcode", None)  # Python's own complaints (text that is no UTF-8) have none
         full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         if full or (code is not None and code & 0xFF == sqlite3.SQLITE_FULL):
             raise CrrlError(
@@ -123,6 +124,24 @@ def readable(file: Path) -> Iterator[None]:
         if isinstance(error, OSError | sqlite3.OperationalError):
             raise CrrlError(f"{file}: {error}.", "Check the disk and the folder's permissions.") from error
         raise
+
+
+@contextmanager
+def decoded(file: Path, table: str) -> Iterator[None]:
+    """What is in a table is not what was written there: SQLite has no checksums of its own."""
+    try:
+        yield
+    except (
+        ValueError,
+        TypeError,
+        KeyError,
+        IndexError,
+        OverflowError,
+    ) as error:  # msgspec's and json's are ValueErrors
+        raise CrrlError(
+            f"{file} is damaged: its table {table} cannot be read ({type(error).__name__}: {error}).",
+            "Restore it from a copy of the run folder, or start a new run.",
+        ) from error
 
 
 def _refuse_network(folder: Path) -> None:

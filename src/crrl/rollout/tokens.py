@@ -56,7 +56,7 @@ class Segments:
                     f"{self.path(segment)} is {state}: records of the journal are missing.",
                     "Restore the file from a copy of the run folder: the run cannot resume without it.",
                 )
-        for file in sorted(self._folder.glob("segment-*.bin")):
+        for file in sorted(self._folder.glob("segment-" + "[0-9]" * 5 + ".bin")):
             segment = int(file.stem.rpartition("-")[2])
             end, size = ends.get(segment, 0), file.stat().st_size
             if size > end:
