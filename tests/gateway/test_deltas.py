@@ -50,7 +50,7 @@ async def test_raw_prompts_are_held_once(bench: Bench) -> None:
         session = bench.gateway.open("a")._session
         prompt: Any = raw
         for _ in range(16):
-            turn = session.ask(Ask(prompt=prompt))
+            turn = await session.ask(Ask(prompt=prompt))
             assert turn.task is not None
             await turn.task
             turn.delivered = True

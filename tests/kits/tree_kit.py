@@ -64,7 +64,7 @@ class TreeAgent:
         self.time += 1
         messages = [message if version is None else self.noisy(message) for message, version in history]
         tools = TOOLS if kind == "main" else None
-        turn = self.session.ask(Ask(messages, tools, retry=how == "retry"))
+        turn = await self.session.ask(Ask(messages, tools, retry=how == "retry"))
         for i, (message, _) in enumerate(history):
             if message.role != "assistant":
                 self.passed[key(kind, history[:i])] = self.time
