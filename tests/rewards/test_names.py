@@ -127,8 +127,9 @@ async def test_other_strays(task_judge: TaskJudge, part: int) -> None:
 
 async def test_a_byte_that_is_no_text_hides_nothing(task_judge: TaskJudge) -> None:
     """Neither the other files nor the rest of its own from those who look for cheats, or compare patches."""
-    task = make_task({**FILES, "Same.java": "class Same {\n}\n"})
-    cheat = "class Same {\n    @Override public boolean equals(Object o) { return true; }\n}\n"
+    rest = "".join(f"    // {n} {n * n * 7919:x}\n" for n in range(300))  # long enough for git to write a delta
+    task = make_task({**FILES, "Same.java": f"class Same {{\n{rest}}}\n"})
+    cheat = f"class Same {{\n    @Override public boolean equals(Object o) {{ return true; }}\n{rest}}}\n"
     shell = 'printf \'%s\' "$1" > Same.java; printf \'// %b\\n\' "$2" >> "$3"'
     places = [("\\377", "Same.java"), ("\\000", "Same.java"), ("\\377", "other.txt"), ("\\351", "caf\udce9")]
     for text, path in places:
