@@ -9,10 +9,9 @@ shared anonymous memory that is unmapped again between two samples, and small ke
 Two steps, because it is taken every 50 ms: an upper bound of what is cheap to read, and only beyond it the exact sum.
 """
 
-import contextlib
+import _signal  # type: ignore[import-not-found]  # `signal` and `contextlib` would cost each start of a box
 import os
 import resource
-import signal
 import sys
 
 PAGE = resource.getpagesize()
@@ -43,19 +42,21 @@ def held(limit: int, folders: tuple[str, ...]) -> int:
         bound += resident + size // 512 + descriptors(pid) * PIPE_BYTES
     if bound <= limit:
         return bound
-    everybody(signal.SIGSTOP)  # or they outrun the count
+    everybody(_signal.SIGSTOP)  # or they outrun the count
     pids = processes()
     used = segments() + files(folders) + pipes(pids) + socket_buffers() + sum(map(page_tables, pids))
     resident = sum(memory_of(pid)[1] for pid in pids)
     used += resident if used + resident <= limit else sum(map(proportional, pids))
     if used <= limit:
-        everybody(signal.SIGCONT)
+        everybody(_signal.SIGCONT)
     return used
 
 
 def everybody(number: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
+    try:
         os.kill(-1, number)
+    except ProcessLookupError:  # there is nobody
+        return
 
 
 def processes() -> list[str]:
@@ -140,10 +141,12 @@ def pipes(pids: list[str]) -> int:
         if not folder:
             hidden += descriptors(pid)
         for number in listing(folder) if folder else ():
-            with contextlib.suppress(OSError):
+            try:
                 target = os.readlink(f"{folder}/{number}")
-                if target.startswith("pipe:"):
-                    seen.add(target)
+            except OSError:  # closed meanwhile
+                continue
+            if target.startswith("pipe:"):
+                seen.add(target)
     return (len(seen) + hidden) * PIPE_BYTES
 
 

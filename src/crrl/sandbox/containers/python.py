@@ -21,9 +21,7 @@ from crrl.sandbox.availability import PYTHON
 HERE = Path(__file__).parent
 SOURCES = (HERE.parent / "pid1.py", HERE.parent / "memory_use.py", HERE / "init.py")
 LOADER = "lib/loader"
-NEEDED = (
-    "import os, sys, time, resource, select, contextlib, ctypes, marshal, _socket, _ctypes, encodings.ascii, warnings"
-)
+NEEDED = "import os, sys, time, resource, select, ctypes, marshal, _socket, _ctypes, encodings.ascii, warnings"
 FILES = f"{NEEDED}\nfor m in list(sys.modules.values()):\n    if getattr(m, '__file__', None): print(m.__file__)"
 COMPILE = "import sys, py_compile\npy_compile.compile(sys.argv[1], sys.argv[2], dfile=sys.argv[3], doraise=True)"
 
