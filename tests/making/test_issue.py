@@ -53,6 +53,14 @@ class Stack:
     def __len__(self):
         return len(self.items)
 
+    @property
+    def last(self):
+        return len(self.items) - 1
+
+    @last.setter
+    def last(self, place):
+        del self.items[place + 1 :]
+
 
 class Half:
     def __init__(self, n):
@@ -119,6 +127,20 @@ def test_len():
     assert len(stack) == 1
 
 
+def test_property():
+    stack = Stack()
+    stack.push("a")
+    assert stack.last == 0
+
+
+def test_setter():
+    stack = Stack()
+    stack.push("a")
+    stack.push("b")
+    stack.last = 0
+    assert stack.items == ["a"]
+
+
 def test_add():
     assert (Half(1) + Half(2)).n == 3
 """
@@ -158,6 +180,8 @@ CASES = {  # test -> fault, and what the issue says
     "test_top": ("[-1]", "[0]", ['stack.push("b")', "Stack.top()", "'a'", "'b'"]),
     "test_push": ("self.items.append(item)", "self.items.append(None)", ["Stack.items", "[None]", "['a']"]),
     "test_len": ("len(self.items)", "len(self.items) - 1", ["`len(Stack)` gives 0 instead of 1"]),
+    "test_property": ("len(self.items) - 1", "len(self.items)", ["\n    Stack.last\n", "`Stack.last` gives 1"]),
+    "test_setter": ("place + 1", "place", ["\n    Stack.last = 0\n", "[]", "['a']"]),
     "test_add": ("self.n + other.n", "self.n", ["Half(1) + Half(2)", "Half(1)", "Half(3)"]),
 }
 

@@ -32,6 +32,7 @@ def run(wanted: make.Wanted | mine.Wanted, *, network: bool, json: bool) -> int:
         try:
             if isinstance(wanted, make.Wanted):
                 made = await make.make(wanted, boxes, judge, display)
+                judged.append(made.traced_s)
                 return len(made.tasks), made.outcomes
             mined = await mine.mine(wanted, boxes, judge, display)
             return len(mined.tasks), mined.outcomes

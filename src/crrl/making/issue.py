@@ -85,6 +85,9 @@ def written(call: Call) -> str:
         return f"{own}[{shown[0]}]"
     if name in UNARY:
         return f"{name.strip('_')}({own})"
+    if call.property:
+        owner = call.kind if _opaque(own) else own
+        return f"{owner}.{name} = {args[0][1]}" if args else f"{owner}.{name}"
     if own:
         return f"{call.kind if _opaque(own) and call.kind else own}.{name}({', '.join(shown)})"
     return f"{name}({', '.join(shown)})"

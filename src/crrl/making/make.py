@@ -68,12 +68,13 @@ class Wanted:
 
 @dataclass
 class Made:
-    """What came of it: `outcomes` counts candidates by what became of them."""
+    """What came of it: `outcomes` counts candidates by what became of them; `traced_s`: CPU-seconds of traced runs."""
 
     tasks: list[Task]
     tests: int
     functions: int
     outcomes: Outcomes
+    traced_s: float
 
 
 async def make(wanted: Wanted, boxes: Sandbox, judge: TaskJudge, display: Display) -> Made:
@@ -104,7 +105,7 @@ async def make(wanted: Wanted, boxes: Sandbox, judge: TaskJudge, display: Displa
     if not maker.tasks:
         counts = maker.outcomes.said() or "nothing to change"
         raise CrrlError(f"No task was made of {len(maker.stable)} tests ({counts}).", LITTLE)
-    return Made(maker.tasks, len(maker.stable), len(maker.pool), maker.outcomes)
+    return Made(maker.tasks, len(maker.stable), len(maker.pool), maker.outcomes, maker.screener.tracer.spent_s)
 
 
 LITTLE = "The suite may cover too little, or assert too little: mutants that no test notices make no task."

@@ -141,6 +141,7 @@ class Tracer:
         call["args"] = arguments(frame)
         if "self" in values:
             call["kind"] = type(values["self"]).__name__
+            call["property"] = isinstance(getattr(type(values["self"]), frame.f_code.co_name, None), property)
         if frame.f_code.co_flags & GENERATOR:
             call["yielded"] = []
         self.calls.append(call)

@@ -26,8 +26,8 @@ TIMEOUT_S = 120.0
 
 @dataclass(frozen=True)
 class Call:
-    """What went in and what came out. `kind`: the class of `self`; `error`: type and message of what it raised;
-    `after`: what it may have changed, afterwards."""
+    """What went in and what came out. `kind`: the class of `self`, of which it may be a `property`; `error`: type and
+    message of what it raised; `after`: what it may have changed, afterwards."""
 
     name: str
     path: str
@@ -38,6 +38,7 @@ class Call:
     yielded: tuple[str, ...] | None = None
     error: tuple[str, str] | None = None
     after: Mapping[str, str] = field(default_factory=dict)
+    property: bool = False
 
 
 @dataclass(frozen=True)
@@ -129,6 +130,7 @@ def _trace(found: dict[str, Any]) -> Trace:
             tuple(call["yielded"]) if "yielded" in call else None,
             _error(call.get("error")),
             call.get("after", {}),
+            call.get("property", False),
         )
         for call in found["calls"]
     )
