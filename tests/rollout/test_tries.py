@@ -212,6 +212,8 @@ def test_the_message_is_cut_and_does_not_tell_the_time() -> None:
     assert told(TestResults({}, output=timed)).startswith(
         "--- FAIL: TestX\nFAIL\tgrep\n3 failed, 1 passed\n<O> waits (3 items)\n"
     )
+    slow = "1 failed in 61.02s (0:01:01)\nTest run finished after 64 ms\nTests: 1 failed, 1 total\nTime:    0.5 s\nend"
+    assert told(TestResults({}, output=slow)).startswith("1 failed\nTest run finished\nTests: 1 failed, 1 total\n\nend")
 
 
 def test_the_message_says_how_a_run_ended_that_printed_nothing() -> None:

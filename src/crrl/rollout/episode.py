@@ -65,7 +65,7 @@ async def run_episode(attempt: Attempt, parts: Parts) -> Episode:
         box = await tries.new_box()
         clock.mark("start")
         exit, record = await _run_agent(box, attempt, parts, tries)
-        clock.mark("agent")
+        clock.mark("agent", -tries.judging_s)
         patch = await tries.patch()
         clock.mark("patch")
     finally:
@@ -74,8 +74,7 @@ async def run_episode(attempt: Attempt, parts: Parts) -> Episode:
     if tried := _conduct(task, record, parts.gateway):
         results = dataclasses.replace(results, exploits=list(dict.fromkeys([*results.exploits, *tried])))
     verdict = parts.weigh(task, patch, results, record.samples, cached=cached)
-    clock.mark("judge")
-    clock.move(tries.judging_s, "agent", "judge")
+    clock.mark("judge", tries.judging_s)
     return Episode(
         id=attempt.id,
         group=attempt.group,
@@ -189,17 +188,13 @@ def _conduct(task: Task, record: SessionRecord, gateway: Gateway) -> list[str]:
 
 
 class _Clock:
-    """Wall seconds by part, each since the mark before it."""
+    """Wall seconds by part, each since the previous mark, plus what is spent on it elsewhere."""
 
     def __init__(self) -> None:
         self.spent: dict[str, float] = {}
         self._last = time.monotonic()
 
-    def mark(self, part: str) -> None:
+    def mark(self, part: str, elsewhere_s: float = 0.0) -> None:
         now = time.monotonic()
-        self.spent[part] = now - self._last
+        self.spent[part] = now - self._last + elsewhere_s
         self._last = now
-
-    def move(self, seconds: float, source: str, target: str) -> None:
-        self.spent[source] -= seconds
-        self.spent[target] += seconds

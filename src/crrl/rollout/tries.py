@@ -25,8 +25,10 @@ from crrl.task import Task
 
 LINES = 50  # of the tests' output are shown, as in the benchmark
 LINE_CHARS = 400
-CHANGING = re.compile(
-    r" \(\d+(\.\d+)? ?m?s\)|;? (finished )?in \d+\.\d+ ?s\b|\t\d+\.\d+s$| at 0x[0-9a-f]+", re.MULTILINE
+CHANGING = re.compile(  # durations, as the runners of all languages print them, and addresses
+    r" \(\d+(\.\d+)? ?m?s\)|;? (finished )?in \d+\.\d+ ?s\b( \(\d+:\d\d:\d\d\))?|\t\d+\.\d+s$| after \d+ ms\b"
+    r"|\bTime( elapsed)?: +\d+(\.\d+)? m?s\b| at 0x[0-9a-f]+",
+    re.MULTILINE,
 )
 HOW_IT_ENDED = {
     "timeout": "The tests did not finish in time.",
