@@ -1,3 +1,3 @@
-"""Measurements of this machine, peers side by side: one file for each word of `crrl bench`.
+"""Measurements of this machine, next to comparable tools: one file for each word of `crrl bench`.
 
 `cli/bench.py` lists them. A file has `bench() -> dataclass with lines() -> list[str]`."""

@@ -15,7 +15,7 @@ from crrl.warmstart.demonstrations import RESULT, episode
 
 
 def demonstrating_engine(bugs: Sequence[GeneratedBug], tokenizer: Any, **settings: Any) -> ScriptedEngine:
-    """Answers every request with what the demonstration of its bug says at that turn.
+    """Answers every request with the turn from the demonstration of its bug.
 
     Args:
         tokenizer: of the policy (`encode`, `decode`). settings: of `ScriptedEngine`.

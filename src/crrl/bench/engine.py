@@ -1,9 +1,9 @@
-"""`crrl bench engine`: the local engine beside transformers' `generate`, in the same run, on one core.
+"""`crrl bench engine`: the local engine against transformers' `generate`, in the same run, on one core.
 
 The work: a 4-layer, hidden-256, Qwen3-shaped random model; 16 requests of 256 tokens over a shared 900-token prefix.
-Twice: from nothing, prompts included, as one calls the two; and decoding alone, the prefix's keys and values computed
-for both before the clock starts. Counted in tokens per CPU-second of this process, so a busy machine disturbs it less
-than wall time would.
+It runs twice: from scratch, prompts included, as you would call the two; and only decoding, with the prefix's keys and
+values computed for both before the clock starts. The unit is tokens per CPU-second of this process, which a busy
+machine disturbs less than wall time.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""`crrl bench episodes`: what a three-turn episode costs beside the model, and many agents at once.
+"""`crrl bench episodes`: the cost of a three-turn episode without the model, and many agents at once.
 
-The engine is scripted, so all that is left is box, workspace, agent, client, gateway, patch and judge; everything is
-counted, in CPU-seconds of this process and all below it. A second pass over the same tasks finds its verdicts known:
-the difference is the judge.
+The engine is scripted, which leaves box, workspace, agent, client, gateway, patch and judge. It counts the CPU-seconds
+of this process and all its descendants. A second pass over the same tasks finds its verdicts cached: the difference is
+the judge.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ async def _bench() -> EpisodeBench:
     attempts = [Attempt(f"bench-{i}", f"bench-{i}", generate("train", 0, i), 0, seed=i) for i in indices]
     async with AsyncExitStack() as closing:
         parts = await build(config, engine, closing)
-        await run_episode(attempts[0], parts)  # what is made once: the judge's zygote, the launcher
+        await run_episode(attempts[0], parts)  # made once: the judge's zygote, the launcher
         whole, wall, episodes = await _timed(attempts, parts)
         known, _, _ = await _timed(attempts, parts)
     return EpisodeBench(

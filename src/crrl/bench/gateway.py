@@ -1,9 +1,9 @@
-"""`crrl bench gateway`: what the gateway costs over the engine alone.
+"""`crrl bench gateway`: the cost of the gateway on top of the engine.
 
-The engine is scripted: 50 tokens, one at a time, by the clock. It is first run alone, at the same concurrency in the
-same process, and its median is subtracted; what is left is everything that an agent waits for besides: HTTP, reading,
-matching the history, rendering, parsing, answering. The load comes from a process of its own (`gateway_load.py`), whose
-use of the processor is shown beside. On a machine that does other work the wall times show that work, too. What a long
+The engine is scripted: 50 tokens, one at a time, by the clock. It first runs alone, at the same concurrency in the same
+process, and we subtract its median; the rest is everything else that an agent waits for: HTTP, reading, matching the
+history, rendering, parsing, answering. The load comes from a separate process (`gateway_load.py`), whose CPU use is
+shown as well. On a busy machine the wall times include the other jobs. What a long
 session takes in memory, on the worker's pipe and on disk is measured by `session_size.py`.
 """
 
@@ -28,7 +28,7 @@ from crrl.gateway import Budget, Gateway, load_renderer
 from crrl.models import model_folder
 
 SAMPLED = 50  # tokens of each answer: some text and a tool call
-TOKEN_S = 0.04  # what one sequence of many gets from a busy engine
+TOKEN_S = 0.04  # the rate of one sequence among many on a busy engine
 CONCURRENT = (1, 32, 256)
 TURNS = 8
 LONG_TURNS, LONG_TOKENS = 128, 64_000

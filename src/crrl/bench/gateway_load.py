@@ -1,11 +1,11 @@
-"""The load of `crrl bench gateway`: a process of its own, so that it measures the gateway and not itself.
+"""The load of `crrl bench gateway`, in a separate process, so that the benchmark does not measure it.
 
     python bench_load.py '{"sessions": 32, "turns": 8, "stream": false, "seconds": 0, "result": "..."}'
 
-Raw HTTP on asyncio streams, standard library alone. Each of `sessions` slots plays conversations of `turns` requests,
-one, or as many as fit into `seconds`; for each it asks the bench for a session (`open SLOT` out, `SLOT PATH` back) and
-gives it back (`close SLOT`). A latency runs from the first byte sent to the last byte received; bodies are built and
-read outside it. At the end: one JSON line.
+Raw HTTP on asyncio streams, with nothing but the standard library. Each of `sessions` slots plays conversations of
+`turns` requests, one, or as many as fit into `seconds`; for each it asks the bench for a session (`open SLOT` out,
+`SLOT PATH` back) and gives it back (`close SLOT`). A latency runs from the first byte sent to the last byte received;
+bodies are built and read outside it. At the end: one JSON line.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Load:
             self._paths.pop(slot).set_result(path)
 
     async def _slot(self, slot: str) -> None:
-        # Sessions of one start would answer in step; agents do not.
+        # Sessions that start together would stay in step; agents do not.
         await asyncio.sleep(self._spec["spread_s"] * int(slot) / self._spec["sessions"])
         while True:
             self._paths[slot] = asyncio.get_running_loop().create_future()

@@ -1,6 +1,8 @@
-"""`crrl bench sandbox`: what bubblewrap boxes cost, a workspace of a large repository, many at once, and admission.
+"""`crrl bench sandbox`: the cost of a bubblewrap box, of a large repository's workspace, of many boxes, and of
+admission.
 
-Wall times are medians, for a quiet machine; CPU-seconds count this process and all below it, and hold on a busy one.
+Wall times are medians and need a quiet machine; CPU-seconds count this process and its descendants, and hold on a busy
+one.
 """
 
 from __future__ import annotations
@@ -83,7 +85,7 @@ class SandboxBench:
 
 
 def bench() -> SandboxBench:
-    beside = sandbox.default_state_dir().parent  # nothing else writes there, and nothing stays
+    beside = sandbox.default_state_dir().parent  # nothing else writes there, and we leave nothing behind
     with tempfile.TemporaryDirectory(dir=beside, prefix="crrl-bench-") as folder:
         os.chmod(folder, 0o755)
         return asyncio.run(_bench(Path(folder)))

@@ -1,4 +1,5 @@
-"""`crrl tasks list|show|fetch|split`: what is in a corpus, and what of it may be trained on. `check` is in check.py."""
+"""`crrl tasks list|show|fetch|split`: the tasks of a corpus, and those to train on. `check` is in
+`admission/check.py`."""
 
 from __future__ import annotations
 
@@ -46,7 +47,7 @@ def list_tasks(wanted: Wanted, *, json: bool) -> int:
 
 
 def show(wanted: Wanted, *, json: bool) -> int:
-    """One task, or a few: all but the repair, of which only the size is told."""
+    """One task, or a few: everything but the repair, of which it shows only the size."""
     tasks, sound = read(wanted)
     for task in tasks:
         print(line_of(msgspec.to_builtins(task)) if json else "\n".join(_described(task)))
@@ -54,7 +55,7 @@ def show(wanted: Wanted, *, json: bool) -> int:
 
 
 def fetch(wanted: Wanted, *, engine: str, max_gb: int | None, json: bool) -> int:
-    """Pull the images of the tasks; one line as each is there. Raises CrrlError, saying what to do."""
+    """Pull the images of the tasks, and print one line for each. Raises CrrlError with a remedy."""
     from rich.console import Console
     from rich.progress import Progress
 
@@ -78,7 +79,7 @@ def fetch(wanted: Wanted, *, engine: str, max_gb: int | None, json: bool) -> int
 
 
 def split(wanted: Wanted, against: Sequence[Wanted], *, held_out: int, out: Path | None, json: bool) -> int:
-    """Part a corpus into training and held-out tasks; what is an evaluation task under another name is left out."""
+    """Split a corpus into training and held-out tasks, without evaluation tasks under another name."""
     tasks, sound = read(wanted)
     evaluation = [task for other in against for task in read(other)[0]]
     kept = set(random.Random(f"split/{wanted.seed}").sample([task.id for task in tasks], min(held_out, len(tasks))))
@@ -135,7 +136,7 @@ def read(wanted: Wanted) -> tuple[list[Task], bool]:
 
 
 def at_mirror(task: Task, mirrors: Path | None) -> Task:
-    """The task with its repository taken from a local clone, where there is one: machines without network."""
+    """The task with its repository from a local clone, if there is one: for machines without network."""
     if mirrors is None or task.source.repo is None:
         return task
     owner_and_name = "/".join(task.source.repo.removesuffix(".git").split("/")[-2:])

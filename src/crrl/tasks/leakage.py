@@ -1,10 +1,10 @@
-"""Leakage: a training task that is an evaluation task under another name. Found by id, by commit, and by patch.
+"""Leakage: training tasks that are evaluation tasks under another name, found by id, by commit, and by patch.
 
-- id: equal, whatever a corpus puts around it (`instance_`, version suffixes, case);
+- id: equal apart from a corpus's additions (`instance_`, version suffixes, case);
 - commit: the same repository at the same commit (mirrors that carry the commit in their name count as it);
 - patch: the share of equal changed lines (Jaccard index over file name, sign and line) is at least `SIMILAR`.
 
-Dates are compared, too: how far the newest training task lies before the oldest evaluation task.
+It also compares dates: how long before the oldest evaluation task the newest training task was made.
 """
 
 from __future__ import annotations

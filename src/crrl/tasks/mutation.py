@@ -1,8 +1,8 @@
-"""Mutation operators: how generated bugs come about, and what a random repair attempt looks like.
+"""Mutation operators: they make generated bugs and random repair attempts.
 
 Every mutant differs from its source in exactly one line, other than the signature and the docstring, and that line
-occurs once, so that one search and replace can repair it. Mutants whose operators gained or lost parentheses are
-left out: they make a repair many tokens long.
+occurs once, so that one search and replace can repair it. We skip mutants whose operators gained or
+lost parentheses: their repair is many tokens long.
 """
 
 from __future__ import annotations

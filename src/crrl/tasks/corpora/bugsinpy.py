@@ -28,7 +28,7 @@ from crrl.tasks.setup.project import PATHS, before, builders, optional
 
 REPORT = ".crrl/report.xml"
 PYTEST = ["python3", "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "addopts=", "-o", "junit_family=xunit1"]
-PUBLISHED = date(2020, 6, 30)  # the month: what its lists leave open is taken from before
+PUBLISHED = date(2020, 6, 30)  # the month: unpinned packages come from before it
 REQUIREMENT = re.compile(r"[A-Za-z0-9._-]+(\[[\w,]+\])?\s*([=<>!~].*)?")
 LEFT_OUT = ("pkg-resources", "pip", "pywin32", "pypiwin32", "wincertstore")  # of Debian's pip, and of Windows
 
@@ -112,8 +112,8 @@ def _script(file: Path) -> _Script:
 
 
 def _setup(requirements: list[str], editable: list[str]) -> list[Command]:
-    """All at once, or else each by itself, as the corpus's own tool does: the lists are frozen environments; some of
-    what they name is no longer to be had, or not for this Python (uv's exit code 1)."""
+    """All at once, or else one by one, as the corpus's own tool does: the lists are frozen environments, and some of
+    their packages no longer exist, or not for this Python (uv's exit code 1)."""
     (install,) = pip(*builders(), "--no-deps")
     one_by_one = f'for each; do {shlex.join(install.argv)} "$each" || [ $? -eq 1 ] || exit 2; done'
     script = f'{shlex.join(install.argv)} "$@" && exit 0; [ $? -eq 1 ] || exit 2; {one_by_one}'
@@ -123,7 +123,7 @@ def _setup(requirements: list[str], editable: list[str]) -> list[Command]:
 
 
 def text(file: Path) -> str:
-    """Whatever encoding Windows left it in."""
+    """In any encoding that Windows left it in."""
     data = file.read_bytes()
     encoding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
     return data.decode(encoding, "surrogateescape" if encoding != "utf-16" else "strict").replace("\r\n", "\n")
@@ -159,7 +159,7 @@ def _dotted(name: str, files: list[str]) -> str:
 
 
 def _requirements(file: Path, project: str) -> list[str]:
-    """What is to be installed, the project itself left out: it is the checkout."""
+    """The packages to install, without the project itself: it is the checkout."""
     if not file.is_file():
         return []
     lines = [line.strip() for line in text(file).splitlines()]

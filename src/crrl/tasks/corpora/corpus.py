@@ -1,4 +1,4 @@
-"""What a corpus is to everything else: a name, its splits, and where its tasks are read from."""
+"""The interface of a corpus: a name, its splits, and where to read its tasks."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ class Corpus:
     """A corpus of bugs.
 
     Args:
-        splits: in the corpus's own words; the first one is meant where none is named.
-        read: its tasks from a path (a file of records, or the corpus's own layout), in its order; what is malformed
-            comes as a Problem in its place.
-        hub: id of the data set on the hub, "" where there is none.
-        fetch: (hub id, split) -> its tasks; None where it has to be cloned.
+        splits: the corpus's own names; the first is the default.
+        read: its tasks from a path (a file of records, or the corpus's own layout), in order; a malformed one becomes
+            a Problem in its place.
+        hub: id of the data set on the hub, "" if none.
+        fetch: (hub id, split) -> its tasks; None if you have to clone it.
         home: where to get it.
-        from_documentation: written without a real record at hand.
-        imageless: the same tasks to be set up here, in place of images; None where that is not known, or not needed.
+        from_documentation: written without seeing a real record.
+        imageless: the same tasks, set up on this machine instead of images; None if unknown or not needed.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Corpus:
 
 @dataclass(frozen=True)
 class Loaded:
-    """`problems`: what was left out, and why."""
+    """`problems`: the records left out, and why."""
 
     tasks: list[Task]
     problems: list[Problem] = field(default_factory=list)

@@ -46,7 +46,7 @@ REPOSITORIES = {
     "Time": "https://github.com/JodaOrg/joda-time",
 }
 ENCODINGS = {"Lang": "ISO-8859-1", "Math": "ISO-8859-1", "Jsoup": "UTF-8"}
-"""Of the projects that javac and JUnit alone can build."""
+"""For the projects that javac and JUnit can build on their own."""
 JARS = f"{JUNIT}:/usr/share/java/commons-lang.jar"  # early versions of Jsoup use it
 OPENED = " ".join(  # by reflection, as on Java 8: tests of the time look into the library's own classes
     f"--add-opens=java.base/{package}=ALL-UNNAMED"
@@ -161,7 +161,7 @@ def _plan(bug: Bug, triggers: list[str], classes: list[str]) -> TestPlan:
         needs=["junit"],
         build=[
             _shell(f"{compiler} {shlex.join(sorted(set(must)))} CRRL_CANARY.java"),
-            # What else does not compile on this machine is not in the baseline.
+            # Other tests that do not compile on this machine are not in the baseline.
             _shell(f"{compiler} -XDshould-stop.ifError=GENERATE {shlex.join(others)} || true" if others else "true"),
         ],
         report=_shell("cat .crrl/reports/TEST-*.xml"),

@@ -1,9 +1,9 @@
 """GitBug-Java (Silva et al. 2024, arXiv:2402.02961): 199 recent bugs of Java projects. From a clone of its repository.
 
-`data/bugs/<owner>-<repo>.json` has one record a line. The buggy tree is the previous commit with `non_code_patch` and
+`data/bugs/<owner>-<repo>.json` has one record per line. The buggy tree is the previous commit with `non_code_patch` and
 `test_patch`; where a bug was only in the tests, the previous commit as it is. Each record has three runs of all
 tests: the failing ones are in the second (PASS_PASS: new tests on the old code) or the first (FAIL_PASS: the old
-commit failed), and the third is the repair's. Success is that every test of the third run passes again, no fewer.
+commit failed), and the third is the repair's. Success means that every test of the third run passes again.
 Traps: a run can be null; builds go through Maven or Gradle and need the projects' dependencies. Projects that need
 no more than JUnit (`PLAIN`) are built here with javac.
 """
@@ -60,7 +60,7 @@ def convert(row: Row, split: str) -> Task:
     repo, commit = text(row, "repository"), text(row, "commit_hash")
     solution, tests, rest = (diff(row, key, "") for key in ("bug_patch", "test_patch", "non_code_patch"))
     if not solution:
-        raise ValueError("bug_patch: empty: the bug was in the tests alone")
+        raise ValueError("bug_patch: empty: the bug was only in the tests")
     strategy = text(row, "strategy")
     if strategy not in FAILING_RUN:
         raise ValueError(f"strategy: {strategy} is neither PASS_PASS nor FAIL_PASS")
@@ -151,7 +151,7 @@ def _build_tool(runs: list[Any]) -> str:
 
 
 def _issue(row: Row, repo: str, failures: list[tuple[str, str]]) -> str:
-    """The issues that the repair names, else the tests that fail; its commit message would tell the repair."""
+    """The issues that the repair names, else the failing tests; its commit message would reveal the repair."""
     issues = [issue for issue in row.get("issues") or [] if isinstance(issue, dict) and issue.get("title")]
     told = [f"{issue['title']}\n\n{issue.get('body') or ''}".strip() for issue in issues]
     return "\n\n".join([*told, failing_tests(repo, failures)])

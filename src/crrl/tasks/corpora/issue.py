@@ -1,4 +1,4 @@
-"""An issue text for corpora that have none: which tests fail, and what they say. Never what the repair was."""
+"""An issue text for corpora without one: the failing tests and their messages. Never the repair."""
 
 from __future__ import annotations
 

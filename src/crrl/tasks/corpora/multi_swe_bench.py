@@ -1,8 +1,8 @@
 """Multi-SWE-bench (Zan et al. 2025, arXiv:2504.02605): pull requests in seven languages. From its documentation.
 
-A row is a pull request with `fix_patch`, `test_patch` and the tests by what became of them (`f2p_tests`: failed, then
-passed; `s2p`, `n2p`: skipped or absent, then passed; `p2p`). Their names are what its own harness parses out of the
-log of each repository: grading needs its package, `multi-swe-bench`.
+A row is a pull request with `fix_patch`, `test_patch` and the tests by outcome (`f2p_tests`: failed, then passed;
+`s2p`, `n2p`: skipped or absent, then passed; `p2p`). Its own harness parses their names out of each repository's log,
+so grading needs its package, `multi-swe-bench`.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def convert(row: Row, split: str) -> Task:
 
 
 def _issue(row: Row) -> str:
-    """The issues that the pull request resolves; its own text, which tells of the repair, only where there is none."""
+    """The issues that the pull request resolves; its own text, which mentions the repair, only if there is none."""
     issues = row.get("resolved_issues") or [row]
     if not isinstance(issues, list) or not all(isinstance(issue, dict) for issue in issues):
         raise ValueError("resolved_issues: a list of objects is needed")

@@ -1,10 +1,10 @@
 """Aider's polyglot benchmark: 225 Exercism exercises in six languages, two tries each. From a clone of its repository.
 
-An exercise is a stub to be filled in. What `.meta/` and `.docs/` hold (the reference, hints) and the tests stay out
-of the workspace; the instructions are the issue. Tests that Exercism switches off at first are switched on, as the
-benchmark does. Which tests there are is measured at admission.
-Traps: `files.test` does not name all that tests need (Go keeps cases in `editor` files); C++ takes the exercise's
-name from its folder; all C++ exercises include one and the same `test/catch.hpp`.
+An exercise is a stub to fill in. The contents of `.meta/` and `.docs/` (the reference, hints) and the tests stay out of
+the workspace; the instructions are the issue. Like the benchmark, we switch on the tests that Exercism skips at first.
+Admission measures the list of tests.
+Traps: `files.test` does not name everything that tests need (Go keeps cases in `editor` files); C++ takes the
+exercise's name from its folder; all C++ exercises include one and the same `test/catch.hpp`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """QuixBugs (Lin et al. 2017): 40 one-line bugs, each in Python and in Java. From a clone of its repository.
 
-Each program is a task of its own, with what it imports and nothing else: the other programs, the correct ones and the
-tests stay out of the workspace. Which tests fail is not listed anywhere: admission measures it.
+Each program is a separate task, with the modules it imports and nothing else: the other programs, the correct ones and
+the tests stay out of the workspace. The corpus does not list the failing tests: admission measures them.
 Traps: a buggy program may never end (bitcount), so runs have a CPU limit; the slow cases of knapsack and levenshtein
 (over 40 s) are behind `--runslow`, and skipped here.
 """

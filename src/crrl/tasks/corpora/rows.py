@@ -1,6 +1,6 @@
 """Records of a corpus, from the hub or from files: parquet, json, jsonl, or a folder of them.
 
-A record that is not what its corpus says is named by file and line (parquet: row), and the rest load (invariant 11).
+A malformed record is named by file and line (parquet: row), and the rest load (invariant 11).
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def read_hub(hub: str, convert: Convert, split: str, revision: str | None = None
 
     try:
         rows = datasets.load_dataset(hub, split=split, revision=revision)
-    except Exception as error:  # whatever the library and the network raise, the remedy is one
+    except Exception as error:  # whatever the library and the network raise, the remedy is the same
         reason = str(error).splitlines()[0][:300]
         remedy = "Where there is no network: path=FILE, a parquet, json or jsonl file of it."
         raise CrrlError(f"{hub} ({split}) cannot be loaded: {reason}", remedy) from error
@@ -89,13 +89,13 @@ def _parquet(file: Path) -> Iterator[tuple[int, Row | Problem]]:
 
 
 def _json(file: Path) -> Iterator[tuple[int, Row | Problem]]:
-    """A document that is a list of records, or one record a line whatever the file is called."""
+    """A document that is a list of records, or one record per line, whatever the file's name."""
     data = file.read_bytes()
     if file.suffix == ".json":
         try:
             document = json.loads(data)
         except (ValueError, RecursionError):
-            document = None  # one record a line: see below
+            document = None  # one record per line: see below
         if isinstance(document, list):
             for number, row in enumerate(document, 1):
                 yield number, row if isinstance(row, dict) else Problem(file, number, "not a JSON object")

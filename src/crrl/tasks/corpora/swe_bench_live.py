@@ -1,8 +1,8 @@
 """SWE-bench-Live (Zhang et al. 2025, arXiv:2505.23419): issues newer than most models, monthly. From its documentation.
 
 Rows are SWE-bench's with `test_cmds`, and in the multi-language set `rebuild_cmds`, `print_cmds` and `docker_image`. A
-`log_parser` that is not `pytest` is a Python program of the row's own: it is not run here, the tests are then graded
-as pytest's or not at all.
+`log_parser` that is not `pytest` is a Python program in the row: we do not run it, and grade the tests as pytest's
+or not at all.
 """
 
 from __future__ import annotations

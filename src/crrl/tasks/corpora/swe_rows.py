@@ -1,7 +1,7 @@
-"""What SWE-bench and its relatives share: a row is a repository at a commit, an issue, a fix, tests before and after.
+"""Shared by SWE-bench and its relatives: a row is a repository at a commit, an issue, a fix, tests before and after.
 
-Rows of the harness's version 5 carry their image, script and log parser. Older ones do not: their tests are run by the
-repository's own command on the files that the listed tests are in.
+Rows of the harness's version 5 carry their image, script and log parser. For older ones, the repository's own command
+runs on the files that contain the listed tests.
 
 Without images (`images=no`, Python only) that command runs for rows of either kind, in the environment that the
 repository's own files ask for (`setup/project.py`), and the test patch is put back by us.
@@ -138,8 +138,8 @@ def commanded(
 
 
 def directives(plan: TestPlan, repo: str, test_patch: str) -> list[str]:
-    """What the test command is given: the files of the test patch, as in the official harness and as the repository's
-    runner wants them; where there is no such patch, the files that the listed tests are in."""
+    """The arguments of the test command: the files of the test patch, as in the official harness and as the
+    repository's runner wants them; without such a patch, the files that contain the listed tests."""
     listed = [test.split("::")[0] for test in (*plan.fail_to_pass, *plan.pass_to_pass) if "::" in test]
     files = sorted({path for path in (touched(test_patch) or listed) if path.endswith(".py")})
     if repo == "django/django":
@@ -148,7 +148,7 @@ def directives(plan: TestPlan, repo: str, test_patch: str) -> list[str]:
 
 
 def language_of(paths: list[str]) -> str:
-    """The language that most of these files are in, "" where none is known."""
+    """The language of most of these files, "" if unknown."""
     suffixes = Counter(LANGUAGES.get(PurePosixPath(path).suffix, "") for path in paths)
     del suffixes[""]
     return suffixes.most_common(1)[0][0] if suffixes else ""

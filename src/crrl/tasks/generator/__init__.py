@@ -1,5 +1,5 @@
-"""Bugs of our own, without end: small programs with one mutation each, in training and held-out splits.
+"""Generated bugs, as many as you like: small programs with one mutation each, in training and held-out splits.
 
 - `generate.py`: `generate(split, seed, index)`; `families/`: the programs; `cases.py`: their test cases.
-- `floor.py`: what random edits would solve; `records.py`: tasks that the judge has admitted.
+- `floor.py`: the solve rate of random edits; `records.py`: tasks that the judge has admitted.
 """

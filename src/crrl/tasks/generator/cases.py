@@ -1,7 +1,7 @@
 """Test cases of generated programs, and running generated code under limits, in this process.
 
-Only code that this package generated runs here (programs and their mutants); what an agent wrote is judged in a
-sandbox, always. Mutants may loop for ever or double a value at each turn, so lines and sizes are bounded.
+Only code that this package generated runs here (programs and their mutants); an agent's code always runs in a sandbox.
+Mutants may loop for ever or double a value at each turn, so lines and sizes are limited.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one call did: `value`, or the name of the exception it `raised`, or it was `stopped` by a limit."""
+    """The outcome of one call: its `value`, the name of the exception that it `raised`, or `stopped` by a limit."""
 
     value: Any = None
     raised: str = ""

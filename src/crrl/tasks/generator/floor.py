@@ -1,7 +1,7 @@
-"""The random floor: what a policy that edits at random would solve of a split. It stands beside every rate.
+"""The random floor: the solve rate of a policy that edits at random. Tables show it next to every rate.
 
-The edits are drawn from the operators that made the bugs (`mutation.py`), so the floor is that of somebody who knows
-what kinds of bugs there are, but does not look. A repair counts under the judge's own rule: all tests pass.
+The edits come from the operators that made the bugs (`mutation.py`), so the floor is that of somebody who knows the
+kinds of bugs, but does not look at the code. A repair counts under the judge's own rule: all tests pass.
 """
 
 from __future__ import annotations

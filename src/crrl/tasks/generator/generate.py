@@ -1,8 +1,8 @@
 """The `generated` corpus: small Python repositories of our own making, each with one seeded bug.
 
 `generate(split, seed, index)` gives task number `index` of a split, always the same one, in any order. Splits:
-`train` (what RL practises on), `rl_instances`, `sft_instances` and `unseen_families` (evaluation). Programs are
-parted by a hash of the correct program: no program of a test split occurs in `train` or in the warm start,
+`train` (for RL), `rl_instances`, `sft_instances` and `unseen_families` (for evaluation). A hash of the correct program
+assigns programs to splits: no program of a test split occurs in `train` or in the warm start,
 whatever the seeds; the families of `unseen_families` occur nowhere else.
 """
 
@@ -60,7 +60,7 @@ def generate(split: str, seed: int, index: int, rl_share: float = RL_SHARE) -> T
 
 
 def bug_of(split: str, seed: int, index: int, rl_share: float = RL_SHARE) -> GeneratedBug:
-    """What task number `index` is made of."""
+    """The parts of task number `index`."""
     rng = random.Random(f"generated/{VERSION}/{split}/{seed}/{index}")
     if split == "train":
         pool = families.RL if rng.random() < rl_share else families.SFT
@@ -154,7 +154,7 @@ def _steady(fixed: str, buggy: str, function: str, cases: list[Case], failures: 
 
 
 def _issue(path: str, function: str, cases: list[Case], failures: list[tuple[int, Outcome]]) -> str:
-    """One sentence on the failure that is shortest to tell."""
+    """One sentence about the failure that is shortest to describe."""
     told = []
     for index, outcome in failures:
         did = f"returns {outcome.value!r}"

@@ -1,15 +1,17 @@
-"""A repository's environment, for tasks without an image: built once, cached by content, shown read-only in every box.
+"""A repository's environment, for tasks without an image: built once, cached by content, mounted read-only in every
+box.
 
-`Task.setup` is what builds it: commands that run in a checkout of the task at /workspace, with network where that is
-allowed, and leave what tests need in /environment: a virtual environment for Python (`pip` installs into it), jars in
-`lib/` (they are on the class path), programs in `bin/`. Of what set-up writes into the checkout, only new Python files
-are kept (a version, a parser), as a diff (`with_generated`). Episodes and judged runs see the environment offline, and
+`Task.setup` builds it: commands that run in a checkout of the task at /workspace, with network if that is allowed, and
+leave what tests need in /environment: a virtual environment for Python (`pip` installs into it), jars in
+`lib/` (they are on the class path), programs in `bin/`. Of the files that set-up writes into the checkout, we
+keep only new Python files (a version, a parser), as a diff (`with_generated`). Episodes and judged runs see the
+environment offline, and
 cannot write to it.
 
-The cache key is what the result depends on: the commands, the tree's requirement files, the interpreter. So tasks of
-one repository share one environment. It is built in a folder of its own and renamed: a build that is killed is never
-used. Invariant 5: an environment that holds a copy of the project itself is refused, since the copy may be of a later,
-repaired tree (`pip install -e .` copies nothing, `pip install .` does).
+The cache key covers everything that the result depends on: the commands, the tree's requirement files, the interpreter.
+So tasks of one repository share one environment. It is built in a separate folder and then renamed: a killed build is
+never used. Invariant 5: we refuse an environment that holds a copy of the project itself, since the copy may be of a
+later, repaired tree (`pip install -e .` copies nothing, `pip install .` does).
 """
 
 from __future__ import annotations
@@ -47,7 +49,7 @@ REQUIREMENTS = re.compile(
     r"^([^/]*requirements[^/]*\.(txt|in)|requirements/[^/]*|constraints[^/]*\.txt|pyproject\.toml|setup\.(py|cfg)"
     r"|Pipfile(\.lock)?|poetry\.lock|pom\.xml|[^/]*\.gradle(\.kts)?|package(-lock)?\.json|go\.(mod|sum)|Cargo\.(toml|lock))$"
 )
-PASSED = (  # of our own environment: where packages come from
+PASSED = (  # passed from our own environment: package sources
     *(
         "UV_INDEX",
         "UV_DEFAULT_INDEX",
@@ -149,7 +151,7 @@ class Environments:
             return await asyncio.shield(self._known[key])
         except BaseException:
             if self._known[key].done():
-                del self._known[key]  # a failed build may be tried again
+                del self._known[key]  # allow another try of a failed build
             raise
 
     async def _find(self, key: str, task: Task, tree: Path) -> Environment:
@@ -159,7 +161,7 @@ class Environments:
         if await asyncio.to_thread(in_use.use, made.path, self.state_dir):
             return made
         with (root / f"{key}.lock").open("w") as lock:
-            await asyncio.to_thread(fcntl.flock, lock, fcntl.LOCK_EX)  # freed by the kernel, however its owner goes
+            await asyncio.to_thread(fcntl.flock, lock, fcntl.LOCK_EX)  # the kernel frees it, however its owner ends
             while not await asyncio.to_thread(in_use.use, made.path, self.state_dir):
                 for rest in root.glob(f"{key}.new-*"):
                     shutil.rmtree(rest, ignore_errors=True)

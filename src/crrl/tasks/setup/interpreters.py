@@ -1,6 +1,6 @@
 """Python interpreters for tasks older than the system's: `python3.9` in `TestPlan.needs`.
 
-They lie below /usr, or in `toolchains/python/NAME/` of the state folder, where `uv python install` puts them.
+They are below /usr, or in `toolchains/python/NAME/` of the state folder, where `uv python install` puts them.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ HALF_A_YEAR = timedelta(days=183)
 
 
 def folder() -> Path:
-    """Where interpreters are put that the distribution does not have."""
+    """The folder for interpreters that the distribution lacks."""
     return default_state_dir() / "toolchains" / "python"
 
 
 def find(need: str) -> Path | None:
-    """The interpreter called e.g. `python3.9`; None where there is none that boxes can see."""
+    """The interpreter called e.g. `python3.9`; None if boxes can see none."""
     places = [*(Path(place, need) for place in BELOW_USR), *sorted(folder().glob(f"*/bin/{need}"))]
     return next((place for place in places if place.exists()), None)
 
 
 def folders(needs: Iterable[str]) -> list[Path]:
-    """What boxes must be shown besides /usr for the interpreters named."""
+    """Folders besides /usr that boxes need for these interpreters."""
     found = [place for need in needs if NAMED.fullmatch(need) and (place := find(need)) is not None]
     installed = [place.parent.parent for place in found if not place.is_relative_to("/usr")]
     for place in installed:
@@ -51,7 +51,7 @@ def folders(needs: Iterable[str]) -> list[Path]:
 
 
 def wanted(needs: Iterable[str]) -> Path:
-    """The interpreter that a task with these needs runs under. Raises CrrlError where it is not here."""
+    """The interpreter for a task with these needs. Raises CrrlError if it is not installed."""
     named = next((need for need in needs if NAMED.fullmatch(need)), None)
     if named is None:
         return Path(PYTHON)

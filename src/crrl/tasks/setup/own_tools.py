@@ -1,8 +1,8 @@
-"""The corpora's own tools: where they are, and the checkout that one makes in place of ours.
+"""The corpora's own tools: where to find them, and the checkouts that they make in place of ours.
 
-Defects4J is driven where it is installed: `defects4j checkout` out here, once per bug; `defects4j compile` and `test`
+We drive Defects4J if it is installed: `defects4j checkout` on the host, once per bug; `defects4j compile` and `test`
 in the box. Boxes see neither its patches nor its repositories, which hold the repairs, nor which classes one changes.
-BugsInPy's and GitBug-Java's tools are not driven: see docs/corpora.md.
+We do not drive BugsInPy's and GitBug-Java's tools: see docs/corpora.md.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ TELLING = ("d4j.classes.modified=", "d4j.classes.relevant=", "d4j.tests.trigger=
 def checked_out(task: Task) -> Task:
     """A task that needs such a tool, with what the tool makes as its source; any other as it is. Blocking.
 
-    Raises CrrlError: the tool is not there, or says no."""
+    Raises CrrlError: the tool is missing, or fails."""
     if "defects4j" not in task.test.needs or task.source.dir is not None:
         return task
     home = defects4j()
@@ -50,7 +50,7 @@ def _checkout(home: Path, task: Task, folder: Path) -> None:
     try:
         done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=CHECKOUT_S, check=False)
     except subprocess.TimeoutExpired:
-        raise CrrlError(f"{' '.join(command)} does not end.", "Try it by hand.") from None
+        raise CrrlError(f"{' '.join(command)} does not finish.", "Try it by hand.") from None
     if done.returncode != 0:
         raise CrrlError(f"{' '.join(command)}: {(done.stderr or done.stdout).strip()[-500:]}", "Try it by hand.")
     shutil.rmtree(folder / ".git")

@@ -1,7 +1,7 @@
-"""What the commands of a task need of the machine, by name (`TestPlan.needs`), and what to do where it is missing.
+"""The toolchains that a task's commands need, by name (`TestPlan.needs`), and the remedy if one is missing.
 
-A toolchain lies below /usr, which every box sees, or in `toolchains/` of the sandbox's state folder, and is shown to
-the box read-only. Nothing is installed from here.
+A toolchain is below /usr, which every box sees, or in `toolchains/` of the sandbox's state folder, which boxes mount
+read-only. This file installs nothing.
 """
 
 from __future__ import annotations
@@ -47,10 +47,10 @@ DEBIAN_JAVA = "apt-get install openjdk-17-jdk-headless junit5 libpicocli-java"
 @dataclass(frozen=True)
 class Toolchain:
     """Args:
-    paths: must exist, else it is missing; a pattern (`*`) must match something.
+    paths: must exist; a pattern (`*`) must match something.
     mounts: host path or pattern -> path in the box; those that do not exist are left out.
     env: of every command of a task that needs it.
-    remedy: what to type where it is missing.
+    remedy: how to install it.
     """
 
     paths: tuple[str, ...]
@@ -78,7 +78,7 @@ TOOLCHAINS: dict[str, Toolchain] = {
             "GOFLAGS": "-mod=mod",
         },
     ),
-    "rust": Toolchain(  # a toolchain under a home folder is not seen by boxes
+    "rust": Toolchain(  # boxes do not see a toolchain under a home folder
         ("/usr/bin/cargo", "/usr/bin/rustc"),
         "apt-get install cargo",
         env={"CARGO_HOME": "/tmp/cargo", "CARGO_NET_OFFLINE": "true"},
@@ -129,7 +129,7 @@ def defects4j() -> Path | None:
 
 
 def folder() -> Path:
-    """Where toolchains that no package manager installs are put."""
+    """The folder for toolchains that no package manager installs."""
     return default_state_dir() / "toolchains"
 
 
@@ -146,7 +146,7 @@ def require(needs: Iterable[str]) -> None:
 
 
 def mounts(needs: Iterable[str]) -> tuple[Mount, ...]:
-    """What boxes show of the toolchains of these names; what is not there is left out."""
+    """The mounts of these toolchains that exist."""
     wanted = [pair for name in needs if name in TOOLCHAINS for pair in TOOLCHAINS[name].mounts.items()]
     found = [(Path(place), inside or place) for path, inside in wanted for place in glob.glob(_full(path))]
     found += [(folder, str(folder)) for folder in interpreters.folders(needs)]

@@ -4,8 +4,8 @@ A family returns a `Program`: what the function returns, said in one line (it be
 "Return "), its parameters, its body, and the kinds of arguments it takes. To add a family: one function with
 `@family` in `numbers.py`, `lists.py` or `texts.py`.
 
-`SFT` families are those whose repairs the warm start is shown; of `RL` families it sees random edits only; `UNSEEN`
-families appear in no training data of any kind.
+The warm start sees repairs for `SFT` families, and only random edits for `RL` families; `UNSEEN` families appear in no
+training data of any kind.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The words of generated programs: names, and phrases that say in English what an expression does."""
+"""The words of generated programs: names, and English phrases for expressions."""
 
 from __future__ import annotations
 
