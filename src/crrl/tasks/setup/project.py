@@ -70,7 +70,7 @@ async def settled(
         return
     if not re.match(r"\d{4}-\d\d-\d\d", task.created_at):
         raise CrrlError(
-            f"created_at is {task.created_at!r}: which date should its packages have?",
+            f"created_at is {task.created_at!r}: packages of which date?",
             "Give the task a date (ISO 8601).",
         )
     tree = (await prepare(task.source)).lower
