@@ -185,7 +185,7 @@ def test_auto_goes_by_exact_name_and_proves_it_on_the_models_template(tmp_path: 
     assert load_renderer(model(named, "qwen3"), "auto").key == "qwen3-thinking"
     fine_tune = tmp_path / "mine" / "Qwen3-4B"
     shutil.copytree(named, fine_tune)
-    with pytest.raises(UsageError, match="mine/Qwen3-4B is no model"):
+    with pytest.raises(UsageError, match="mine/Qwen3-4B is not a model"):
         load_renderer(fine_tune, "auto")
     with pytest.raises(UsageError, match="does not render as"):
         load_renderer(model(tmp_path / "Qwen" / "Qwen3-14B", "qwen3", template("qwen2_5")), "auto")
