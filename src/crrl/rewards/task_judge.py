@@ -111,7 +111,8 @@ class TaskJudge(PytestJudge):
         return await super()._judge(await self._settled(task), patch)
 
     async def _settled(self, task: Task) -> Task:
-        """A pytest task whose tests are all texts, as the warm judge wants them: bytes that are not UTF-8 as surrogates.
+        """A pytest task whose tests are all texts, as the warm judge wants them: bytes that are not UTF-8 as
+        surrogates.
         Raises CrrlError."""
         if not task.test.test_patch and not task.test.restore_from:
             return task
