@@ -136,7 +136,8 @@ async def test_a_test_named_without_its_parameters_stands_for_those_that_flip(ta
 async def test_without_a_test_that_flips_or_reports_a_task_is_broken(task_judge: TaskJudge) -> None:
     task = unmeasured()
     steady = {"test_m.py": "def test_a():\n    pass\n"}
-    for restore, says in ((steady, "no test fails that passes"), ({"test_m.py": "import nothing"}, "no test reports")):
+    raising = {"test_m.py": "raise ValueError"}
+    for restore, says in ((steady, "no test fails that passes"), (raising, "no test reports")):
         admission = await admit(replace(task, test=replace(task.test, restore=restore)), task_judge, times=1)
         assert admission.status == "broken" and says in admission.reasons[0]
 

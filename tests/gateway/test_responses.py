@@ -160,6 +160,7 @@ BAD: list[tuple[str, dict]] = [
     ("tools[0].type", {"input": "x", "tools": [{"type": "code_interpreter"}]}),
     ("tools[0].tools[0].type", {"input": "x", "tools": [{"type": "namespace", "name": "a", "tools": [AGENTS]}]}),
     ("input[0].id", {"input": [{"type": "item_reference", "id": "x"}]}),
+    ("input[0].type", {"input": [{"type": [[]]}]}),
     ("input[0].role", {"input": [{"role": "king", "content": "x"}]}),
     ("input[0].content[0]", {"input": [{"role": "user", "content": [{"type": "input_image"}]}]}),
     ("input[0].output", {"input": [{"type": "function_call_output", "output": 3}]}),

@@ -152,7 +152,8 @@ async def test_set_up_is_told_where_packages_come_from_and_no_secrets(
 async def test_a_task_without_a_date_cannot_have_packages_of_it(tmp_path: Path, task_judge: TaskJudge) -> None:
     undated = replace(task(repository(tmp_path)), setup=[])
     with pytest.raises(CrrlError, match="packages of which date"):
-        await project.settled(undated, task_judge._boxes.prepare, task_judge.environments)
+        async for _ in project.settled(undated, task_judge._boxes.prepare, task_judge.environments):
+            pass
 
 
 async def test_the_warm_judge_says_that_it_has_one_python(

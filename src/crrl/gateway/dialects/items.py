@@ -105,6 +105,8 @@ def messages_of(instructions: str | None, items: str | list[dict[str, Any]]) -> 
     for i, item in enumerate(items):
         where = f"input[{i}]"
         kind = item.get("type") or ("message" if "role" in item else None)
+        if not isinstance(kind, str):
+            raise BadRequest("An item must have a 'type', a string.", f"{where}.type")
         last = found[-1] if found and isinstance(found[-1], _Turn) else None
         if kind == "message":
             role, content = _message(item, where)
