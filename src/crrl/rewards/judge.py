@@ -264,7 +264,7 @@ class PytestJudge:
         return None
 
     def _request(self, ground: _Ground, tests: Mapping[str, bytes]) -> dict[str, Any]:
-        """What the run needs to know: files, arguments, limits; never the solution. `tests`: in the place of the
+        """What the run needs to know: files, arguments, limits; never the solution. `tests`: in place of the
         task's own."""
         task, lower, environment = ground.task, ground.lower, ground.environment
         files: dict[str, dict[str, Any] | None] = {}

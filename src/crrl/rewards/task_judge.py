@@ -21,7 +21,7 @@ SITE = "/harness/site"
 
 
 class TaskJudge(PytestJudge):
-    """A PytestJudge that hands on what is not pytest's. Memory, slots and version are shared.
+    """A PytestJudge that passes other tasks on. Memory, slots and version are shared.
 
     Args:
         boxes: the sandbox that prepares checkouts and runs test commands.

@@ -17,7 +17,7 @@ _OURS = re.compile(r"(?:call|toolu|fc|ctc)_([0-9a-f]{24})_[0-9]+")
 
 
 def put_in_order(messages: Sequence[Message]) -> list[Message]:
-    """Messages whose `answers` are call ids -> the same conversation, with `place` in the place of ids."""
+    """Messages whose `answers` are call ids -> the same conversation, with `place` in place of ids."""
     return _results(_whole_turns(messages))
 
 

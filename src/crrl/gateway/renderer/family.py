@@ -89,7 +89,7 @@ class FamilyRenderer:
         raise RenderError(f"renderer {self.key!r} cannot render this conversation: {why}") from why
 
     def bridge(self, prompt_ids: list[int], ids: list[int], appended: list[Message]) -> list[int]:
-        """The package's own bridge, over a short history in the place of the real one, so that its cost does not grow
+        """The package's own bridge, over a short history in place of the real one, so that its cost does not grow
         with that (tested equal). What the package refuses goes by what the family renders behind a short turn: a turn
         which closed inside open reasoning, nothing appended, several results."""
         calls = self.parse(ids, None, prompt_ids).calls if self._family.tool_names else []

@@ -111,7 +111,7 @@ def _workdir(source: Source) -> str:
 
 
 def _layer(folder: Path, workdir: str) -> None:
-    """The workspace's `.git`, in the place of the image's own, which it hides completely."""
+    """The workspace's `.git`, in place of the image's own, which it hides completely."""
     git = folder / "layer" / workdir[1:] / ".git"
     shutil.copytree(folder / "lower" / ".git", git, copy_function=os.link)
     for place in (folder / "layer").rglob("*"):

@@ -3,7 +3,7 @@
 To add one: a module with a `corpus.Corpus`. A corpus that is a table of rows is
 `corpus.of_rows(name, hub, splits, convert)`, where `convert(row, split)` gives the `Task` or raises ValueError naming
 the field (`imageless=`: another one, whose tasks are set up here in place of images); one with a layout of its own has
-a `read(path)` that yields its tasks, and a `Problem` in the place of each that is malformed. The line is here, or in a
+a `read(path)` that yields its tasks, and a `Problem` in place of each that is malformed. The line is here, or in a
 distribution of your own (docs/plugins.md).
 """
 

@@ -62,7 +62,7 @@ async def settled(
     task: Task, prepare: Callable[[Source], Awaitable[Workspace]], environments: Environments
 ) -> AsyncIterator[Task | CrrlError]:
     """A Python task that has neither image nor set-up, with the set-up its repository asks for and the interpreter, as
-    often as there is something to try; in the place of one that cannot be set up, why. Any other task as it is.
+    often as there is something to try; in place of one that cannot be set up, why. Any other task as it is.
 
     Raises CrrlError: the repository cannot be had, or the task has no date."""
     if task.language != "python" or task.source.image is not None or task.setup:
