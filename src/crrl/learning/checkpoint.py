@@ -116,11 +116,11 @@ def write(folder: Path, step: int, policy: str, keep: int, fill: Callable[[Path]
         manifest = {"schema": SCHEMA, "step": step, "policy": policy, "files": listed}
         (new / MANIFEST).write_text(json.dumps(manifest, indent=1))
         for path in [*files, new / MANIFEST, *(p for p in new.rglob("*") if p.is_dir()), new]:
-            _flush(path)
+            flush(path)
         if final.exists():  # the run resumed from an earlier one
             _remove(final)
         os.rename(new, final)
-        _flush(folder)
+        flush(folder)
     except Exception as error:
         shutil.rmtree(new, ignore_errors=True)
         if _is_full(error):
@@ -159,7 +159,8 @@ def _crc(file: Path) -> int:
     return crc
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
+    """What is written of a file, or of a folder's names, is on the disk."""
     fd = os.open(path, os.O_RDONLY)
     try:
         os.fsync(fd)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from crrl.errors import CrrlError
+from crrl.learning.checkpoint import flush
 from crrl.rollout import journal_file
 from crrl.rollout.journal import Journal
 
@@ -33,11 +34,11 @@ def create(folder: Path, meta: Mapping[str, Any], config: str) -> Journal:
         lock = journal_file.lock(new)  # held until the rename: an unlocked one is stale
         try:
             (new / CONFIG).write_text(config)
-            _flush(new / CONFIG)
+            flush(new / CONFIG)
             Journal.fill(new, meta)
-            _flush(new)
+            flush(new)
             os.rename(new, folder)
-            _flush(folder.parent)
+            flush(folder.parent)
         finally:
             os.close(lock)
     except OSError as error:
@@ -72,11 +73,3 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
-
-
-def _flush(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
