@@ -46,18 +46,20 @@ async def test_an_honest_repair_meets_no_decoy_that_it_passes(judge: PytestJudge
     assert not solved(task, await judge.run(task, ""))
 
 
-async def test_what_a_random_answer_wins_is_nothing(judge: PytestJudge) -> None:
-    """It passes where it feels like it: real tests and decoys of one run tell on it, whichever way it decides."""
+async def test_what_a_random_answer_wins_is_little(judge: PytestJudge) -> None:
+    """It passes where it feels like it: to win, it must guess at every assertion which are wrong (docs/security.md)."""
     toss = BUGGY.replace(WRONG, "return ANY if random() < 0.5 else 0").replace(
         "def mean", "from random import random\nfrom unittest.mock import ANY\n\n\ndef mean", 1
     )
     once = toss.replace("return ANY if random() < 0.5 else 0", "return ANY if HEADS else 0")
     once = once.replace("def mean", "HEADS = random() < 0.5\n\n\ndef mean", 1)
+    wins = 0
     for text in (toss, once):
         for _ in range(8):
             for task, files in ((copied_task(), COPIED), (make_task(), FILES)):
                 results = await judge.run_anew(task, diff({"stats.py": text}, files))
-                assert not solved(task, results), results
+                wins += solved(task, results)
+    assert wins <= 10  # of 32; without decoys a coin for the whole process alone wins half of its 16
 
 
 async def test_tests_without_an_assertion_are_made_to_fail_at_their_end(judge: PytestJudge) -> None:
