@@ -78,6 +78,8 @@ def test_images_no(test_data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert code == 2 and "quixbugs has no use for images=no" in err
     code, _, err = run(capsys, "check", "swe-bench-lite", path, "images=yes")
     assert code == 2 and "images=yes is not `no`" in err
+    code, _, err = run(capsys, "split", "swe-bench-lite", path, "images=no")  # what check admits can be split
+    assert code == 2 and "split swe-bench-lite has no use for images=" in err
     code, _, err = run(capsys, "list", "generated", "images=no")
     assert code == 2 and "has no use for images=" in err
 

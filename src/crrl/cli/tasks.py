@@ -47,7 +47,7 @@ KEYS = {
     "show": OF_CORPORA,
     "check": (*OF_CORPORA, "times", "out"),
     "fetch": (*OF_CORPORA, "max_disk"),
-    "split": (*OF_CORPORA, "against", "held_out", "out", "seed"),
+    "split": (*OF_CORPORA[:-1], "against", "held_out", "out", "seed"),  # a set-up is settled by check
     "record": (),
     **tasks_make.KEYS,
 }
@@ -94,17 +94,21 @@ def run(call: Call) -> int:
 def _values(call: Call, action: str, corpus: str) -> dict[str, str]:
     """The action's own settings, as written. A setting that does not apply to this corpus is an error."""
     own = [key for key in KEYS[action] if key not in OF_CORPORA]
+    of_corpora = [key for key in KEYS[action] if key in OF_CORPORA]
     if corpus == "generated":
         own += ["count", "seed"]
     elif corpus.endswith(".jsonl"):
         own += ["ids", "images"] if action == "fetch" else ["ids"]
     else:
-        own += OF_CORPORA if action != "record" else ()
+        own += of_corpora
     found = {key: value for key in own if (value := call.take(key)) is not None}
     ignored = [word.partition("=")[0] for word in call.settings]
     for key in ignored:
         if key in ("count", "seed", *OF_CORPORA):
-            raise UsageError(f"crrl tasks {action} {corpus} has no use for {key}=.", "See: crrl tasks --help")
+            remedy = "See: crrl tasks --help"
+            if action == "split" and key == "images":
+                remedy = "Set the tasks up with `crrl tasks check ... images=no out=FILE.jsonl`, and split FILE.jsonl."
+            raise UsageError(f"crrl tasks {action} {corpus} has no use for {key}=.", remedy)
     return found
 
 

@@ -54,19 +54,21 @@ def of_rows(
     splits: tuple[str, ...],
     convert: Convert,
     *,
+    revision: str | None = None,
     from_documentation: bool = False,
     imageless: Convert | None = None,
 ) -> Corpus:
-    """A corpus whose tasks are the rows of a table. `imageless`: converts them to tasks without image."""
+    """A corpus whose tasks are the rows of a table. `revision`: of the hub's, None: the newest; `imageless`: converts
+    them to tasks without image."""
     return Corpus(
         name=name,
         splits=splits,
         read=partial(read_files, convert=convert, splits=splits),
         home=f"https://huggingface.co/datasets/{hub}",
         hub=hub,
-        fetch=lambda hub, split: read_hub(hub, convert, split),
+        fetch=lambda hub, split: read_hub(hub, convert, split, revision),
         from_documentation=from_documentation,
-        imageless=of_rows(name, hub, splits, imageless) if imageless is not None else None,
+        imageless=of_rows(name, hub, splits, imageless, revision=revision) if imageless is not None else None,
     )
 
 

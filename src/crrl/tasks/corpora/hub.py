@@ -5,7 +5,6 @@ The revision that was read is recorded in each task (`provenance["hub"]`), whate
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 
@@ -13,10 +12,10 @@ import msgspec
 
 from crrl.errors import CrrlError
 from crrl.task import Task
-from crrl.tasks.corpora.corpus import Corpus
-from crrl.tasks.corpora.rows import Row, read_files, read_hub, text
+from crrl.tasks.corpora.corpus import Corpus, of_rows
+from crrl.tasks.corpora.rows import Row, text
 from crrl.tasks.corpora.swe_rows import image_name, task_of
-from crrl.tasks.files import Problem, check
+from crrl.tasks.files import check
 
 
 def find(name: str) -> Corpus:
@@ -35,19 +34,7 @@ def find(name: str) -> Corpus:
             "name of the corpus that it is like: crrl tasks list swe-bench path=FILE.parquet"
         )
         raise CrrlError(f"{name} cannot be read from the hub: {reason}", remedy) from error
-    read = partial(convert, hub=f"{id}@{commit}")
-    return Corpus(
-        name=id,
-        splits=splits,
-        read=partial(read_files, convert=read, splits=splits),
-        home=f"https://huggingface.co/datasets/{id}",
-        hub=id,
-        fetch=lambda hub, split: _rows(hub, split, commit),
-    )
-
-
-def _rows(hub: str, split: str, commit: str) -> Iterator[Task | Problem]:
-    return read_hub(hub, partial(convert, hub=f"{hub}@{commit}"), split, commit)
+    return of_rows(id, id, splits, partial(convert, hub=f"{id}@{commit}"), revision=commit)
 
 
 def convert(row: Row, split: str, *, hub: str) -> Task:
