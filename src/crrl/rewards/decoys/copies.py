@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from crrl.rewards.decoys import data as json_data
-from crrl.rewards.decoys import python, trees
+from crrl.rewards.decoys import grammars, python, trees
 from crrl.rewards.decoys.sites import Site, rewritten
 
 SIDES = 2
@@ -114,7 +114,7 @@ def _suffix(path: str) -> str:
     return posixpath.splitext(path)[1]
 
 
-LANGUAGES = frozenset({".py", ".json", ".jsonl", *trees.GRAMMARS})
+LANGUAGES = frozenset({".py", ".json", ".jsonl", *grammars.GRAMMARS})
 
 
 def _find(path: str, data: bytes, rng: random.Random) -> list[Site]:

@@ -1,35 +1,24 @@
 """Sites of tests in Java, JavaScript, TypeScript, Go, Rust and C++, found on their syntax trees.
 
-The grammars come with their packages: nothing is loaded at run time. As in Python, a literal on the expected side is
-changed where there is one, in the assertion or in what the test names there; else the condition is turned round. What
+As in Python, a literal on the expected side is changed where there is one,
+in the assertion or in what the test names there; else the condition is turned round. What
 comes out must still compile: a copy that does not is no decoy (`control.calibrate` leaves it out).
 
-To add a language: its grammar in `GRAMMARS`, and what its assertions look like in `_Finder.edits`.
+To add a language: its grammar in `grammars.py`, and what its assertions look like in `_Finder.edits`.
 """
 
 from __future__ import annotations
 
-import importlib
 import random
 import re
-from collections.abc import Callable, Iterator
-from functools import cache
-from typing import Any
+from collections.abc import Iterator
 
-from tree_sitter import Language, Node, Parser
+from tree_sitter import Node
 
+from crrl.rewards.decoys.grammars import GRAMMARS, parser, walk
 from crrl.rewards.decoys.literals import altered_number, altered_text
 from crrl.rewards.decoys.sites import Edit, Site
 
-GRAMMARS: dict[str, tuple[str, str]] = {
-    ".java": ("tree_sitter_java", "language"),
-    **dict.fromkeys((".js", ".jsx", ".mjs", ".cjs"), ("tree_sitter_javascript", "language")),
-    ".ts": ("tree_sitter_typescript", "language_typescript"),
-    ".tsx": ("tree_sitter_typescript", "language_tsx"),
-    ".go": ("tree_sitter_go", "language"),
-    ".rs": ("tree_sitter_rust", "language"),
-    **dict.fromkeys((".cpp", ".cc", ".cxx", ".hpp", ".h"), ("tree_sitter_cpp", "language")),
-}
 NUMBERS = frozenset(
     [
         "decimal_integer_literal",
@@ -134,18 +123,11 @@ def find(suffix: str, data: bytes, rng: random.Random) -> list[Site]:
     return sites
 
 
-@cache
-def _parser(suffix: str) -> Parser:
-    module, language = GRAMMARS[suffix]
-    made: Callable[[], Any] = getattr(importlib.import_module(module), language)
-    return Parser(Language(made()))
-
-
 class _Finder:
     def __init__(self, suffix: str, data: bytes, rng: random.Random) -> None:
         self.data, self.rng = data, rng
-        self.tree = _parser(suffix).parse(data)
-        self.nodes = list(_walk(self.tree.root_node))
+        self.tree = parser(suffix).parse(data)
+        self.nodes = list(walk(self.tree.root_node))
         self.java, self.go, self.rust = (suffix == s for s in (".java", ".go", ".rs"))
         self.cpp = GRAMMARS[suffix][0] == "tree_sitter_cpp"
         self.jupiter = b"jupiter" in data
@@ -258,7 +240,7 @@ class _Finder:
         if name == "assert_eq":
             for part in parts[1::-1]:
                 leaves = [leaf for top in part for leaf in self._literals(top)]
-                names = {self._text(n) for top in part for n in _walk(top) if n.type == "identifier"}
+                names = {self._text(n) for top in part for n in walk(top) if n.type == "identifier"}
                 if leaves and names <= CONSTRUCTORS:
                     return [self._altered(self.rng.choice(leaves))]
             for part in parts[1::-1]:
@@ -298,7 +280,7 @@ class _Finder:
         """A literal of the plainest side changed; none of one that computes: nobody knows what it would give then."""
         for side in sides:
             leaves = self._literals(side)
-            if leaves and not any(node.type in IMPURE for node in _walk(side)):
+            if leaves and not any(node.type in IMPURE for node in walk(side)):
                 return [self._altered(self.rng.choice(leaves))]
         for side in sides:
             if edits := self._from_names(at, side):
@@ -311,7 +293,7 @@ class _Finder:
     def _computes(self, side: Node) -> bool:
         """Whether the code under test may have a part in it: calls, but for those of types and collections."""
         called = [
-            n.child_by_field_name("name") or n.child_by_field_name("function") for n in _walk(side) if n.type in CALLS
+            n.child_by_field_name("name") or n.child_by_field_name("function") for n in walk(side) if n.type in CALLS
         ]
         words = [re.split(r"\W+", self._text(n).decode())[-1] for n in called if n is not None]
         return any(word not in MAKERS and not word[:1].isupper() for word in words)
@@ -329,10 +311,10 @@ class _Finder:
         if side.type != "identifier":
             return []
         values = []
-        reads = [n for n in _walk(self._function(at)) if n.type == "identifier" and self._text(n) == self._text(side)]
+        reads = [n for n in walk(self._function(at)) if n.type == "identifier" and self._text(n) == self._text(side)]
         if len(reads) > 2:  # it is an input, too
             return []
-        for node in _walk(self._function(at)):
+        for node in walk(self._function(at)):
             if node.type in DECLARATORS:
                 name, value = (node.child_by_field_name(field) for field in DECLARATORS[node.type])
                 if name is not None and value is not None and self._text(name) == self._text(side):
@@ -342,7 +324,7 @@ class _Finder:
 
     def _literals(self, node: Node) -> list[Node]:
         found = []
-        for leaf in _walk(node):
+        for leaf in walk(node):
             text = self._text(leaf)
             empty = leaf.type in STRINGS and len(text) == 2
             spelled = leaf.type in CHARACTERS and len(text) == 3 and text[1:2].isalnum()
@@ -410,11 +392,3 @@ class _Finder:
     def _field(self, node: Node, name: str) -> bytes:
         child = node.child_by_field_name(name)
         return self._text(child) if child is not None else b""
-
-
-def _walk(node: Node) -> Iterator[Node]:
-    waiting = [node]
-    while waiting:
-        at = waiting.pop()
-        yield at
-        waiting.extend(reversed(at.children))
