@@ -48,6 +48,14 @@ class Function:
         return self.source.path
 
     @property
+    def line(self) -> int:
+        return self.node.lineno
+
+    @property
+    def starts(self) -> int:
+        return min([self.line, *(decorator.lineno for decorator in self.node.decorator_list)])
+
+    @property
     def first(self) -> int:
         documented = len(self.node.body) > 1 and ast.get_docstring(self.node, clean=False) is not None
         return self.node.body[1 if documented else 0].lineno

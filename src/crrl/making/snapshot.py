@@ -32,13 +32,13 @@ WHO = {
 }
 
 
-def take(repository: Path, store: Path) -> str:
+def take(repository: Path, store: Path, suffixes: tuple[str, ...] = (".py",)) -> str:
     """Keep the repository's tree in `store`; its commit. Raises CrrlError."""
     if not repository.is_dir():
         raise CrrlError(f"{repository} is no folder.", "Write the path of a git checkout or of an unpacked sdist.")
     files = tracked(repository) if (repository / ".git").exists() else sorted(_walk(repository))
-    if not any(name.endswith(".py") for name in files):
-        raise CrrlError(f"{repository} has no Python files.", "For other languages: crrl tasks mine.")
+    if not any(name.endswith(suffixes) for name in files):
+        raise CrrlError(f"{repository} has no {' or '.join(suffixes)} files.", "Is it the right folder, and language=?")
     if not store.exists():
         git(["init", "-q", "--bare", str(store)])
     at = [f"--git-dir={store}", f"--work-tree={repository.resolve()}", "-c", "core.autocrlf=false"]

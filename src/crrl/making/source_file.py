@@ -1,4 +1,4 @@
-"""A Python source file, byte for byte: its lines as the parser counts them, whatever its encoding and line ends.
+"""A source file, byte for byte: its lines as the parser counts them, whatever its encoding and line ends.
 
 What is not changed comes back as it was: Latin-1, a byte order mark, CRLF, tabs and form feeds included. Diffs are text
 (UTF-8) because tasks are; of a file in another encoding a diff shows as many lines around the change as are UTF-8, too.
@@ -12,7 +12,7 @@ import io
 import re
 import tokenize
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from crrl.tasks.diffs import between
@@ -34,25 +34,14 @@ class Edit:
 
 
 @dataclass(frozen=True)
-class SourceFile:
-    """`encoding`: what the file says it is in; `lines`: with their ends; `tree`: positions count in `lines`."""
+class TextFile:
+    """`encoding`: what the file is in; `errors`: how bytes that are not are kept; `lines`: with their ends."""
 
     path: str
     data: bytes
     encoding: str
     lines: list[str]
-    tree: ast.Module
-
-    @staticmethod
-    def read(path: str, data: bytes) -> SourceFile:
-        """Raises UnreadableError."""
-        try:
-            encoding, _ = tokenize.detect_encoding(io.BytesIO(data).readline)
-            text = data.decode(encoding)
-            tree = ast.parse(data)
-        except (SyntaxError, ValueError, RecursionError, MemoryError, LookupError) as error:
-            raise UnreadableError(f"{path}: {type(error).__name__}: {error}") from None
-        return SourceFile(path, data, encoding, LINE.findall(text), tree)
+    errors: str = field(default="strict", kw_only=True)
 
     @cached_property
     def bare(self) -> list[str]:
@@ -74,7 +63,25 @@ class SourceFile:
         """A file of these lines in the same encoding, its byte order mark kept."""
         plain = "utf-8" if self.encoding == "utf-8-sig" else self.encoding
         mark = codecs.BOM_UTF8 if self.data.startswith(codecs.BOM_UTF8) else b""
-        return mark + "".join(lines).encode(plain)
+        return mark + "".join(lines).encode(plain, self.errors)
+
+
+@dataclass(frozen=True)
+class SourceFile(TextFile):
+    """A Python file, in the encoding that it says. `tree`: positions count in `lines`."""
+
+    tree: ast.Module
+
+    @staticmethod
+    def read(path: str, data: bytes) -> SourceFile:
+        """Raises UnreadableError."""
+        try:
+            encoding, _ = tokenize.detect_encoding(io.BytesIO(data).readline)
+            text = data.decode(encoding)
+            tree = ast.parse(data)
+        except (SyntaxError, ValueError, RecursionError, MemoryError, LookupError) as error:
+            raise UnreadableError(f"{path}: {type(error).__name__}: {error}") from None
+        return SourceFile(path, data, encoding, LINE.findall(text), tree)
 
 
 def diff(path: str, old: bytes, new: bytes) -> str | None:
