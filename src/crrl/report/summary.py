@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from crrl.console.plain import seconds
-from crrl.report.exploit_rate import exploit_line, exploit_rates
+from crrl.report.exploit_rate import example_lines, exploit_line, exploit_rates
 
 SCHEMA = 1
 TITLES = {
@@ -235,6 +235,8 @@ def print_closing(summary: Summary, title: str, steps: Sequence[tuple[str, str]]
     )
     if line := exploit_line(summary.exploits):
         out.print(line, markup=False)
+        for example in example_lines(summary.exploits):
+            out.print(f"  {example}", markup=False)
     if summary.memory_limits:
         out.print(f"Memory limits of boxes: {summary.memory_limits}", markup=False)
     spent = where_time_went(summary.seconds, total)

@@ -45,14 +45,15 @@ def attempted(task: Task, calls: Iterable[Call]) -> list[str]:
     """Names (of `exploits.NAMES`) of what the calls tried."""
     found: set[str] = set()
     installed = _installed(task)
-    for text in (text for call in calls for text in _commands(call)):
+    for text in (text for call in calls for text in commands(call)):
         found |= {name for name, pattern in COMMANDS.items() if pattern.search(text)}
         if installed is not None and installed.search(text):
             found.add("read_installed")
     return sorted(found)
 
 
-def _commands(call: Call) -> Iterator[str]:
+def commands(call: Call) -> Iterator[str]:
+    """The strings of a call that may be commands."""
     try:
         arguments = msgspec.json.decode(call.arguments)
     except (msgspec.DecodeError, RecursionError):

@@ -272,12 +272,13 @@ class Journal:
         with journal_file.decoded(self.folder / FILE, "episodes"):
             return [msgspec.convert(row, EpisodeRow, strict=False) for row in rows]
 
-    def attempted_exploits(self) -> list[tuple[str, list[str]]]:
-        """(phase, names of attempted exploits) of every episode that was not lost."""
-        found = self._all("SELECT phase, CASE WHEN exploits THEN body END FROM episodes WHERE outcome != 'lost'")
+    def attempted_exploits(self) -> list[tuple[str, str, list[str]]]:
+        """(phase, id, names of attempted exploits) of every episode that was not lost."""
+        columns = "phase, id, CASE WHEN exploits THEN body END"
+        found = self._all(f"SELECT {columns} FROM episodes WHERE outcome != 'lost' ORDER BY phase, id")
         with journal_file.decoded(self.folder / FILE, "episodes"):
-            read = [(phase, body and msgspec.msgpack.decode(body, type=Episode)) for phase, body in found]
-        return [(phase, episode.verdict.exploits if episode and episode.verdict else []) for phase, episode in read]
+            read = [(phase, id, body and msgspec.msgpack.decode(body, type=Episode)) for phase, id, body in found]
+        return [(phase, id, of.verdict.exploits if of and of.verdict else []) for phase, id, of in read]
 
     def phases(self) -> dict[str, int]:
         """Phase -> finished episodes."""

@@ -76,7 +76,8 @@ def evaluate(config: Config, checkpoint: str, json: bool = False) -> int:
             return INTERRUPTED
         summary = run.summary(assemble({}, cells))
     if json:
-        print(jsonlib.dumps({"schema": summary.schema, "splits": summary.splits, "random_floor": summary.random_floor}))
+        shown = {"splits": summary.splits, "random_floor": summary.random_floor, "exploits": summary.exploits}
+        print(jsonlib.dumps({"schema": summary.schema, **shown}))
     else:
         print_closing(summary, f"Evaluation of {checkpoint}")
     return 0

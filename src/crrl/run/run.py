@@ -34,6 +34,7 @@ from crrl.learning.curriculum import Curriculum
 from crrl.learning.push import push_and_prove
 from crrl.models import model_folder
 from crrl.report.exploit_rate import exploit_rates
+from crrl.report.exploit_examples import exploit_examples
 from crrl.report.summary import Summary, versions
 from crrl.rollout.api import Attempt, Episode
 from crrl.rollout.client import RolloutClient
@@ -213,7 +214,7 @@ class Run:
             random_floor=random_floors(self.config, splits),
             episodes=outcomes,
             lost_tries=lost_tries(self.journal),
-            exploits=exploit_rates(self.journal.attempted_exploits()),
+            exploits=self._exploits(),
             seconds={**{k: round(v, 2) for k, v in parts.items() if v > 0}, "total": round(wall, 2)},
             episodes_per_second=len(rows) / wall,
             peak_memory_bytes=peak_memory_bytes() + usage.peak_memory_bytes,
@@ -232,6 +233,16 @@ def named(config: Config) -> None:
 @contextmanager
 def lent(weights: Weights, threads: int) -> Iterator[None]:
     """The engine rests, and torch has so many threads; 0: one for each core this process may use."""
+    def _exploits(self) -> dict[str, Any]:
+        renderer = load_renderer(self.tokenizer, self.config.renderer.key, self.config.renderer.calls)
+        counted = ((phase, names) for phase, _, names in self.journal.attempted_exploits())
+        return exploit_rates(counted, exploit_examples(self.journal, renderer))
+
+
+def can_compute(config: Config) -> None:
+    """Raises UsageError: this machine lacks the device, or the instructions, that the settings ask for."""
+    dtype_of(config.engine.dtype, device_of(config.engine.device), "engine.dtype")
+
     before = torch.get_num_threads()
     with weights.resting():
         torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
