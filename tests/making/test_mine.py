@@ -132,6 +132,67 @@ def test_go(tmp_path: Path) -> None:
     assert [name.rpartition("Test")[2] for name in task.test.pass_to_pass] == ["Small"]
 
 
+RUST = "pub fn of(a: i32, b: i32) -> i32 {{\n    {0}\n}}\n"
+RUST_TEST = "#[test]\nfn small() {{\n    assert_eq!(sums::of(2, 2), 4);\n}}\n{0}"
+RUST_LARGE = "\n#[test]\nfn large() {\n    assert_eq!(sums::of(3, 4), 7);\n}\n"
+RUST_OTHER = "#[test]\nfn nought() {\n    assert_eq!(sums::of(0, 0), 0);\n}\n"
+
+
+@pytest.mark.timeout(600)
+def test_rust(tmp_path: Path) -> None:
+    """cargo stops at the first test binary that fails, unless it is told to go on: the other's test must be there."""
+    try:
+        toolchains.require(["rust"])
+    except CrrlError as error:
+        pytest.skip(f"{error.message}: {error.remedy}")
+    root, out = tmp_path / "sums", tmp_path / "mined.jsonl"
+    root.mkdir()
+    crate = {"Cargo.toml": '[package]\nname = "sums"\nversion = "0.1.0"\nedition = "2021"\n'}
+    crate |= {"src/lib.rs": RUST.format("a * b"), "tests/a_sums.rs": RUST_TEST.format(""), "tests/b_other.rs": ""}
+    commit(root, "start", crate)
+    repaired = {"src/lib.rs": RUST.format("a + b"), "tests/a_sums.rs": RUST_TEST.format(RUST_LARGE)}
+    fix = commit(root, "of(3, 4) gives 12", repaired | {"tests/b_other.rs": RUST_OTHER})
+    words = ["tasks", "mine", str(root), f"out={out}", "language=rust", "test=cargo test", "times=1"]
+    assert main(words) == 0
+    (task,), _ = load_tasks(out)
+    assert task.id == f"sums-{fix[:12]}" and task.language == "rust" and task.issue == "of(3, 4) gives 12\n"
+    assert task.test.fail_to_pass == ["tests/a_sums.rs::large"]
+    assert sorted(task.test.pass_to_pass) == ["tests/a_sums.rs::small", "tests/b_other.rs::nought"]
+    assert main(["tasks", "check", str(out), "times=1"]) == 0
+
+
+JEST = "exports.of = (a, b) => {0};\n"
+JEST_TEST = """const {{ of }} = require('./sums');
+
+test('small', () => {{
+  console.log('{{"success": true, "testResults": []}}');
+  expect(of(2, 2)).toBe(4);
+}});
+{0}"""
+
+
+@pytest.mark.timeout(600)
+def test_jest(tmp_path: Path) -> None:
+    """Its report is a file: what tests print looks like one, and is none."""
+    try:
+        toolchains.require(["jest"])
+    except CrrlError as error:
+        pytest.skip(f"{error.message}: {error.remedy}")
+    root, out = tmp_path / "sums", tmp_path / "mined.jsonl"
+    root.mkdir()
+    package = {"package.json": '{"name": "sums", "version": "1.0.0", "scripts": {"test": "jest"}}\n'}
+    commit(root, "start", {**package, "sums.js": JEST.format("a * b"), "sums.test.js": JEST_TEST.format("")})
+    large = "test('large', () => {\n  expect(of(3, 4)).toBe(7);\n});\n"
+    fixed = {"sums.js": JEST.format("a + b"), "sums.test.js": JEST_TEST.format(large)}
+    fix = commit(root, "of(3, 4) gives 12", fixed)
+    words = ["tasks", "mine", str(root), f"out={out}", "language=javascript", "test=npm test", "times=1"]
+    assert main(words) == 0
+    (task,), _ = load_tasks(out)
+    assert task.id == f"sums-{fix[:12]}" and task.language == "javascript"
+    assert task.test.fail_to_pass == ["sums.test.js::large"] and task.test.pass_to_pass == ["sums.test.js::small"]
+    assert main(["tasks", "check", str(out), "times=1"]) == 0
+
+
 def test_a_history_without_tests_says_what_is_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = tmp_path / "project"
     root.mkdir()

@@ -113,6 +113,20 @@ def test_fixtures_of_plugins_in_the_environment(tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(600)
+def test_python_files_that_a_set_up_generates_are_part_of_the_task(tmp_path: Path) -> None:
+    """A version, a parser: without it nothing can be imported."""
+    root = tmp_path / "project"
+    generated = "from _version import VERSION\n\n\n"
+    commit(root, "start", {**BASE, "m.py": generated + BUGGY})
+    commit(root, "f of two is wrong", {"m.py": generated + FIXED, "tests/test_m.py": TWO})
+    code, out = mine(root, "setup=echo 'VERSION = 1' > _version.py")
+    assert code == 0
+    (task,), _ = load_tasks(out)
+    assert "_version.py" in "".join(task.source.patches) and "_version" not in (task.solution or "")
+    assert main(["tasks", "check", str(out), "times=1"]) == 0
+
+
+@pytest.mark.timeout(600)
 def test_each_refused_commit_gets_its_reason_and_is_not_met_again(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -22,6 +22,7 @@ EXTENSIONS = re.compile(
     r"\bext_modules\b|\bExtension\(|\b(maturin|mesonpy|scikit[-_]build|setuptools[-_]rust|cython)\b", re.I
 )
 NO_TESTS = 5  # pytest's exit code
+GO_ON = "--continue-on-collection-errors"
 
 
 @dataclass(frozen=True)
@@ -31,12 +32,16 @@ class Survey:
     failed: those that did not, with what became of them.
     lines: path -> line -> the tests that passed and ran it.
     options: pytest arguments without which the suite does not run here.
+    sampled: test functions with so many parameters that only some were run.
+    broken: test files that cannot be imported here, with what they raise.
     """
 
     seconds: dict[str, float]
     failed: dict[str, str] = field(default_factory=dict)
     lines: dict[str, dict[int, list[str]]] = field(default_factory=dict)
     options: list[str] = field(default_factory=list)
+    sampled: list[str] = field(default_factory=list)
+    broken: dict[str, str] = field(default_factory=dict)
 
 
 async def survey(
@@ -57,18 +62,20 @@ async def survey(
     env |= {"PYTHONPATH": "/tools", **plugins_env(environment)}
     box = await boxes.start(Spec(await boxes.prepare(source), mounts, LIMITS, env=env))
     try:
-        run = [*PYTEST, "-q", "--tb=line", "-p", "no:cacheprovider", "-p", "crrl_survey"]
+        run = [*PYTEST, "-q", "--tb=line", "-p", "no:cacheprovider", "-p", "crrl_survey", GO_ON]
         out = await left_out(box, environment)
 
         async def once(options: Sequence[str]) -> ExecResult:
             return await box.exec([*run, *options, *tests], timeout_s=timeout_s, output_limit=1 << 20)
 
         options, result = await first_that_runs(once, out)
-        _refuse(result, tests, timeout_s, _extensions((await boxes.prepare(source)).lower))
         try:
             found = json.loads(await box.read(REPORT, limit=REPORT_BYTES))
-        except (OSError, ValueError) as error:
-            raise CrrlError(f"The suite left no report ({error}).", f"It said: {result.output[-500:]}") from None
+        except (OSError, ValueError):
+            found = {}
+        passes = any(outcome == "passed" for _, outcome, _ in found.get("tests", ()))
+        if not passes or result.reason != "exit" or result.code not in (0, 1):
+            _refuse(result, tests, timeout_s, _extensions((await boxes.prepare(source)).lower), found.get("broken"))
     finally:
         await box.close()
     return _read(found, options, result)
@@ -81,7 +88,10 @@ def _extensions(tree: Path) -> bool:
     return any(EXTENSIONS.search(text) for text in texts)
 
 
-def _refuse(result: ExecResult, tests: list[str], timeout_s: float, extensions: bool) -> None:
+def _refuse(
+    result: ExecResult, tests: list[str], timeout_s: float, extensions: bool, broken: dict[str, str] | None
+) -> None:
+    """Of a suite that did not end, or in which nothing has passed. `broken` None: it left no report."""
     said = result.output.strip()[-1500:]
     if result.reason == "lost":
         raise LostError("sandbox_died", "the box was lost while the suite ran")
@@ -106,6 +116,13 @@ def _refuse(result: ExecResult, tests: list[str], timeout_s: float, extensions: 
         raise CrrlError(
             f"The suite does not run (pytest's exit code {result.code}):\n{said}", "Does `pytest` run there?"
         )
+    if broken is None:
+        raise CrrlError("The suite left no report.", f"It said: {result.output[-500:]}")
+    if broken:
+        raise CrrlError(
+            f"No test of the suite can be run: {'; '.join(f'{path}: {why}' for path, why in list(broken.items())[:3])}",
+            "Does `pytest` run there?",
+        )
 
 
 def _read(found: dict, options: list[str], result: ExecResult) -> Survey:
@@ -122,4 +139,4 @@ def _read(found: dict, options: list[str], result: ExecResult) -> Survey:
         path: {int(line): [tests[n][0] for n in numbers if tests[n][0] in passed] for line, numbers in covered.items()}
         for path, covered in found["lines"].items()
     }
-    return Survey(passed, failed, lines, options)
+    return Survey(passed, failed, lines, options, found["sampled"], found["broken"])

@@ -1,7 +1,9 @@
 """A pytest plugin, run inside the box over a whole suite: which tests there are, how they end, which lines each covers.
 
 Needs pytest and coverage only. Writes JSON to the file in CRRL_SURVEY: {"tests": [[id, outcome, seconds]...],
-"lines": {path: {line: [test numbers]}}}; lines that run while a module is imported belong to no test.
+"lines": {path: {line: [test numbers]}}, "sampled": [test functions], "broken": {path: error}}; lines that run while a
+module is imported belong to no test. A suite with tens of thousands of cases is cut to what a survey can hold: of a
+test function with many parameters, and of a line that many tests run, some are taken, evenly spread.
 """
 
 from __future__ import annotations
@@ -16,7 +18,33 @@ import pytest
 
 ROOT = os.getcwd()
 COVERED = coverage.Coverage(data_file=None, include=[f"{ROOT}/*"], config_file=False)
+MOST_CASES, MOST_ON_A_LINE = 40, 300  # of a test function; tests
 TESTS: dict[str, list] = {}
+SAMPLED: list[str] = []
+BROKEN: dict[str, str] = {}
+
+
+def spread(among: list, most: int) -> list:
+    """At most so many, evenly spread, the first and the last among them."""
+    if len(among) <= most:
+        return among
+    return [among[place * (len(among) - 1) // (most - 1)] for place in range(most)]
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    cases: dict[str, list[pytest.Item]] = defaultdict(list)
+    for item in items:
+        cases[item.nodeid.partition("[")[0]].append(item)
+    SAMPLED.extend(name for name, among in cases.items() if len(among) > MOST_CASES)
+    kept = {id(item) for among in cases.values() for item in spread(among, MOST_CASES)}
+    config.hook.pytest_deselected(items=[item for item in items if id(item) not in kept])
+    items[:] = [item for item in items if id(item) in kept]
+
+
+def pytest_collectreport(report: pytest.CollectReport) -> None:
+    if report.failed:
+        BROKEN[report.nodeid] = report.longreprtext.strip().rpartition("\n")[2][:300]
 
 
 def pytest_sessionstart() -> None:
@@ -47,6 +75,6 @@ def pytest_sessionfinish() -> None:
     for file in data.measured_files():
         for line, contexts in data.contexts_by_lineno(file).items():
             if found := sorted(numbers[context] for context in contexts if context in numbers):
-                lines[os.path.relpath(file, ROOT)][line] = found
+                lines[os.path.relpath(file, ROOT)][line] = spread(found, MOST_ON_A_LINE)
     with open(os.environ["CRRL_SURVEY"], "w") as out:
-        json.dump({"tests": list(TESTS.values()), "lines": lines}, out)
+        json.dump({"tests": list(TESTS.values()), "lines": lines, "sampled": SAMPLED, "broken": BROKEN}, out)
