@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 WORKERS ?= 2
 
-.PHONY: help setup train test test-agents test-corpora test-containers fuzz lint bench clean
+.PHONY: help setup train test test-agents test-corpora test-containers test-kills fuzz lint bench clean
 
 help:  ## what can be made
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -30,10 +30,15 @@ test-agents: setup  ## third-party agents in the sandbox: installs them outside 
 
 test-corpora: setup  ## every real bug at hand, with its own toolchain
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[swebench]'
-	OMP_NUM_THREADS=1 $(VENV)/bin/pytest -m corpora tests/tasks tests/rewards $(ARGS)
+	OMP_NUM_THREADS=1 $(VENV)/bin/pytest -m corpora tests/tasks tests/making tests/rewards $(ARGS)
 
 test-containers: setup  ## boxes in Docker and Podman, whichever answers (ENGINES="podman docker": must)
 	CRRL_ENGINES="$(ENGINES)" OMP_NUM_THREADS=1 $(VENV)/bin/pytest -m containers tests/sandbox tests/rewards tests/rollout $(ARGS)
+
+KILLS ?= 200
+
+test-kills: setup  ## kill -9 of every kind of process of a run, at random instants (KILLS=number, about 10 s each)
+	CRRL_KILLS=$(KILLS) OMP_NUM_THREADS=1 $(VENV)/bin/pytest -m kills -s tests/run/test_kills.py $(ARGS)
 
 FUZZ ?= 200
 

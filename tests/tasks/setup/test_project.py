@@ -69,6 +69,24 @@ def test_what_developers_install_comes_along(tmp_path: Path) -> None:
     assert [command.argv[0] for command in setup(tmp_path)] == ["uv", "sh", "sh", "uv"]
 
 
+def test_the_extra_that_lists_pytest_where_no_name_says_so(tmp_path: Path) -> None:
+    extras = '[project.optional-dependencies]\nall = ["ruff", "pytest >= 8", "hypothesis"]\ncov = ["pytest-cov"]\n'
+    tree(tmp_path, pyproject_dot_toml=f'[project]\nname = "x"\n{extras}')
+    assert words(tmp_path) == [["pytest", "-e", "."], ["-e", ".[all]"], ["--no-deps", "-e", "."]]
+    groups = '[dependency-groups]\nci = ["pytest", "mock"]\n'
+    tree(tmp_path, pyproject_dot_toml=f'[project]\nname = "x"\n{extras}{groups}')
+    assert words(tmp_path)[1] == ["pytest", "mock", "-e", "."]  # the smallest
+    tree(tmp_path, pyproject_dot_toml=f'[project]\nname = "x"\n{extras}test = ["mock"]\n')
+    assert words(tmp_path) == [["pytest", "-e", ".[test]"]]
+    tree(
+        tmp_path,
+        pyproject_dot_toml="",
+        setup_dot_py="",
+        setup_dot_cfg="[options.extras_require]\nci =\n  pytest\n  mock\n",
+    )
+    assert words(tmp_path)[1] == ["-e", ".[ci]"]
+
+
 def test_extras_of_old_set_ups(tmp_path: Path) -> None:
     tree(tmp_path, setup_dot_py=OLD_STYLE)
     assert words(tmp_path, "2019-03-01") == [

@@ -32,6 +32,7 @@ FILES = (
 )
 DEV_EXTRAS = ("dev", "develop", "development")
 DEV_FILES = ("requirements-dev.txt", "requirements_dev.txt", "dev-requirements.txt", "requirements/dev.txt")
+PYTEST = re.compile(r"\s*pytest\b(?!-)", re.I)
 SLACK = timedelta(days=183)
 TOOLS = (
     *("setuptools", "setuptools-scm", "wheel"),
@@ -114,8 +115,9 @@ def setup(tree: Path, when: str = "") -> list[Command]:
     else:
         options, first, rest = list(paths), [*(word for words in listed for word in words), *needed], []
     rest += [["-r", name] for name in _files(tree, DEV_FILES)]
-    if (developing := _project(tree, DEV_EXTRAS)) != whole:
-        rest.append(developing)
+    for names in (DEV_EXTRAS, _with_pytest(tree)):
+        if (developing := _project(tree, names)) != whole:
+            rest.append(developing)
     if not first and not rest:
         return []
     more = [optional(command) for words in rest for command in pip(*options, *words)]
@@ -155,6 +157,26 @@ def _project(tree: Path, names: Sequence[str]) -> list[str]:
         chosen = [name for name in names if name in extras]
         words += ["-e", f".[{','.join(chosen)}]" if chosen else "."]
     return words
+
+
+def _with_pytest(tree: Path) -> tuple[str, ...]:
+    """The smallest extra or group that lists pytest, where none has a name that says so (`all`, `ci`)."""
+    project = _toml(tree / "pyproject.toml")
+    groups = project.get("dependency-groups", {})
+    extras = {**project.get("project", {}).get("optional-dependencies", {}), **_setup_extras(tree)}
+    if not {*EXTRAS, *DEV_EXTRAS}.isdisjoint({*groups, *extras}):
+        return ()
+    listed = {name: [word for word in words if isinstance(word, str)] for name, words in _listed(extras).items()}
+    listed |= {name: _group(groups, name) for name in groups}
+    fitting = [name for name, words in listed.items() if any(PYTEST.match(word) for word in words)]
+    return (min(fitting, key=lambda name: (len(listed[name]), name)),) if fitting else ()
+
+
+def _listed(extras: dict[str, object]) -> dict[str, list[object]]:
+    """Of a table as pyproject.toml has it, or of lines as setup.cfg has them."""
+    return {
+        name: list(words) if isinstance(words, list) else str(words or "").split("\n") for name, words in extras.items()
+    }
 
 
 def _group(groups: dict, name: str, above: frozenset[str] = frozenset()) -> list[str]:
