@@ -17,6 +17,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from pathlib import Path
+from typing import Any
 
 from crrl.errors import CrrlError
 from crrl.sandbox.api import Workspace
@@ -172,7 +173,7 @@ def _with_pytest(tree: Path) -> tuple[str, ...]:
     return (min(fitting, key=lambda name: (len(listed[name]), name)),) if fitting else ()
 
 
-def _listed(extras: dict[str, object]) -> dict[str, list[object]]:
+def _listed(extras: dict[str, Any]) -> dict[str, list[Any]]:
     """Of a table as pyproject.toml has it, or of lines as setup.cfg has them."""
     return {
         name: list(words) if isinstance(words, list) else str(words or "").split("\n") for name, words in extras.items()
