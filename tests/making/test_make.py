@@ -170,6 +170,9 @@ def test_refusals_say_what_to_do(project: Path, tmp_path: Path, capsys: pytest.C
     refused("pytest finds no tests")
     (project / "tests/test_numbers.py").write_text("def test_a():\n    pass\n")
     refused("No task was made of 1 tests")
+    (project / "src").mkdir()
+    (project / "src/pluggy.py").write_text("")
+    refused("The judge's own pytest runs on pluggy")
     assert main(["tasks", "make", str(tmp_path / "nowhere"), f"out={tmp_path}/x.jsonl"]) == 1
     assert main(["tasks", "make", str(project), "out=x.json"]) == 2
     assert main(["tasks", "make", str(project), "limit=0"]) == 2
@@ -254,6 +257,27 @@ def test_one_bad_function_or_file_never_ends_the_run(tmp_path: Path, capsys: pyt
     assert make(root, out, "limit=5") == 0  # and none is met again
     assert out.with_suffix(".work").read_text() == work
     assert main(["tasks", "check", str(out), "times=1"]) == 0
+
+
+@pytest.mark.timeout(600)
+def test_many_parameters_are_sampled_and_a_broken_test_file_is_left_out(
+    project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    many = "import pytest\nfrom numbers_of import clamp\n\n\n@pytest.mark.parametrize('n', range(500))\n"
+    many += "def test_many(n):\n    assert clamp(n, 3, 496) == sorted([3, n, 496])[1]\n"
+    (project / "tests/test_many.py").write_text(many)
+    (project / "tests/test_lacking.py").write_text("import nowhere\n\n\ndef test_it():\n    assert nowhere\n")
+    out = tmp_path / "many.jsonl"
+    assert make(project, out, "limit=4") == 0
+    assert "left out: tests/test_lacking.py: E   ModuleNotFoundError: No module named 'nowhere'" in (
+        said := capsys.readouterr().err
+    ), said
+    tasks = [task for task in load_tasks(out)[0] if task.provenance["function"] == "numbers_of.py:clamp"]
+    for task in tasks:
+        cases = [test for test in (*task.test.fail_to_pass, *task.test.pass_to_pass) if "test_many[" in test]
+        assert 10 < len(cases) <= 40 and {"test_many[0]", "test_many[499]"} <= {t.rpartition("::")[2] for t in cases}
+        assert not any(word.endswith("::test_many") for word in task.test.command.argv)  # nor are the others run
+    assert tasks and main(["tasks", "check", str(out), "times=1"]) == 0
 
 
 @pytest.mark.timeout(600)

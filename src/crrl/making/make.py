@@ -24,10 +24,11 @@ from crrl.errors import CrrlError
 from crrl.making import snapshot
 from crrl.making.operators import WEIGHTS
 from crrl.making.outcomes import LATER, Outcomes, Refused, refused
-from crrl.making.real_mutation import Function, Mutant, functions
-from crrl.making.screening import Fault, Screener, asking, name_of
+from crrl.making.pytest_options import refuse_part_of_pytest
+from crrl.making.real_mutation import Mutant, functions
+from crrl.making.screening import Fault, Function, Screener, arguments, asking, name_of
 from crrl.making.source_file import UnreadableError
-from crrl.making.survey import Survey, survey
+from crrl.making.survey import GO_ON, Survey, survey
 from crrl.making.tracing import Tracer
 from crrl.rewards.exploits import Protected
 from crrl.rewards.task_judge import SITE, TaskJudge
@@ -37,8 +38,9 @@ from crrl.tasks.files import write_tasks
 from crrl.tasks.setup import project
 from crrl.tasks.setup.environments import with_generated
 
-VERSION = 2
+VERSION = 3
 AT_ONCE = 4  # candidates screened at a time, while at most as many are being admitted
+BROKEN_SHOWN = 5  # test files that cannot be imported
 TRIES, MOST = 16, 4  # mutants tried, and tasks taken, of one function
 
 
@@ -77,22 +79,23 @@ class Made:
     traced_s: float
 
 
-async def make(wanted: Wanted, boxes: Sandbox, judge: TaskJudge, display: Display) -> Made:
+async def make(
+    wanted: Wanted, boxes: Sandbox, judge: TaskJudge, display: Display, kind: type[Maker] | None = None
+) -> Made:
     """Writes `wanted.out`, and beside it the repository's tree (`.git`) and the work file (`.work`).
 
     Raises CrrlError where there is nothing to make tasks of."""
+    kind = kind or Maker
     store = wanted.out.with_suffix(".git")
-    commit = await asyncio.to_thread(snapshot.take, wanted.repository, store)
+    commit = await asyncio.to_thread(snapshot.take, wanted.repository, store, kind.suffixes)
     source = Source(repo=str(store.resolve()), base_commit=commit)
     tree = (await boxes.prepare(source)).lower
-    setup = project.setup(tree) if wanted.setup is None else wanted.setup
+    base = kind.common(wanted, source, tree)
     key = {"version": VERSION, "commit": commit, "seed": wanted.seed, "tests": wanted.tests, "times": wanted.times}
     key |= {"faults": wanted.faults, "crashes": wanted.crashes, "mix": dict(wanted.mix)}
-    work = WorkFile(wanted.out.with_suffix(".work"), key | {"setup": [asdict(command) for command in setup]})
-    plan = TestPlan(Command(wanted.tests), "pytest", [], [])
-    base = Task("base", wanted.repository.resolve().name, "train", "python", "", source, "", plan, setup)
+    work = WorkFile(wanted.out.with_suffix(".work"), key | {"setup": [asdict(command) for command in base.setup]})
     try:
-        maker = Maker(base, tree, wanted, judge, work, display)
+        maker = kind(base, tree, wanted, judge, work, display)
         await maker.prepare(boxes)
         try:
             await maker.run()
@@ -105,7 +108,7 @@ async def make(wanted: Wanted, boxes: Sandbox, judge: TaskJudge, display: Displa
     if not maker.tasks:
         counts = maker.outcomes.said() or "nothing to change"
         raise CrrlError(f"No task was made of {len(maker.stable)} tests ({counts}).", LITTLE)
-    return Made(maker.tasks, len(maker.stable), len(maker.pool), maker.outcomes, maker.screener.tracer.spent_s)
+    return Made(maker.tasks, len(maker.stable), len(maker.pool), maker.outcomes, maker.screener.spent_s)
 
 
 LITTLE = "The suite may cover too little, or assert too little: mutants that no test notices make no task."
@@ -117,7 +120,18 @@ def _beside(task: Task, store: Path) -> Task:
 
 
 class Maker:
-    """One run. `stable`: the tests that pass in the judge, with their seconds."""
+    """One run, of a Python project; those of other languages are in `trees/`. `suffixes`: of its source files;
+    `stable`: the tests that pass in the judge, with their seconds."""
+
+    suffixes: tuple[str, ...] = (".py",)
+
+    @classmethod
+    def common(cls, wanted: Wanted, source: Source, tree: Path) -> Task:
+        """What all its tasks have in common. Raises CrrlError."""
+        refuse_part_of_pytest(tree)
+        setup = project.setup(tree) if wanted.setup is None else wanted.setup
+        plan = TestPlan(Command(wanted.tests), "pytest", [], [])
+        return Task("base", wanted.repository.resolve().name, "train", "python", "", source, "", plan, setup)
 
     def __init__(
         self, base: Task, tree: Path, wanted: Wanted, judge: TaskJudge, work: WorkFile, display: Display
@@ -163,11 +177,14 @@ class Maker:
         self.display.note(
             f"{len(steady)} tests pass{f' ({left} left out)' if left else ''} and cover {len(self.pool)} functions"
         )
+        for path, why in list(self.survey.broken.items())[:BROKEN_SHOWN]:
+            self.display.note(f"left out: {path}: {why}")
 
     async def _steady(self, found: Survey) -> list[str]:
         """The tests that pass in the judge, twice. Raises CrrlError where most do not."""
         tests = list(found.seconds)
-        whole = asking(self.base, tests, [*found.options, *self.wanted.tests], self.wanted.timeout_s)
+        named = arguments(tests, found.sampled) if found.sampled else self.wanted.tests
+        whole = asking(self.base, tests, [*found.options, GO_ON, *named], self.wanted.timeout_s)
         results = [await self.judge.run_anew(whole, "") for _ in range(2)]
         steady = [test for test in tests if all(result.tests[test] == "passed" for result in results)]
         if 2 * len(steady) < len(tests):
@@ -245,7 +262,7 @@ class Maker:
 
     def _mutants(self, function: Function) -> Iterator[Fault]:
         """Those that tests cover. A function that an operator fails on has no more."""
-        place = f"{function.path}/{function.name}/{function.node.lineno}"
+        place = f"{function.path}/{function.name}/{function.line}"
         mutants = function.mutants(
             random.Random(f"make/{VERSION}/{self.wanted.seed}/{place}"), self.wanted.mix or WEIGHTS
         )

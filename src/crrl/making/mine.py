@@ -24,7 +24,7 @@ from crrl.errors import CrrlError
 from crrl.making import mined_issue, plans
 from crrl.making.commits import Commit, History
 from crrl.making.outcomes import LATER, Outcomes, Refused, refused
-from crrl.making.pytest_options import PYTEST, first_that_runs, left_out, plugins_env
+from crrl.making.pytest_options import PYTEST, first_that_runs, left_out, plugins_env, refuse_part_of_pytest
 from crrl.rewards.task_judge import SITE, TaskJudge
 from crrl.sandbox.api import ExecResult, Mount, Sandbox, Spec
 from crrl.task import Command, Source, Task
@@ -167,6 +167,8 @@ class Miner:
             created_at=commit.date,
             provenance={"commit": commit.id},
         )
+        if task.test.parser == "pytest":
+            refuse_part_of_pytest(tree)
         environment = await self.judge.environment(task)
         task = with_generated(task, environment)
         if task.test.parser == "pytest":

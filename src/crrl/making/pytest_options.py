@@ -6,7 +6,9 @@ not here, switched off.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
 
+from crrl.errors import CrrlError
 from crrl.rewards.task_judge import SITE
 from crrl.sandbox.api import Box, ExecResult
 from crrl.tasks.setup.environments import Environment
@@ -36,7 +38,19 @@ LADDER: tuple[tuple[str, ...], ...] = (
     ("-o", "addopts=", "-o", "required_plugins=", "-o", "minversion="),
     ("-o", "addopts=", "-o", "required_plugins=", "-o", "minversion=", "-o", "filterwarnings=default"),
 )
+PART_OF_PYTEST = ("pytest", "_pytest", "pluggy", "iniconfig")
 Run = Callable[[Sequence[str]], Awaitable[ExecResult]]
+
+
+def refuse_part_of_pytest(tree: Path) -> None:
+    """Raises CrrlError for a project that the judge's pytest has imported before any test runs."""
+    for name in PART_OF_PYTEST:
+        if any((place / name).is_dir() or (place / f"{name}.py").is_file() for place in (tree, tree / "src")):
+            raise CrrlError(
+                f"The judge's own pytest runs on {name}: its tests would test the judge's copy.",
+                "Mine its history with a command of its own: crrl tasks mine REPO "
+                "test='python3 -m pytest --junitxml=.crrl/report.xml TESTS test_CRRL_CANARY.py'",
+            )
 
 
 def plugins_env(environment: Environment | None) -> dict[str, str]:

@@ -11,15 +11,16 @@ import hashlib
 import math
 import random
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
+from typing import Protocol
 
 from crrl.making.hiding import without_tests
 from crrl.making.issue import Told, issue
 from crrl.making.outcomes import Refused
-from crrl.making.real_mutation import Function, Mutant
-from crrl.making.source_file import SourceFile, UnreadableError, diff
+from crrl.making.real_mutation import Mutant
+from crrl.making.source_file import SourceFile, TextFile, UnreadableError, diff
 from crrl.making.survey import Survey
 from crrl.making.tracing import Trace, Tracer, differences
 from crrl.rewards.task_judge import TaskJudge
@@ -29,6 +30,30 @@ STAY_S, STAY = 2.0, 60  # seconds of tests, and tests, that a task asks for besi
 ARGUMENTS = 60  # test functions named to pytest; beyond that, whole files
 SHOWN = 3  # one in so many failing test functions stays in the agent's workspace
 TRACED = 6  # failing tests
+
+
+class Function(Protocol):
+    """A function or method of a file. `name`: within the file; `starts`: its first line, `line`: of its name, `first`
+    to `last`: of its body."""
+
+    @property
+    def path(self) -> str: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def source(self) -> TextFile: ...
+    @property
+    def starts(self) -> int: ...
+    @property
+    def line(self) -> int: ...
+    @property
+    def first(self) -> int: ...
+    @property
+    def last(self) -> int: ...
+
+    def mutants(self, rng: random.Random, weights: Mapping[str, float]) -> Iterator[Mutant]:
+        """All there are, each once, in an order drawn with `weights`."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -75,12 +100,17 @@ class Screener:
     share of faults that crash at once to let through."""
 
     def __init__(
-        self, base: Task, tree: Path, found: Survey, stable: dict[str, float], judge: TaskJudge, tracer: Tracer,
-        crashes: float,
+        self, base: Task, tree: Path, found: Survey, stable: dict[str, float], judge: TaskJudge,
+        tracer: Tracer | None, crashes: float,
     ) -> None:  # fmt: skip
         self.base, self.tree, self.survey, self.stable = base, tree, found, stable
         self.judge, self.tracer, self.crashes = judge, tracer, crashes
         self._right: dict[str, Trace] = {}
+
+    @property
+    def spent_s(self) -> float:
+        """CPU-seconds beside those of the judge."""
+        return self.tracer.spent_s if self.tracer is not None else 0.0
 
     def covering(self, path: str, line: int) -> list[str]:
         return [test for test in self.survey.lines[path].get(line, []) if test in self.stable]
@@ -109,6 +139,16 @@ class Screener:
         failing = await self._failing([fault], asked)
         if isinstance(failing, Refused):
             return failing
+        found = await self._telling(fault, failing, asked)
+        if found is None:
+            return Refused("cannot be told")
+        easy = not found.told.value or fault.mutant.kind == "returned"
+        if easy and random.Random(f"crash/{fault.name}").random() >= self.crashes:
+            return Refused("crashes at once" if not found.told.value else "gives nothing")
+        return found
+
+    async def _telling(self, fault: Fault, failing: list[str], asked: list[str]) -> Noticed | None:
+        """What the failing tests say of the fault; None where none of it can be told."""
         tests = sorted(failing, key=lambda test: (self.stable[test], test))[:TRACED]
         wrong, right = await self._traces(fault, tests)
         told: list[tuple[Told, str]] = []
@@ -121,11 +161,8 @@ class Screener:
                     told.append((text, test))
                     break
         if not told:
-            return Refused("cannot be told")
+            return None
         best, shown = min(told, key=lambda pair: (not pair[0].value, len(pair[0].text), pair[1]))
-        easy = not best.value or fault.mutant.kind == "returned"
-        if easy and random.Random(f"crash/{fault.name}").random() >= self.crashes:
-            return Refused("crashes at once" if not best.value else "gives nothing")
         error = wrong[shown].error
         return Noticed(failing, asked, best, shown, wrong[shown].depth, error[0] if error is not None else "")
 
@@ -148,7 +185,7 @@ class Screener:
     def _plan(self, asked: list[str]) -> Task:
         seconds = sum(self.stable[test] for test in asked)
         limits = (60.0 + 10 * seconds, math.ceil(2 + 5 * seconds))  # of CPU it is tight; a busy machine takes longer
-        return asking(self.base, asked, [*self.survey.options, *_arguments(asked)], *limits)
+        return asking(self.base, asked, [*self.survey.options, *arguments(asked, self.survey.sampled)], *limits)
 
     def _asked(self, fault: Fault) -> list[str]:
         """The tests that cover the line; then those that cover the function, then their neighbours, as time allows."""
@@ -166,13 +203,13 @@ class Screener:
 
     async def _traces(self, fault: Fault, tests: list[str]) -> tuple[dict[str, Trace], dict[str, Trace]]:
         """Of tests with the fault and without; the latter are kept."""
+        assert self.tracer is not None
         options = self.survey.options
         if new := [test for test in tests if test not in self._right]:
             self._right |= await self.tracer.run(self.base.source, {}, new, options, [])
         function = fault.function
-        first = min([function.node.lineno, *(decorator.lineno for decorator in function.node.decorator_list)])
         data = function.source.with_edits([fault.mutant.edit])
-        at = [(function.path, first)]
+        at = [(function.path, function.starts)]
         wrong = await self.tracer.run(self.base.source, {function.path: data}, tests, options, at)
         return wrong, {test: self._right[test] for test in tests if test in self._right}
 
@@ -206,7 +243,6 @@ class Screener:
         hidden, hiding = self._hidden(failing, {one.shown for one in noticed})
         patch, solution = self._patch(faults), self._patch(faults, back=True)
         assert patch is not None and solution is not None
-        files = sorted({test.partition("::")[0] for test in failing})
         depths = [one.depth for one in noticed if one.depth is not None]
         return replace(
             self.base,
@@ -218,7 +254,7 @@ class Screener:
                 plan.test,
                 fail_to_pass=failing,
                 pass_to_pass=[test for test in asked if test not in set(failing)],
-                restore_from=dict.fromkeys(files, commit),
+                restore_from=dict.fromkeys(self._restored(failing, asked), commit),
             ),
             solution=solution,
             provenance={
@@ -230,6 +266,10 @@ class Screener:
                 "distance": str(max(depths)) if depths else "",
             },
         )
+
+    def _restored(self, failing: list[str], asked: list[str]) -> list[str]:
+        """Test files that are put back before they run."""
+        return sorted({test.partition("::")[0] for test in failing})
 
     def _hidden(self, failing: list[str], shown: set[str]) -> tuple[int, list[str]]:
         """How many test functions the agent does not get to see, and the diffs that take them away: all but those that
@@ -249,7 +289,15 @@ class Screener:
         return number, diffs
 
 
-def _arguments(tests: list[str]) -> list[str]:
-    """For pytest: test functions, with all their parameters; files where that would be many."""
-    named = list(dict.fromkeys(test.partition("[")[0] for test in tests))
-    return named if len(named) <= ARGUMENTS else list(dict.fromkeys(test.partition("::")[0] for test in tests))
+def arguments(tests: list[str], sampled: Sequence[str]) -> list[str]:
+    """For pytest: test functions, with all their parameters; files where that would be many. A test function of which
+    only some parameters were surveyed (`sampled`) is never run whole."""
+    cut = set(sampled)
+    named: dict[str, list[str]] = defaultdict(list)  # file -> what of it
+    for test in tests:
+        function = test.partition("[")[0]
+        named[test.partition("::")[0]].append(test if function in cut else function)
+    if len({name for names in named.values() for name in names}) > ARGUMENTS:
+        whole = {file for file in named if not any(function.startswith(f"{file}::") for function in cut)}
+        named |= {file: [file] for file in whole}
+    return list(dict.fromkeys(name for names in named.values() for name in names))
