@@ -30,11 +30,12 @@ from crrl.errors import LostError
 from crrl.evaluation.benchmark import Phase
 from crrl.gateway.renderer import load_renderer
 from crrl.learning import checkpoint as checkpoints
+from crrl.learning import objective
 from crrl.learning.curriculum import Curriculum
 from crrl.learning.push import push_and_prove
 from crrl.models import model_folder
-from crrl.report.exploit_rate import exploit_rates
 from crrl.report.exploit_examples import exploit_examples
+from crrl.report.exploit_rate import exploit_rates
 from crrl.report.summary import Summary, versions
 from crrl.rollout.api import Attempt, Episode
 from crrl.rollout.client import RolloutClient
@@ -71,6 +72,7 @@ class Run:
     def open(cls, config: Config, *, resume: bool, live: bool | None) -> Run:
         """Create the run folder, or resume in it."""
         folder = Path(config.runs_dir) / config.run
+        objective.require(config.objective)
         if resume:
             return cls(config, folder, Journal.open(folder), live)
         # First: a bad model folder, or a chat template that fails, leaves no run folder behind.
