@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 import torch
-from learning_kit import Rows, random_rows, tiny_model, trainer_of
+from learning_kit import Rows, config, random_rows, tiny_model, trainer_of
 
 from crrl.engines.load import load_model, load_tokenizer
 from crrl.errors import CrrlError
 from crrl.learning import checkpoint
-from crrl.learning.trainer import STATE
+from crrl.learning.trainer import STATE, make_trainer
+from crrl.models import model_folder
 
 
 def names(folder: Path) -> list[str]:
@@ -90,3 +91,28 @@ def test_a_checkpoint_without_a_trainers_state_is_refused(tmp_path: Path) -> Non
     checkpoint.write(tmp_path / "checkpoints", 1, "policy", 1, lambda p: (p / STATE).write_bytes(b"not torch's"))
     with pytest.raises(CrrlError, match=STATE):
         trainer_of(tmp_path, Rows(random_rows), resume_from=other)
+
+
+def test_a_resumed_run_keeps_its_first_policy_as_the_reference(tmp_path: Path) -> None:
+    """`model.path=tiny` is a name, not a folder."""
+    first = model_folder("tiny")
+
+    def train(folder: Path, source: Rows, found: Path | None = None) -> None:
+        made = config(max_steps=3, save_steps=2, learning_rate=1e-2, beta=0.3)
+        model, tokenizer = load_model(found or first), load_tokenizer(first)
+        make_trainer(model, tokenizer, made, folder, source, source.on_step, found).train()
+
+    whole, stopped, resumed = Rows(random_rows), Rows(random_rows, stop_at=2), Rows(random_rows)
+    train(tmp_path / "whole", whole)
+    with pytest.raises(KeyError, match="stop"):
+        train(tmp_path / "run", stopped)
+    train(tmp_path / "run", resumed, checkpoint.latest(tmp_path / "run"))
+    assert stopped.taken + resumed.taken == whole.taken and resumed.taken[0][1]["kl"] > 1e-4
+
+
+def test_a_reference_that_is_no_longer_there_is_said(tmp_path: Path) -> None:
+    trainer_of(tmp_path, Rows(random_rows), max_steps=1, beta=0.3).train()  # of a model that is not model.path's
+    found = checkpoint.latest(tmp_path)
+    with pytest.raises(CrrlError, match=r"needs the run's first policy, \w+, as the reference") as error:
+        trainer_of(tmp_path, Rows(random_rows), resume_from=found, max_steps=2, beta=0.3)
+    assert error.value.remedy

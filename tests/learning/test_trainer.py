@@ -217,6 +217,18 @@ def test_rows_that_begin_alike_have_the_gradient_they_have_alone(tmp_path: Path,
         assert of_all[name] == pytest.approx(of_each[name], rel=1e-4), name
 
 
+def test_gradient_checkpointing_changes_no_gradient(tmp_path: Path) -> None:
+    batch = StepBatch(alike_rows(24), 5)
+    plain, _ = one_step(tmp_path, batch)
+    calls: list[int] = []
+    model = tiny_model()
+    model.model.layers[0].self_attn.register_forward_hook(lambda *_: calls.append(1))
+    saved, _ = one_step(tmp_path, batch, model, gradient_checkpointing=True)
+    assert len(calls) == 2  # once forward, once again in the backward pass
+    for name in plain:
+        torch.testing.assert_close(saved[name], plain[name], rtol=2e-4, atol=2e-6)
+
+
 def test_a_head_with_a_soft_cap_is_left_to_trl(tmp_path: Path) -> None:
     """There the logits are not `lm_head(hidden states)`."""
     torch.manual_seed(0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import shutil
@@ -16,15 +17,18 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
+from transformers import PreTrainedModel, Qwen3ForCausalLM
 
+from crrl.conf.load import load_recipe
 from crrl.engines import Request
 from crrl.engines.load import load_local
 from crrl.engines.local import LocalEngine
+from crrl.errors import UsageError
 from crrl.learning.replay import replay
 from crrl.models import model_folder
 from crrl.rollout.journal import TRAIN, Journal
 from crrl.run.folder import create
-from crrl.run.run import lent
+from crrl.run.run import Run, lent
 
 pytestmark = pytest.mark.timeout(600)  # each starts whole runs; a busy machine takes its time
 
@@ -146,6 +150,26 @@ async def test_while_the_trainer_computes_the_engine_rests_and_its_cores_are_len
             assert await held == 8
     finally:
         engine.close()
+
+
+def test_an_evaluation_holds_one_model(tmp_path: Path) -> None:
+    """The engine's, where and in what the settings say; it is no trainer's."""
+    config = load_recipe("quickstart", ["engine.context=512", f"runs_dir={tmp_path}"])
+    before = {id(o) for o in gc.get_objects() if isinstance(o, PreTrainedModel)}
+    with Run.temporary(config, live=False) as run:
+        assert run.model is None
+        models = [o for o in gc.get_objects() if isinstance(o, Qwen3ForCausalLM) and id(o) not in before]
+        assert models == [run.engine._runner.model]
+        auto = "cuda" if torch.cuda.is_available() else "cpu"
+        assert {(p.device.type, p.dtype) for p in models[0].parameters()} == {(auto, torch.float32)}
+        assert asyncio.run(run.engine.info()).context == 512
+
+
+def test_a_device_that_is_not_there_leaves_no_run_behind(tmp_path: Path) -> None:
+    config = load_recipe("quickstart", ["engine.device=cuda:99", f"runs_dir={tmp_path}"])
+    with pytest.raises(UsageError, match=r"engine\.device=cuda:99"):
+        Run.open(config, resume=False, live=False)
+    assert not list(tmp_path.iterdir())
 
 
 async def _tokens(engine: LocalEngine) -> int:

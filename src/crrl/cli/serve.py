@@ -111,7 +111,14 @@ async def serve(config: Config, checkpoint: str, serving: Serving, *, as_json: b
     torch.set_num_threads(config.engine.threads or torch.get_num_threads())
     renderer = load_renderer(folder, config.renderer.key, config.renderer.calls)
     wanted = config.engine
-    engine = engines.make(wanted.name, folder, context=wanted.context or None, max_batch=wanted.max_batch)
+    engine = engines.make(
+        wanted.name,
+        folder,
+        context=wanted.context or None,
+        max_batch=wanted.max_batch,
+        device=wanted.device,
+        dtype=wanted.dtype,
+    )
     sampling = SamplingPolicy(config.rollout.temperature, as_asked=serving.sampling == "agent")
     gateway = OpenGateway(engine, renderer, sampling, model=serving.model, key=serving.api_key, keep=keep)
     ended = asyncio.Event()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ PARTS = {
 # Settings that are one of a few words.
 WORDS: dict[str, tuple[str, ...]] = {
     "renderer.calls": ("strict", "lenient"),
+    "engine.dtype": ("float32", "bfloat16"),
     "sandbox.images": ("auto", "docker", "podman", "apptainer"),
     "adapter.name": ("none",),
     "launch.name": ("local",),
@@ -126,6 +128,10 @@ def check(config: Config) -> None:
         )
     if "/" in config.run or config.run in (".", ".."):
         raise UsageError(f"run={config.run} is a folder name, not a path.", "Write run=NAME runs_dir=FOLDER.")
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", config.engine.device):
+        raise UsageError(
+            f"engine.device={config.engine.device} does not exist.", "Write engine.device=auto, cpu, cuda or cuda:N."
+        )
     _check_plugged_in(config)
     _check_agent(config)
     _check_rewards(config)

@@ -32,6 +32,8 @@ class Engine:
     max_batch: int = doc("maximum number of requests decoded together", 64)
     threads: int = doc("torch threads for sampling; 0: the number of cores", 0)
     context: int = doc("limit on prompt and answer together, in tokens; 0: the model's own", 0)
+    device: str = doc("where it computes: `auto` (the GPU if there is one), `cpu`, `cuda` or `cuda:N`", "auto")
+    dtype: str = doc("type of its weights and keys and values: `float32` or `bfloat16`", "float32")
 
 
 @dataclass
@@ -146,6 +148,7 @@ class Trainer:
     weight_decay: float = doc("AdamW's weight decay", 0.0)
     adam_beta2: float = doc("AdamW's beta2", 0.95)
     tokens_per_micro_batch: int = doc("padded tokens in one forward pass", 16384)
+    gradient_checkpointing: bool = doc("recompute activations in the backward pass: less memory, more time", False)
     threads: int = doc("torch threads for an update, while rollouts pause; 0: the number of cores", 0)
     save_steps: int = doc("steps between checkpoints", 10)
     keep_checkpoints: int = doc("number of checkpoints to keep", 2)

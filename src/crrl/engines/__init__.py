@@ -34,12 +34,21 @@ CONNECTIONS = {
 
 
 def make(
-    name: str, model: Path, *, context: int | None, max_batch: int, version: int = 0, trained: bool = False
+    name: str,
+    model: Path,
+    *,
+    context: int | None,
+    max_batch: int,
+    device: str = "auto",
+    dtype: str = "float32",
+    version: int = 0,
+    trained: bool = False,
 ) -> Any:
     """The engine called `name` on a model folder, serving it as policy `version`; its owner calls `close()`.
-    `context`: None, the model's own. `trained`: weights will be pushed to it. Raises UsageError, CrrlError."""
+    `context`: None, the model's own. `device`, `dtype`: words of the settings (`engines.device`). `trained`: weights
+    will be pushed to it. Raises UsageError, CrrlError."""
     part = registry.find("crrl.engines", name)
-    made = part.make(model, context=context, max_batch=max_batch, version=version)
+    made = part.make(model, context=context, max_batch=max_batch, device=device, dtype=dtype, version=version)
     return part.require(made, Engine, *([Weights] if trained else []))
 
 

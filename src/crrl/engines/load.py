@@ -10,9 +10,10 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils.logging import disable_progress_bar
 
+from crrl.engines.device import device_of, dtype_of
 from crrl.engines.local import LocalEngine
 from crrl.errors import CrrlError
 
@@ -57,7 +58,10 @@ def copy_tokenizer(source: Path, target: Path) -> None:
 
 
 def load_model(path: str | Path, *, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
-    """Raises: CrrlError: no folder, no config, an unknown architecture, damaged or foreign weights."""
+    """With `sdpa` attention, or `eager` where the model has no other.
+
+    Raises: CrrlError: no folder, no config, an unknown architecture, damaged or foreign weights.
+    """
     folder = _folder(path)
     config = folder / "config.json"
     if not config.exists():
@@ -81,12 +85,15 @@ def load_model(path: str | Path, *, dtype: torch.dtype = torch.float32) -> PreTr
                 "Copy or download it again, or resume from an earlier checkpoint.",
             ) from e
     try:
+        config_of = AutoConfig.from_pretrained(str(folder), local_files_only=True).get_text_config()
+        # transformers would choose sdpa for such a model, and fail in its first forward pass.
+        capped = getattr(config_of, "attn_logit_softcapping", None) is not None
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             str(folder),
             dtype=dtype,
             local_files_only=True,
             output_loading_info=True,
-            attn_implementation="eager",
+            attn_implementation="eager" if capped else None,
         )
     except Exception as e:
         raise CrrlError(
@@ -105,11 +112,14 @@ def load_model(path: str | Path, *, dtype: torch.dtype = torch.float32) -> PreTr
 
 
 def load_local(
-    path: str | Path, *, context: int | None = None, dtype: torch.dtype = torch.float32, **options: Any
+    path: str | Path, *, context: int | None = None, device: str = "auto", dtype: str = "float32", **options: Any
 ) -> LocalEngine:
-    """The local engine on a model folder. `context` defaults to the model's own; `options`: see `LocalEngine`."""
+    """The local engine on a model folder. `context` defaults to the model's own; `device` and `dtype` are words of the
+    settings (`engines.device`); `options`: see `LocalEngine`."""
+    where = device_of(device)
+    number = dtype_of(dtype, where, "engine.dtype")
     tokenizer = load_tokenizer(path)
-    model = load_model(path, dtype=dtype)
+    model = load_model(path, dtype=number)
     longest = int(getattr(model.config.get_text_config(), "max_position_embeddings", 0) or 0)
     if context is not None and longest and context > longest:
         raise CrrlError(
@@ -118,7 +128,8 @@ def load_local(
         )
     if not (context or longest):
         raise CrrlError(f"The model in {path} does not say its context length.", "Set engine.context.")
-    return LocalEngine(model, tokenizer_hash(tokenizer), context=context or longest, dtype=dtype, **options)
+    named = tokenizer_hash(tokenizer)
+    return LocalEngine(model, named, context=context or longest, device=where, dtype=number, **options)
 
 
 def _folder(path: str | Path) -> Path:

@@ -66,7 +66,8 @@ def hidden_states(model: PreTrainedModel, ids_BT: Tensor) -> Tensor:
     """
     body: Any = model.base_model
     shared = shared_length(ids_BT)
-    if ids_BT.shape[0] == 1 or shared < SHARED_MIN:
+    # Checkpointed layers keep no keys and values.
+    if ids_BT.shape[0] == 1 or shared < SHARED_MIN or (model.training and model.is_activation_checkpointing):
         return body(input_ids=ids_BT, use_cache=False).last_hidden_state
     first = body(input_ids=ids_BT[:1, :shared], use_cache=True)
     cache = first.past_key_values

@@ -36,6 +36,7 @@ from crrl.learning.batches import MicroBatch, micro_batches, tensors
 from crrl.learning.logprobs import chosen_logprobs, is_plain
 from crrl.learning.losses import Loss, TrlLoss
 from crrl.learning.source import StepBatch
+from crrl.models import model_folder
 
 StepHook = Callable[[int, dict[str, float]], None]
 Resting = Callable[[], AbstractContextManager[None]]
@@ -295,10 +296,24 @@ def make_trainer(
     )
     made.remove_callback(PrinterCallback)
     if objective.beta:
-        made.use_reference(deepcopy(model) if resume_from is None else load_model(config.model.path), objective.beta)
+        made.use_reference(deepcopy(model) if resume_from is None else _first_policy(config, first), objective.beta)
     if resume_from is not None:
         torch.set_rng_state(state["rng"])
     return made
+
+
+def _first_policy(config: Config, first: str) -> PreTrainedModel:
+    """Raises CrrlError: `model.path` is no longer what the run began with."""
+    folder = model_folder(config.model.path)
+    found = load_model(folder)
+    if (now := checkpoint.fingerprint(found)) != first:
+        raise CrrlError(
+            f"objective.beta={config.objective.beta} needs the run's first policy, {first}, as the reference; "
+            f"{folder} has another one now, {now}.",
+            "Put the first policy back there, or begin a new run from the checkpoint: crrl train RECIPE "
+            "model.path=CHECKPOINT",
+        )
+    return found
 
 
 def _read_state(file: Path) -> dict[str, Any]:
@@ -330,7 +345,7 @@ def _arguments(config: Config, folder: Path, loss: Loss | TrlLoss) -> GRPOConfig
         # The estimator is k3 times the importance ratio: its gradient is that of the reverse KL (arXiv:2512.02556).
         use_bias_correction_kl=True,
         disable_dropout=True,
-        activation_checkpointing=False,
+        activation_checkpointing=trainer.gradient_checkpointing,
         # One dummy prompt with two "generations" makes one iteration of the loop, and one update.
         per_device_train_batch_size=2,
         num_generations=2,

@@ -118,6 +118,7 @@ def fit(run: Run) -> None:
         run.step = step + 1
         run.display.advance(1, **{k: metrics[k] for k in ("reward", "well_formed", "entropy") if k in metrics})
 
+    assert run.model is not None  # updates are left
     trainer = make_trainer(
         *(run.model, run.tokenizer, config, run.folder, run.timed(source), on_step),
         resume_from=run.checkpoint,

@@ -24,6 +24,7 @@ from crrl.conf.schema import Config
 from crrl.console.display import Display
 from crrl.console.time_breakdown import TimeBreakdown, peak_memory_bytes
 from crrl.engines.api import Weights
+from crrl.engines.device import device_of, dtype_of
 from crrl.engines.load import copy_tokenizer, load_model, load_tokenizer
 from crrl.engines.wire import EngineServer
 from crrl.errors import LostError
@@ -50,7 +51,7 @@ class Run:
     """Made by `open` (a run folder) or `temporary` (evaluation only); a context manager.
 
     Attributes: `step`: the number of updates, which is also the policy's version. `checkpoint`: where the trainer
-    resumes.
+    resumes. `model`: the trainer's; None where nothing is left to train, and the engine's is enough.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class Run:
         """Create the run folder, or resume in it."""
         folder = Path(config.runs_dir) / config.run
         objective.require(config.objective)
+        can_compute(config)
         if resume:
             return cls(config, folder, Journal.open(folder), live)
         # First: a bad model folder, or a chat template that fails, leaves no run folder behind.
@@ -85,6 +87,7 @@ class Run:
     @contextmanager
     def temporary(cls, config: Config, live: bool | None) -> Iterator[Run]:
         """Evaluation only, with a journal that is deleted at the end."""
+        can_compute(config)
         named(config)
         folder = Path(tempfile.mkdtemp(prefix="crrl-eval-"))
         try:
@@ -114,19 +117,22 @@ class Run:
                 self.display.note(note)
             source = self.checkpoint or model_folder(config.model.path)
             self.tokenizer = load_tokenizer(source)
-            self.model = load_model(source)
-            if self.checkpoint is None:
-                self.journal.set_meta("policy", checkpoints.fingerprint(self.model))
-            else:
+            if self.checkpoint is not None:
                 self.step = checkpoints.of_policy(self.checkpoint, self.journal.meta["policy"]).step
+            updates = self.trains and self.step < config.trainer.max_steps
+            self.model = load_model(source) if updates else None
+            if self.model is not None and self.checkpoint is None:
+                self.journal.set_meta("policy", checkpoints.fingerprint(self.model))
             engine = config.engine
             self.engine = engines.make(
                 engine.name,
                 source,
                 context=engine.context or None,
                 max_batch=engine.max_batch,
+                device=engine.device,
+                dtype=engine.dtype,
                 version=self.step,
-                trained=self.trains and self.step < config.trainer.max_steps,
+                trained=updates,
             )
             self._closing.callback(self.engine.close)
             own = Path(self._closing.enter_context(tempfile.TemporaryDirectory(prefix="crrl-")))
@@ -224,6 +230,11 @@ class Run:
             control=self.config.objective.shuffle_rewards,
             memory_limits=cgroup.kept_by(),
         )
+
+
+def can_compute(config: Config) -> None:
+    """Raises UsageError: this machine lacks the device, or the instructions, that the settings ask for."""
+    dtype_of(config.engine.dtype, device_of(config.engine.device), "engine.dtype")
 
 
 def named(config: Config) -> None:

@@ -86,7 +86,7 @@ class LocalEngine:
         tokenizer_hash: str,
         *,
         context: int,
-        device: str = "cpu",
+        device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
         max_batch: int = 64,
         kv_tokens: int = 65536,
