@@ -231,6 +231,11 @@ class Run:
             memory_limits=cgroup.kept_by(),
         )
 
+    def _exploits(self) -> dict[str, Any]:
+        renderer = load_renderer(self.tokenizer, self.config.renderer.key, self.config.renderer.calls)
+        counted = ((phase, names) for phase, _, names in self.journal.attempted_exploits())
+        return exploit_rates(counted, exploit_examples(self.journal, renderer))
+
 
 def can_compute(config: Config) -> None:
     """Raises UsageError: this machine lacks the device, or the instructions, that the settings ask for."""
@@ -246,16 +251,6 @@ def named(config: Config) -> None:
 @contextmanager
 def lent(weights: Weights, threads: int) -> Iterator[None]:
     """The engine rests, and torch has so many threads; 0: one for each core this process may use."""
-    def _exploits(self) -> dict[str, Any]:
-        renderer = load_renderer(self.tokenizer, self.config.renderer.key, self.config.renderer.calls)
-        counted = ((phase, names) for phase, _, names in self.journal.attempted_exploits())
-        return exploit_rates(counted, exploit_examples(self.journal, renderer))
-
-
-def can_compute(config: Config) -> None:
-    """Raises UsageError: this machine lacks the device, or the instructions, that the settings ask for."""
-    dtype_of(config.engine.dtype, device_of(config.engine.device), "engine.dtype")
-
     before = torch.get_num_threads()
     with weights.resting():
         torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
