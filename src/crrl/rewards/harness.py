@@ -12,12 +12,12 @@ import importlib.util
 import os
 import shutil
 import subprocess
-import tempfile
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from crrl.errors import CrrlError
+from crrl.sandbox.whole import whole
 
 PACKAGES = ("pytest", "_pytest", "pluggy", "iniconfig", "packaging", "pygments")
 HERE = Path(__file__).parent
@@ -37,9 +37,7 @@ def build(state_dir: Path, seccomp: bytes, python: str = "/usr/bin/python3") -> 
     path = state_dir / "harness" / version
     if path.is_dir():
         return Harness(path, version, python)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        made = Path(folder) / "made"
+    with whole(path) as made:
         site = made / "site"
         site.mkdir(parents=True)
         for source in _package_folders():
@@ -58,11 +56,6 @@ def build(state_dir: Path, seccomp: bytes, python: str = "/usr/bin/python3") -> 
             os.chmod(folder_name, 0o755)
             for file in files:
                 os.chmod(os.path.join(folder_name, file), 0o644)
-        try:
-            os.rename(made, path)
-        except OSError:
-            if not path.is_dir():  # another process was first: the content is the same
-                raise
     return Harness(path, version, python)
 
 

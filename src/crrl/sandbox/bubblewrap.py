@@ -15,7 +15,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,6 +25,7 @@ from crrl.sandbox.api import GATEWAY_PORT, Spec, Workspace
 from crrl.sandbox.availability import PYTHON, dropped_uid, require, require_mount, state_dirs
 from crrl.sandbox.box import BubblewrapBox
 from crrl.sandbox.served_box import START_S
+from crrl.sandbox.whole import whole
 from crrl.task import Source
 
 
@@ -162,20 +162,11 @@ def _compile_pid1(state_dir: Path) -> str:
     sources = [Path(__file__).with_name(name) for name in ("pid1.py", "memory_use.py")]
     digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources))
     made = state_dir / "tools" / f"pid1-{digest.hexdigest()[:12]}-{Path(PYTHON).stat().st_mtime_ns:x}"
-    made.parent.mkdir(exist_ok=True)
+    code = "import sys, py_compile; py_compile.compile(*sys.argv[1:3], dfile=sys.argv[3], doraise=True)"
     while not in_use.use(made, state_dir):
-        folder = Path(tempfile.mkdtemp(dir=made.parent))
-        code = "import sys, py_compile; py_compile.compile(*sys.argv[1:3], dfile=sys.argv[3], doraise=True)"
-        try:
+        with whole(made) as folder:
             for source in sources:
                 target = folder / f"{source.stem}.pyc"
                 subprocess.run([PYTHON, "-ISEc", code, str(source), str(target), source.name], check=True, cwd="/")
                 target.chmod(0o644)
-            folder.chmod(0o755)
-            os.rename(folder, made)
-        except OSError:
-            if not made.is_dir():  # else: another process was faster
-                raise
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
     return str(made)

@@ -25,6 +25,7 @@ from crrl.sandbox import in_use
 from crrl.sandbox.api import Workspace
 from crrl.sandbox.patch import Entry, ObjectStore, write_listing
 from crrl.sandbox.shared import SharedFiles, write_new
+from crrl.sandbox.whole import whole
 from crrl.task import Source
 
 FORMAT = "1"
@@ -175,9 +176,7 @@ def write(
 ) -> None:
     """Make the folder `made`, with `lower`, `git`, `base` and whatever `finish` adds, completely or not at all.
     `shared`: the store to link files from, owned by `uid`."""
-    made.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(dir=made.parent, prefix="new-"))
-    try:
+    with whole(made, "new-") as folder:
         lower, git_dir = str(folder / "lower"), str(folder / "git")
         for path in (lower, f"{lower}/.git/refs/heads", f"{git_dir}/refs/heads"):
             os.makedirs(path)
@@ -201,13 +200,6 @@ def write(
         _hand_over(folder, uid)
         finish(folder)
         (folder / "base").write_text(commit)
-        try:
-            os.rename(folder, made)
-        except OSError as error:
-            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                raise  # else: another process was faster
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _write(full: bytes, mode: int, data: bytes, shared: SharedFiles | None = None) -> None:

@@ -12,11 +12,11 @@ import os
 import re
 import shutil
 import subprocess
-import tempfile
 from pathlib import Path
 
 from crrl.errors import CrrlError
 from crrl.sandbox.availability import PYTHON
+from crrl.sandbox.whole import whole
 
 HERE = Path(__file__).parent
 SOURCES = (HERE.parent / "pid1.py", HERE.parent / "memory_use.py", HERE / "init.py")
@@ -40,16 +40,8 @@ def make(state_dir: Path) -> tuple[Path, str]:
     key = hashlib.sha256(text + f"{info.st_mtime_ns} {info.st_size}".encode()).hexdigest()[:16]
     made = state_dir / f"container-python-{key}"
     if not made.is_dir():
-        folder = Path(tempfile.mkdtemp(dir=state_dir, prefix="container-python-new-"))
-        try:
+        with whole(made, "container-python-new-") as folder:
             _fill(folder)
-            folder.chmod(0o755)
-            os.rename(folder, made)
-        except OSError:
-            if not made.is_dir():  # else: another process was faster
-                raise
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
     (library,) = made.glob("lib/python3.*")
     return made, library.name.removeprefix("python")
 
