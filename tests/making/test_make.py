@@ -260,12 +260,16 @@ def test_one_bad_function_or_file_never_ends_the_run(tmp_path: Path, capsys: pyt
 
 
 @pytest.mark.timeout(600)
-def test_many_parameters_are_sampled_and_a_broken_test_file_is_left_out(
+def test_many_cases_are_sampled_and_a_broken_test_file_is_left_out(
     project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     many = "import pytest\nfrom numbers_of import clamp\n\n\n@pytest.mark.parametrize('n', range(500))\n"
     many += "def test_many(n):\n    assert clamp(n, 3, 496) == sorted([3, n, 496])[1]\n"
     (project / "tests/test_many.py").write_text(many)
+    made = "import unittest\nfrom numbers_of import clamp\n\n\nclass TestMade(unittest.TestCase):\n    pass\n\n\n"
+    made += "def case(n):\n    return lambda self: self.assertEqual(clamp(n, 3, 496), sorted([3, n, 496])[1])\n\n\n"
+    made += "for n in range(500):\n    setattr(TestMade, f'test_of_{n}', case(n))\n"
+    (project / "tests/test_made.py").write_text(made)
     (project / "tests/test_lacking.py").write_text("import nowhere\n\n\ndef test_it():\n    assert nowhere\n")
     out = tmp_path / "many.jsonl"
     assert make(project, out, "limit=4") == 0
@@ -276,7 +280,10 @@ def test_many_parameters_are_sampled_and_a_broken_test_file_is_left_out(
     for task in tasks:
         cases = [test for test in (*task.test.fail_to_pass, *task.test.pass_to_pass) if "test_many[" in test]
         assert 10 < len(cases) <= 40 and {"test_many[0]", "test_many[499]"} <= {t.rpartition("::")[2] for t in cases}
-        assert not any(word.endswith("::test_many") for word in task.test.command.argv)  # nor are the others run
+        asked = [*task.test.fail_to_pass, *task.test.pass_to_pass]
+        assert 10 < sum("TestMade::" in test for test in asked) <= 40
+        ran = [word for word in task.test.command.argv if word.startswith("tests/")]
+        assert not any(word.endswith(("::test_many", "_many.py", "_made.py")) for word in ran)  # nor are the others
     assert tasks and main(["tasks", "check", str(out), "times=1"]) == 0
 
 

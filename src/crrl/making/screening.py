@@ -26,6 +26,7 @@ from crrl.making.tracing import Trace, Tracer, differences
 from crrl.rewards.task_judge import TaskJudge
 from crrl.task import Command, Task, TestPlan
 
+MUST_S, LEAST = 10.0, 5  # seconds of tests that cover a line, and so many whatever they take
 STAY_S, STAY = 2.0, 60  # seconds of tests, and tests, that a task asks for besides those that cover its line
 ARGUMENTS = 60  # test functions named to pytest; beyond that, whole files
 SHOWN = 3  # one in so many failing test functions stays in the agent's workspace
@@ -190,7 +191,7 @@ class Screener:
     def _asked(self, fault: Fault) -> list[str]:
         """The tests that cover the line; then those that cover the function, then their neighbours, as time allows."""
         path, function = fault.function.path, fault.function
-        must = self.covering(path, fault.line)
+        must = self._quickest(self.covering(path, fault.line))
         near = [t for line in range(function.first, function.last + 1) for t in self.covering(path, line)]
         files = {test.partition("::")[0] for test in must}
         near += [test for test in self.stable if test.partition("::")[0] in files]
@@ -200,6 +201,16 @@ class Screener:
                 asked[test] = None
                 left -= self.stable[test]
         return list(asked)
+
+    def _quickest(self, tests: list[str]) -> list[str]:
+        """Of tests that cover a line, those that can be run often."""
+        found, left = list[str](), MUST_S
+        for test in sorted(tests, key=lambda test: (self.stable[test], test)):
+            left -= self.stable[test]
+            if left < 0 and len(found) >= LEAST:
+                break
+            found.append(test)
+        return found
 
     async def _traces(self, fault: Fault, tests: list[str]) -> tuple[dict[str, Trace], dict[str, Trace]]:
         """Of tests with the fault and without; the latter are kept."""
@@ -291,7 +302,7 @@ class Screener:
 
 def arguments(tests: list[str], sampled: Sequence[str]) -> list[str]:
     """For pytest: test functions, with all their parameters; files where that would be many. A test function of which
-    only some parameters were surveyed (`sampled`) is never run whole."""
+    only some cases were surveyed (`sampled`) is never run whole."""
     cut = set(sampled)
     named: dict[str, list[str]] = defaultdict(list)  # file -> what of it
     for test in tests:

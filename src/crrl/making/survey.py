@@ -32,7 +32,7 @@ class Survey:
     failed: those that did not, with what became of them.
     lines: path -> line -> the tests that passed and ran it.
     options: pytest arguments without which the suite does not run here.
-    sampled: test functions with so many parameters that only some were run.
+    sampled: test functions that are, or are among, so many cases of one test that only some were run.
     broken: test files that cannot be imported here, with what they raise.
     """
 

@@ -3,11 +3,12 @@
 Needs pytest and coverage only. Writes JSON to the file in CRRL_SURVEY: {"tests": [[id, outcome, seconds]...],
 "lines": {path: {line: [test numbers]}}, "sampled": [test functions], "broken": {path: error}}; lines that run while a
 module is imported belong to no test. A suite with tens of thousands of cases is cut to what a survey can hold: of a
-test function with many parameters, and of a line that many tests run, some are taken, evenly spread.
+test function with many cases, and of a line that many tests run, some are taken, evenly spread.
 """
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 from collections import defaultdict
@@ -33,13 +34,23 @@ def spread(among: list, most: int) -> list:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    cases: dict[str, list[pytest.Item]] = defaultdict(list)
+    cases: dict[object, list[pytest.Item]] = defaultdict(list)
     for item in items:
-        cases[item.nodeid.partition("[")[0]].append(item)
-    SAMPLED.extend(name for name, among in cases.items() if len(among) > MOST_CASES)
+        cases[made_of(item)].append(item)
     kept = {id(item) for among in cases.values() for item in spread(among, MOST_CASES)}
+    cut = [item for among in cases.values() if len(among) > MOST_CASES for item in among if id(item) in kept]
+    SAMPLED.extend(dict.fromkeys(item.nodeid.partition("[")[0] for item in cut))
     config.hook.pytest_deselected(items=[item for item in items if id(item) not in kept])
     items[:] = [item for item in items if id(item) in kept]
+
+
+def made_of(item: pytest.Item) -> object:
+    """What the cases of one test have in common: file, class and code, whether pytest, ddt or a loop has made them."""
+    try:
+        code = inspect.unwrap(getattr(item, "function", None)).__code__  # type: ignore[arg-type]
+    except (AttributeError, ValueError, TypeError):
+        return item.nodeid.partition("[")[0]
+    return item.nodeid.partition("[")[0].rpartition("::")[0], code
 
 
 def pytest_collectreport(report: pytest.CollectReport) -> None:
