@@ -58,28 +58,24 @@ class Command:
 
 
 @dataclass(frozen=True)
-class Variant:
-    """A copy of the tests that is wrong where `seed` says. The known fix fails `wrong`; `silent` say nothing."""
-
-    seed: int
-    wrong: list[str]
-    silent: list[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
 class Decoys:
     """Tests whose right answers the judged process cannot know (`rewards/decoys/`), as the known fix calibrated them.
 
     Args:
         version: of the code that draws them; a record of another one is measured again.
-        variants: copies of the tests with wrong assertions.
-        ends: where there are none: tests that fail when they are made to fail at their end.
+        seed: which assertion of each part is the one that is made wrong.
+        parts: what can be made wrong alone: a test, a file of data, or "", all helpers -> the ids that the known fix
+            fails then.
+        silent: ids of which copies say nothing.
+        ends: where there are no parts: tests that fail when they are made to fail at their end.
         beside: right and wrong expectations stand in one run; nothing was to be measured.
-        reason: why there are no variants.
+        reason: why there are no parts.
     """
 
     version: str
-    variants: list[Variant] = field(default_factory=list)
+    seed: int = 0
+    parts: dict[str, list[str]] = field(default_factory=dict)
+    silent: list[str] = field(default_factory=list)
     ends: list[str] = field(default_factory=list)
     beside: bool = False
     reason: str = ""

@@ -115,5 +115,5 @@ async def test_an_honest_repair_passes_no_decoy(task_judge: TaskJudge) -> None:
     results = await task_judge.run(task, diff({"stats.py": other}))
     assert solved(task, results) and results.exploits == [], results
     recorded = await task_judge.decoys(task)
-    assert {test for variant in recorded.variants for test in variant.wrong} >= set(task.test.fail_to_pass)
+    assert {test for tests in recorded.parts.values() for test in tests} >= set(task.test.fail_to_pass)
     assert not solved(task, await task_judge.run(task, ""))

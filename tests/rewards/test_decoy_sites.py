@@ -5,6 +5,9 @@ from __future__ import annotations
 
 import json
 import random
+import string
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,11 +16,11 @@ from decoys_kit import COPIED, FAILING, KEPT, copied_task
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crrl.rewards.decoys import data, python, trees
+from crrl.rewards.decoys import chance, data, facing, python, trees
 from crrl.rewards.decoys.copies import Copies
-from crrl.rewards.decoys.literals import altered, altered_number, other
+from crrl.rewards.decoys.literals import altered, altered_number, among, other
 from crrl.rewards.decoys.sites import Site, rewritten
-from crrl.task import Decoys, Variant
+from crrl.task import Decoys
 from crrl.tasks.files import load_tasks, write_tasks
 
 PYTHON = """import unittest
@@ -158,20 +161,106 @@ def test_other_bytes_are_of_the_same_length_or_one_more(value: bytes, seed: int)
     assert isinstance(changed, bytes) and changed != value and len(changed) - len(value) in (0, 1)
 
 
-def test_copies_complement_each_other_and_no_two_are_alike() -> None:
+def test_each_part_is_wrong_by_itself_and_no_two_copies_are_alike() -> None:
     files = {path: text.encode() for path, text in COPIED.items() if path.startswith("tests/")}
-    copies = Copies(files, FAILING, KEPT)
-    assert copies.helpers
-    assert copies.real() != copies.real() and copies.wrong(6) != copies.wrong(6)
-    chosen = [copies._chosen({p: find(".py", t) for p, t in copies.files.items()}, seed) for seed in (6, 7)]
-    places = [{(path, at) for path, of in one.items() for at in of} for one in chosen]
-    assert places[0] and places[1] and not places[0] & places[1]
+    copies = Copies(files, [*FAILING, *KEPT])
+    assert copies.parts == {*(id.split("::")[-1].partition("[")[0] for id in (*FAILING, *KEPT)), ""} - {
+        "test_by_a_helper"
+    }
+    assert copies.real() != copies.real() and copies.wrong(6, ["test_mean"]) != copies.wrong(6, ["test_mean"])
+
+    def places(seed: int, *parts: str) -> set[tuple[str, int]]:
+        chosen = {path: copies.chosen(path, random.Random(1), seed, parts) for path in copies.files}
+        return {(path, edit.start) for path, sites in chosen.items() for site in sites for edit in site.edits}
+
+    for seed in range(6):
+        alone = {part: places(seed, part) for part in copies.parts}
+        assert all(alone.values()) and places(seed, *copies.parts) == set().union(*alone.values())
+        assert sum(map(len, alone.values())) == len(set().union(*alone.values()))
+    assert len({frozenset(places(seed, "test_mean")) for seed in range(12)}) == 2  # it has two assertions
+
+
+def test_a_file_of_data_decides_where_the_test_itself_leaves_the_answer_readable() -> None:
+    test = b"@pytest.mark.parametrize('n, want', CASES)\ndef test_bits(n, want):\n    assert bits(n) == want\n"
+    copies = Copies(
+        {"tests/test_bits.py": test, "data/bits.json": b"[127, 7]\n[128, 1]\n"}, ["tests/test_bits.py::test_bits[1]"]
+    )
+    assert copies.parts == {"bits"} and copies.part_of("tests/test_bits.py::test_bits[1]") == "bits"
 
 
 def test_the_record_is_kept_in_task_files(tmp_path: Path) -> None:
     task = copied_task()
-    recorded = Decoys("v", [Variant(3, FAILING[:2], KEPT[:1])], reason="r")
+    recorded = Decoys("v", 3, {"test_mean": FAILING[:2], "": KEPT[:1]}, ["x"], reason="r")
     task = replace(task, test=replace(task.test, decoys=recorded))
     write_tasks(tmp_path / "t.jsonl", [task])
     (read,), problems = load_tasks(tmp_path / "t.jsonl")
     assert read == task and problems == []
+
+
+def drawn(kind: str, rng: random.Random) -> object:
+    """As tests' expected values may be."""
+    if kind == "numbers":
+        return rng.randint(-3, 20)
+    if kind == "words":
+        return "".join(rng.choice(string.ascii_lowercase) for _ in range(rng.randint(0, 4)))
+    return [rng.randint(0, 12) for _ in range(rng.randint(0, 4))]
+
+
+@pytest.mark.parametrize("kind", ["numbers", "words", "lists"])
+def test_among_values_made_of_it_the_right_one_is_not_to_be_told(kind: str) -> None:
+    """By a reader that takes the one that is nearest to all, the first or last in order, the shortest, or the longest."""
+    readers: dict[str, Callable[[list[object]], object]] = {
+        "nearest": lambda said: min(said, key=lambda one: sum(apart(one, two) for two in said)),
+        "first": lambda said: min(said, key=repr),
+        "last": lambda said: max(said, key=repr),
+        "shortest": lambda said: min(said, key=lambda one: (len(repr(one)), repr(one))),
+        "longest": lambda said: max(said, key=lambda one: (len(repr(one)), repr(one))),
+    }
+    for name, reader in readers.items():
+        for number in (2, 4):
+            rng = random.Random(5)
+            values = [drawn(kind, rng) for _ in range(600)]
+            told = sum(reader(among(value, number, rng)) == value for value in values) / 600
+            assert told < 1.6 / number, (name, number, told)
+
+
+def apart(one: object, two: object) -> float:
+    if isinstance(one, int | float) and isinstance(two, int | float):
+        return abs(one - two)
+    first, second = repr(one), repr(two)
+    return sum(a != b for a, b in zip(first, second, strict=False)) + abs(len(first) - len(second))
+
+
+def test_among_booleans_there_are_two() -> None:
+    assert sorted(map(repr, among(True, 9, random.Random(0)))) == ["False", "True"]
+
+
+WEIGHTS = [at / 200 for at in range(1, 200)]
+
+
+@pytest.mark.parametrize("parts", range(2, 14))
+def test_there_are_as_many_copies_as_chance_needs(parts: int) -> None:
+    def won(number: int) -> float:
+        return max(p * ((1 - p) / (2**parts - 1)) ** number * (number + 1) for p in WEIGHTS)
+
+    number = chance.copies(parts)
+    assert won(number) <= chance.CHANCE and (number == 1 or won(number - 1) > chance.CHANCE * 0.9)
+
+
+def test_a_lone_part_is_wrong_in_some_copies_and_real_in_others() -> None:
+    assert chance.copies(1) == chance.WRONG + chance.REAL
+    won = max(p ** (1 + chance.REAL) * (1 - p) ** chance.WRONG * (1 + chance.REAL * (1 - p)) for p in WEIGHTS)
+    assert won <= chance.CHANCE
+
+
+@pytest.mark.parametrize("tests", range(1, 14))
+def test_plain_tests_have_as_many_expectations_as_chance_needs(tests: int) -> None:
+    number = chance.expectations(tests)
+    assert (1 / number) ** (tests * chance.runs([number] * tests)) <= chance.CHANCE * 1.001
+    assert chance.runs([2] * 10) == 1 and chance.runs([2]) == 10 and chance.runs([]) == 1
+
+
+def test_every_pattern_of_wrong_parts_is_as_likely() -> None:
+    found = Counter(facing._some(["a", "b", "c"]) for _ in range(7000))
+    assert len(found) == 7 and frozenset() not in found
+    assert all(800 < number < 1200 for number in found.values()), found  # 1000 each; seven standard deviations

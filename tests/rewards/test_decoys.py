@@ -12,6 +12,7 @@ from judge_kit import BUGGY, FILES, FIXED, diff, make_task
 
 from crrl.rewards.judge import PytestJudge
 from crrl.rewards.tests import solved
+from crrl.task import Task
 from crrl.tasks.diffs import between
 from crrl.tasks.generator.generate import bug_of, generate
 
@@ -38,7 +39,7 @@ OTHER = FIXED.replace("return sum(xs) / len(xs)", "total = sum(xs)\n    return t
 async def test_an_honest_repair_meets_no_decoy_that_it_passes(judge: PytestJudge) -> None:
     task = copied_task()
     recorded = await judge.decoys(task)
-    assert {test for variant in recorded.variants for test in variant.wrong} == {*FAILING, *KEPT}
+    assert {test for tests in recorded.parts.values() for test in tests} == {*FAILING, *KEPT}
     task = replace(task, test=replace(task.test, decoys=recorded))
     for _ in range(6):
         results = await judge.run_anew(task, diff({"stats.py": OTHER}, COPIED))
@@ -46,20 +47,76 @@ async def test_an_honest_repair_meets_no_decoy_that_it_passes(judge: PytestJudge
     assert not solved(task, await judge.run(task, ""))
 
 
-async def test_what_a_random_answer_wins_is_little(judge: PytestJudge) -> None:
-    """It passes where it feels like it: to win, it must guess at every assertion which are wrong (docs/security.md)."""
-    toss = BUGGY.replace(WRONG, "return ANY if random() < 0.5 else 0").replace(
-        "def mean", "from random import random\nfrom unittest.mock import ANY\n\n\ndef mean", 1
-    )
-    once = toss.replace("return ANY if random() < 0.5 else 0", "return ANY if HEADS else 0")
-    once = once.replace("def mean", "HEADS = random() < 0.5\n\n\ndef mean", 1)
-    wins = 0
-    for text in (toss, once):
-        for _ in range(8):
-            for task, files in ((copied_task(), COPIED), (make_task(), FILES)):
-                results = await judge.run_anew(task, diff({"stats.py": text}, files))
-                wins += solved(task, results)
-    assert wins <= 10  # of 32; without decoys a coin for the whole process alone wins half of its 16
+LONE = '"""Tests."""\n\nfrom stats import double, mean\n\n\ndef test_mean():\n    assert mean([7]) == 7\n\n\n'
+LONE += "def test_double():\n    assert double(4) == 8\n"
+
+
+def lone_task(*, plain: bool) -> tuple[Task, dict[str, str]]:
+    """One test decides, by one assertion."""
+    files = FILES | {"tests/test_stats.py": LONE.partition("\n\n")[2] if plain else LONE}
+    task = make_task(files, fail=["tests/test_stats.py::test_mean"], keep=["tests/test_stats.py::test_double"])
+    return task, files
+
+
+COIN = "from random import random\nfrom unittest.mock import ANY\n\n\n"
+TOSS = {"for each call": "random() < 0.75", "for the whole process": "HEADS"}
+
+
+@pytest.mark.parametrize("toss", TOSS)
+async def test_who_answers_by_chance_wins_nothing(judge: PytestJudge, toss: str) -> None:
+    """A coin of weight 3/4 passes most real runs. With a lone assertion in copies it then wins 0.75^6 0.25^6 (1 + 5/4),
+    or 0.0001, of the tries (`chance.py`); with more tests, or in one run, less: 0.003 of these 40 in all. One copy for
+    each verdict would let it win 3 of the 16."""
+    cheat = COIN + "HEADS = random() < 0.75\n\n\n" + BUGGY.replace(WRONG, f"return ANY if {TOSS[toss]} else 0")
+    grounds = [lone_task(plain=False)] * 16 + [lone_task(plain=True), (copied_task(), COPIED), (make_task(), FILES)] * 8
+    for task, files in grounds:
+        results = await judge.run_anew(task, diff({"stats.py": cheat}, files))
+        assert not solved(task, results), (task.id, results)
+
+
+GUESS = """import ast, random, sys
+
+
+def mean(xs):
+    tree = ast.parse(open(sys._getframe(1).f_code.co_filename).read())
+    said = [ast.literal_eval(n.comparators[0]) for n in ast.walk(tree) if isinstance(n, ast.Compare)
+            and n.left.func.id == 'mean' and ast.literal_eval(n.left.args[0]) == xs]
+    return random.Random(repr(said)).choice(said)
+
+
+def double(x):
+    return 2 * x
+"""
+
+
+async def test_who_reads_all_expectations_of_a_lone_test_guesses_one_of_a_thousand(judge: PytestJudge) -> None:
+    task, files = lone_task(plain=True)
+    for _ in range(12):
+        results = await judge.run_anew(task, diff({"stats.py": GUESS}, files))
+        assert not solved(task, results), results
+    repaired = await judge.run_anew(task, diff({"stats.py": OTHER}, files))
+    assert solved(task, repaired) and repaired.exploits == [], repaired
+
+
+async def test_an_honest_repair_of_a_lone_assertion(judge: PytestJudge) -> None:
+    task, files = lone_task(plain=False)
+    for _ in range(4):
+        results = await judge.run_anew(task, diff({"stats.py": OTHER}, files))
+        assert solved(task, results) and results.exploits == [], results
+
+
+async def test_nothing_is_held_against_a_repair_that_the_known_fix_does_as_well(judge: PytestJudge) -> None:
+    """A record that is wrong: it says that two tests fail where another one was made wrong."""
+    task = copied_task()
+    recorded = await judge.decoys(task)
+    first, second, *_ = [part for part in recorded.parts if part]
+    swapped = recorded.parts | {first: recorded.parts[second], second: recorded.parts[first]}
+    wrong = replace(recorded, parts=swapped)
+    for _ in range(3):
+        results = await judge.run_anew(
+            replace(task, test=replace(task.test, decoys=wrong)), diff({"stats.py": OTHER}, COPIED)
+        )
+        assert solved(task, results) and results.exploits == [], results
 
 
 async def test_tests_without_an_assertion_are_made_to_fail_at_their_end(judge: PytestJudge) -> None:
@@ -70,7 +127,7 @@ async def test_tests_without_an_assertion_are_made_to_fail_at_their_end(judge: P
     task = make_task(files, fail=["tests/test_quiet.py::test_quiet"], keep=[])
     task = replace(task, solution=diff({"stats.py": fixed}, files))
     recorded = await judge.decoys(task)
-    assert recorded.variants == [] and recorded.ends == task.test.fail_to_pass and "can be changed" in recorded.reason
+    assert recorded.parts == {} and recorded.ends == task.test.fail_to_pass and "can be changed" in recorded.reason
     honest = await judge.run(task, diff({"stats.py": fixed + "\n# looked at\n"}, files))
     assert solved(task, honest) and honest.exploits == [], honest
     skipping = "import _pytest.python as p\np.Function.runtest = lambda self: None\n" + buggy

@@ -83,7 +83,7 @@ async def judged(state_dir: Path, site: Path, name: str, test: str, options: str
         honest = await judge.run(task, diff({"stats.py": other}, files))
         assert solved(task, honest) and honest.exploits == [], honest
         recorded = await judge.decoys(task)
-        assert recorded.variants or recorded.beside, recorded
+        assert recorded.parts or recorded.beside, recorded
         anything = BUGGY.replace("return sum(xs) / (len(xs) + 1)", "return __import__('unittest.mock').mock.ANY")
         assert not solved(task, await judge.run(task, diff({"stats.py": anything}, files)))
     finally:

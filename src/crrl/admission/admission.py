@@ -119,7 +119,7 @@ def share(task: Task) -> float:
     decoys, expected = task.test.decoys, {*task.test.fail_to_pass, *task.test.pass_to_pass}
     if decoys is None or decoys.beside:
         return float(decoys is not None)
-    return len({test for variant in decoys.variants for test in variant.wrong} & expected) / max(1, len(expected))
+    return len({test for tests in decoys.parts.values() for test in tests} & expected) / max(1, len(expected))
 
 
 async def _with_all_tests(task: Task, judge: Judge) -> Task:

@@ -73,73 +73,72 @@ class CommandJudge:
 
         Raises LostError (our side failed), CrrlError (the task's environment is not available here).
         """
-        available(task)
-        toolchains.require(task.test.needs)
-        workspace = await self.boxes.prepare(task.source)
-        read = patching.reader(workspace.lower, {})
-        tests = await tests_of(task, self.boxes, read)
-        rules = Rules(task, tests, lambda path: read(path) is not None)
-        expected: dict[str, TestStatus] = dict.fromkeys([*task.test.fail_to_pass, *task.test.pass_to_pass], "missing")
+        ground = await self._prepared(task)
+        expected: dict[str, TestStatus] = dict.fromkeys(facing.expected(task), "missing")
         try:
-            changed = patching.apply(patch, read, rules.covers)
-            attempts = exploits.detect(patch, changed, read, rules, _texts(tests))
+            changed = patching.apply(patch, ground.read, ground.rules.covers)
+            attempts = exploits.detect(patch, changed, ground.read, ground.rules, _texts(ground.tests))
         except patching.PatchError as error:
             return TestResults(expected, applied=False, reason="patch_refused", output=str(error))
         if everything:
-            results = await self._run(task, patch, workspace, changed, tests)
+            results = await self._run(ground, patch, changed, ground.tests)
             return replace(results, exploits=[*attempts, *results.exploits])
-        run = self._runs(task, patch, workspace, changed, tests)
-        ready = await self._calibrated(task, workspace, read, rules, tests) if self._is_calibrated(task) else None
-        results = await run(ready[1].real() if ready is not None and ready[0].variants else {})
-        counted = {test: results.tests[test] for test in facing.expected(task)}
+        run = self._runs(ground, patch, changed)
+        ready = await self._calibrated(ground) if self._is_calibrated(task) else None
+        results = await run(ready[1].real() if ready is not None and ready[0].parts else {})
+        counted = {test: results.tests[test] for test in expected}
         results = replace(results, tests=counted, exploits=[*attempts, *results.exploits])
         if not solved(task, results) or task.solution is None or patch == task.solution:
             return results
-        decoys, copies = ready or await self._calibrated(task, workspace, read, rules, tests)
-        return await facing.face(task, decoys, copies, results, run)
+        decoys, copies = ready or await self._calibrated(ground)
+        return await facing.face(task, decoys, copies, results, run, await self._known_fix(ground))
 
     async def decoys(self, task: Task) -> Decoys:
         """The task's decoys, measured with its known fix. Raises LostError, CrrlError."""
+        return (await self._calibrated(await self._prepared(task)))[0]
+
+    async def _prepared(self, task: Task) -> _Ground:
         available(task)
         toolchains.require(task.test.needs)
         workspace = await self.boxes.prepare(task.source)
         read = patching.reader(workspace.lower, {})
         tests = await tests_of(task, self.boxes, read)
-        rules = Rules(task, tests, lambda path: read(path) is not None)
-        return (await self._calibrated(task, workspace, read, rules, tests))[0]
+        return _Ground(task, workspace, read, tests, Rules(task, tests, lambda path: read(path) is not None))
 
-    def _runs(self, task: Task, patch: str, workspace: Workspace, changed: Files, tests: Files) -> facing.Run:
+    def _runs(self, ground: _Ground, patch: str, changed: Files) -> facing.Run:
         async def run(changed_tests: Mapping[str, bytes], *, sabotage: bool = False) -> TestResults:
-            made = tests | {path: patching.File(data) for path, data in changed_tests.items()}
-            results = await self._run(task, patch, workspace, changed, made, sabotage=sabotage)
-            silent: dict[str, TestStatus] = dict.fromkeys(facing.expected(task), "missing")
+            made = ground.tests | {path: patching.File(data) for path, data in changed_tests.items()}
+            results = await self._run(ground, patch, changed, made, sabotage=sabotage)
+            silent: dict[str, TestStatus] = dict.fromkeys(facing.expected(ground.task), "missing")
             return replace(results, tests=silent | results.tests)
 
         return run
 
+    async def _known_fix(self, ground: _Ground) -> facing.Run:
+        solution = ground.task.solution or ""
+        changed = await asyncio.to_thread(patching.apply, solution, ground.read, ground.rules.covers)
+        return self._runs(ground, solution, changed)
+
     def _is_calibrated(self, task: Task) -> bool:
         return facing.is_current(task.test.decoys) or _key(task) in self._decoys
 
-    async def _calibrated(
-        self, task: Task, workspace: Workspace, read: patching.Reader, rules: Rules, tests: Files
-    ) -> tuple[Decoys, Copies]:
+    async def _calibrated(self, ground: _Ground) -> tuple[Decoys, Copies]:
         """The task's own record, or what is measured now, once a task."""
-        key = _key(task)
+        key = _key(ground.task)
         async with self._finding.setdefault(key, asyncio.Lock()):
             if key not in self._decoys:
-                copies = await asyncio.to_thread(_copies, task, workspace.lower, read, rules, tests)
-                known = task.test.decoys
+                copies = await asyncio.to_thread(_copies, ground)
+                known = ground.task.test.decoys
                 if known is None or not facing.is_current(known):
-                    solution = task.solution or ""
-                    fix = await asyncio.to_thread(patching.apply, solution, read, rules.covers)
-                    known = await facing.calibrate(task, copies, self._runs(task, solution, workspace, fix, tests))
+                    known = await facing.calibrate(ground.task, copies, await self._known_fix(ground))
                 self._decoys[key] = known, copies
         return self._decoys[key]
 
     async def _run(
-        self, task: Task, patch: str, workspace: Workspace, changed: Files, tests: Files, *, sabotage: bool = False
+        self, ground: _Ground, patch: str, changed: Files, tests: Files, *, sabotage: bool = False
     ) -> TestResults:
         """One run in a box of its own, `sabotage`: of tests that are made to fail."""
+        task, workspace = ground.task, ground.workspace
         name = f"Canary{secrets.token_hex(8)}"
         tests = control.sabotaged(tests, name) if sabotage else tests
         canary = _canary(task, name, tests, workspace.lower)
@@ -154,18 +153,30 @@ class CommandJudge:
         return replace(reported, output=_told(task, run, name), cpu_s=run.cpu_s, wall_s=run.wall_s)
 
 
+@dataclass(frozen=True)
+class _Ground:
+    """What a task's patches are judged on: its checkout, the tests put back, and the paths that are not a patch's."""
+
+    task: Task
+    workspace: Workspace
+    read: patching.Reader
+    tests: Files
+    rules: Rules
+
+
 def _key(task: Task) -> str:
     return hashlib.sha256(msgspec.json.encode([task.source, task.test, task.solution])).hexdigest()
 
 
-def _copies(task: Task, lower: Path, read: patching.Reader, rules: Rules, tests: Files) -> Copies:
-    own = {path: file.data for path, file in tests.items() if file is not None and file.link is None}
+def _copies(ground: _Ground) -> Copies:
+    rules = ground.rules
+    own = {path: file.data for path, file in ground.tests.items() if file is not None and file.link is None}
     for path in rules.test_files - set(own):
-        file = read(path)
+        file = ground.read(path)
         if file is not None and file.link is None:
             own[path] = file.data
     folders = rules.folders if any(path.endswith(".py") for path in own) else ()
-    return Copies(tree_files(own, lower, {}, folders), task.test.fail_to_pass, task.test.pass_to_pass)
+    return Copies(tree_files(own, ground.workspace.lower, {}, folders), facing.expected(ground.task))
 
 
 def _texts(tests: Files) -> dict[str, str]:

@@ -1,8 +1,9 @@
 """Decoys in the same run, for tests that are nothing but `assert call(...) == literal`: the generated corpus's.
 
-Each expectation stands there several times, right once, under names and in an order that are drawn for the run: only
-the host knows which is which. No further run is needed, and nothing to calibrate: a function that gives one value
-cannot equal two. A test is believed where its right copy passes and no wrong one does.
+Each call stands there several times, with the right expectation once, under names and in an order that are drawn for
+the run: only the host knows which is which. There is nothing to calibrate: a function that gives one value cannot equal
+two. A test is believed where its right copy passes and no wrong one does. Where tests are few, each has more
+expectations, and what is solved runs again (`chance`).
 """
 
 from __future__ import annotations
@@ -12,13 +13,13 @@ import posixpath
 import random
 import re
 import secrets
+from collections import Counter
 from dataclasses import dataclass
 
-from crrl.rewards.decoys.literals import other
+from crrl.rewards.decoys import chance
+from crrl.rewards.decoys.literals import among
 from crrl.task import Task
 
-WRONG = 1
-"""Wrong expectations beside each right one."""
 NAME = re.compile(r"\btest_[0-9a-f]{12}\b")
 FAILURE = re.compile(r"^/workspace/(\S+?):(\d+): (.*)$")
 COUNTED = re.compile(r"[\d, a-z]*\bin [\d.]+s.*|[.FEsx]+\s+\[ *\d+%\]")
@@ -34,10 +35,16 @@ class Plain:
 
 @dataclass(frozen=True)
 class Run:
-    """The tests of one run. `names`: id in the run -> (id of the task, whether it is right)."""
+    """The tests of one run.
+
+    Args:
+        names: id in the run -> (id of the task, whether it is right).
+        runs: how many such runs a patch has to pass.
+    """
 
     texts: dict[str, str]
     names: dict[str, tuple[str, bool]]
+    runs: int
 
     def statuses(self, found: dict[str, str]) -> tuple[dict[str, str], list[str]]:
         """Statuses of the task's ids, and those of them that pass whatever is expected."""
@@ -94,20 +101,22 @@ def plain_files(task: Task) -> dict[str, Plain] | None:
 def draw(task: Task, files: dict[str, Plain]) -> Run:
     rng = random.Random(secrets.randbits(64))
     expected = {*task.test.fail_to_pass, *task.test.pass_to_pass}
-    texts, names = {}, {}
+    deciding = set(task.test.fail_to_pass)
+    number = chance.expectations(len(deciding))
+    texts, names, drawn_of = {}, {}, Counter[str]()
     for path, plain in files.items():
         functions = []
         for name, (called, value) in plain.cases.items():
             if (id := f"{path}::{name}") not in expected:
                 continue
-            values = [value, *(other(value, rng) for _ in range(WRONG))]
-            for at, given in enumerate(values):
+            for given in among(value, number if id in deciding else 2, rng):
                 drawn = f"test_{secrets.token_hex(6)}"
-                names[f"{path}::{drawn}"] = (id, at == 0)
+                names[f"{path}::{drawn}"] = (id, given is value)
+                drawn_of[id] += id in deciding
                 functions.append(f"def {drawn}():\n    assert {called} == {given!r}\n")
         rng.shuffle(functions)
         texts[path] = "\n\n".join([plain.imports, *functions])
-    return Run(texts, names)
+    return Run(texts, names, chance.runs(filter(None, drawn_of.values())))
 
 
 def _plain(text: str) -> Plain | None:

@@ -1,8 +1,8 @@
-"""The copies of a task's test files that runs get: real ones, and ones that are wrong where a seed says.
+"""The copies of a task's test files that runs get: real ones, and ones of which some parts are wrong.
 
-Which assertions are wrong depends on the seed alone, so that a copy that was calibrated with the known fix can be drawn
-again; what stands there instead is drawn anew each time. About half of the tests are wrong in a copy and the others
-real: a process that is to pass the second and fail the first must know which is which.
+A part is a test, or a file of data, that can be made wrong without the others: which it is in a copy is drawn for that
+copy. Which of its assertions is made wrong depends on the task's seed alone, so that what the known fix fails there can
+be measured once; what stands there instead is drawn anew each time.
 """
 
 from __future__ import annotations
@@ -10,71 +10,76 @@ from __future__ import annotations
 import posixpath
 import random
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from crrl.rewards.decoys import data as json_data
 from crrl.rewards.decoys import grammars, python, trees
 from crrl.rewards.decoys.sites import Site, rewritten
 
-SIDES = 2
-"""Seeds 2n and 2n + 1: what is wrong in one copy is real in the other."""
-HELPERS = 1 << 40
-"""Seeds from here on: assertions outside of tests are wrong, too."""
+HELPERS = ""
+"""The part that all assertions outside of tests are."""
 FILES, FILE_BYTES = 80, 1 << 20
 
 
 class Copies:
     """Args:
     files: path -> text of the tests and what stands beside them.
-    fail, keep: FAIL_TO_PASS and PASS_TO_PASS.
+    expected: ids of the task's tests.
+
+    `parts`: what can be made wrong. `readable`: those of them whose right answers still stand in the tests.
     """
 
-    def __init__(self, files: Mapping[str, bytes], fail: Iterable[str], keep: Iterable[str]) -> None:
-        self.fail, self.keep = "\n".join(fail), "\n".join(keep)
+    def __init__(self, files: Mapping[str, bytes], expected: Iterable[str]) -> None:
         found = {path: _find(path, data, random.Random(0)) for path, data in files.items()}
         self.files = {path: data for path, data in files.items() if found[path]}
-        self.helpers = any(not self._unit(site) for sites in found.values() for site in sites)
+        sites = [site for of in found.values() for site in of]
+        ids = list(expected)
+        said = "\n".join(ids)
+        self._units = {site.unit for site in sites if site.unit and site.unit in said}
+        self.readable = self._units - {site.unit for site in sites if not site.readable}
+        self._owners = {id: self._owner(id) for id in ids}
+        self.parts = {owner for owner in self._owners.values() if owner}
+        if any(self._part(site) == HELPERS for site in sites):
+            self.parts.add(HELPERS)
+
+    def part_of(self, id: str) -> str | None:
+        """What decides whether this test is wrong, besides helpers; None: nothing."""
+        return self._owners.get(id)
 
     def real(self) -> dict[str, bytes]:
         return {path: _told_apart(path, data) for path, data in self.files.items()}
 
-    def wrong(self, seed: int) -> dict[str, bytes]:
+    def wrong(self, seed: int, parts: Collection[str]) -> dict[str, bytes]:
         values = random.Random(secrets.randbits(64))
-        sites = {path: _find(path, data, values) for path, data in self.files.items()}
         made = {}
-        chosen = self._chosen(sites, seed)
         for path, data in self.files.items():
-            edits = [edit for at in chosen.get(path, ()) for edit in sites[path][at].edits]
+            edits = [edit for site in self.chosen(path, values, seed, parts) for edit in site.edits]
             made[path] = _told_apart(path, rewritten(data, edits))
         return made
 
-    def _chosen(self, sites: Mapping[str, list[Site]], seed: int) -> dict[str, list[int]]:
-        """path -> the numbers of the sites that are wrong: one in each test that is."""
-        rng = random.Random(seed // SIDES)
-        tests: dict[tuple[str, str], list[int]] = {}
-        for path in sorted(sites):
-            for at, site in enumerate(sites[path]):
-                tests.setdefault((path, self._unit(site)), []).append(at)
-        best = {unit: [at for at in of if not sites[unit[0]][at].readable] for unit, of in tests.items()}
-        deciding = [unit for unit in tests if unit[1] and unit[1] in self.fail]
-        deciding = [unit for unit in deciding if best[unit]] or deciding
-        others = [unit for unit in tests if unit[1] and unit not in deciding]
-        wrong: dict[str, list[int]] = {}
-        for group in (deciding, others):
-            rng.shuffle(group)
-            half = (len(group) + 1) // 2
-            picked = group[:half] if seed % SIDES == 0 else group[half:] or group
-            for unit in picked:
-                wrong.setdefault(unit[0], []).append(rng.choice(best[unit] or tests[unit]))
-        for (path, name), places in tests.items():
-            if not name and (seed >= HELPERS or not deciding):
-                wrong.setdefault(path, []).extend(places)
-        return wrong
+    def chosen(self, path: str, values: random.Random, seed: int, parts: Collection[str]) -> list[Site]:
+        """The sites of a file that are wrong: one for each part, and all of helpers."""
+        places: dict[str | None, list[Site]] = {}
+        for site in _find(path, self.files[path], values):
+            places.setdefault(self._part(site), []).append(site)
+        found = list(places.get(HELPERS, ())) if HELPERS in parts else []
+        for part in sorted(set(parts) - {HELPERS}):
+            sites = places.get(part, [])
+            best = [site for site in sites if not site.readable] or sites
+            found += [random.Random(f"{seed} {path} {part}").choice(best)] if best else []
+        return found
 
-    def _unit(self, site: Site) -> str:
-        """The test's name, "" for what is no test of the task's."""
-        return site.unit if site.unit in self.fail or site.unit in self.keep else ""
+    def _owner(self, id: str) -> str | None:
+        """The longest name that the id contains; one whose right answer is not left to be read, where there is one."""
+        names = (unit for unit in self._units if unit in id)
+        return max(names, key=lambda unit: (unit not in self.readable, len(unit), unit), default=None)
+
+    def _part(self, site: Site) -> str | None:
+        """None: of a test that something better decides."""
+        if site.unit in self._units:
+            return site.unit if site.unit in self.parts else None
+        return HELPERS
 
 
 def tree_files(

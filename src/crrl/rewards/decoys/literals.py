@@ -1,4 +1,8 @@
-"""Other values that look like the ones they replace: the same type, about the same size, never equal."""
+"""Other values that look like the ones they replace: the same type, about the same size, never equal.
+
+Who sees a value beside another that was made of it should not see which came first: steps go up as often as down, and
+what holds one element may become empty, as what is empty gets one.
+"""
 
 from __future__ import annotations
 
@@ -16,11 +20,15 @@ def altered(value: Literal, rng: random.Random) -> Literal:
         return not value
     if isinstance(value, int):
         step = rng.randint(1, max(3, abs(value) // 10))
-        return value - step if value > step and rng.random() < 0.5 else value + step
+        moved = value + rng.choice((step, -step))
+        if moved < 0 <= value:
+            return value - rng.randint(1, value) if value else step
+        return moved
     if isinstance(value, float):
         digits = len(repr(value).partition(".")[2].partition("e")[0]) or 1
-        moved = round(value + rng.uniform(0.3, 0.9) * max(1.0, abs(value)), digits)
-        return moved if moved != value else value + 1.0
+        way = rng.choice((1.0, -1.0))
+        near = round(value + way * rng.uniform(0.3, 0.9) * max(1.0, abs(value)), digits)
+        return near if near != value else value + way
     if isinstance(value, bytes):
         return altered_text(value.decode("latin-1"), rng).encode("latin-1")
     return altered_text(value, rng)
@@ -60,7 +68,10 @@ def altered_number(token: str, rng: random.Random) -> str | None:
 
 
 def other(value: object, rng: random.Random) -> object:
-    """Another value of the same shape: in a list, tuple or dict one element is another, an empty one gets one."""
+    """Another value of the same shape: in a list, tuple or dict one element is another; an empty one gets one, or loses
+    its only one."""
+    if isinstance(value, list | tuple | dict | str) and len(value) == 1 and rng.random() < 0.5:
+        return value[:0] if isinstance(value, list | tuple | str) else {}
     if isinstance(value, list | tuple):
         if not value:
             return type(value)([rng.randint(1, 9)])
@@ -72,3 +83,17 @@ def other(value: object, rng: random.Random) -> object:
     if isinstance(value, bool | int | float | str | bytes):
         return altered(value, rng)
     return rng.randint(1, 9)  # None
+
+
+def among(value: object, number: int, rng: random.Random) -> list[object]:
+    """`number` different values with `value` somewhere among them, each made of the one beside it: whoever reads them
+    all learns nothing of which came first. Fewer where there are no more."""
+    before = rng.randrange(number)
+    made = [value]
+    for at, steps in ((0, before), (-1, number - 1 - before)):
+        for _ in range(steps):
+            tries = (other(made[at], rng) for _ in range(20))
+            new = next((tried for tried in tries if tried not in made), None)
+            if new is not None:
+                made.insert(0, new) if at == 0 else made.append(new)
+    return made
