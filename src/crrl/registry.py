@@ -33,6 +33,7 @@ GROUPS: dict[str, tuple[str, str]] = {
     "crrl.corpora": ("corpus", "crrl.tasks.corpora:CORPORA"),
     "crrl.renderers": ("renderer", "crrl.gateway.renderer:RENDERERS"),
     "crrl.sandboxes": ("sandbox", "crrl.sandbox:SANDBOXES"),
+    "crrl.trackers": ("tracker", "crrl.report.trackers:TRACKERS"),
 }
 _TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 

@@ -24,6 +24,8 @@ from crrl.gateway.renderer import load_renderer
 from crrl.learning import losses
 from crrl.learning.source import step_batch
 from crrl.models import model_folder
+from crrl.report.trackers.api import TrackedRun
+from crrl.report.trackers.fan_out import Trackers
 from crrl.rollout.journal import TRAIN, Journal
 from crrl.sandbox.api import Spec
 from crrl.task import Source
@@ -189,6 +191,7 @@ OUR_OWN = {
     "crrl.corpora": "swe-gym",
     "crrl.renderers": "qwen3",
     "crrl.sandboxes": "bubblewrap",
+    "crrl.trackers": "wandb",
 }
 
 
@@ -239,7 +242,14 @@ def test_a_part_that_cannot_be_imported(path: Path, code: str | None, says: str)
         with pytest.raises(CrrlError, match=f"(?s)'x' .broken_part:B, from broken.*{says}.*uninstall broken"):
             registry.find(group, "x").load()
     load_recipe("quickstart")  # who does not use it is not stopped
-    for setting in ("agent.name=x", "engine.name=x", "rewards.weights.x=1", "objective.loss=x", "renderer.key=x"):
+    for setting in (
+        "agent.name=x",
+        "engine.name=x",
+        "rewards.weights.x=1",
+        "objective.loss=x",
+        "renderer.key=x",
+        "tracker=x",
+    ):
         with pytest.raises(CrrlError, match="from broken"):
             load_recipe("quickstart", [setting])
 
@@ -252,6 +262,7 @@ MAKE: dict[str, Callable[[], object]] = {
     "crrl.corpora": lambda: corpora.find("x"),
     "crrl.renderers": lambda: load_renderer("model", "x"),
     "crrl.sandboxes": lambda: sandbox.make("x", state_dir=Path("state")),
+    "crrl.trackers": lambda: Trackers(TrackedRun("1", "r", Path("r"), {}, schema.Tracker(name=["x"])), print),
 }
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from transformers import PreTrainedModel, Qwen3ForCausalLM
 
 from crrl.conf.load import load_recipe
@@ -91,6 +92,18 @@ def check_whole(run: Path) -> dict:
     return summary
 
 
+def check_tracked(run: Path) -> None:
+    """The tracker saw each update once, with the journal's numbers, and both evaluations."""
+    read = EventAccumulator(str(run / "tensorboard"))
+    read.Reload()
+    with Journal.open(run, read_only=True) as journal:
+        for step in journal.steps():
+            shown = {name: [e.value for e in read.Scalars(name) if e.step == step.step + 1] for name in step.metrics}
+            assert shown == {name: [pytest.approx(value)] for name, value in step.metrics.items()}
+    assert {e.step for e in read.Scalars("evaluation/rl_instances/sampled/solved")} == {0, 3}
+    assert "episodes/1/text_summary" in read.Tags()["tensors"]
+
+
 def test_a_run_goes_from_start_to_end(tmp_path: Path) -> None:
     out = finish(start(tmp_path, "quickstart", "run=whole", *SMALL))
     assert "Held-out instances, families RL learns" in out and "crrl train resume=whole" in out
@@ -101,7 +114,7 @@ def test_a_run_goes_from_start_to_end(tmp_path: Path) -> None:
 def test_kill_9_and_resume(tmp_path: Path, after: int) -> None:
     """In the first evaluation, in a step, after a checkpoint."""
     run = tmp_path / "killed"
-    process = start(tmp_path, "quickstart", "run=killed", *SMALL)
+    process = start(tmp_path, "quickstart", "run=killed", "tracker=tensorboard", "tracker.episodes=2", *SMALL)
     when(lambda: finished(run) >= after)
     process.kill()
     process.communicate()
@@ -109,6 +122,7 @@ def test_kill_9_and_resume(tmp_path: Path, after: int) -> None:
     assert after <= kept < EVALUATED + TRAINED
     finish(start(tmp_path, "resume=killed"))
     check_whole(run)
+    check_tracked(run)
 
 
 def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path) -> None:

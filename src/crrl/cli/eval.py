@@ -22,8 +22,16 @@ checkpoints (runs/NAME/checkpoints/step-20). For a run, it evaluates the last ch
 """
 
 
+TRAINING = ("trainer", "objective", "tracker", "launch", "adapter")
+"""Groups of settings that an evaluation has no use for."""
+
+
 def run(call: Call) -> int:
     (target,) = call.only("CHECKPOINT_OR_RUN")
+    for setting in call.settings:
+        if setting.partition("=")[0].partition(".")[0] in TRAINING:
+            key = setting.partition("=")[0]
+            raise UsageError(f"{key} would be ignored: crrl eval does not train.", f"Leave {key} out.")
     config, checkpoint = resolve(target, call.settings)
     if call.dry_run:
         if call.json:

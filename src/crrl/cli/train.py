@@ -39,6 +39,12 @@ RESUMABLE = (
     "rollout.tries",
     "sandbox.state_dir",
     "sandbox.cache_gb",
+    "tracker.name",
+    "tracker.project",
+    "tracker.entity",
+    "tracker.offline",
+    "tracker.episodes",
+    "tracker.checkpoints",
 )
 
 
@@ -83,7 +89,7 @@ def fresh(call: Call) -> Config:
 
 def resumed(call: Call, name: str) -> Config:
     """The run's own settings; the user may change only those in `RESUMABLE`."""
-    from crrl.conf.load import load_saved
+    from crrl.conf.load import in_full, load_saved
 
     runs_dir = call.take("runs_dir") or "runs"
     folder = Path(name) if "/" in name else Path(runs_dir) / name
@@ -100,7 +106,7 @@ def resumed(call: Call, name: str) -> Config:
     config = load_saved(folder / "config.yaml", call.settings) if call.settings else copy.deepcopy(saved)
     from crrl.conf.checks import value_at
 
-    for key in (s.partition("=")[0] for s in call.settings):
+    for key in (s.partition("=")[0] for s in in_full(call.settings)):
         if key not in RESUMABLE and value_at(config, key) != value_at(saved, key):
             raise UsageError(
                 f"You cannot change {key} in the middle of a run.",

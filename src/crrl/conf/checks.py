@@ -7,6 +7,7 @@ plug parts in (`crrl.registry`); nothing here imports a part of crrl's own.
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import os
 import re
@@ -35,7 +36,6 @@ WORDS: dict[str, tuple[str, ...]] = {
     "sandbox.images": ("auto", "docker", "podman", "apptainer"),
     "adapter.name": ("none",),
     "launch.name": ("local",),
-    "tracker.name": ("none",),
     "trainer.schedule": ("constant", "linear", "cosine"),
 }
 DECODINGS = ("sampled", "greedy")
@@ -60,6 +60,7 @@ AT_LEAST: dict[str, float] = {
     "objective.groups_per_step": 1,
     "objective.group_size": 2,
     "objective.beta": 0,
+    "tracker.episodes": 0,
     "trainer.max_steps": 0,
     "trainer.learning_rate": 0,
     "trainer.warmup_steps": 0,
@@ -138,6 +139,7 @@ def check(config: Config) -> None:
     _check_credit(config)
     _check_corpus(config)
     _check_evaluation(config)
+    _check_trackers(config)
     _check_paths(config)
 
 
@@ -245,6 +247,21 @@ def _check_evaluation(config: Config) -> None:
             raise UsageError(f"evaluation.{key} names something twice.", "Name each once.")
 
 
+def _check_trackers(config: Config) -> None:
+    names = config.tracker.name
+    if len(set(names)) < len(names):
+        raise UsageError("tracker.name names something twice.", "Name each once.")
+    for name in names:
+        part = registry.find("crrl.trackers", name)
+        if not part.ours:
+            part.load()
+        elif importlib.util.find_spec(name) is None:  # our trackers have the names of their packages
+            raise UsageError(
+                f"tracker={name}: the package {name} is not installed.",
+                'In the checkout of CodeRepairRL: .venv/bin/pip install -c constraints.txt -e ".[trackers]"',
+            )
+
+
 def _check_paths(config: Config) -> None:
     state = config.sandbox.state_dir
     home = Path.home()
@@ -293,6 +310,21 @@ IGNORED: tuple[Ignored, ...] = (
         lambda c: c.objective.loss != "dr_grpo",
         "it is for objective.loss=dr_grpo",
     ),
+    *(
+        (f"tracker.{key}", lambda c: not set(c.tracker.name) - {"trackio", "tensorboard"}, "it is for tracker=wandb")
+        for key in ("entity", "offline")
+    ),
+    (
+        "tracker.project",
+        lambda c: not set(c.tracker.name) - {"tensorboard"},
+        "it is for tracker=wandb and tracker=trackio",
+    ),
+    (
+        "tracker.checkpoints",
+        lambda c: not set(c.tracker.name) - {"tensorboard"},
+        "none of these trackers keeps files",
+    ),
+    ("tracker.episodes", lambda c: not c.tracker.name, "there is no tracker"),
     (
         "trainer.warmup_steps",
         lambda c: c.trainer.max_steps == 0 and c.trainer.warmup_steps > 0,

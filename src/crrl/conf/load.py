@@ -39,7 +39,7 @@ for _name, _schema in SCHEMAS.items():
 def load_recipe(name: str, overrides: Sequence[str] = ()) -> Config:
     """A training recipe: a name in conf/ or the path of a .yaml file, with `key=value` overrides (the last
     wins)."""
-    return _load(name, overrides, Config)
+    return _load(name, in_full(overrides), Config)
 
 
 def load_warmstart(name: str, overrides: Sequence[str] = ()) -> WarmstartConfig:
@@ -49,6 +49,7 @@ def load_warmstart(name: str, overrides: Sequence[str] = ()) -> WarmstartConfig:
 
 def load_saved(path: Path, overrides: Sequence[str] = ()) -> Config:
     """The settings of a run, from its `config.yaml`, with overrides on top."""
+    overrides = in_full(overrides)
     try:
         raw = yaml.safe_load(path.read_text())
     except FileNotFoundError:
@@ -77,6 +78,21 @@ def load_saved(path: Path, overrides: Sequence[str] = ()) -> Config:
         raise CrrlError(f"{path}: {error.message}", error.remedy or "Restore it, or start a new run.") from None
     check_ignored(config, [key for key, _ in map(_split, overrides)])
     return config
+
+
+def in_full(overrides: Sequence[str]) -> list[str]:
+    """Overrides with short forms written out: `tracker=wandb` is `tracker.name=[wandb]`. A group stands for its name,
+    unless it has ready configurations; a list of one or several words needs no brackets."""
+    names = {k.name: k.type.startswith("list[") for k in keys(Config)}
+    written = []
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if key not in GROUPS and f"{key}.name" in names:
+            key = f"{key}.name"
+        if names.get(key) and equals and not value.startswith("["):
+            value = f"[{value}]"
+        written.append(f"{key}{equals}{value}")
+    return written
 
 
 def to_yaml(config: Config | WarmstartConfig) -> str:

@@ -135,7 +135,12 @@ class Launch:
 
 @dataclass
 class Tracker:
-    name: str = doc("`none`: numbers stay in the run folder", "none")
+    name: list[str] = doc("where the numbers go besides the run folder: any of wandb, trackio, tensorboard", [])
+    project: str = doc("wandb, trackio: the project", "crrl")
+    entity: str = doc("wandb: the team or user; empty: your default one", "")
+    offline: bool = doc("wandb: keep everything in the run folder, for `wandb sync`", False)
+    episodes: int = doc("episodes of each step that are shown as a table: outcome, patch, conversation", 0)
+    checkpoints: bool = doc("wandb, trackio: upload checkpoints as artifacts", False)
 
 
 @dataclass
@@ -147,7 +152,7 @@ class Trainer:
     max_grad_norm: float = doc("gradient clipping", 1.0)
     weight_decay: float = doc("AdamW's weight decay", 0.0)
     adam_beta2: float = doc("AdamW's beta2", 0.95)
-    tokens_per_micro_batch: int = doc("padded tokens in one forward pass", 16384)
+    tokens_per_micro_batch: int = doc("tokens in one forward pass; what rows share counts once", 16384)
     gradient_checkpointing: bool = doc("recompute activations in the backward pass: less memory, more time", False)
     threads: int = doc("torch threads for an update, while rollouts pause; 0: the number of cores", 0)
     save_steps: int = doc("steps between checkpoints", 10)

@@ -16,6 +16,7 @@ from crrl import registry
 from crrl.learning.advantages import Advantage
 from crrl.learning.api import Row
 from crrl.learning.rows import CREDIT, RowCounts, row_hash, rows_of
+from crrl.learning.step_metrics import of_episodes
 from crrl.rollout.api import Attempt, Episode, Group, TrainedRow
 from crrl.rollout.journal import TRAIN, Journal
 
@@ -120,8 +121,8 @@ def shuffled(group: Group, seed: int) -> Group:
 def step_batch(groups: Sequence[Group], advantage: Advantage, credit: Mapping[str, float] = CREDIT) -> StepBatch:
     """The rows of a step, in the order of `groups`.
 
-    Metrics: `reward`, `solved` and `well_formed` are means over scored and truncated episodes; `episodes_*` count by
-    outcome; `groups_*` add up to the number of groups; `tokens_*` count sampled tokens.
+    Metrics: `reward` is the mean over scored and truncated episodes; `groups_*` add up to the number of groups;
+    `tokens_*` count sampled tokens; the others are `step_metrics.of_episodes`.
     """
     rows: list[Row] = []
     trained: list[TrainedRow] = []
@@ -144,12 +145,9 @@ def step_batch(groups: Sequence[Group], advantage: Advantage, credit: Mapping[st
             trained += [TrainedRow(episode.id, i, row_hash(row), value) for i, row in enumerate(of_episode)]
     everyone = [episode for group in groups for episode in group.episodes]
     rewards = [reward for group in groups for _, reward in scored_members(group)]
-    counted = [e for e in everyone if e.outcome != "lost"]
     metrics = {
         "reward": sum(rewards) / len(rewards) if rewards else 0.0,
-        "solved": sum(bool(e.verdict and e.verdict.solved) for e in counted) / max(1, len(counted)),
-        "well_formed": sum(e.well_formed for e in counted) / max(1, len(counted)),
-        **{f"episodes_{o}": sum(e.outcome == o for e in everyone) for o in ("scored", "truncated", "lost")},
+        **of_episodes(everyone),
         **kinds,
         "tokens_left_out": sum(counts.left_out.values()),
     }

@@ -51,9 +51,12 @@ def train(config: Config, resume: str | None = None, json: bool = False) -> int:
     with Run.open(config, resume=resume is not None, live=False if json else None) as run:
         try:
             before = evaluate_policy(run, "before") if config.evaluation.before else {}
+            run.tracking.evaluation(0, assemble({}, before))
             fit(run)
             after = evaluate_policy(run, "after")
+            run.tracking.evaluation(run.step, assemble({}, after))
             summary = conclude(run, before, after)
+            run.tracking.ended_well()
         except KeyboardInterrupt:
             run.interrupted()
             return INTERRUPTED
@@ -116,6 +119,8 @@ def fit(run: Run) -> None:
         run.journal.step_trained(step, metrics, source.trained)
         run.journal.sync()
         run.step = step + 1
+        run.tracking.step(step, metrics, run.tokenizer)
+        run.tracking.checkpoint()
         run.display.advance(1, **{k: metrics[k] for k in ("reward", "well_formed", "entropy") if k in metrics})
 
     assert run.model is not None  # updates are left
@@ -123,9 +128,11 @@ def fit(run: Run) -> None:
         *(run.model, run.tokenizer, config, run.folder, run.timed(source), on_step),
         resume_from=run.checkpoint,
         resting=run.resting,
+        note=run.display.note,
     )
     with run.spent("training"):
         trainer.train()
+    run.tracking.checkpoint()
 
 
 def conclude(run: Run, before: Cells, after: Cells) -> Summary:

@@ -43,6 +43,7 @@ from crrl.rollout.client import RolloutClient
 from crrl.rollout.config import RolloutConfig
 from crrl.rollout.journal import TRAIN, Journal
 from crrl.run.folder import create
+from crrl.run.tracking import Tracking
 from crrl.sandbox import cgroup, default_state_dir
 from crrl.sandbox.cache import keep_within
 
@@ -73,8 +74,8 @@ class Run:
     def open(cls, config: Config, *, resume: bool, live: bool | None) -> Run:
         """Create the run folder, or resume in it."""
         folder = Path(config.runs_dir) / config.run
-        objective.require(config.objective)
         can_compute(config)
+        objective.require(config.objective)
         if resume:
             return cls(config, folder, Journal.open(folder), live)
         # First: a bad model folder, or a chat template that fails, leaves no run folder behind.
@@ -86,7 +87,8 @@ class Run:
     @classmethod
     @contextmanager
     def temporary(cls, config: Config, live: bool | None) -> Iterator[Run]:
-        """Evaluation only, with a journal that is deleted at the end."""
+        """Evaluation only, with a journal that is deleted at the end; trackers see nothing of it."""
+        config.tracker.name = []
         can_compute(config)
         named(config)
         folder = Path(tempfile.mkdtemp(prefix="crrl-eval-"))
@@ -123,6 +125,8 @@ class Run:
             self.model = load_model(source) if updates else None
             if self.model is not None and self.checkpoint is None:
                 self.journal.set_meta("policy", checkpoints.fingerprint(self.model))
+            self.tracking = Tracking(config, self.folder, self.journal, self.step, self.display.note)
+            self._closing.callback(self.tracking.close)
             engine = config.engine
             self.engine = engines.make(
                 engine.name,
