@@ -70,12 +70,12 @@ class Bench:
     def ids(self, text: str) -> list[int]:
         return self.renderer.tokenizer.encode(text)
 
-    async def start(self, *answers: str, grace_s: float = 10.0, **engine: Any) -> None:
+    async def start(self, *answers: str, grace_s: float = 10.0, silence_s: float = 15.0, **engine: Any) -> None:
         self.engine = ScriptedEngine([self.ids(a) for a in answers], **engine)
-        await self.start_with(self.engine, grace_s)
+        await self.start_with(self.engine, grace_s, silence_s)
 
-    async def start_with(self, engine: Any, grace_s: float = 10.0) -> None:
-        self.gateway = Gateway(engine, self.renderer, grace_s=grace_s)
+    async def start_with(self, engine: Any, grace_s: float = 10.0, silence_s: float = 15.0) -> None:
+        self.gateway = Gateway(engine, self.renderer, grace_s=grace_s, silence_s=silence_s)
         await self.gateway.start()
 
     def client(self, handle: SessionHandle, retries: int = 0) -> AsyncOpenAI:

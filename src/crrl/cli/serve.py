@@ -119,7 +119,7 @@ async def serve(config: Config, checkpoint: str, serving: Serving, *, as_json: b
         device=wanted.device,
         dtype=wanted.dtype,
     )
-    sampling = SamplingPolicy(config.rollout.temperature, as_asked=serving.sampling == "agent")
+    sampling = SamplingPolicy(config.rollout.temperature, as_asked=serving.sampling == "agent", constrained=True)
     gateway = OpenGateway(engine, renderer, sampling, model=serving.model, key=serving.api_key, keep=keep)
     ended = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -25,6 +25,7 @@ class Request:
         seed: 64 bits; the noise of position p (0-based, within this generation) derives only from (seed, p), so
             a sample depends neither on the rest of the batch nor on the order of arrival.
         scope: whose it is (an attempt's id), for `Weights.forget`.
+        grammar: what may be sampled (`constrained.py`); "": anything. Only for engines that are `constrained`.
     """
 
     id: str
@@ -34,6 +35,7 @@ class Request:
     stop_ids: list[int] = field(default_factory=list)
     seed: int = 0
     scope: str = ""
+    grammar: str = ""
 
 
 @dataclass(frozen=True)
@@ -51,10 +53,13 @@ class Chunk:
 
 @dataclass(frozen=True)
 class EngineInfo:
+    """`constrained`: it takes grammars."""
+
     context: int
     version: int
     tokenizer_hash: str
     vocab_size: int
+    constrained: bool = False
 
 
 @dataclass(frozen=True)

@@ -128,7 +128,8 @@ def load_local(
         )
     if not (context or longest):
         raise CrrlError(f"The model in {path} does not say its context length.", "Set engine.context.")
-    named = tokenizer_hash(tokenizer)
+    named, backend = tokenizer_hash(tokenizer), getattr(tokenizer, "backend_tokenizer", None)
+    options["tokenizer"] = backend.to_str() if backend is not None else ""
     return LocalEngine(model, named, context=context or longest, device=where, dtype=number, **options)
 
 

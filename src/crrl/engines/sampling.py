@@ -31,17 +31,23 @@ def uniform(seeds: np.ndarray, positions: np.ndarray) -> np.ndarray:
     return (bits >> np.uint64(12)).astype(np.float64) * 2.0**-52
 
 
-def sample(logits_BV: Tensor, temperature_B: Tensor, u_B: Tensor) -> tuple[Tensor, Tensor]:
+def sample(
+    logits_BV: Tensor, temperature_B: Tensor, u_B: Tensor, allowed_BV: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Token and its log-prob per row: log softmax(logits / T) [B]; T = 0 is greedy, log-probs those of T = 1.
 
+    allowed_BV: tokens that may be drawn, at least one in each row; the log-probs stay those of all.
     A row with NaN or +inf among its logits has a NaN log-prob; the caller must look.
     """
     greedy_B = temperature_B == 0
     scaled_BV = logits_BV.float() / torch.where(greedy_B, 1.0, temperature_B)[:, None]
     logprobs_BV = torch.log_softmax(scaled_BV, dim=-1)
-    cdf_BV = logprobs_BV.exp().cumsum(-1, dtype=torch.float64)
+    drawn_BV = logprobs_BV
+    if allowed_BV is not None:  # normalised again: all that is allowed may be improbable beyond float32
+        drawn_BV = torch.log_softmax(scaled_BV.masked_fill(~allowed_BV, -torch.inf), dim=-1)
+    cdf_BV = drawn_BV.exp().cumsum(-1, dtype=torch.float64)
     target_B1 = (u_B * cdf_BV[:, -1])[:, None]
     token_B = torch.searchsorted(cdf_BV, target_B1, right=True).squeeze(1).clamp_(max=cdf_BV.shape[1] - 1)
     if greedy_B.any():
-        token_B = torch.where(greedy_B, logprobs_BV.argmax(-1), token_B)
+        token_B = torch.where(greedy_B, drawn_BV.argmax(-1), token_B)
     return token_B, logprobs_BV.gather(1, token_B[:, None]).squeeze(1)

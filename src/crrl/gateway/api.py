@@ -109,6 +109,16 @@ class Sample(_Linked):
 
 
 @dataclass(frozen=True)
+class Forced:
+    """What an answer must be: a call of `tool` ("": of any), or, with a `schema`, JSON. `param`: the field that says
+    so."""
+
+    param: str
+    tool: str = ""
+    schema: Any = None
+
+
+@dataclass(frozen=True)
 class Ask:
     """One request of an agent, in any API.
 
@@ -118,6 +128,7 @@ class Ask:
         stop: strings that end the visible answer. n: how many answers.
         tool_choice: `none` keeps the tools in the prompt, and shows calls as the sampled text.
         parallel_calls: False ends the turn with its first call.
+        forced: for serving alone (`forced.py`).
         retry: the client declares that it repeats this request because it lost the answer.
         hints: signs of the kind of call in headers and body (`request_kind`, `thread`, ...).
     """
@@ -131,6 +142,7 @@ class Ask:
     prompt: str | list[int] | None = None
     tool_choice: Literal["auto", "none"] = "auto"
     parallel_calls: bool = True
+    forced: Forced | None = None
     hints: dict[str, str] = field(default_factory=dict)
 
 

@@ -23,7 +23,7 @@ from crrl.gateway.intake import Intake, Limits
 from crrl.gateway.listening import Server, bound
 from crrl.gateway.renderer import Renderer
 from crrl.gateway.serving import Receive, Scope, Send, Whose, count, reply, serve
-from crrl.gateway.session import GRACE_S, SamplingPolicy, Session
+from crrl.gateway.session import GRACE_S, SILENCE_S, SamplingPolicy, Session
 
 _KEY = "crrl-"  # an API key is this and the session's token
 
@@ -38,6 +38,11 @@ class SessionHandle:
     api_key: str
     model: str
     _session: Session
+
+    @property
+    def context(self) -> int:
+        """Tokens that a prompt and its answer may have together."""
+        return self._session.context
 
     @property
     def engine_wait_s(self) -> float:
@@ -66,6 +71,7 @@ class Gateway:
     """Args:
     engine: where tokens come from. renderer: of the policy's tokenizer. sampling: the recipe's.
     model: the name shown to agents. grace_s: how long a generation outlives its client.
+    silence_s: after so long without a byte, something is sent.
     """
 
     def __init__(
@@ -76,12 +82,14 @@ class Gateway:
         *,
         model: str = "policy",
         grace_s: float = GRACE_S,
+        silence_s: float = SILENCE_S,
     ) -> None:
         self.engine = engine
         self.renderer = renderer
         self.sampling = sampling or SamplingPolicy()
         self.model = model
         self.grace_s = grace_s
+        self.silence_s = silence_s
         self.base_url = ""
         self._sessions: dict[str, _Open] = {}
         self._intakes: dict[str, Intake] = {}
@@ -126,6 +134,7 @@ class Gateway:
             renderer=self.renderer,
             policy=self.sampling,
             grace_s=self.grace_s,
+            silence_s=self.silence_s,
         )
         token = secrets.token_urlsafe(18)
         self._sessions[session_id] = _Open(token, session, {})

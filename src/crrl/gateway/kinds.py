@@ -61,6 +61,8 @@ class Signs:
 
     @classmethod
     def of(cls, ask: Ask) -> Signs:
+        if len(ask.messages) > 1 and ask.messages[-1].role == "assistant":  # the beginning of the answer
+            ask = replace(ask, messages=ask.messages[:-1])
         first = len(ask.messages)
         for i, message in enumerate(ask.messages):
             if message.role != "system":

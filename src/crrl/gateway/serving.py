@@ -2,6 +2,10 @@
 
 Nothing is refused for want of an engine: a request that is held by a weight update or a queue waits. The status is
 sent with the first token, so an engine that fails before it is an honest 503.
+
+No client waits in silence, because many give up after five minutes of it: where nothing was sent for `silence_s`
+seconds, a stream gets a comment or a ping of its API, and an answer in one piece gets white space, which JSON allows in
+front of a value. The status, 200, is sent with the first of those; an engine that fails later breaks the answer off.
 """
 
 from __future__ import annotations
@@ -40,7 +44,8 @@ async def serve(whose: Whose, intake: Intake, path: str, scope: Scope, receive: 
             session = whose(incoming.ask)
             turns = [await session.ask(incoming.ask, choice, apart=large) for choice in range(incoming.ask.n)]
             body.read()
-            return await _answer_all(session, dialect, incoming, turns, receive, send)
+            await _answer_all(session, dialect, incoming, turns, receive, send)
+        return ""
     except Gone:
         return ""
     except BadRequest as bad:
@@ -56,7 +61,7 @@ async def serve(whose: Whose, intake: Intake, path: str, scope: Scope, receive: 
 
 async def _answer_all(
     session: Session, dialect: Dialect, incoming: Incoming, turns: Sequence[Turn], receive: Receive, send: Send
-) -> str:
+) -> None:
     more = asyncio.Event()
     for turn in turns:
         session.join(turn, more)
@@ -68,7 +73,6 @@ async def _answer_all(
         for turn in turns:
             session.leave(turn, more)
         gone.cancel()
-    return ""
 
 
 async def _read(dialect: Dialect, intake: Intake, body: Body, scope: Scope, receive: Receive) -> tuple[Incoming, bool]:
@@ -107,6 +111,27 @@ async def count(whose: Whose, intake: Intake, scope: Scope, receive: Receive, se
         await reply(send, 400, messages.context_full(refused.message))
 
 
+class _Silence:
+    """How long a client has heard nothing. Wakes `more` every `seconds`, so that no silence lasts twice as long."""
+
+    def __init__(self, seconds: float, more: asyncio.Event) -> None:
+        self._seconds, self._more = seconds, more
+        self._heard = self.broken = False
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._tick)
+
+    def _tick(self) -> None:
+        self.broken, self._heard = not self._heard, False
+        if self.broken:
+            self._more.set()
+        self._timer = asyncio.get_running_loop().call_later(self._seconds, self._tick)
+
+    def heard(self) -> None:
+        self._heard, self.broken = True, False
+
+    def end(self) -> None:
+        self._timer.cancel()
+
+
 async def _answer(
     session: Session,
     dialect: Dialect,
@@ -117,34 +142,54 @@ async def _answer(
     gone: asyncio.Future[Any],
 ) -> None:
     """Stream the turns, or wait for all of them. Returns early when the client is gone."""
-    if not incoming.stream:
-        await _sampled(turns, gone)
-    while not (gone.done() or any(turn.ids or turn.done for turn in turns)):
-        await more.wait()
-        more.clear()
     answer = Answer(incoming, turns, int(time.time()), session.renderer)
-    if incoming.stream and not any(turn.done and not turn.whole for turn in turns):
-        return await _stream(dialect, answer, send, more, gone)
-    await _sampled(turns, gone)
-    if gone.done():
-        return
-    for turn in turns:
-        if not turn.whole:
-            return await reply(send, 503, _unavailable(dialect, _why(turn)), _NO_RETRY)
-    for turn in turns:
+    if not incoming.stream:
+        return await _whole(dialect, answer, send, gone, session.silence_s)
+    silence = _Silence(session.silence_s, more)
+    try:
+        while not (gone.done() or silence.broken or any(turn.ids or turn.done for turn in turns)):
+            await more.wait()
+            more.clear()
+        if any(turn.done and not turn.whole for turn in turns):
+            await _whole(dialect, answer, send, gone, session.silence_s)
+        else:
+            await _stream(dialect, answer, send, more, gone, silence)
+    finally:
+        silence.end()
+
+
+async def _whole(dialect: Dialect, answer: Answer, send: Send, gone: asyncio.Future[Any], silence_s: float) -> None:
+    """All at once; not woken by every token."""
+    begun = False
+    running: set[asyncio.Future[Any]] = {turn.task for turn in answer.turns if turn.task is not None}
+    while running and not gone.done():
+        done, waiting = await asyncio.wait({*running, gone}, timeout=silence_s, return_when=asyncio.FIRST_COMPLETED)
+        running = waiting - {gone}
+        if not done:
+            if not begun:
+                await send({"type": "http.response.start", "status": 200, "headers": [_JSON]})
+            await send({"type": "http.response.body", "body": b" ", "more_body": True})
+            begun = True
+    failed = next((turn for turn in answer.turns if not turn.whole), None)
+    if gone.done() or (begun and failed is not None):
+        return  # without an end: the client sees that the answer broke off, and a 503 when it asks again
+    if failed is not None:
+        return await reply(send, 503, _unavailable(dialect, _why(failed)), _NO_RETRY)
+    for turn in answer.turns:
         turn.delivered = True
+    if begun:
+        return await send({"type": "http.response.body", "body": dialect.whole(answer)})
     await reply(send, 200, dialect.whole(answer))
 
 
-async def _sampled(turns: Sequence[Turn], gone: asyncio.Future[Any]) -> None:
-    """Until all are done or the client is gone; not woken by every token."""
-    running: set[asyncio.Future[Any]] = {turn.task for turn in turns if turn.task is not None}
-    while running and not gone.done():
-        _, running = await asyncio.wait({*running, gone}, return_when=asyncio.FIRST_COMPLETED)
-        running.discard(gone)
-
-
-async def _stream(dialect: Dialect, answer: Answer, send: Send, more: asyncio.Event, gone: asyncio.Future[Any]) -> None:
+async def _stream(
+    dialect: Dialect,
+    answer: Answer,
+    send: Send,
+    more: asyncio.Event,
+    gone: asyncio.Future[Any],
+    silence: _Silence,
+) -> None:
     events = dialect.events(answer)
     sent = [0] * len(answer.turns)
     open_turns = dict(enumerate(answer.turns))
@@ -166,8 +211,11 @@ async def _stream(dialect: Dialect, answer: Answer, send: Send, more: asyncio.Ev
                 turn.delivered = True
             out.append(events.end())
             return await send({"type": "http.response.body", "body": b"".join(out)})
+        if silence.broken:
+            out.append(events.keep_alive())
         if out:
             await send({"type": "http.response.body", "body": b"".join(out), "more_body": True})
+            silence.heard()
             out = []
         await more.wait()
 

@@ -17,14 +17,16 @@ from typing import cast
 import msgspec
 
 from crrl.engines.api import Engine, EngineInfo, FinishReason, Request
+from crrl.gateway import begun, forced
 from crrl.gateway.api import Ask, BadRequest, Budget, SessionRecord
-from crrl.gateway.dialects.common import name_of
+from crrl.gateway.dialects.common import name_of, unsupported_value
 from crrl.gateway.ledger import request_seed
 from crrl.gateway.renderer import Renderer, RenderError
 from crrl.gateway.stream import TextStream
 from crrl.gateway.tree import Placement, PrefixChanged, Tree, Turn
 
 GRACE_S = 10.0
+SILENCE_S = 15.0  # clients end after 300 s without a byte, some after 60
 MAX_TEMPERATURE = 2.0
 HELD_GAP_S = 0.5  # a stream that stands still for longer was held (a weight push), not decoding
 
@@ -37,6 +39,7 @@ class SamplingPolicy:
     temperature: float = 1.0
     max_tokens: int | None = None  # per turn; None: what is left of the budget
     as_asked: bool = False  # serving, never training: the agent's temperature where it asks for one
+    constrained: bool = False  # serving, never training: answers that a request forces
 
 
 # Agents know a full context, which no retry will empty, by these first words: litellm tries anything else again, for
@@ -102,6 +105,7 @@ class Session:
     renderer: Renderer
     policy: SamplingPolicy
     grace_s: float = GRACE_S
+    silence_s: float = SILENCE_S
     exhausted: str = ""
     refused: str = ""  # why the first request that cannot be answered was not
     engine_failed: str = ""
@@ -124,8 +128,17 @@ class Session:
             EngineFailed: the engine has failed before, or the renderer now.
         """
         async with self._asking:
+            self._check_forced(ask)
             place = await self._placed(ask, choice, apart)
-            return self._turn(place, ask, choice)
+            grammar = ""
+            if ask.forced is not None and place.replay is None:
+                grammar = await asyncio.to_thread(forced.grammar, self.renderer, ask, ask.forced)
+            return self._turn(place, ask, choice, grammar)
+
+    def _check_forced(self, ask: Ask) -> None:
+        if ask.forced is not None and not (self.policy.constrained and self.info.constrained):
+            raise unsupported_value(ask.forced.param)
+        forced.check(ask)
 
     async def _placed(self, ask: Ask, choice: int, apart: bool) -> Placement:
         if self.engine_failed:
@@ -141,14 +154,15 @@ class Session:
             self.engine_failed = str(error)
             raise EngineFailed(self.engine_failed) from error
 
-    def _turn(self, place: Placement, ask: Ask, choice: int) -> Turn:
+    def _turn(self, place: Placement, ask: Ask, choice: int, grammar: str) -> Turn:
         if place.replay is not None:
             return place.replay
         turn = self._new_turn(place, ask, choice)
         self.tree.add(turn)
         prompt_ids = self.tree.prompt_ids(turn)
-        text = TextStream(self.renderer, ask, prompt_ids)
-        turn.task = asyncio.create_task(self._generate(turn, prompt_ids, text))
+        before = prompt_ids[: len(prompt_ids) - len(place.begun)]
+        text = TextStream(self.renderer, ask, before, place.begun)
+        turn.task = asyncio.create_task(self._generate(turn, prompt_ids, text, grammar))
         self._tasks.add(turn.task)
         turn.task.add_done_callback(self._tasks.discard)
         return turn
@@ -160,12 +174,17 @@ class Session:
 
     async def count(self, ask: Ask, *, apart: bool = False) -> int:
         """Tokens of the prompt that this request would have if it began a conversation."""
-        messages = self._repeated(ask).messages
+        asked = self._repeated(ask)
         with _as_bad_request():
             if apart:
                 async with self._asking:
-                    return len(await asyncio.to_thread(self.renderer.prompt, messages, ask.tools))
-            return len(self.renderer.prompt(messages, ask.tools))
+                    return await asyncio.to_thread(self._prompt_tokens, asked)
+            return self._prompt_tokens(asked)
+
+    def _prompt_tokens(self, ask: Ask) -> int:
+        messages, last = begun.split(ask.messages)
+        answer = begun.ids_of(self.renderer, last) if last is not None else []
+        return len(self.renderer.prompt(messages, ask.tools)) + len(answer)
 
     def _repeated(self, ask: Ask) -> Ask:
         """Turns that a request names by the ids of their items, in full."""
@@ -188,6 +207,8 @@ class Session:
         params["seed"] = request_seed(self.seed, place.depth, place.request, resample)
         if ask.stop:
             params["stop"] = msgspec.json.encode(ask.stop).decode()
+        if ask.forced is not None:
+            params["forced"] = ask.forced.param
         for name, value in ask.asked.items():
             if value is not None and value != params.get(name):
                 params[f"asked_{name}"] = value
@@ -204,8 +225,7 @@ class Session:
 
     def _left(self, prompt: int, turns: int) -> int:
         """Tokens that may still be sampled behind so many, where `turns` answers are wanted; at least 1."""
-        context = min(self.budget.context or self.info.context, self.info.context)
-        tokens = self.budget.tokens - self.used
+        context, tokens = self.context, self.budget.tokens - self.used
         if len(self.tree.turns) + turns > self.budget.turns:
             raise self._refused("turns", FULL.format(f"{self.budget.turns} turns"))
         if tokens < 1:
@@ -225,6 +245,11 @@ class Session:
         return Refused(budget, message)
 
     @property
+    def context(self) -> int:
+        """Tokens that a prompt and its answer may have together."""
+        return min(self.budget.context or self.info.context, self.info.context)
+
+    @property
     def busy(self) -> bool:
         return bool(self._tasks)
 
@@ -233,7 +258,7 @@ class Session:
         """Wall seconds since `open` that are charged: waiting for the engine is not."""
         return time.monotonic() - self._opened - self.clock.read()
 
-    async def _generate(self, turn: Turn, prompt_ids: list[int], text: TextStream) -> None:
+    async def _generate(self, turn: Turn, prompt_ids: list[int], text: TextStream, grammar: str) -> None:
         request = Request(
             id=f"{turn.id}~{self._nonce}",
             prompt_ids=prompt_ids,
@@ -242,6 +267,7 @@ class Session:
             stop_ids=self.renderer.stop_ids,
             seed=cast(int, turn.params["seed"]),
             scope=self.id,
+            grammar=grammar,
         )
         waiting, last = True, 0.0
         self.clock.enter()
@@ -279,6 +305,7 @@ class Session:
 
     def _finish(self, turn: Turn, text: TextStream, finish: FinishReason | None) -> None:
         turn.parsed, rest = text.finish()
+        turn.said = text.said
         if turn.parsed.read:
             turn.params["calls_read"] = turn.parsed.read
         turn.deltas += rest
@@ -314,5 +341,4 @@ class Session:
         return SessionRecord(self.id, samples, self.exhausted, waited_s, self.engine_failed, refused)
 
     def _fills_the_context(self, turn: Turn) -> bool:
-        context = min(self.budget.context or self.info.context, self.info.context)
-        return turn.place.prompt_tokens + len(turn.ids) >= context
+        return turn.place.prompt_tokens + len(turn.ids) >= self.context

@@ -8,6 +8,7 @@ longer be told token by token follows, parsed, at the end.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -35,11 +36,15 @@ class Delta:
 class TextStream:
     """One generation: `feed` it what the engine samples until it has `stopped`, then `finish`.
 
-    `ids` are the tokens used; what the same chunk holds behind the end of the turn is not among them.
+    `ids` are the tokens used; what the same chunk holds behind the end of the turn is not among them. `begun`: the ids
+    behind the prompt with which the client began the turn; they are part of it and not shown. `said`: the whole turn.
     """
 
-    def __init__(self, renderer: Renderer, ask: Ask, prompt_ids: list[int]) -> None:
+    def __init__(self, renderer: Renderer, ask: Ask, prompt_ids: list[int], begun: Sequence[int] = ()) -> None:
         self.ids: list[int] = []
+        self.said = Parsed("")
+        self._begun = len(begun)
+        self._turn: list[int] = []  # with its beginning
         self.stopped = False  # by a stop string, or the only call that was allowed
         self.stopped_by = ""  # the stop string
         self._renderer = renderer
@@ -58,6 +63,26 @@ class TextStream:
         elif renderer.opens_in_reasoning(prompt_ids):
             self._place = "reasoning"
         self._enter(self._place)
+        self._given = {"reasoning": "", "content": ""}
+        if begun:
+            self._begin(list(begun))
+
+    def _begin(self, begun: list[int]) -> None:
+        """The client has these already: they count as shown."""
+        for token in begun:
+            self._turn.append(token)
+            self._token(token, [])
+        text = self._renderer.tokenizer.decode(begun)
+        parsed = self._renderer.parse(self._turn, self._ask.tools or [], self._prompt_ids)
+        edge = text[len(text.rstrip()) :] if parsed.content else ""
+        self._given = {"reasoning": parsed.reasoning, "content": parsed.content + edge}
+        self._shown = {kind: [text] if text else [] for kind, text in self._given.items()}
+        self._held, self.stopped, self.stopped_by = "", False, ""  # whatever it says
+
+    def _behind(self, kind: str, whole: str) -> str:
+        """A part of the turn without what the client has; that may have turned out to begin a call."""
+        given = self._given[kind]
+        return whole[len(given) :] if whole.startswith(given) else ""
 
     def feed(self, ids: list[int]) -> list[Delta]:
         deltas: list[Delta] = []
@@ -65,6 +90,7 @@ class TextStream:
             if self.stopped:
                 break
             self.ids.append(token)
+            self._turn.append(token)
             if self._ask.prompt is not None:
                 self._raw(token, deltas)
             else:
@@ -72,29 +98,33 @@ class TextStream:
         return deltas
 
     def finish(self) -> tuple[Parsed, list[Delta]]:
-        """The whole turn, and what was not shown of it yet. ValueError: the renderer parses it as something else than
-        its beginning, which has been shown."""
-        parsed = self._parsed()
-        self._reasoned = bool(parsed.reasoning)
+        """What was sampled, and what was not shown of it yet. ValueError: the renderer parses the turn as something
+        else than its beginning, which has been shown."""
+        self.said = self._parsed()
         deltas: list[Delta] = []
-        self._rest("reasoning", parsed.reasoning, deltas)
-        self._rest("content", parsed.content, deltas)
-        for i in range(self._calls, len(parsed.calls)):
-            deltas.append(Delta("call", "", parsed.calls[i], i, len(self.ids)))
-        return parsed, deltas
+        self._rest("reasoning", self.said.reasoning, deltas)
+        self._rest("content", self.said.content, deltas)
+        for i in range(self._calls, len(self.said.calls)):
+            deltas.append(Delta("call", "", self.said.calls[i], i, len(self.ids)))
+        sampled = self.said
+        if self._begun:
+            content = self._behind("content", sampled.content)
+            sampled = replace(sampled, content=content, reasoning=self._behind("reasoning", sampled.reasoning))
+        self._reasoned = bool(sampled.reasoning)
+        return sampled, deltas
 
     def _parsed(self) -> Parsed:
-        raw = [t for t in self.ids if t not in self._stops]
+        raw = [t for t in self._turn if t not in self._stops]
         if self._ask.prompt is not None:
             parsed = Parsed(self._renderer.tokenizer.decode(raw))
         else:
-            parsed = self._renderer.parse(self.ids, self._ask.tools or [], self._prompt_ids)
+            parsed = self._renderer.parse(self._turn, self._ask.tools or [], self._prompt_ids)
             if self._ask.tool_choice == "none" and (parsed.calls or parsed.malformed):
                 text = self._renderer.tokenizer.decode(raw[self._after_reasoning(raw) if parsed.reasoning else 0 :])
                 parsed = Parsed(text.strip(), parsed.reasoning)
             elif not self._ask.parallel_calls and len(parsed.calls) > 1:
                 parsed = replace(parsed, calls=parsed.calls[:1])
-        at, stop = _first(self._ask.stop, parsed.content)
+        at, stop = _first(self._ask.stop, parsed.content, len(self._given["content"]))
         if at < 0:
             return parsed
         self.stopped_by = stop
@@ -120,10 +150,10 @@ class TextStream:
         if place == "calls":
             if token in r.marks and self._parses < _EARLY_PARSES:
                 self._closed_calls(deltas)
-        elif place == "start" and token == r.think_open and not r.tokenizer.decode(self.ids[:-1]).strip():
+        elif place == "start" and token == r.think_open and not r.tokenizer.decode(self._turn[:-1]).strip():
             self._enter("reasoning")
         elif place == "reasoning" and token == r.think_close:
-            whole = r.tokenizer.decode(self.ids[self._since : -1])
+            whole = r.tokenizer.decode(self._turn[self._since : -1])
             if self._close in whole or "\ufffd" in whole:
                 self._place = "closed"
             else:
@@ -136,7 +166,7 @@ class TextStream:
             self._text(token, deltas)
 
     def _enter(self, place: Literal["start", "reasoning", "content", "calls", "closed"]) -> None:
-        self._place, self._held, self._since = place, "", len(self.ids)
+        self._place, self._held, self._since = place, "", len(self._turn)
         self._decoder = DecodeStream(skip_special_tokens=False)
 
     def _text(self, token: int, deltas: list[Delta]) -> None:
@@ -193,7 +223,7 @@ class TextStream:
 
     def _closed_calls(self, deltas: list[Delta]) -> None:
         self._parses += 1
-        parsed = self._renderer.parse(self.ids, self._ask.tools or [], self._prompt_ids)
+        parsed = self._renderer.parse(self._turn, self._ask.tools or [], self._prompt_ids)
         calls = [] if parsed.read else parsed.calls  # those that had no mark are known at the end
         if not self._ask.parallel_calls and calls:
             calls, self.stopped = calls[:1], True
@@ -213,14 +243,16 @@ class TextStream:
 
     def _rest(self, kind: Literal["reasoning", "content"], whole: str, deltas: list[Delta]) -> None:
         shown = "".join(self._shown[kind])
+        if shown == self._given[kind] and not whole.startswith(shown):
+            return  # the beginning's last white space was the turn's, or it turned out to begin a call
         if not whole.startswith(shown):
             raise ValueError(f"renderer {self._renderer.key!r}: {kind} was shown as {shown!r}, and is {whole!r}")
         self._show(kind, whole[len(shown) :], deltas)
 
 
-def _first(stops: list[str], text: str) -> tuple[int, str]:
-    """Where the first stop string begins, and which it is; -1 if there is none."""
-    return min(((at, stop) for stop in stops if (at := text.find(stop)) >= 0), default=(-1, ""))
+def _first(stops: list[str], text: str, start: int = 0) -> tuple[int, str]:
+    """Where the first stop string begins, at `start` or later, and which it is; -1 if there is none."""
+    return min(((at, stop) for stop in stops if (at := text.find(stop, start)) >= 0), default=(-1, ""))
 
 
 def _overlap(text: str, stop: str) -> int:

@@ -11,10 +11,12 @@ What a turn was in the end (its kind, branch and delivery) is read off the whole
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import msgspec
 
 from crrl.gateway.api import Ask, Sample, path_to
+from crrl.gateway.begun import ids_of, joined, split
 from crrl.gateway.canonical import (
     Message,
     canonical,
@@ -51,7 +53,7 @@ class Tree:
         self._requests += 1
         if ask.prompt is not None:
             return self._place_raw(ask, ask.prompt, choice)
-        messages = [self._as_sampled(message) for message in ask.messages]
+        messages, begun = split(self._joined([self._as_sampled(message) for message in ask.messages]))
         digest = start_digest(ask.tools)
         parent: Turn | None = None
         known = 0  # messages up to and with the deepest sampled turn
@@ -67,10 +69,22 @@ class Tree:
                 digest = next_digest(digest, Message("changed reasoning", message.reasoning))
             else:
                 parent, known = turn, i + 1
-        request = _request(digest, ask)
+        request = _request(digest if begun is None else next_digest(digest, begun), ask)
         if (asked := self._asked_before(request, ask, choice)) is not None:
             return asked
-        prompt_ids, spliced, changed = self._prompt(parent, messages, known, ask)
+        begun_ids: list[int] = []
+        before = self._begun_before(digest, begun)
+        if before is not None:
+            prompt_ids, begun_ids = self._parts(before)
+            parent, spliced, changed = before.parent, [before], before.place.changed
+            if begun_ids[-1] in self._renderer.stop_ids:
+                begun_ids = begun_ids[:-1]
+            else:
+                parent = before
+        else:
+            prompt_ids, spliced, changed = self._prompt(parent, messages, known, ask)
+            begun_ids = ids_of(self._renderer, begun) if begun is not None else []
+        prompt_ids = [*prompt_ids, *begun_ids] if begun_ids else prompt_ids
         appended = self._behind(parent, prompt_ids)
         for turn in spliced if parent is None else (parent, *spliced):
             turn.delivered = True  # it came back whole, whatever became of the connection
@@ -79,9 +93,35 @@ class Tree:
             spliced=tuple(spliced),
             changed=changed,
             passed=tuple(passed),
+            begun=tuple(begun_ids),
         )
         self._latest = (place, prompt_ids)
         return place
+
+    def _begun_before(self, history: bytes, begun: Message | None) -> Turn | None:
+        """The turn that was sampled there and is to go on: it was cut, or is taken up again."""
+        found = self._by_after.get(next_digest(history, begun)) if begun is not None else None
+        turn = _unchanged(found, begun) if found and begun is not None else None
+        return None if turn is None or turn.stopped_by else turn  # a stop string is sampled, but not shown
+
+    def _joined(self, messages: list[Message]) -> list[Message]:
+        """A turn that the client began and that came back as its beginning and the rest is one message again."""
+        found: list[Message] = []
+        for message in messages:
+            if found and message.role == found[-1].role == "assistant" and not found[-1].calls:
+                whole = joined(found[-1], message)
+                if any(turn.place.begun for turn in self._by_answer.get(canonical(whole), ())):
+                    found[-1] = whole
+                    continue
+            found.append(message)
+        return found
+
+    def _parts(self, turn: Turn) -> tuple[list[int], list[int]]:
+        """The ids of a turn's prompt, and of all that it said; put together, they are the engine's."""
+        prompt_ids, begun = self.prompt_ids(turn), turn.place.begun
+        if not begun:
+            return prompt_ids, turn.ids
+        return prompt_ids[: -len(begun)], [*begun, *turn.ids]
 
     def prompt_ids(self, turn: Turn) -> list[int]:
         """The turn's whole prompt, not to be changed. That of the request placed last costs nothing: it is what the
@@ -122,7 +162,7 @@ class Tree:
         changed = len(spliced) < len(found)
         ids: list[int] | None = None  # of the assistant turn that the prompt ends with
         if parent is not None:
-            prompt_ids, ids = self.prompt_ids(parent), parent.ids
+            prompt_ids, ids = self._parts(parent)
         elif not spliced or rest[0].role == "assistant":
             return self._renderer.prompt(messages, ask.tools), [], bool(found)
         else:
@@ -137,7 +177,10 @@ class Tree:
             if ids is not None:
                 prompt_ids = self._renderer.bridge(prompt_ids, ids, pending)
             turn, pending = found[i], []
-            ids = turn.ids if turn is not None else self._renderer.assistant(split_reasoning(message))
+            if turn is not None:
+                ids = [*turn.place.begun, *turn.ids]
+            else:
+                ids = self._renderer.assistant(split_reasoning(message))
         assert ids is not None
         return self._renderer.bridge(prompt_ids, ids, pending), spliced, changed
 
@@ -237,5 +280,7 @@ def _unchanged(found: list[Turn], message: Message) -> Turn | None:
 
 def _request(digest: bytes, ask: Ask) -> bytes:
     """What else makes a request this one and no other."""
-    how = (ask.stop, ask.tool_choice, ask.parallel_calls)
+    how: tuple[Any, ...] = (ask.stop, ask.tool_choice, ask.parallel_calls)
+    if ask.forced is not None:
+        how += (ask.forced,)
     return next_digest(digest, Message("request", msgspec.json.encode(how).decode()))

@@ -27,6 +27,7 @@ class Placement:
         spliced: sampled turns behind it in the prompt, which are no ancestors.
         changed: the prompt holds assistant turns that were not sampled here as they stand.
         passed: turns whose very request the history repeats, and goes on from there without their answer.
+        begun: the prompt ends with these ids, the beginning of the answer that the client wrote (`begun.py`).
         raw: the prompt was no messages. text: where it was text, what it has behind that of `parent` and its answer.
     """
 
@@ -39,6 +40,7 @@ class Placement:
     spliced: tuple[Turn, ...] = ()
     changed: bool = False
     passed: tuple[Turn, ...] = ()
+    begun: tuple[int, ...] = ()
     raw: bool = False
     text: str | None = None
     replay: Turn | None = None
@@ -65,7 +67,8 @@ class Turn:
     times: dict[str, float] = field(default_factory=lambda: {"received": time.time()})
     finish: FinishReason | None = None
     failed: str = ""
-    parsed: Parsed | None = None
+    parsed: Parsed | None = None  # what was sampled
+    said: Parsed | None = None  # the whole turn: with what the client began
     stopped_by: str = ""  # the stop string that ended it
     reasoning_tokens: int = 0
     delivered: bool = False
@@ -131,5 +134,6 @@ class Turn:
 
     @property
     def answer(self) -> Message:
-        assert self.parsed is not None
-        return Message("assistant", self.parsed.content, self.parsed.calls, self.parsed.reasoning)
+        """As it comes back."""
+        assert self.said is not None
+        return Message("assistant", self.said.content, self.said.calls, self.said.reasoning)

@@ -19,6 +19,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any, TypeVar
 
 import numpy as np
@@ -27,6 +28,7 @@ from transformers import PreTrainedModel
 
 from crrl.engines import ContextLengthError, EngineError, push
 from crrl.engines.api import Chunk, EngineInfo, FinishReason, Probe, Request, WeightSource
+from crrl.engines.constrained import Grammars, Matcher
 from crrl.engines.local.attention import Segment
 from crrl.engines.local.prefix import PrefixCache, common
 from crrl.engines.local.runner import Runner
@@ -45,8 +47,15 @@ GROWTH = 256
 class _Row:
     """A generation in a slot. `ids` is prompt and sampled tokens; those of ids[:cached] have keys and values there."""
 
-    def __init__(self, request: Request, loop: asyncio.AbstractEventLoop, sink: Callable[[Any], None]) -> None:
+    def __init__(
+        self,
+        request: Request,
+        loop: asyncio.AbstractEventLoop,
+        sink: Callable[[Any], None],
+        matcher: Matcher | None = None,
+    ) -> None:
         self.request = request
+        self.matcher = matcher
         self.loop = loop
         self.sink = sink
         self.ids = list(request.prompt_ids)
@@ -75,6 +84,7 @@ class LocalEngine:
         max_batch: most generations at once; more wait in order of arrival.
         kv_tokens: how many tokens' keys and values are kept for reuse after their generation ended.
         prefill_tokens: most prompt tokens per forward pass.
+        tokenizer: the text of the model's tokenizer.json, which grammars need; "": there will be none.
 
     Raises:
         CrrlError: the model cannot be served; says why.
@@ -92,7 +102,9 @@ class LocalEngine:
         kv_tokens: int = 65536,
         prefill_tokens: int = 2048,
         version: int = 0,
+        tokenizer: str = "",
     ) -> None:
+        self._tokenizer = tokenizer
         self._runner = Runner(model, torch.device(device), dtype)
         self._prefixes = PrefixCache(kv_tokens)
         self._tokenizer_hash = tokenizer_hash
@@ -127,8 +139,9 @@ class LocalEngine:
             raise ValueError(f"request {request.id}: an empty prompt, or max_tokens < 1")
         if min(request.prompt_ids) < 0 or max(request.prompt_ids) >= self._runner.vocab_size:
             raise ValueError(f"request {request.id}: a token id outside the vocabulary of {self._runner.vocab_size}")
+        matcher = await asyncio.to_thread(self._grammars.begin, request.grammar) if request.grammar else None
         chunks: asyncio.Queue[Chunk | EngineError] = asyncio.Queue()
-        row = _Row(request, asyncio.get_running_loop(), chunks.put_nowait)
+        row = _Row(request, asyncio.get_running_loop(), chunks.put_nowait, matcher)
         self._submit(lambda: self._waiting.append(row))
         ended = False
         try:
@@ -167,7 +180,12 @@ class LocalEngine:
         self._commands.put(lambda: self._prefixes.forget(scope))
 
     async def info(self) -> EngineInfo:
-        return EngineInfo(self._context, self._version, self._tokenizer_hash, self._runner.vocab_size)
+        constrained = bool(self._tokenizer)
+        return EngineInfo(self._context, self._version, self._tokenizer_hash, self._runner.vocab_size, constrained)
+
+    @cached_property
+    def _grammars(self) -> Grammars:
+        return Grammars(self._tokenizer, self._runner.vocab_size)
 
     def close(self) -> None:
         """Stop the thread; running generations get an `EngineError`."""
@@ -287,7 +305,8 @@ class LocalEngine:
         temperatures = torch.tensor([row.request.temperature for row in rows], dtype=torch.float32)
         u_B = torch.from_numpy(uniform(seeds, positions))
         device = logits_MV.device
-        token_B, logprob_B = sample(logits_MV, temperatures.to(device), u_B.to(device))
+        allowed_BV = _allowed(rows, logits_MV)
+        token_B, logprob_B = sample(logits_MV, temperatures.to(device), u_B.to(device), allowed_BV)
         ended: list[tuple[_Row, FinishReason | None]] = []
         for row, token, logprob in zip(rows, token_B.tolist(), logprob_B.tolist(), strict=True):
             if logprob != logprob:
@@ -297,6 +316,12 @@ class LocalEngine:
                 )
                 ended.append((row, None))
                 continue
+            if row.matcher is not None:
+                row.matcher.take(token)
+                if row.matcher.broken:
+                    row.error = EngineError(f"the grammar of request {row.request.id} broke: {row.matcher.broken}")
+                    ended.append((row, None))
+                    continue
             row.ids.append(token)
             row.sampled += 1
             ids, logprobs, versions = row.chunk
@@ -423,6 +448,17 @@ class LocalEngine:
         rows = list(self._waiting)
         self._waiting.clear()
         self._deliver([(row, EngineError(error.detail)) for row in rows])
+
+
+def _allowed(rows: list[_Row], logits_MV: torch.Tensor) -> torch.Tensor | None:
+    """By the rows' grammars; None: no row has one."""
+    if all(row.matcher is None for row in rows):
+        return None
+    allowed_BV = torch.ones_like(logits_MV, dtype=torch.bool)
+    for i, row in enumerate(rows):
+        if row.matcher is not None:
+            allowed_BV[i] = torch.from_numpy(row.matcher.allowed()).to(logits_MV.device)
+    return allowed_BV
 
 
 def _hand_over(batch: list[tuple[Callable[[Any], None], Chunk | EngineError]]) -> None:

@@ -30,6 +30,10 @@ class Events(Protocol):
 
     def end(self) -> bytes: ...
 
+    def keep_alive(self) -> bytes:
+        """Says nothing, so that the client does not take silence for the end. After `start`, before `end`."""
+        ...
+
     def broken(self, message: str) -> bytes:
         """The engine failed in the middle of it."""
         ...

@@ -120,6 +120,10 @@ def read(raw: bytes, headers: Mapping[str, str]) -> Incoming:
         retry=common.is_retry(headers),
         tool_choice="none" if body.tool_choice == "none" else "auto",
         parallel_calls=body.parallel_tool_calls is not False,
+        forced=common.only(
+            common.forced_call(body.tool_choice, {"function": "function.name"}),
+            common.forced_form(body.response_format, "response_format", "json_schema.schema"),
+        ),
         hints=common.hints(headers),
     )
     usage = body.stream_options is not None and bool(body.stream_options.include_usage)
@@ -127,15 +131,12 @@ def read(raw: bytes, headers: Mapping[str, str]) -> Incoming:
 
 
 def _refuse_unsupported(body: _Body) -> None:
-    kind = body.response_format.get("type") if isinstance(body.response_format, dict) else body.response_format
     common.refuse(
         {
             "top_logprobs": bool(body.top_logprobs),
             "logit_bias": bool(body.logit_bias),
-            "response_format": kind not in (None, "text"),
-            "tool_choice": common.forced(body.tool_choice),
             "functions": bool(body.functions),
-            "function_call": common.forced(body.function_call),
+            "function_call": body.function_call not in (None, "auto", "none"),
             "modalities": body.modalities not in (None, [], ["text"]),
             "audio": bool(body.audio),
             "web_search_options": body.web_search_options is not None,
@@ -218,6 +219,9 @@ class _Events:
         if self._usage:
             return self._head + b',"choices":[],"usage":' + encode(common.usage(self._turns)) + b"}\n\n" + done
         return done
+
+    def keep_alive(self) -> bytes:
+        return common.comment()
 
     def broken(self, message: str) -> bytes:
         return b"data: " + error(503, message, "engine_failed") + b"\n\n"

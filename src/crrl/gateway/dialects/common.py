@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from crrl.gateway.api import Ask, BadRequest
+from crrl.gateway.api import Ask, BadRequest, Forced
 from crrl.gateway.renderer import Renderer
 from crrl.gateway.tree import Turn
 
@@ -92,9 +92,46 @@ def unsupported_value(name: str, why: str = "is not supported with this value") 
     return BadRequest(f"'{name}' {why}.", name, UNSUPPORTED)
 
 
-def forced(choice: Any) -> bool:
-    """Forcing the policy's hand would make its log-probs those of another policy."""
-    return choice not in (None, "auto", "none")
+def forced_call(choice: Any, named: Mapping[str, str]) -> Forced | None:
+    """What a `tool_choice` forces. `named`: kinds of objects that name a tool -> where."""
+    kind = choice.get("type") if isinstance(choice, dict) else choice
+    if kind in (None, "auto", "none"):
+        return None
+    if kind in ("required", "any"):
+        return Forced("tool_choice")
+    if not isinstance(choice, dict) or not isinstance(kind, str) or kind not in named:
+        raise unsupported_value("tool_choice")
+    name: Any = choice
+    for key in named[kind].split("."):
+        name = name.get(key) if isinstance(name, dict) else None
+    if not isinstance(name, str) or not name:
+        raise BadRequest(f"'tool_choice.{named[kind]}' must name a tool.", "tool_choice")
+    return Forced("tool_choice", tool=name)
+
+
+def forced_form(form: Any, param: str, schema: str) -> Forced | None:
+    """What a format of text forces. `schema`: where it has one."""
+    kind = form.get("type") if isinstance(form, dict) else form
+    if kind in (None, "text"):
+        return None
+    if kind == "json_object":
+        return Forced(param, schema={"type": "object"})
+    if kind != "json_schema":
+        raise unsupported_value(param)
+    value: Any = form
+    for key in schema.split("."):
+        value = value.get(key) if isinstance(value, dict) else None
+    if not isinstance(value, dict):
+        raise BadRequest(f"'{param}.{schema}' must be a JSON schema.", param)
+    return Forced(param, schema=value)
+
+
+def only(*forced: Forced | None) -> Forced | None:
+    """Of what a request forces. Raises BadRequest: several."""
+    found = [one for one in forced if one is not None]
+    if len(found) > 1:
+        raise BadRequest(f"'{found[0].param}' and '{found[1].param}' cannot both be forced.", found[1].param)
+    return found[0] if found else None
 
 
 def is_retry(headers: Mapping[str, str]) -> bool:
@@ -218,6 +255,11 @@ def openai_error(status: int, message: str, code: str | None = None, param: str 
 
 def openai_context_full(message: str) -> bytes:
     return openai_error(400, message, "context_length_exceeded", "messages")
+
+
+def comment() -> bytes:
+    """Of server-sent events: clients drop it unread."""
+    return b": keep-alive\n\n"
 
 
 def event(name: str, data: dict[str, Any]) -> bytes:

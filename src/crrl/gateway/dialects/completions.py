@@ -133,6 +133,9 @@ class _Events:
             return self._head + b',"choices":[],"usage":' + usage + b"}\n\n" + done
         return done
 
+    def keep_alive(self) -> bytes:
+        return common.comment()
+
     def broken(self, message: str) -> bytes:
         return b"data: " + error(503, message, "engine_failed") + b"\n\n"
 

@@ -52,6 +52,7 @@ class _Body(msgspec.Struct):
     mcp_servers: Any = None
     container: Any = None
     context_management: dict[str, Any] | None = None
+    thread: Any = None
 
 
 _decoder = msgspec.json.Decoder(_Body)
@@ -60,7 +61,7 @@ _decoder = msgspec.json.Decoder(_Body)
 def read(raw: bytes, headers: Mapping[str, str]) -> Incoming:
     body = common.decode(_decoder, raw)
     choice = body.tool_choice or {}
-    _refuse_unsupported(body, choice.get("type"))
+    _refuse_unsupported(body)
     if not body.messages:
         raise BadRequest("at least one message is required", "messages")
     thinking, config = body.thinking or {}, body.output_config or {}
@@ -83,19 +84,23 @@ def read(raw: bytes, headers: Mapping[str, str]) -> Incoming:
         retry=common.is_retry(headers),
         tool_choice="none" if choice.get("type") == "none" else "auto",
         parallel_calls=not choice.get("disable_parallel_tool_use"),
+        forced=common.only(
+            common.forced_call(body.tool_choice, {"tool": "name"}),
+            common.forced_form(config.get("format"), "output_config.format", "schema"),
+            common.forced_form(body.output_format, "output_format", "schema"),
+        ),
         hints=common.hints(headers),
     )
     return Incoming(ask, body.model, bool(body.stream))
 
 
-def _refuse_unsupported(body: _Body, choice: Any) -> None:
+def _refuse_unsupported(body: _Body) -> None:
+    if body.thread is not None:
+        raise common.unsupported_value("thread", "needs conversations to be stored; send the whole conversation")
     edits = (body.context_management or {}).get("edits")
     kinds = [str(edit.get("type")) for edit in edits if isinstance(edit, dict)] if isinstance(edits, list) else []
     common.refuse(
         {
-            "tool_choice": common.forced(choice),
-            "output_config.format": bool((body.output_config or {}).get("format")),
-            "output_format": body.output_format is not None,
             "mcp_servers": bool(body.mcp_servers),
             "container": bool(body.container),
             # the recipe decides about earlier thinking
@@ -165,8 +170,13 @@ def _assistant(blocks: list[dict[str, Any]], where: str) -> Message:
 
 
 def error(status: int, message: str, code: str | None = None, param: str | None = None) -> bytes:
-    text = f"{param}: {message}" if param else message
-    return encode({"type": "error", "error": {"type": _KINDS.get(status, "api_error"), "message": text}})
+    said: dict[str, Any] = {
+        "type": _KINDS.get(status, "api_error"),
+        "message": f"{param}: {message}" if param else message,
+    }
+    if param == "thread":  # the official clients then go on without one
+        said["details"] = {"error_code": "thread_unsupported_request", "unsupported": ["thread"]}
+    return encode({"type": "error", "error": said})
 
 
 def context_full(message: str) -> bytes:
@@ -230,7 +240,7 @@ class _Events:
     def start(self) -> bytes:
         stop = {"stop_reason": None, "stop_sequence": None}
         message = {**_head(self._answer), "content": [], **stop, "usage": _usage(self._turn, 0)}
-        return event("message_start", {"type": "message_start", "message": message}) + event("ping", {"type": "ping"})
+        return event("message_start", {"type": "message_start", "message": message}) + self.keep_alive()
 
     def delta(self, choice: int, delta: Delta) -> bytes:
         if delta.call is not None:
@@ -254,6 +264,9 @@ class _Events:
         turn = self._turn
         delta = {"type": "message_delta", "delta": _stop(turn), "usage": _usage(turn, len(turn.ids))}
         return event("message_delta", delta) + event("message_stop", {"type": "message_stop"})
+
+    def keep_alive(self) -> bytes:
+        return event("ping", {"type": "ping"})
 
     def broken(self, message: str) -> bytes:
         return b"event: error\ndata: " + error(503, message) + b"\n\n"

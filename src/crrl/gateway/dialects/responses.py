@@ -73,11 +73,17 @@ def read(raw: bytes, headers: Mapping[str, str]) -> Incoming:
         retry=common.is_retry(headers),
         tool_choice="none" if body.tool_choice == "none" else "auto",
         parallel_calls=body.parallel_tool_calls is not False,
+        forced=common.only(
+            common.forced_call(body.tool_choice, {"function": "name", "custom": "name"}),
+            common.forced_form(text.get("format"), "text.format", "schema"),
+        ),
         hints=common.hints(headers),
     )
     include = body.include or []
     options = {
         "names": names,
+        "format": text.get("format") or {"type": "text"},
+        "tool_choice": body.tool_choice or "auto",
         "encrypted": "reasoning.encrypted_content" in include,
         "logprobs": "message.output_text.logprobs" in include,
     }
@@ -88,12 +94,9 @@ def _refuse_unsupported(body: _Body) -> None:
     for name in ("previous_response_id", "conversation", "background"):
         if getattr(body, name):
             raise common.unsupported_value(name, _STATEFUL)
-    form = (body.text or {}).get("format")
     common.refuse(
         {
-            "tool_choice": common.forced(body.tool_choice),
             "top_logprobs": bool(body.top_logprobs),
-            "text.format": (form.get("type") if isinstance(form, dict) else form) not in (None, "text"),
             "truncation": body.truncation not in (None, "disabled"),
             "prompt": body.prompt is not None,
         }
@@ -128,8 +131,8 @@ def _response(answer: Answer, output: list[dict[str, Any]], status: str = "") ->
         "reasoning": {"effort": ask.asked["reasoning_effort"], "summary": None},
         "store": False,
         "temperature": turn.params["temperature"],
-        "text": {"format": {"type": "text"}},
-        "tool_choice": ask.tool_choice,
+        "text": {"format": answer.incoming.options["format"]},
+        "tool_choice": answer.incoming.options["tool_choice"],
         "tools": [],
         "top_p": 1.0,
         "truncation": "disabled",
@@ -168,6 +171,9 @@ class _Events:
     def end(self) -> bytes:
         response = _response(self._answer, self._items.done)
         return self._sent([(f"response.{response['status']}", {"response": response})])
+
+    def keep_alive(self) -> bytes:
+        return common.comment()
 
     def broken(self, message: str) -> bytes:
         response = _response(self._answer, self._items.done, "failed")
