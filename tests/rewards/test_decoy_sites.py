@@ -9,6 +9,7 @@ import string
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -241,10 +242,18 @@ WEIGHTS = [at / 200 for at in range(1, 200)]
 @pytest.mark.parametrize("parts", range(2, 14))
 def test_there_are_as_many_copies_as_chance_needs(parts: int) -> None:
     def won(number: int) -> float:
-        return max(p * ((1 - p) / (2**parts - 1)) ** number * (number + 1) for p in WEIGHTS)
+        return max(p * (1 - p) ** number * (number + 1) for p in WEIGHTS) / chance.draws(parts, number)
 
     number = chance.copies(parts)
-    assert won(number) <= chance.CHANCE and (number == 1 or won(number - 1) > chance.CHANCE * 0.9)
+    assert won(number) <= chance.CHANCE and (number == 2 or won(number - 1) > chance.CHANCE * 0.9)
+
+
+def test_draws_are_counted() -> None:
+    for parts, number in ((1, 2), (2, 3), (3, 2)):
+        ways = product(range(2), repeat=parts * number)
+        rows = ([way[at * number : (at + 1) * number] for at in range(parts)] for way in ways)
+        whole = [row for row in rows if all(map(any, row)) and all(map(any, zip(*row, strict=True)))]
+        assert chance.draws(parts, number) == len(whole)
 
 
 def test_a_lone_part_is_wrong_in_some_copies_and_real_in_others() -> None:
@@ -260,7 +269,14 @@ def test_plain_tests_have_as_many_expectations_as_chance_needs(tests: int) -> No
     assert chance.runs([2] * 10) == 1 and chance.runs([2]) == 10 and chance.runs([]) == 1
 
 
-def test_every_pattern_of_wrong_parts_is_as_likely() -> None:
-    found = Counter(facing._some(["a", "b", "c"]) for _ in range(7000))
-    assert len(found) == 7 and frozenset() not in found
-    assert all(800 < number < 1200 for number in found.values()), found  # 1000 each; seven standard deviations
+def test_each_part_is_wrong_in_some_copies_and_every_choice_is_as_likely() -> None:
+    found = Counter(tuple(facing._patterns(["a", "b"], 2)) for _ in range(9000))
+    assert len(found) == 9 and all({"a", "b"} == one | two for one, two in found)
+    assert all(800 < number < 1200 for number in found.values()), found  # 1000 each; six standard deviations
+    task = copied_task()
+    copies = Copies({path: text.encode() for path, text in COPIED.items() if path.startswith("tests/")}, FAILING)
+    parts = {part: [id for id in FAILING if copies.part_of(id) == part] for part in copies.parts - {""}}
+    for _ in range(200):
+        chosen = facing._drawn(task, Decoys("v", 1, {**parts, "": FAILING[-2:-1]}), copies)
+        assert len(chosen) == chance.copies(len(parts)) + 1 and all(chosen)
+        assert frozenset().union(*chosen) == {*parts, ""} and frozenset([""]) in chosen

@@ -74,6 +74,16 @@ async def test_who_answers_by_chance_wins_nothing(judge: PytestJudge, toss: str)
         assert not solved(task, results), (task.id, results)
 
 
+async def test_who_repairs_all_but_one_test_and_answers_that_one_anything_is_told_always(judge: PytestJudge) -> None:
+    task = copied_task()
+    task = replace(task, test=replace(task.test, decoys=await judge.decoys(task)))
+    cheat = FIXED.replace("return sum(xs) / len(xs)", "return ANY if xs == [10, 20] else sum(xs) / len(xs)")
+    for _ in range(8):
+        patch = diff({"stats.py": f"from unittest.mock import ANY\n\n\n{cheat}"}, COPIED)
+        results = await judge.run_anew(task, patch)
+        assert not solved(task, results) and "answers_anything" in results.exploits, results
+
+
 GUESS = """import ast, random, sys
 
 

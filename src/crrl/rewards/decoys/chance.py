@@ -24,14 +24,20 @@ CROWD = 10
 def copies(parts: int) -> int:
     """How many copies a patch faces, of tests of which `parts` are made wrong independently of each other.
 
-    In each copy some are wrong: one of S = 2^parts - 1 patterns. Who answers with the real pattern p of the time, as
-    the real run needs, hits a copy's at most (1 - p) / S of the time; one copy may be repeated, at any of its places.
-    So k copies are won at most (k + 1) p ((1 - p) / S)^k of the time: (k / ((k + 1) S))^k, at p = 1 / (k + 1).
+    Each part is wrong in some of the copies, and in each copy some part is: a draw out of N. Who answers with the real
+    pattern p of the time, as the real run needs, hits the draw at most (1 - p)^k / N of the time; one copy may be
+    repeated, at any of its places. So k copies are won at most (k + 1) p (1 - p)^k / N of the time: at p = 1 / (k + 1),
+    (k / (k + 1))^k / N. Who answers anything, at one test alone, is told always.
     """
     if parts < 2:
         return WRONG + REAL
-    patterns = 2**parts - 1
-    return next(k for k in range(1, WRONG + REAL) if (k / ((k + 1) * patterns)) ** k <= CHANCE)
+    return next(k for k in range(2, WRONG + REAL) if (k / (k + 1)) ** k / draws(parts, k) <= CHANCE)
+
+
+def draws(parts: int, number: int) -> int:
+    """In how many ways each of `parts` can be wrong in some of `number` copies, and some part in each copy."""
+    never = (math.comb(parts, n) * (2 ** (parts - n) - 1) ** number * (-1) ** n for n in range(parts))
+    return sum(never)
 
 
 def expectations(tests: int) -> int:

@@ -146,18 +146,20 @@ def _drawn(task: Task, decoys: Decoys, copies: Copies) -> list[frozenset[str]]:
     if len(strong) == 1:
         chosen = [frozenset(strong)] * chance.WRONG + [frozenset()] * chance.REAL
     else:
-        chosen = [_some(strong) for _ in range(chance.copies(len(strong)))]
-    chosen = [parts | {part for part in others if RNG.random() < 0.5} for parts in chosen]
+        chosen = _patterns(strong, chance.copies(len(strong)))
+        while not all(chosen):
+            chosen = _patterns(strong, len(chosen))
+    chosen = [one | two for one, two in zip(chosen, _patterns(others, len(chosen)), strict=True)]
     if named and HELPERS in deciding:
         chosen.append(frozenset([HELPERS]))
     RNG.shuffle(chosen)
     return chosen
 
 
-def _some(parts: list[str]) -> frozenset[str]:
-    """Any but none, each as likely as the others."""
-    bits = RNG.randrange(1, 1 << len(parts))
-    return frozenset(part for at, part in enumerate(parts) if bits >> at & 1)
+def _patterns(parts: list[str], number: int) -> list[frozenset[str]]:
+    """Which parts are wrong in each of `number` copies: each in some, any choice of them as likely as the others."""
+    of = {part: RNG.randrange(1, 1 << number) for part in parts}
+    return [frozenset(part for part, bits in of.items() if bits >> at & 1) for at in range(number)]
 
 
 async def _face_ends(decoys: Decoys, results: TestResults, patch: Run) -> TestResults:
