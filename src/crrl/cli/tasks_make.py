@@ -11,12 +11,13 @@ from crrl.cli.call import Call, whole_number
 from crrl.errors import UsageError, nearest
 
 KEYS = {
-    "make": ("out", "limit", "seed", "setup", "tests", "times", "network", "faults", "crashes", "mix"),
+    "make": ("out", "limit", "seed", "setup", "tests", "times", "network", "faults", "crashes", "mix", "language"),
     "mine": ("out", "limit", "test", "language", "since", "setup", "times", "network"),
 }
 HELP = """
-make    turns a Python project with a pytest suite (REPO: a git checkout or an unpacked sdist) into admitted tasks:
-        mutants where tests cover them, an issue written from a failure, some failing tests kept back for judging
+make    turns a project with a suite (REPO: a git checkout or an unpacked sdist) into admitted tasks: mutants where
+        tests cover them, an issue written from a failure, some failing tests kept back for judging. Python with
+        pytest, Go modules, npm packages with node --test, mocha, jest or vitest
 mine    turns the commits of a git repository that changed code and tests together into admitted tasks, in any
         language; what must flip is measured by the test command before and after
         Both go on where they were stopped. JSON: {out, tasks, candidates: {...}, seconds, cpu_seconds}
@@ -25,10 +26,11 @@ mine    turns the commits of a git repository that changed code and tests togeth
   limit=N      at most so many tasks (100)         seed=N    of make: which mutants (0)
   setup=CMD    what installs the packages that tests need, run once, in /workspace, into /environment; `none`;
                by default, for Python, the project editable with its test extras and requirement files
-  tests=ARGS   of make: the part of the suite to use, as for pytest
+  tests=ARGS   of make: the part of the suite to use, as for pytest; packages of Go; test files of npm packages
   test=CMD     of mine: `pytest [ARGS]`, or a command that compiles and runs the tests of /workspace; for Java without
                one: javac and JUnit over the whole tree
-  language=L   of mine: python (default) or java; another one with test= and its parser: go, rust, javascript
+  language=L   of make: python, go or javascript (TypeScript, too); by default what the project's files say
+               of mine: python (default) or java; another one with test= and its parser: go, rust, javascript
   since=DATE   of mine: only commits after this date, written as 2020-01-31; without it all
   faults=N     of make: so many faults in each task, in different files where there are such (1)
   crashes=P    of make: percent of the faults that crash at once to let through (10): they are the easy ones
@@ -67,6 +69,7 @@ def run(call: Call, action: str, repository: str) -> int:
             faults=whole_number(values, "faults", 1, least=1),
             crashes=whole_number(values, "crashes", 10) / 100,
             mix=_mix(values.get("mix", "")),
+            language=values.get("language", ""),
         )
     else:
         wanted = mine.Wanted(

@@ -13,6 +13,7 @@ from crrl.console.display import Display
 from crrl.errors import CrrlError, LostError
 from crrl.making import make, mine
 from crrl.making.outcomes import Outcomes
+from crrl.making.trees.maker import kind_of
 from crrl.rewards.api import TestResults
 from crrl.rewards.task_judge import TaskJudge
 from crrl.task import Task
@@ -31,7 +32,7 @@ def run(wanted: make.Wanted | mine.Wanted, *, network: bool, json: bool) -> int:
         judge = _Counting(state_dir, boxes, network=network, concurrency=max(2, len(os.sched_getaffinity(0))))
         try:
             if isinstance(wanted, make.Wanted):
-                made = await make.make(wanted, boxes, judge, display)
+                made = await make.make(wanted, boxes, judge, display, kind_of(wanted))
                 judged.append(made.traced_s)
                 return len(made.tasks), made.outcomes
             mined = await mine.mine(wanted, boxes, judge, display)

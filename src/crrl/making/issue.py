@@ -42,10 +42,15 @@ class Told:
 
 
 def issue(
-    found: Difference, test: str, source: SourceFile | None, others: int, given_away: Sequence[str]
+    found: Difference,
+    test: str,
+    source: SourceFile | None,
+    others: int,
+    given_away: Sequence[str],
+    reached: str = "",
 ) -> Told | None:
     """The report; None where nothing can be told. `source`: of the test's file, `others`: how many more tests fail,
-    `given_away`: lines that would tell the repair."""
+    `given_away`: lines that would tell the repair, `reached`: what leads to the call, where the caller knows."""
     name = found.wrong.name.rpartition(".")[2]
     if name.startswith("__") and name not in (*SIGNS, *UNARY, "__init__", "__call__", "__getitem__"):
         return None  # nobody calls it by that name
@@ -54,7 +59,7 @@ def issue(
     if told is None:
         return None
     title, outcome = told
-    steps = ""
+    steps = reached
     unclear = OBJECT.search(call) is not None or _receiver_is_unknown(found.wrong)
     if source is not None and (unclear or found.what not in ("returned", "yielded", "error")):
         steps = _steps(source, test, found.wrong.line)

@@ -53,6 +53,7 @@ class Wanted:
     faults: in each task; of several each is in another file where there are such.
     crashes: share of the faults that crash at once to let through.
     mix: operator -> how often it is drawn, in place of `operators.WEIGHTS`.
+    language: of the project; by default what its files say (`trees/maker.py`).
     """
 
     repository: Path
@@ -66,6 +67,7 @@ class Wanted:
     crashes: float = 0.1
     mix: Mapping[str, float] = field(default_factory=dict)
     timeout_s: float = 1200.0
+    language: str = ""
 
 
 @dataclass
@@ -93,6 +95,7 @@ async def make(
     base = kind.common(wanted, source, tree)
     key = {"version": VERSION, "commit": commit, "seed": wanted.seed, "tests": wanted.tests, "times": wanted.times}
     key |= {"faults": wanted.faults, "crashes": wanted.crashes, "mix": dict(wanted.mix)}
+    key |= {"language": wanted.language} if wanted.language else {}
     work = WorkFile(wanted.out.with_suffix(".work"), key | {"setup": [asdict(command) for command in base.setup]})
     try:
         maker = kind(base, tree, wanted, judge, work, display)

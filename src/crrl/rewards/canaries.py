@@ -39,15 +39,15 @@ def ended(suites: Iterable[Suite], canary: str) -> list[Suite]:
     said = re.compile(rf"{canary}(?:[_ ]((?:[0-9a-f]{{2}})+))?.*?(passes|fails)", re.IGNORECASE)
     found = []
     for suite in suites:
-        marks: dict[str, list[tuple[str, TestStatus]]] = {}
+        marks: dict[tuple[str, str], list[tuple[str, TestStatus]]] = {}  # by place, and by what stands before the name
         tests = []
         for test, status in suite.tests:
             if match := said.search(test):
-                marks.setdefault(match[1] or "", []).append((match[2].lower(), status))
+                marks.setdefault((match[1] or "", test[: match.start()]), []).append((match[2].lower(), status))
             else:
                 tests.append((test, status))
         if marks and all(_whole(mark) for mark in marks.values()):
-            paths = [path for place in marks if (path := bytes.fromhex(place).decode("utf-8", "replace"))]
+            paths = [path for place, _ in marks if (path := bytes.fromhex(place).decode("utf-8", "replace"))]
             found.append(Suite(_name(suite.name, paths), tests))
     return found
 
@@ -71,15 +71,53 @@ def _place(path: str) -> str:
 
 
 def pytest_canary(name: str, tests: Texts) -> dict[str, str]:
-    return {
-        f"test_{name}.py": f'def test_passes():\n    pass\n\n\ndef test_fails():\n    raise AssertionError("{name}")\n'
-    }
+    fails = f'def test_{name}_fails():\n    raise AssertionError("{name}")\n'
+    return {f"test_{name}.py": f"def test_{name}_passes():\n    pass\n\n\n{fails}"}
+
+
+def in_summary(log: str, name: str) -> bool:
+    """Whether pytest's short summary has that canary's two tests, each once and as it must be."""
+    said = re.findall(rf"^([A-Z]+) \S*::test_{name}_(passes|fails)\b", log, flags=re.MULTILINE)
+    return sorted(said) == [("FAILED", "fails"), ("PASSED", "passes")]
 
 
 def java_canary(name: str, tests: Texts) -> dict[str, str]:
     passes = "@org.junit.Test public void passes() {}"
     fails = f'@org.junit.Test public void fails() {{ org.junit.Assert.fail("{name}"); }}'
     return {f"{name}.java": f"public class {name} {{ {passes} {fails} }}\n"}
+
+
+JAVA_TEST = re.compile(r"(^|.*/)src/test/java/(?:.*/)?(?P<stem>\w+)\.java$")
+JAVA_WORDS = re.compile(r"(TestCase|Tests?|IT|Spec|[A-Z]\w*?)$")
+JAVA_BODIES = {  # what a test file imports -> (what its class extends, what stands before a test, how that begins)
+    "org.junit.jupiter": ("", "@org.junit.jupiter.api.Test public void ", ""),
+    "org.junit.Test": ("", "@org.junit.Test public void ", ""),
+    "org.testng": ("", "@org.testng.annotations.Test public void ", ""),
+    "junit.framework": (" extends junit.framework.TestCase", "public void ", "test_"),
+}
+
+
+def surefire_canary(name: str, tests: Texts) -> dict[str, str]:
+    """A class in each module, beside one of its tests and called like that, so that it runs where that does."""
+    made: dict[str, str] = {}
+    modules: set[str] = set()
+    for path, text in sorted(tests.items()):
+        at, said = JAVA_TEST.match(path), next((word for word in JAVA_BODIES if word in text), "")
+        if at is None or not said or at[1] in modules or re.search(r"\b(abstract class|interface) " + at["stem"], text):
+            continue
+        last = JAVA_WORDS.search(at["stem"])
+        cut = last.start() if last else len(at["stem"])
+        own = f"{at['stem'][:cut]}{name}{at['stem'][cut:]}"
+        base, before, start = JAVA_BODIES[said]
+        package = re.search(r"^\s*package\s+[\w.]+\s*;", text, flags=re.MULTILINE)
+        head = f"{package[0].strip()}\n" if package else ""
+        fails = f'{before}{start}fails() {{ throw new AssertionError("{name}"); }}'
+        body = f"public class {own}{base} {{ {before}{start}passes() {{}} {fails} }}\n"
+        made[posixpath.join(posixpath.dirname(path), f"{own}.java")] = (
+            f"{package[0].strip() if package else ''}\n{body}"
+        )
+        modules.add(at[1])
+    return _some(made, "src/test/java/**.java")
 
 
 def go_canary(name: str, tests: Texts) -> dict[str, str]:
@@ -118,12 +156,25 @@ def catch_canary(name: str, tests: Texts) -> dict[str, str]:
     return _appended(cases, r"\.(cpp|cc|cxx)$", "C++ (TEST_CASE)", added)
 
 
+IMPORTED = re.compile(r"""\bfrom\s*['"](node:test|vitest|@jest/globals)['"]""")
+REQUIRED = re.compile(r"""\brequire\(\s*['"](node:test|@jest/globals)['"]\s*\)""")
+
+
 def jest_canary(name: str, tests: Texts) -> dict[str, str]:
+    """Of jest, and of those whose reports are made in its shape: vitest, mocha, `node --test`."""
+
     def added(path: str) -> str:
-        own = f"{name} {_place(path)}"
-        passes = f"test('{own} passes', () => {{}});"
-        fails = f"test('{own} fails', () => {{ throw new Error('{name}'); }});"
-        return f"\nif (typeof test === 'function') {{\n  {passes}\n  {fails}\n}}\n"
+        own, test = f"{name} {_place(path)}", f"crrl_{name}"
+        if found := IMPORTED.search(tests[path]):
+            head = f"import {{ test as {test} }} from '{found[1]}';"
+        elif found := REQUIRED.search(tests[path]):
+            head = f"const {{ test: {test} }} = require('{found[1]}');"
+        else:  # functions that are there in every test file
+            given = "typeof test === 'function' ? test : typeof it === 'function' ? it : undefined"
+            head = f"const {test} = {given};"
+        passes = f"{test}('{own} passes', () => {{}});"
+        fails = f"{test}('{own} fails', () => {{ throw new Error('{name}'); }});"
+        return f"\n;{head}\nif (typeof {test} === 'function') {{\n  {passes}\n  {fails}\n}}\n"
 
     return _appended(tests, r"\.[cm]?[jt]sx?$", "*.js or *.ts", added)
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 from crrl.rewards import canaries, reports
 from crrl.rewards.canaries import Texts
+from crrl.task import TestPlan
+from crrl.tasks.files import SWEBENCH
 
 
 @dataclass(frozen=True)
@@ -45,18 +47,22 @@ GO_GUARDS = re.compile(r"_test\.go$|(^|/)go\.(mod|sum|work)$|(^|/)vendor/")
 RUST_GUARDS = re.compile(r"(^|/)(build\.rs|rust-toolchain(\.toml)?)$|(^|/)(\.cargo|tests|benches)/")
 CPP_GUARDS = re.compile(r"(^|/)(CMakeLists\.txt|[Mm]akefile)$|\.cmake$|_test\.cpp$|(^|/)test/")
 JEST_GUARDS = re.compile(
-    r"(^|/)(jest\.(config|setup)\.\w+|babel\.config\.\w+|\.babelrc(\.\w+)?|package(-lock)?\.json|\.npmrc)$"
+    r"(^|/)(jest\.(config|setup)\.\w+|vitest\.config\.\w+|\.mocharc(\.\w+)?|babel\.config\.\w+|\.babelrc(\.\w+)?"
+    r"|package(-lock)?\.json|\.npmrc)$"
     r"|\.(spec|test)\.\w+$|(^|/)(__tests__|__mocks__|node_modules)/"
 )
 GO_SUITES = re.compile(r"_test\.go$")
 RUST_SUITES = re.compile(r"(^|/)tests/[^/]+(/main)?\.rs$")
 CATCH_SUITES = re.compile(r"_test\.cpp$|(^|/)test/.*\.(cpp|cc|cxx)$")
 CTEST_SUITES = re.compile(r"^CMakeLists\.txt$")
+SUREFIRE_SUITES = canaries.JAVA_TEST
 JEST_SUITES = re.compile(r"^(?!(.*/)?node_modules/)(.*\.(spec|test)\.[cm]?[jt]sx?|(.*/)?__tests__/.*\.[cm]?[jt]sx?)$")
 PARSERS: dict[str, Parser] = {
     "pytest-xml": Parser(reports.pytest_xml, canaries.pytest_canary, told=reports.told_by_xml),
     "junit": Parser(reports.junit_xml, canaries.java_canary, JAVA_GUARDS, told=reports.told_by_xml),
-    "surefire": Parser(reports.junit_xml, guards=BUILD_GUARDS, told=reports.told_by_xml),
+    "surefire": Parser(
+        reports.junit_xml, canaries.surefire_canary, BUILD_GUARDS, SUREFIRE_SUITES, told=reports.told_by_xml
+    ),
     "catch": Parser(reports.catch_xml, canaries.catch_canary, CPP_GUARDS, CATCH_SUITES, reports.told_by_xml),
     "ctest": Parser(reports.ctest_xml, canaries.ctest_canary, CPP_GUARDS, CTEST_SUITES, reports.told_by_xml),
     "go": Parser(reports.go_json, canaries.go_canary, GO_GUARDS, GO_SUITES, reports.told_by_go),
@@ -65,5 +71,16 @@ PARSERS: dict[str, Parser] = {
     "defects4j": Parser(reports.defects4j_files, guards=DEFECTS4J_GUARDS),
     "pytest-ids": Parser(reports.pytest_ids),
     "swe-bench-pro": Parser(reports.pro_json),
-    "r2e-gym": Parser(reports.r2e_summary),
+    "r2e-gym": Parser(reports.r2e_summary, canaries.pytest_canary),
 }
+
+
+def unmarked(plan: TestPlan) -> str:
+    """Why a report of these tests cannot be told from one that patched code wrote, but by decoys; "" where it can."""
+    if plan.parser == "pytest" or any(canaries.CANARY in word for word in plan.command.argv):
+        return ""
+    if plan.parser in PARSERS and PARSERS[plan.parser].canary is not None:
+        return ""
+    if plan.parser.startswith(SWEBENCH):
+        return "its script runs tests by name, and takes none of ours"
+    return "the corpus's own tool chooses the tests that it runs and reports"

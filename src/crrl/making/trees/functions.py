@@ -9,6 +9,8 @@ from __future__ import annotations
 import bisect
 import itertools
 import random
+import shutil
+import subprocess
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -118,7 +120,20 @@ class TreeFunction:
             if edit in seen or list(edit.new) == old or not self._is_read(edit):
                 continue
             seen.add(edit)
+            edit = self._formatted(edit)
+            old = self.source.bare[edit.first - 1 : edit.last]
             yield Mutant(kind, edit, old[0].strip(), edit.new[0].strip() if edit.new else "")
+
+    def _formatted(self, edit: Edit) -> Edit:
+        """As gofmt would write it: what is not would show where the fault is."""
+        if not self.path.endswith(".go") or (gofmt := shutil.which("gofmt")) is None:
+            return edit
+        made = subprocess.run([gofmt], input=self.source.with_edits([edit]), capture_output=True, check=False)
+        new = [line.decode("utf-8", "surrogateescape") for line in made.stdout.splitlines()]
+        old = self.source.bare
+        first, last = edit.first - 1, len(old) - edit.last  # lines before, and after
+        same = made.returncode == 0 and new[:first] == old[:first] and new[len(new) - last :] == old[len(old) - last :]
+        return Edit(edit.first, edit.last, tuple(new[first : len(new) - last])) if same else edit
 
     def _is_read(self, edit: Edit) -> bool:
         changed = parser(PurePath(self.path).suffix).parse(self.source.with_edits([edit]))

@@ -21,6 +21,7 @@ from crrl.rewards.decoys.sites import Edit
 Change = tuple[str, tuple[Edit, ...]]
 BOUNDARY = {"<": "<=", "<=": "<", ">": ">=", ">=": ">"}
 COMPARE = {"==": "!=", "!=": "==", "===": "!==", "!==": "===", "<": ">", ">": "<", "<=": ">=", ">=": "<="}
+NEGATED = {"<": ">=", ">": "<=", "<=": ">", ">=": "<"}
 OPERATE = {"+": "-", "-": "+", "*": "+", "/": "*", "%": "/", "&": "|", "|": "&", "<<": ">>", ">>": "<<"}
 OPERATE |= {"+=": "-=", "-=": "+=", "*=": "+=", "|=": "&=", "&=": "|="}
 BOOLEAN = {"&&": "||", "||": "&&", "??": "||"}
@@ -197,14 +198,23 @@ class Operators:
         first, second = node.child_by_field_name("consequence"), otherwise(node)
         if condition is None or first is None or "let" in condition.type:
             return
-        if not text(condition).startswith("!"):
-            yield "negation", (self._with(condition, f"!({text(condition)})"),)
+        if not text(condition).startswith("!") and (negated := self._negated(condition)):
+            yield "negation", (self._with(condition, negated),)
         if second is None or second.end_point.row - first.start_point.row > BRANCH_LINES:
             return
         if node.type == "ternary_expression" or {first.type, second.type} <= grammar.BLOCKS:
             yield "swapped_branches", (self._with(first, text(second)), self._with(second, text(first)))
         elif second.type in grammar.IFS and (then := second.child_by_field_name("consequence")) is not None:
             yield "dropped_case", (Edit(first.end_byte, then.end_byte, b""),)  # else if
+
+    def _negated(self, node: Node) -> str:
+        """As one would write it; "" where another operator does that."""
+        if node.type == "binary_expression":
+            left, word, right = (text(node.child_by_field_name(name)) for name in ("left", "operator", "right"))
+            if word in COMPARE:
+                return f"{left} {NEGATED[word]} {right}" if word in NEGATED else ""
+        plain = node.type in ("identifier", "call_expression", "method_invocation", *grammar.MEMBERS)
+        return f"!{text(node)}" if plain else f"!({text(node)})"
 
     def _case(self, node: Node) -> Iterator[Change]:
         """A case, or one of its values."""

@@ -59,6 +59,7 @@ PASSED = (  # passed from our own environment: package sources
         "UV_HTTP",
         "UV_NATIVE_TLS",
     ),
+    *("GOPROXY", "GOPRIVATE", "GONOSUMDB", "GOSUMDB", "NPM_CONFIG_", "npm_config_"),
     *("PIP_", "SSL_CERT_", "REQUESTS_CA_", "CURL_CA_"),
     *("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"),
 )
@@ -79,6 +80,7 @@ COMMIT = "git -c user.name=crrl -c user.email=crrl commit -qm setup --allow-empt
 RELEASE = Command(["sh", "-c", f"git init -q && git add -A && {COMMIT} && git tag v99.0"])
 """A project that asks git for its version (setuptools-scm) has one. A variable would give it to all that is built."""
 GENERATED = "generated.diff"
+GO_MODULES = "go-modules"
 PYTHON_FILES = "':(glob)**/*.py' ':(exclude,glob)**/build/**' ':(exclude,glob)**/.eggs/**'"
 KEEP = f"git ls-files -oz -- {PYTHON_FILES} | xargs -0r git add -f -- && git diff --cached HEAD > {PLACE}/{GENERATED}"
 SAME_BYTES = 200  # files this small (an empty __init__.py) are equal by chance
@@ -102,9 +104,19 @@ class Environment:
         return Mount(self.path, PLACE)
 
     @property
+    def mounts(self) -> tuple[Mount, ...]:
+        """All of it; npm packages, too, where Node looks for them from /workspace."""
+        modules = self.path / "node_modules"
+        return (self.mount, *([Mount(modules, "/node_modules")] if modules.is_dir() else []))
+
+    @property
     def variables(self) -> dict[str, str]:
         """Of every command that runs with it."""
         found = {"PATH": f"{PLACE}/bin:{SYSTEM_PATH}"}
+        if (self.path / "node_modules/.bin").is_dir():
+            found["PATH"] = f"/node_modules/.bin:{found['PATH']}"
+        if (self.path / GO_MODULES).is_dir():
+            found["GOMODCACHE"] = f"{PLACE}/{GO_MODULES}"
         if (self.path / "pyvenv.cfg").exists():
             found["VIRTUAL_ENV"] = PLACE
         if any((self.path / "lib").glob("*.jar")):

@@ -25,5 +25,5 @@ async def setting_of(task: Task, environments: Environments) -> Setting:
     """Builds the task's environment if it is not there yet. Raises CrrlError: the set-up failed."""
     mounts, env = toolchains.mounts(task.test.needs), toolchains.environment(task.test.needs)
     if (environment := await environments.of(task)) is not None:
-        mounts, env = (*mounts, environment.mount), env | environment.variables
+        mounts, env = (*mounts, *environment.mounts), env | environment.variables
     return Setting(mounts, env)

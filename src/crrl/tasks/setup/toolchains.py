@@ -90,6 +90,7 @@ TOOLCHAINS: dict[str, Toolchain] = {
         "@exercism/babel-preset-javascript@0.2.1",
         {"jest/node_modules": "/node_modules"},  # where Node looks for a module from /workspace
     ),
+    "node": Toolchain(("/usr/bin/node",), "apt-get install nodejs npm, or a newer Node.js below /usr"),
     "maven": Toolchain(
         ("/usr/bin/mvn", "m2"),
         "apt-get install maven, then in a checkout with network: mvn -Dmaven.repo.local={toolchains}/m2 test",

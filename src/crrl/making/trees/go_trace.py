@@ -1,0 +1,194 @@
+"""Test files in Go that note the calls they make of the project: arguments and results.
+
+Results go through a generic function of the call's own, arguments that are variables through another; both stand in
+test files beside (`-gcflags=-lang=go1.18` compiles them in older modules, too). Lines stay where they are.
+"""
+
+from __future__ import annotations
+
+import json
+import posixpath
+import re
+from collections.abc import Iterator, Mapping
+
+from tree_sitter import Node
+
+from crrl.making.tracing import Call, Trace
+from crrl.making.trees import grammar
+from crrl.making.trees.grammar import text
+from crrl.making.trees.units import unit_at, units
+from crrl.rewards.decoys.grammars import parser, walk
+
+FILE = ".crrl/trace.jsonl"
+MOST_RESULTS = 4
+NOTED = frozenset({"identifier", "selector_expression", "index_expression", "slice_expression", "composite_literal"})
+UNKNOWN = "?"
+"""Before an argument of which only the source is known."""
+POINTER = re.compile(r"\(0x[0-9a-f]+\)|\b0xc[0-9a-f]{6,}\b")
+PACKAGE = re.compile(rb"^package (\w+)", re.MULTILINE)
+RECORDER = """package PACKAGE
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"reflect"
+	"sync"
+)
+
+var crrlLock sync.Mutex
+var crrlArgs = map[int]map[int]string{}
+
+func crrlTell(value interface{}) string {
+	place := reflect.ValueOf(value)
+	pointer := place.Kind() == reflect.Ptr
+	if err, ok := value.(error); ok && !(pointer && place.IsNil()) {
+		return fmt.Sprintf("error(%q)", err.Error())
+	}
+	if pointer && !place.IsNil() {
+		return fmt.Sprintf("&%#v", place.Elem().Interface())
+	}
+	return fmt.Sprintf("%#v", value)
+}
+
+func crrlA[T any](site int, place int, value T) T {
+	crrlLock.Lock()
+	defer crrlLock.Unlock()
+	if crrlArgs[site] == nil {
+		crrlArgs[site] = map[int]string{}
+	}
+	crrlArgs[site][place] = crrlTell(value)
+	return value
+}
+
+func crrlNote(site int, results ...interface{}) {
+	crrlLock.Lock()
+	defer crrlLock.Unlock()
+	told := []string{}
+	for _, result := range results {
+		told = append(told, crrlTell(result))
+	}
+	line, _ := json.Marshal(map[string]interface{}{"site": SITES[site], "args": crrlArgs[site], "results": told})
+	file, err := os.OpenFile("/workspace/FILE", os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
+	if err == nil {
+		file.Write(append(line, '\\n'))
+		file.Close()
+	}
+}
+"""
+
+
+def results(sources: Mapping[str, bytes]) -> dict[str, int]:
+    """Name of a function or method -> how many results it has, where all of that name have as many."""
+    found: dict[str, set[int]] = {}
+    for data in sources.values():
+        for node in walk(parser(".go").parse(data).root_node):
+            if node.type in ("function_declaration", "method_declaration"):
+                result = node.child_by_field_name("result")
+                number = 0 if result is None else 1
+                if result is not None and result.type == "parameter_list":
+                    groups = [n for n in result.named_children if n.type == "parameter_declaration"]
+                    number = sum(max(1, len(group.children_by_field_name("name"))) for group in groups)
+                found.setdefault(text(node.child_by_field_name("name")), set()).add(number)
+    return {name: next(iter(numbers)) for name, numbers in found.items() if len(numbers) == 1}
+
+
+def traced(tests: Mapping[str, bytes], known: Mapping[str, int], *, arguments: bool) -> dict[str, bytes] | None:
+    """Path -> text of the test files and the recorders beside; None where they call nothing of the project. `known`:
+    what `results` gives."""
+    made: dict[str, bytes] = {}
+    sites: dict[tuple[str, str], list[tuple[str, int]]] = {}  # folder and package -> what tells a call, its results
+    for path, data in tests.items():
+        package = found[1].decode() if (found := PACKAGE.search(data)) else "main"
+        own = sites.setdefault((posixpath.dirname(path), package), [])
+        edits: list[tuple[int, int, str]] = []
+        for node, name in _calls(parser(".go").parse(data).root_node, known):
+            given = grammar.arguments(node)
+            told = [text(one) if _literal(one) else f"{UNKNOWN}{text(one)}" for one in given]
+            edits.append((node.start_byte, node.start_byte, f"crrlR{len(own)}("))
+            for place, one in enumerate(given):
+                if arguments and one.type in NOTED:
+                    told[place] = ""
+                    edits.append((one.start_byte, one.start_byte, f"crrlA({len(own)}, {place}, "))
+                    edits.append((one.end_byte, one.end_byte, ")"))
+            edits.append((node.end_byte, node.end_byte, ")"))
+            site = {"path": path, "line": node.start_point.row + 1, "name": name, "told": told}
+            own.append((json.dumps(site), known[grammar.called(node)]))
+        if edits:
+            made[path] = _with(data, edits)
+    if not made:
+        return None
+    for (folder, package), own in sites.items():
+        if own:
+            listed = "".join(f"\t{json.dumps(site)},\n" for site, _ in own)
+            text_ = RECORDER.replace("PACKAGE", package).replace("FILE", FILE).replace("SITES", "crrlSites")
+            text_ += f"\nvar crrlSites = []string{{\n{listed}}}\n"
+            text_ += "".join(_function(number, count) for number, (_, count) in enumerate(own))
+            made[posixpath.join(folder, f"crrl_{package}_trace_test.go")] = text_.encode()
+    return made
+
+
+def read(tests: Mapping[str, bytes], found: str) -> dict[str, Trace]:
+    """Name of a test -> its calls, in the order in which they ended; under "" those outside of any."""
+    known = {path: units(path, data) for path, data in tests.items()}
+    calls: dict[str, list[Call]] = {}
+    for line in found.splitlines():
+        try:
+            entry = json.loads(line)
+            site = json.loads(entry["site"])
+        except ValueError:  # cut short
+            continue
+        noted = entry["args"] or {}
+        values = [told or _plain(noted.get(str(place), "")) for place, told in enumerate(site["told"])]
+        args = [(UNKNOWN if value.startswith(UNKNOWN) else "*", value.removeprefix(UNKNOWN)) for value in values]
+        owner = site["name"].rpartition(".")[0]
+        unit = unit_at(known[site["path"]], site["line"])
+        args = [("self", owner), *args] if owner else args
+        returned = ", ".join(_plain(result) for result in entry["results"])
+        call = Call(site["name"], site["path"], site["line"], tuple(args), returned=returned)
+        calls.setdefault(unit.name if unit else "", []).append(call)
+    return {name: Trace(tuple(made)) for name, made in calls.items()}
+
+
+def _calls(root: Node, known: Mapping[str, int]) -> Iterator[tuple[Node, str]]:
+    """Those of the project whose results are used, and what they are called."""
+    for node in walk(root):
+        function, parent = node.child_by_field_name("function"), node.parent
+        if node.type != "call_expression" or function is None or parent is None:
+            continue
+        number = known.get(grammar.called(node), 0)
+        if not 0 < number <= MOST_RESULTS or parent.type in ("expression_statement", "go_statement", "defer_statement"):
+            continue
+        if function.type not in ("identifier", "selector_expression") or node.child_by_field_name("type_arguments"):
+            continue
+        yield node, " ".join(text(function).split())
+
+
+def _function(number: int, count: int) -> str:
+    names = [f"r{place}" for place in range(count)]
+    types = [f"T{place}" for place in range(count)]
+    declared = ", ".join(f"{name} {kind}" for name, kind in zip(names, types, strict=True))
+    listed = ", ".join(names)
+    return (
+        f"\nfunc crrlR{number}[{', '.join(types)} any]({declared}) ({', '.join(types)}) {{\n"
+        f"\tcrrlNote({number}, {listed})\n\treturn {listed}\n}}\n"
+    )
+
+
+def _with(data: bytes, edits: list[tuple[int, int, str]]) -> bytes:
+    parts, at = [], 0
+    for start, end, new in sorted(edits, key=lambda edit: edit[0]):
+        parts += [data[at:start], new.encode()]
+        at = end
+    return b"".join([*parts, data[at:]])
+
+
+def _plain(value: str) -> str:
+    """With pointers as objects of which nothing is known."""
+    return POINTER.sub("<pointer>", value) if value != "<nil>" else "nil"
+
+
+def _literal(node: Node) -> bool:
+    return node.type in grammar.LITERALS or (
+        node.type in ("unary_expression", "binary_expression") and all(map(_literal, node.named_children))
+    )

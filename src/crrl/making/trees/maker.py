@@ -1,0 +1,129 @@
+"""One run of `tasks make` on a project in Go, JavaScript or TypeScript, Rust or Java (`make.py` is its course)."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import ClassVar
+
+import msgspec
+
+from crrl.errors import CrrlError, nearest
+from crrl.making.make import Maker, Wanted
+from crrl.making.outcomes import Refused
+from crrl.making.screening import Function
+from crrl.making.source_file import UnreadableError
+from crrl.making.survey import Survey
+from crrl.making.trees.functions import functions
+from crrl.making.trees.go import Go
+from crrl.making.trees.javascript import JavaScript
+from crrl.making.trees.screening import TreeScreener
+from crrl.making.trees.toolchain import Boxes, Toolchain, suite_of
+from crrl.rewards.exploits import Protected
+from crrl.sandbox.api import Sandbox
+from crrl.task import Source, Task
+from crrl.tasks.setup import toolchains
+from crrl.tasks.setup.environments import with_generated
+
+TOOLCHAINS: dict[str, type[Toolchain]] = {"go": Go, "javascript": JavaScript}
+MARKS = {"pyproject.toml": "python", "setup.py": "python", "setup.cfg": "python", "go.mod": "go"}
+MARKS |= {"package.json": "javascript"}
+"""What the folder of a project has -> its language; the first that there is."""
+
+
+def kind_of(wanted: Wanted) -> type[Maker]:
+    """Raises CrrlError for a language that is not known."""
+    language = wanted.language
+    if not language:
+        language = next((name for mark, name in MARKS.items() if (wanted.repository / mark).is_file()), "python")
+    if language == "python":
+        return Maker
+    if language not in TOOLCHAINS:
+        known = ["python", *TOOLCHAINS]
+        raise CrrlError(f"make knows no language {language}.", nearest(language, known))
+    return _MAKERS[language]
+
+
+class TreeMaker(Maker):
+    kind: ClassVar[type[Toolchain]]
+    toolchain: Toolchain
+
+    @classmethod
+    def common(cls, wanted: Wanted, source: Source, tree: Path) -> Task:
+        toolchain = cls.kind(tree, wanted.tests)
+        plan = toolchain.plan([], 0.0)
+        toolchains.require(plan.needs)
+        setup = toolchain.setup() if wanted.setup is None else wanted.setup
+        corpus = wanted.repository.resolve().name
+        return Task("base", corpus, "train", toolchain.language, "", source, "", plan, setup)
+
+    async def prepare(self, boxes: Sandbox) -> None:
+        self.toolchain = self.kind(self.tree, self.wanted.tests)
+        if self.base.setup:
+            self.display.phase("installing what the tests need", 0)
+        self.base = with_generated(self.base, await self.judge.environment(self.base))
+        own = Boxes(boxes, self.judge, self.base)
+        if "survey" not in self.work.done:
+            self.display.phase("running the suite with coverage", 0)
+            found = await self.toolchain.survey(own, self.wanted.timeout_s)
+            self.display.phase("running the suite in the judge", 0)
+            self.work.keep("survey", [asdict(found), await self._steady_of(found, own)])
+        kept, steady = self.work.done["survey"]
+        self.survey = msgspec.convert(kept, Survey, strict=False)
+        self.stable = {test: self.survey.seconds[test] for test in steady}
+        self.screener = self._screener(own, frozenset())
+        self.pool, known = [], set()
+        for path in self._paths(steady):
+            for function in self._read(path):
+                known.add(function.name.rpartition(".")[2])
+                if any(self.screener.covering(path, line) for line in range(function.first, function.last + 1)):
+                    self.pool.append(function)
+        self.screener = self._screener(own, frozenset(known))
+        left = len(self.survey.failed) + len(self.survey.seconds) - len(steady)
+        how = "" if self.survey.lines else " (without coverage: every test is asked of every fault)"
+        self.display.note(
+            f"{len(steady)} tests pass{f' ({left} left out)' if left else ''} and cover {len(self.pool)} functions{how}"
+        )
+
+    def _screener(self, own: Boxes, known: frozenset[str]) -> TreeScreener:
+        return TreeScreener(
+            self.base, self.tree, self.survey, self.stable, self.judge, self.wanted.crashes, self.toolchain, own, known
+        )
+
+    async def _steady_of(self, found: Survey, own: Boxes) -> list[str]:
+        """The tests that pass in the judge, twice. Raises CrrlError where most do not."""
+        tests = list(found.seconds)
+        screener = TreeScreener(
+            self.base, self.tree, found, found.seconds, self.judge, 0.0, self.toolchain, own, frozenset()
+        )
+        whole = screener.whole(tests)
+        results = [await self.judge.run_anew(whole, "") for _ in range(2)]
+        steady = [test for test in tests if all(result.tests[test] == "passed" for result in results)]
+        if 2 * len(steady) < len(tests):
+            raise CrrlError(
+                f"Only {len(steady)} of {len(tests)} passing tests pass in the judge ({results[0].reason}): it is "
+                f"offline, and has its canaries among them.\n{results[0].output[-800:]}",
+                "Name a part of the suite that needs no network: tests=...",
+            )
+        return steady
+
+    def _paths(self, steady: list[str]) -> list[str]:
+        """Its code: what a repair may change."""
+        files = [path for suite in {suite_of(test) for test in steady} for path in self.toolchain.files(suite)]
+        tests = replace(self.base.test, restore_from=dict.fromkeys(files, ""))
+        rules = Protected(replace(self.base, test=tests), lambda path: True)
+        return [path for path in self.toolchain.sources() if path not in files and not rules.covers(path)]
+
+    def _read(self, path: str) -> list[Function]:
+        """A file that the parser does not read, or that a program wrote, has none."""
+        try:
+            return list(functions(path, (self.tree / path).read_bytes()))
+        except (UnreadableError, RecursionError) as error:
+            self.outcomes.add(Refused("unreadable file", str(error)))
+            return []
+
+
+_MAKERS: dict[str, type[Maker]] = {
+    language: type(f"{kind.__name__}Maker", (TreeMaker,), {"kind": kind, "suffixes": kind.suffixes})
+    for language, kind in TOOLCHAINS.items()
+}

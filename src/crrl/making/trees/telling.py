@@ -1,0 +1,120 @@
+"""The issue of a fault in Go or JavaScript: the first call of a failing test that goes wrong, as `issue.py` tells it.
+
+What leads to the call is quoted from the test where the call alone does not say it: a method of an object that the test
+makes, an argument of which only the source is known.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import PurePath
+from textwrap import dedent
+
+from tree_sitter import Node
+
+from crrl.making.issue import OBJECT, SHOWN_CHARS, SHOWN_LINES, Told, issue
+from crrl.making.tracing import Call, Difference, Trace, differences
+from crrl.making.trees import grammar
+from crrl.making.trees.go_trace import UNKNOWN
+from crrl.making.trees.grammar import text
+from crrl.making.trees.units import Unit, unit_at, units
+from crrl.rewards.decoys.grammars import parser, walk
+
+
+def tell(
+    wrong: Mapping[str, Trace], right: Mapping[str, Trace], failing: Sequence[str], files: Mapping[str, bytes],
+    others: int, given_away: Sequence[str],
+) -> tuple[Told, str, str] | None:  # fmt: skip
+    """The issue, the failing test it tells of, and the type of what its call raises. `wrong`, `right`: name of a test
+    -> its calls; `files`: the test files; `others`: how many more tests fail."""
+    told = []
+    for name in wrong.keys() & right.keys():
+        for found in differences(wrong[name], right[name]):
+            path = found.wrong.path
+            unit = unit_at(units(path, files[path]), found.wrong.line)
+            tests = [test for test in failing if unit is None or unit.has(test)]
+            if not tests:
+                break
+            test = _shown(tests, unit, found.wrong)
+            if (text_ := _issue(found, unit, files[path], test, others, given_away)) is not None:
+                told.append((text_, test, found.wrong.error[0] if found.wrong.error else ""))
+                break
+    return min(told, key=lambda one: (not one[0].value, len(one[0].text), one[1]), default=None)
+
+
+def _shown(tests: Sequence[str], unit: Unit | None, call: Call) -> str:
+    """The test that the issue names: one of several subtests is any of them, so their test is named."""
+    if unit is None:  # its name is made at run time, most often of what the call is given
+        values = [value.strip("'\"") for _, value in call.args]
+        return max(tests, key=lambda test: (sum(value in test for value in values), -len(test)))
+    inner = [test for test in tests if not any(other.startswith(f"{test}/") for other in tests)]
+    return inner[0] if len(inner) == 1 else min(tests, key=len)
+
+
+def _issue(
+    found: Difference, unit: Unit | None, data: bytes, test: str, others: int, given_away: Sequence[str]
+) -> Told | None:
+    wrong, right = (replace(call, args=_named(call)) for call in (found.wrong, found.right))
+    unclear = any(name == UNKNOWN for name, _ in found.wrong.args) or OBJECT.search(" ".join(v for _, v in wrong.args))
+    if unclear or _root(wrong) not in _top_level(wrong.path, data) or found.what not in ("returned", "error"):
+        if not (steps := _steps(wrong.line, unit, data)):
+            return None
+    else:
+        steps = ""
+    shown = f"{wrong.path}::{test.partition('::')[2]}"
+    return issue(replace(found, wrong=wrong, right=right), shown, None, others, given_away, steps)
+
+
+def _named(call: Call) -> tuple[tuple[str, str], ...]:
+    return tuple(("*" if name == UNKNOWN else name, value) for name, value in call.args)
+
+
+def _root(call: Call) -> str:
+    return re.split(r"\W", call.name, maxsplit=1)[0]
+
+
+def _top_level(path: str, data: bytes) -> set[str]:
+    """Names that mean the same everywhere in the file. Of Go's every name that no statement of a function makes."""
+    root = parser(PurePath(path).suffix).parse(data).root_node
+    declared = {  # in functions
+        text(name)
+        for node in walk(root)
+        if node.type in grammar.DECLARED and not _at_top(node)
+        for field in node.children_by_field_name(grammar.DECLARED[node.type])
+        for name in walk(field)
+        if name.type == "identifier"
+    }
+    return {text(node) for node in walk(root) if node.type in ("identifier", "package_identifier")} - declared
+
+
+def _at_top(node: Node) -> bool:
+    at = node.parent
+    while at is not None:
+        if at.type in grammar.BLOCKS or at.type in grammar.CLOSURES or at.type in grammar.FUNCTIONS:
+            return False
+        at = at.parent
+    return True
+
+
+def _steps(line: int, unit: Unit | None, data: bytes) -> str:
+    """What the test does up to the call, or as much of it as is short: its body, the block, the statement."""
+    if unit is None:
+        return ""
+    lines = data.decode("utf-8", "replace").split("\n")
+    for block in sorted((n for n in walk(unit.node) if n.type in grammar.BLOCKS), key=lambda n: n.start_byte):
+        inside = [n for n in _statements(block) if "comment" not in n.type]
+        holding = next((n for n in inside if n.start_point.row < line <= n.end_point.row + 1), None)
+        if holding is None:
+            continue
+        for first in (inside[0], holding):
+            shown = "\n".join(lines[first.start_point.row : holding.end_point.row + 1]).replace("\t", "    ")
+            if shown.count("\n") < SHOWN_LINES and len(shown) < SHOWN_CHARS:
+                return dedent(shown).rstrip()
+    return ""
+
+
+def _statements(block: Node) -> list[Node]:
+    listed = [n for n in block.named_children if n.type == "statement_list"]
+    return listed[0].named_children if listed else block.named_children
