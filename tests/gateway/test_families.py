@@ -53,8 +53,10 @@ def test_the_bridge_is_the_packages_own_over_the_whole_history(key: str) -> None
         (said, "system user"),
     ]:
         appended = [Message(role, f"text {i}") for i, role in enumerate(roles.split())]
+        calls = renderer.parse(ids).calls
+        placed = renderer._places.behind(appended, len(calls))
         theirs = renderer._inner.bridge_to_next_turn(
-            prompt, ids, renderer._linked([Message("assistant", "", renderer.parse(ids).calls), *appended], True)[1:]
+            prompt, ids, renderer._linked([Message("assistant", "", calls), *placed], True)[1:]
         )
         if theirs is not None:
             assert renderer.bridge(prompt, ids, appended) == theirs.token_ids

@@ -201,14 +201,20 @@ def test_text_alone_refuses_tools_in_a_request() -> None:
     assert template_hash(renderer) != template_hash(RENDERERS["qwen2_5"])  # runs over it can be replayed
 
 
-def test_a_template_without_a_place_for_later_system_messages_says_so() -> None:
+def test_a_template_of_strict_turns_takes_what_agents_send() -> None:
+    """It has a place for one system message, and refuses turns that do not alternate."""
     renderer = RENDERERS["ministral_3"]
     prompt = renderer.prompt([Message("system", "a"), Message("system", "b"), Message("user", "Go.")], None)
     assert "[SYSTEM_PROMPT]a\n\nb[/SYSTEM_PROMPT]" in renderer.tokenizer.decode(prompt)
-    with pytest.raises(RenderError, match="only at the beginning"):
-        renderer.bridge(prompt, renderer.stop_ids[:1], [Message("system", "c"), Message("user", "d")])
-    with pytest.raises(RenderError, match="roles must alternate"):
-        renderer.prompt([Message("user", "a"), Message("user", "b")], None)
+    said = renderer.assistant(Message("assistant", "Done."))
+    bridged = renderer.bridge(prompt, said, [Message("system", "c"), Message("user", "d")])
+    joined = "[INST]<system-reminder>\nc\n</system-reminder>\n\nd[/INST]"
+    assert renderer.tokenizer.decode(bridged[len(prompt) + len(said) :]) == joined
+    called = renderer.assistant(Message("assistant", "", [LOOK]))
+    bridged = renderer.bridge(prompt, called, [Message("user", "Stop.")])
+    assert "[TOOL_RESULTS]Stop.[/TOOL_RESULTS]" in renderer.tokenizer.decode(bridged)
+    both = renderer.prompt([Message("user", "a"), Message("user", "b")], None)
+    assert renderer.tokenizer.decode(both).endswith("[INST]a\n\nb[/INST]")
 
 
 def test_an_agents_call_ids_never_reach_the_prompt_and_sampled_ones_stay() -> None:

@@ -3,11 +3,16 @@ one tokenizer with the special tokens of every family of the `renderers` package
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
+import trl
 from gateway_kit import MARKS, SPECIAL, train_tokenizer
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
+
+from crrl.gateway.renderer import Renderer, load_renderer
+from crrl.gateway.renderer.families import FAMILIES
 
 TEMPLATES = Path(__file__).parents[1] / "gateway" / "templates"
 _CHATML = " ".join([*SPECIAL, *MARKS])
@@ -49,6 +54,18 @@ _OTHERS = """
 </arg_value:opensource> <tool_responses:opensource> </tool_responses:opensource> <tool_response:opensource>
 </tool_response:opensource>
 """
+_SHIPPED = (  # of templates that come with TRL
+    "<|tool_call_start|> <|tool_call_end|> <|tool_list_start|> <|tool_list_end|> <|tool_response_start|> "
+    "<|tool_response_end|>"
+)
+SHIPPED = Path(trl.__file__).parent / "chat_templates"  # real templates, as models carry them
+SOUND = ("qwen2_5", "qwen3_training", "llama3_1", "ministral_3", "phi_4_mini")
+SOUND_SHIPPED = (
+    *("lfm2_2_5", "lfm2_2_5_vl", "lfm2_v2", "llama3_2", "nemotron_3_5_lightning", "nemotron_3_nano"),
+    *("nemotron_3_super", "nemotron_3_ultra", "qwen3_5_think_training", "qwen3_6", "qwen3_8", "qwen3_instruct_2507"),
+    "qwen3_vl",
+)
+"""Templates that the generic renderer takes with tools."""
 
 
 def template(name: str) -> str:
@@ -67,5 +84,22 @@ def tokenizer(name: str, source: str | None = None) -> PreTrainedTokenizerFast:
 
 
 def every_family() -> Tokenizer:
-    special = " ".join([_CHATML, _LLAMA, _PHI_4_MINI, _DEEPSEEK, _OTHERS]).split()
+    special = " ".join([_CHATML, _LLAMA, _PHI_4_MINI, _DEEPSEEK, _OTHERS, _SHIPPED]).split()
     return train_tokenizer(list(dict.fromkeys(special)))
+
+
+def shipped(name: str, every: Tokenizer) -> PreTrainedTokenizerFast:
+    """A template that comes with TRL, over the tokenizer with every family's tokens."""
+    source = (SHIPPED / f"{name}.jinja").read_text()
+    bos = "<|begin_of_text|>" if name.startswith("llama") else "<bos>"
+    return PreTrainedTokenizerFast(tokenizer_object=every, chat_template=source, bos_token=bos, eos_token="<eos>")
+
+
+@cache
+def every_key() -> dict[str, Renderer]:
+    """Every key that has its vocabulary here, and `generic` and `generic-text` on every template that they take."""
+    every = every_family()
+    found = {key: load_renderer(every, key) for key in FAMILIES if key != "gpt-oss"}  # harmony's is a download
+    found |= {f"generic {name}": load_renderer(tokenizer(name), "generic") for name in SOUND}
+    found |= {f"generic {name}": load_renderer(shipped(name, every), "generic") for name in SOUND_SHIPPED}
+    return found | {f"generic-text {name}": load_renderer(tokenizer(name), "generic-text") for name in ("phi_4",)}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from crrl.gateway.renderer.api import Tools
@@ -31,9 +31,14 @@ _INVOKE = re.compile(r'<invoke name="[^"\n]+">.*?</invoke>(?=\s*(?:<invoke|</|\Z
 
 
 class Schemas:
-    """What a request says of its tools' parameters."""
+    """What a request says of its tools' parameters.
 
-    def __init__(self, tools: Tools) -> None:
+    Args:
+        python: the template writes `True`, `False` and `None` for what JSON calls `true`, `false` and `null`.
+    """
+
+    def __init__(self, tools: Tools, *, python: bool = False) -> None:
+        self._python = python
         self._of: dict[tuple[str, str], tuple[Any, Any]] = {}  # (tool, parameter) -> its schema, the whole schema
         for tool in tools or []:
             function = tool.get("function", tool)
@@ -42,15 +47,22 @@ class Schemas:
             for name, schema in (properties if isinstance(properties, dict) else {}).items():
                 self._of[str(function.get("name")), str(name)] = schema, whole
 
+    def read(self, tool: str, parameter: str, text: str) -> Any:
+        """The value that `text`, written without quotes, stands for."""
+        return text if self.is_text(tool, parameter, text) else _value(text)
+
     def is_text(self, tool: str, parameter: str, text: str) -> bool:
-        """Whether `text`, written without quotes, is itself the value: it is no JSON of another type that the schema
-        allows. Without a schema what reads as JSON is JSON."""
-        value = _json(text)
-        if value is _NO_JSON:
+        """Whether `text` is itself the value: it is no JSON of another type that the schema allows. Without a schema
+        what reads as JSON is JSON. Python's words for values are such where the template writes them, and where the
+        schema allows no text."""
+        value = _value(text)
+        if value is _NO_VALUE:
             return True
         schema, whole = self._of.get((tool, parameter), (True, True))
         types, listed = _types(schema, whole, 0), _listed(schema)
-        if listed is not None and value in listed and not isinstance(value, str):
+        if text.strip() in _WORDS and "string" in types and not self._python:
+            return True
+        if any(type(one) is type(value) and one == value for one in listed or []) and not isinstance(value, str):
             return False
         if isinstance(value, str) and "string" in types:
             return schema is not True and schema != {}  # its quotes are its own where the schema says that it is text
@@ -60,31 +72,32 @@ class Schemas:
 def declared(tools: Tools) -> Tools:
     """Tools in the part of JSON Schema that families which declare them as types can express (Kimi K2.5): what has no
     type, and what refers to nothing, is `any` and keeps its description."""
+    return _with_parameters(tools, lambda whole: _declared(whole, whole, 0))
+
+
+def spelled(tools: Tools) -> Tools:
+    """Tools in which a parameter that may be anything says so as `{}`: some families cannot render `true`."""
+    return _with_parameters(tools, _spelled)
+
+
+def _with_parameters(tools: Tools, changed: Callable[[dict[str, Any]], dict[str, Any]]) -> Tools:
+    """Tools with another schema for their parameters."""
     if not tools:
         return tools
     shown = []
     for tool in tools:
         function = tool.get("function", tool)
-        whole = function.get("parameters")
-        if isinstance(whole, dict):
-            function = {**function, "parameters": _declared(whole, whole, 0)}
+        if isinstance(whole := function.get("parameters"), dict):
+            function = {**function, "parameters": changed(whole)}
         shown.append({**tool, "function": function} if "function" in tool else function)
     return shown
 
 
-def spelled(tools: Tools) -> Tools:
-    """Tools in which a parameter that may be anything says so as `{}`: some families cannot render `true`."""
-    shown = []
-    for tool in tools or []:
-        function = tool.get("function", tool)
-        whole = function.get("parameters")
-        properties = whole.get("properties") if isinstance(whole, dict) else None
-        if isinstance(whole, dict) and isinstance(properties, dict) and any(p is True for p in properties.values()):
-            plain = {name: {} if one is True else one for name, one in properties.items()}
-            function = {**function, "parameters": {**whole, "properties": plain}}
-            tool = {**tool, "function": function} if "function" in tool else function
-        shown.append(tool)
-    return shown if tools else tools
+def _spelled(whole: dict[str, Any]) -> dict[str, Any]:
+    properties = whole.get("properties")
+    if not isinstance(properties, dict):
+        return whole
+    return {**whole, "properties": {name: {} if one is True else one for name, one in properties.items()}}
 
 
 def _declared(schema: Any, whole: Any, depth: int) -> Any:
@@ -139,14 +152,16 @@ def invocations(text: str) -> list[str]:
     return _INVOKE.findall(text) or [text]
 
 
-_NO_JSON = object()
+_NO_VALUE = object()
+_WORDS = {"True": True, "False": False, "None": None}
 
 
-def _json(text: str) -> Any:
+def _value(text: str) -> Any:
+    """What JSON, or one of Python's words, says."""
     try:
-        return json.loads(text)
+        return _WORDS[word] if (word := text.strip()) in _WORDS else json.loads(text)
     except (ValueError, RecursionError):
-        return _NO_JSON
+        return _NO_VALUE
 
 
 def _types(schema: Any, whole: Any, depth: int) -> frozenset[str]:

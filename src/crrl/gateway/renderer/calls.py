@@ -6,16 +6,16 @@ back (`generic.py`). A mark that begins a call must be one token, so text that o
 
 from __future__ import annotations
 
-import ast
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from crrl.gateway.canonical import Call
 from crrl.gateway.renderer.api import arguments_text, is_name
 from crrl.gateway.renderer.arguments import Schemas, written
+from crrl.gateway.renderer.pythonic import calls_of
 
 Decode = Callable[[list[int]], str]
 _FUNCTION = re.compile(r"\s*<function=([^>\s]+)>(.*?)(?:</function>)?\s*", re.DOTALL)
@@ -47,13 +47,15 @@ class Marked:
     """Blocks between two tokens, or from one token to the next such or the end: Hermes and Qwen2.5 (`<tool_call>`),
     Mistral (`[TOOL_CALLS]`), Phi-4-mini and Granite (`<|tool_call|>`), LFM2 (`<|tool_call_start|>`). A block holds a
     JSON call or a list of them, `name[ARGS]{...}`, `<function=name>` (Qwen3-Coder), or `[name(argument="value")]`.
-    `several`: the template can show the results of more than one call; else the first alone is made."""
+    `several`: the template can show the results of more than one call; else the first alone is made. `raw`: text stands
+    between its quotes as it is (`pythonic.py`)."""
 
     name: str
     opener: int
     closer: int | None
     several: bool = True
     call_start: str = ""
+    raw: bool = False
 
     def read(self, ids: list[int], decode: Decode, schemas: Schemas) -> Said:
         texts: list[str] = []
@@ -66,7 +68,7 @@ class Marked:
                 break
             end = min(_find(ids, self.opener, start + 1), _find(ids, self.closer, start + 1))
             closed = self.closer is None or (end < len(ids) and ids[end] == self.closer)
-            found = _block(decode(ids[start + 1 : end]), schemas) if closed else None
+            found = _block(decode(ids[start + 1 : end]), schemas, self.raw) if closed else None
             at = end + 1 if end < len(ids) and ids[end] == self.closer else end
             if found is None or (len(calls) + len(found) > 1 and not self.several):
                 malformed += 1
@@ -91,7 +93,7 @@ class BareJson:
         if tagged == len(ids):
             calls = _json_calls(before) if before.startswith("{") else None
             return Said("", calls) if calls else Said(before, [])
-        calls = _json_calls(text) or _python_calls(text)
+        calls = _json_calls(text) or calls_of(text)
         if calls:
             return Said(before, calls)
         return Said(decode(ids).strip(), [], malformed=1)
@@ -109,7 +111,7 @@ class NoCalls:
 
 
 def formats(token_id: Callable[[str], int | None]) -> list[CallFormat]:
-    """Those that this tokenizer has the tokens for."""
+    """Those that this tokenizer has the tokens for, the stricter first."""
     found: list[CallFormat] = []
     for name, opener, closer in (
         ("Hermes (<tool_call>)", "<tool_call>", "</tool_call>"),
@@ -119,7 +121,8 @@ def formats(token_id: Callable[[str], int | None]) -> list[CallFormat]:
     ):
         start = token_id(opener)
         if start is not None:
-            found.append(Marked(name, start, token_id(closer) if closer else None))
+            marked = Marked(name, start, token_id(closer) if closer else None)
+            found += [marked, replace(marked, raw=True)]
     return [*found, BareJson(token_id("<|python_tag|>"))]
 
 
@@ -128,7 +131,7 @@ def _find(ids: list[int], token: int | None, start: int) -> int:
     return next((i for i in range(start, len(ids)) if ids[i] == token), len(ids))
 
 
-def _block(text: str, schemas: Schemas) -> list[Call] | None:
+def _block(text: str, schemas: Schemas, raw: bool) -> list[Call] | None:
     """The calls of one block; None: not well formed."""
     name, mark, arguments = text.partition("[ARGS]")
     if mark:
@@ -139,7 +142,7 @@ def _block(text: str, schemas: Schemas) -> list[Call] | None:
         return [Call(name.strip(), arguments_text(value), id.strip())]
     if "<function=" in text:
         return _xml_call(text, schemas)
-    return _json_calls(text) or _python_calls(text)
+    return _json_calls(text) or calls_of(text, raw=raw)
 
 
 def _json_calls(text: str) -> list[Call] | None:
@@ -155,7 +158,7 @@ def _xml_call(text: str, schemas: Schemas) -> list[Call] | None:
         return None
     arguments = {}
     for key, value in written(function[2]).items():
-        arguments[key] = value if schemas.is_text(function[1], key, value) else _json(value)
+        arguments[key] = schemas.read(function[1], key, value)
     return [Call(function[1], arguments_text(arguments))]
 
 
@@ -167,26 +170,6 @@ def _call(value: Any) -> Call | None:
     if not is_name(name) or not isinstance(arguments, dict):
         return None
     return Call(name, arguments_text(arguments), id if isinstance(id, str) else "")
-
-
-def _python_calls(text: str) -> list[Call] | None:
-    """`name(argument="value")`, `name.call(...)`, or a list of such."""
-    try:
-        said = ast.parse(text.strip(), mode="eval").body
-        return [_python_call(call) for call in (said.elts if isinstance(said, ast.List) else [said])] or None
-    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError):
-        return None
-
-
-def _python_call(call: ast.expr) -> Call:
-    """ValueError: it is none."""
-    if not isinstance(call, ast.Call) or call.args:
-        raise ValueError("no call by keywords")
-    function = call.func.value if isinstance(call.func, ast.Attribute) and call.func.attr == "call" else call.func
-    if not isinstance(function, ast.Name):
-        raise ValueError("no plain name")
-    arguments = {k.arg: ast.literal_eval(k.value) for k in call.keywords if k.arg}
-    return Call(function.id, arguments_text(arguments))
 
 
 def _json(text: str) -> Any:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import groupby, takewhile
+from itertools import groupby, pairwise, takewhile
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -26,10 +27,13 @@ from crrl.gateway.renderer.api import (
 from crrl.gateway.renderer.arguments import Schemas, declared, invocations, spelled, written
 from crrl.gateway.renderer.families import FAMILIES
 from crrl.gateway.renderer.lenient import Read, strict
+from crrl.gateway.renderer.places import Places
 
 # What families raise at what their template has no form for (arguments that are a list, a schema without a type...).
 _CANNOT = (ValueError, TypeError, KeyError, AttributeError, IndexError, AssertionError)
 _PROBE = Message("user", "x")
+# What ends a call, or a block of them; without its last letters where a mark is inside.
+_CLOSED = re.compile(r"(?:\s*(?:</[^<>\s]*>?|<\|[^<>\s]*_end\|>|<｜[^<>\s]*▁end｜>))*")
 _READ_CONFIG = TypeAdapter(RendererConfig).validate_python
 
 
@@ -54,10 +58,13 @@ class FamilyRenderer:
         self.marks = (tokenizer.marks() | own) - {self.think_open, self.think_close}
         self.call_start = family.call_start
         self.lead = family.call_mark[0]
+        self._places = Places(self._text, tools=True)
         self.prompt = FirstPrompts(self._prompt)
         self._probe = self.prompt([_PROBE], None)
         self._opens = self._opens_behind(self._probe)
         self._close_reasoning = tokenizer.encode(family.think[1])
+        self._python = self._writes_python()
+        self._drops_text = self._loses_text()
 
     def _reasoning_marks(self, think: tuple[str, str]) -> tuple[int | None, int | None]:
         """The tokens around reasoning, where they are tokens, and the family's own parser takes them for that."""
@@ -74,7 +81,23 @@ class FamilyRenderer:
         said = self._inner.parse_response(self.tokenizer.encode("x"), prompt_ids=prompt_ids)
         return bool(said.reasoning_content)
 
+    @property
+    def systems(self) -> str:
+        """Where it shows system messages (`places.py`)."""
+        return self._places.rule
+
+    def _writes_python(self) -> bool:
+        """Whether its calls say `False` for `false` (Qwen3.5, Nemotron 3)."""
+        call = Call("f", '{"x":false}')
+        return "False" in self.tokenizer.decode(self._whole([_PROBE, Message("assistant", "", [call])]))
+
     def _prompt(self, messages: list[Message], tools: Tools) -> list[int]:
+        return self._shown(self._places.placed(messages), tools)
+
+    def _text(self, messages: list[Message], tools: Tools) -> str:
+        return self.tokenizer.decode(self._shown(messages, tools))
+
+    def _shown(self, messages: list[Message], tools: Tools) -> list[int]:
         tools = declared(tools) if self._family.declares else spelled(tools)
         return self._render(messages, tools=tools, add_generation_prompt=True)
 
@@ -92,8 +115,11 @@ class FamilyRenderer:
         """The package's own bridge, over a short history in place of the real one, so that its cost does not grow
         with that (tested equal). What the package refuses goes by what the family renders behind a short turn: a turn
         which closed inside open reasoning, nothing appended, several results."""
-        calls = self.parse(ids, None, prompt_ids).calls if self._family.tool_names else []
-        shown = self._linked([Message("assistant", calls=calls), *appended], sampled=True)[1:]
+        asks = self._family.tool_names or any(m.role == "tool" for m in appended)
+        calls = self.parse(ids, None, prompt_ids).calls if asks else []
+        appended = self._places.behind(appended, len(calls))
+        named = calls if self._family.tool_names else []
+        shown = self._linked([Message("assistant", calls=named), *appended], sampled=True)[1:]
         closed = bool(ids) and ids[-1] in self._stops
         candidates = [ids]
         if closed:
@@ -160,14 +186,15 @@ class FamilyRenderer:
             parsed.content = self.tokenizer.decode(self._said(ids))  # what was said before it
         calls: list[Call] = []
         broken: list[str] = []
-        schemas = Schemas(tools)
+        schemas = Schemas(tools, python=self._python)
         for text, call in self._texts(parsed.tool_calls, ids):
             if _understood(call):
                 calls.append(Call(call.name, arguments_text(_as_written(call, text, schemas)), call.id or ""))
             else:
                 start, end = call.token_span or (0, 0)
                 broken.append(self.tokenizer.decode(ids[start:end]) if call.token_span else call.raw)
-        content = "\n".join(part for part in [parsed.content.strip(), *broken] if part)
+        behind_calls = self._behind_calls(parsed.tool_calls, ids) if self._drops_text else []
+        content = "\n".join(part for part in [parsed.content.strip(), *broken, *behind_calls] if part)
         said = Parsed(content, (parsed.reasoning_content or "").strip(), calls, len(broken))
         return self.reads(said, tools)
 
@@ -178,6 +205,25 @@ class FamilyRenderer:
             text = self.tokenizer.decode(ids[span[0] : span[1]]) if span else ""
             texts = invocations(text) if text else []
             yield from zip(texts if len(texts) == len(same) else [""] * len(same), same, strict=True)
+
+    def _behind_calls(self, calls: list[Any], ids: list[int]) -> Iterator[str]:
+        """Plain text behind each call, up to the next mark."""
+        spans = sorted({call.token_span for call in calls if call.token_span})
+        stop = next((i for i, token in enumerate(ids) if token in self._stops), len(ids))
+        for (_, end), (following, _) in pairwise([*spans, (stop, stop)]):
+            between = ids[end:following]
+            marks = [i for i, token in enumerate(between) if token in self.marks]
+            upto = next((i for i in marks if not _CLOSED.fullmatch(self.tokenizer.decode(between[: i + 1]))), None)
+            text = self.tokenizer.decode(between[:upto])
+            text = text if upto is None else text.removesuffix(self.lead)
+            yield _CLOSED.sub("", text, count=1).strip()
+
+    def _loses_text(self) -> bool:
+        """Whether its parser leaves out what is said behind a call."""
+        called = self.assistant(Message("assistant", "", [Call("f", "{}")]))
+        said = [*called[:-1], *self.tokenizer.encode("x"), called[-1]]
+        parsed = self._inner.parse_response(said, prompt_ids=self._probe)
+        return bool(parsed.tool_calls) and "x" not in (parsed.content or "")
 
     def _said(self, ids: list[int]) -> list[int]:
         """The plain content of a turn that ended while reasoning: behind closed reasoning, up to a mark."""
@@ -205,13 +251,13 @@ def _with_objects(message: Message) -> Message:
 
 
 def _as_written(call: Any, text: str, schemas: Schemas) -> dict[str, Any]:
-    """The call's arguments; those that are text as they were sampled, to their last white space."""
+    """The call's arguments; those between tags as they were sampled, to their last white space."""
     given: dict[str, Any] = dict(call.arguments)
     if not given and '"parameters"' in text:
         given = _parameters(text)
     for name, value in written(text).items():
-        if name in given and schemas.is_text(call.name, name, value):
-            given[name] = value
+        if name in given:
+            given[name] = schemas.read(call.name, name, value)
     return given
 
 

@@ -7,7 +7,6 @@ everything before unchanged, and writes calls that read back as they were writte
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import replace
 from typing import Any
 
@@ -15,12 +14,16 @@ from crrl.gateway.canonical import Call, Message
 from crrl.gateway.renderer.api import FastTokenizer, FirstPrompts, Parsed, RenderError, Tools
 from crrl.gateway.renderer.arguments import Schemas
 from crrl.gateway.renderer.calls import CallFormat, Marked, NoCalls, formats
+from crrl.gateway.renderer.habits import HARD, differences
+from crrl.gateway.renderer.habits import TOOLS as HARD_TOOLS
 from crrl.gateway.renderer.lenient import Read, strict
+from crrl.gateway.renderer.places import Places
 from crrl.gateway.renderer.template import ChatTemplate, Refusal
 
 _USER = Message("user", "ask")
 _ANSWER = Message("assistant", "said")
 _CALL = Call("look", '{"at":"here"}')
+_THOUGHT = "thought"
 _REASONING = (("<think>", "</think>"), ("[THINK]", "[/THINK]"))
 
 
@@ -42,7 +45,7 @@ class GenericRenderer:
         self._special = self.tokenizer.marks()
         self._head = self._template.render([_USER], answer=True)
         self._learn_reasoning()
-        self._answer = self.thinking(replace(_ANSWER, reasoning="thought")) if self.opens else _ANSWER
+        self._answer = self.thinking(replace(_ANSWER, reasoning=_THOUGHT)) if self.opens else _ANSWER
         self.stop_ids = [self._learn_end()]
         eos = self.tokenizer.convert_tokens_to_ids(tokenizer.eos_token) if tokenizer.eos_token else None
         if eos is not None and eos not in self.stop_ids:
@@ -50,6 +53,7 @@ class GenericRenderer:
         self._stops = frozenset(self.stop_ids)
         self._stop_texts = [self.tokenizer.decode([token]) for token in self.stop_ids]
         self.format: CallFormat = NoCalls()
+        self._python = False
         if tools:
             self.format = self._learn_calls()
         self.several_calls = tools and self._renders([*self._short([_CALL, _CALL]), *[Message("tool", "x")] * 2])
@@ -59,25 +63,25 @@ class GenericRenderer:
         self.lead = ""
         self.marks = (self._special | self._stops) - {self.think_open, self.think_close}
         self.prompt = FirstPrompts(self._prompt)
-        self.late_system = True
+        self.places = Places(lambda messages, tools: self._template.render(messages, tools, answer=True), tools=tools)
+
+    @property
+    def systems(self) -> str:
+        """Where it shows system messages (`places.py`)."""
+        return self.places.rule
 
     # Messages to ids ------------------------------------------------------------------------------------------------
 
     def _prompt(self, messages: list[Message], tools: Tools) -> list[int]:
-        system = [m.content for m in itertools.takewhile(lambda m: m.role == "system", messages)]
-        rest = [_anonymous(m) for m in messages[len(system) :]]
-        self._refuse(rest, bool(tools))
-        if system:  # templates have one place for them
-            rest.insert(0, Message("system", "\n\n".join(system)))
-        return self.tokenizer.encode(self._template.render(rest, tools, answer=True))
+        self._refuse(messages, bool(tools))
+        shown = [_anonymous(m) for m in self.places.placed(messages)]
+        return self.tokenizer.encode(self._template.render(shown, tools, answer=True))
 
     def bridge(self, prompt_ids: list[int], ids: list[int], appended: list[Message]) -> list[int]:
         self._refuse(appended)
         close = [] if ids and ids[-1] in self._stops else self.stop_ids[:1]
-        results = sum(m.role == "tool" for m in appended)
-        calls = self.parse(ids).calls if results else []
-        calls += [_CALL] * (results - len(calls))  # a result that nobody asked for is shown like the others
-        return [*prompt_ids, *ids, *close, *self._tail(calls, appended)]
+        calls = self.parse(ids).calls
+        return [*prompt_ids, *ids, *close, *self._tail(calls, self.places.behind(appended, len(calls)))]
 
     def _tail(self, calls: list[Call], appended: list[Message]) -> list[int]:
         """What the template puts behind the end of a turn, which made these calls."""
@@ -93,10 +97,14 @@ class GenericRenderer:
 
     def assistant(self, message: Message) -> list[int]:
         message = _anonymous(message)
-        for shown in (self.thinking(message), replace(message, reasoning="")):
-            text = self._template.render([_USER, shown], answer=False)
-            if text.startswith(self._head):
-                return self.tokenizer.encode(text[len(self._head) : self.end_of_turn(text, self._head)])
+        for shown in (message, replace(message, reasoning=""), replace(message, reasoning=_THOUGHT)):
+            text = self._template.render([_USER, self.thinking(shown)], answer=False)
+            if not text.startswith(self._head):
+                continue
+            said = text[len(self._head) : self.end_of_turn(text, self._head)]
+            if shown.reasoning == _THOUGHT != message.reasoning:  # behind open reasoning: it thought nothing
+                said = said.replace(_THOUGHT, "", 1)
+            return self.tokenizer.encode(said)
         raise RenderError("the model's chat template does not keep its own generation prompt before this answer")
 
     def thinking(self, message: Message) -> Message:
@@ -126,7 +134,7 @@ class GenericRenderer:
     def parse(self, ids: list[int], tools: Tools = None, prompt_ids: list[int] | None = None) -> Parsed:
         end = next((i for i, token in enumerate(ids) if token in self._stops), len(ids))
         reasoning, rest = self._split(ids[:end])
-        said = self.format.read(rest, self.tokenizer.decode, Schemas(tools))
+        said = self.format.read(rest, self.tokenizer.decode, Schemas(tools, python=self._python))
         parsed = Parsed(said.content.strip(), reasoning.strip(), said.calls, said.malformed)
         return self.reads(parsed, tools)
 
@@ -151,8 +159,6 @@ class GenericRenderer:
         """Refuses what was not proved."""
         if not self.tools and (tools or any(m.calls or m.role == "tool" for m in messages)):
             raise RenderError(f"renderer.key={self.key} renders only text, and this request has tools")
-        if not self.late_system and any(m.role == "system" for m in messages):
-            raise RenderError("the model's chat template allows system messages only at the beginning")
 
     def _learn_reasoning(self) -> None:
         source = self._template.source + self._head
@@ -165,8 +171,8 @@ class GenericRenderer:
         if self.think_open is None or self.think_close is None:
             raise Refusal("reasoning", f"it writes {opened} and {closed}, which are no tokens of the tokenizer")
         self.opens = self._head.rfind(opened) > self._head.rfind(closed)
-        shown = self._template.render([_USER, replace(_ANSWER, reasoning="thought")], answer=False)
-        self._folded = "thought" not in shown
+        shown = self._template.render([_USER, replace(_ANSWER, reasoning=_THOUGHT)], answer=False)
+        self._folded = _THOUGHT not in shown
 
     def _learn_end(self) -> int:
         """The token that ends an answer."""
@@ -184,18 +190,31 @@ class GenericRenderer:
     def _learn_calls(self) -> CallFormat:
         """The format in which the template writes calls: the one that reads back what it wrote."""
         turn = "a tool call"
+        written = self._writes(turn, _CALL)
+        self._python = "False" in self.tokenizer.decode(self._writes(turn, Call("f", '{"x":false}')))
+        candidates = [one for one in formats(self.tokenizer.convert_tokens_to_ids) if self._reads(one, written)]
+        if not candidates:
+            text = self.tokenizer.decode(written)
+            raise Refusal(turn, f"it writes {text!r}, which is no form of call that is known here")
+        hard = self._writes(turn, HARD)
+        for self.format in candidates:
+            different = differences(HARD, self.parse(hard, HARD_TOOLS).calls)
+            if not different:
+                return self.format
+        raise Refusal(turn, different)
+
+    def _writes(self, turn: str, call: Call) -> list[int]:
         try:
-            text = self._template.render(self._short([_CALL]), answer=False)
+            text = self._template.render(self._short([call]), answer=False)
             if not text.startswith(self._head):
                 raise Refusal.at(turn, "does not keep the generation prompt before it", self._head, text)
-            ids = self.tokenizer.encode(text[len(self._head) : self.end_of_turn(text, self._head)])
+            return self.tokenizer.encode(text[len(self._head) : self.end_of_turn(text, self._head)])
         except RenderError as error:
             raise Refusal(turn, str(error)) from error
-        for candidate in formats(self.tokenizer.convert_tokens_to_ids):
-            self.format = candidate
-            if [(c.name, c.arguments) for c in self.parse(ids).calls] == [(_CALL.name, _CALL.arguments)]:
-                return candidate
-        raise Refusal(turn, f"it writes {self.tokenizer.decode(ids)!r}, which is no form of call that is known here")
+
+    def _reads(self, candidate: CallFormat, written: list[int]) -> bool:
+        self.format = candidate
+        return [(c.name, c.arguments) for c in self.parse(written).calls] == [(_CALL.name, _CALL.arguments)]
 
     def _renders(self, messages: list[Message]) -> bool:
         try:

@@ -18,7 +18,8 @@ from crrl.gateway.renderer.api import FastTokenizer, RenderError
 from crrl.gateway.renderer.families import FAMILIES
 from crrl.gateway.renderer.family import FamilyRenderer
 from crrl.gateway.renderer.generic import GenericRenderer
-from crrl.gateway.renderer.proof import TOOLS, proved
+from crrl.gateway.renderer.places import TOOLS
+from crrl.gateway.renderer.proof import proved
 from crrl.gateway.renderer.template import ChatTemplate, Refusal
 
 
@@ -40,7 +41,7 @@ def generic(source: Any, key: str) -> GenericRenderer:
 def _family(tokenizer: FastTokenizer, key: str) -> FamilyRenderer:
     try:
         return FamilyRenderer(tokenizer, key)
-    except (AssertionError, ValueError) as error:
+    except (AssertionError, ValueError, Refusal, RenderError) as error:
         raise UsageError(
             f"renderer.key={key} does not fit this model's tokenizer: {error}",
             "Write the renderer of the model's family, or renderer.key=generic, which uses the model's own template.",

@@ -14,19 +14,9 @@ from typing import Any
 from crrl.gateway.canonical import Call, Message
 from crrl.gateway.renderer.api import RenderError, Tools
 from crrl.gateway.renderer.generic import GenericRenderer
+from crrl.gateway.renderer.places import TOOLS
 from crrl.gateway.renderer.template import ChatTemplate, Refusal
 
-TOOLS = [
-    {
-        "type": "function",
-        "function": {
-            "name": name,
-            "description": f"To {name}.",
-            "parameters": {"type": "object", "properties": {"at": {"type": "string"}}, "required": ["at"]},
-        },
-    }
-    for name in ("look", "edit")
-]
 _SYSTEM = Message("system", "Repair it.")
 
 
@@ -63,33 +53,35 @@ _SEVERAL = [
     ),
     Step("a user message after two tool calls", _answer("Both done."), [Message("user", "Go on.")]),
 ]
-_LATE_SYSTEM = [
-    Step("a system message after an answer", _answer("Answer."), [Message("system", "Hint."), Message("user", "Go.")])
+_ANYWHERE = [
+    Step("a system message after an answer", _answer("Answer."), [Message("system", "Hint."), Message("user", "Go.")]),
+    Step("two user messages after an answer", _answer("Again."), [Message("user", "One."), Message("user", "Two.")]),
+]
+_ANYWHERE_WITH_TOOLS = [
+    Step("a user message after a result", _answer("", "look"), [Message("tool", "Found."), Message("user", "Go.")]),
+    Step(
+        "a system message after a result", _answer("", "edit"), [Message("tool", "Done."), Message("system", "Hint.")]
+    ),
 ]
 
 
 def proved(tokenizer: Any, key: str, *, tools: bool) -> GenericRenderer:
     """The renderer of a tokenizer's chat template, which has passed the proof. Raises Refusal, RenderError."""
     renderer = GenericRenderer(tokenizer, key, tools=tools)
-    renderer.late_system = prove(renderer, ChatTemplate(tokenizer), tools=tools)
+    prove(renderer, ChatTemplate(tokenizer), tools=tools)
     return renderer
 
 
-def prove(renderer: GenericRenderer, template: ChatTemplate, *, tools: bool) -> bool:
-    """Whether a later system message has a place. Raises Refusal."""
+def prove(renderer: GenericRenderer, template: ChatTemplate, *, tools: bool) -> None:
+    """Raises Refusal."""
     thoughts = (True,) if renderer.opens else (False, True) if renderer.think else (False,)
     for system in ([], [_SYSTEM]):
         for thinking in thoughts:
-            _walk(renderer, template, system, _TALK, None, thinking)
+            _walk(renderer, template, system, [*_TALK, *_ANYWHERE], None, thinking)
             if tools:
-                _walk(renderer, template, system, _WORK, TOOLS, thinking)
+                _walk(renderer, template, system, [*_WORK, *_ANYWHERE, *_ANYWHERE_WITH_TOOLS], TOOLS, thinking)
                 if renderer.several_calls:
                     _walk(renderer, template, system, _SEVERAL, TOOLS, thinking)
-    try:
-        _walk(renderer, template, [], _LATE_SYSTEM, None, renderer.opens)
-    except Refusal:
-        return False
-    return True
 
 
 def _walk(
@@ -124,14 +116,15 @@ def _step(
     tools: Tools,
 ) -> None:
     encode, answer, turn = renderer.tokenizer.encode, step.answer, step.turn
-    prompt = template.render(messages, tools, answer=True)
+    placed = renderer.places.placed
+    prompt = template.render(placed(messages), tools, answer=True)
     shown = [*messages, renderer.thinking(answer)]
-    whole = template.render(shown, tools, answer=False)
+    whole = template.render(placed(shown), tools, answer=False)
     if not whole.startswith(prompt):
         raise Refusal.at(turn, "changes what stood before the answer", prompt, whole)
     end = renderer.end_of_turn(whole, prompt)
     said = whole[len(prompt) : end]
-    after = template.render([*shown, *step.appended], tools, answer=True)
+    after = template.render(placed([*shown, *step.appended]), tools, answer=True)
     if not after.startswith(whole[:end]):
         raise Refusal.at(turn, "changes what was sampled or stood before it", whole[:end], after)
     for message in step.appended:
