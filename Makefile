@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 WORKERS ?= 2
 
-.PHONY: help setup train test test-agents test-corpora test-containers test-kills fuzz lint bench clean
+.PHONY: help setup train test test-agents test-clients test-corpora test-containers test-kills fuzz lint bench clean
 
 help:  ## what can be made
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -22,11 +22,14 @@ test: setup  ## all tests, in parallel
 	OMP_NUM_THREADS=1 $(VENV)/bin/pytest -n $(WORKERS) $(ARGS)
 
 # The agents that the tests need; `AGENTS=` (all there are) installs the others too, and tests them.
-AGENTS ?= nano-agent mini-swe-agent aider codex opencode pi
+AGENTS ?= nano-agent mini-swe-agent aider codex opencode pi claude-code qwen-code goose
 
 test-agents: setup  ## third-party agents in the sandbox: installs them outside HOME (needs npm), then runs them
 	$(VENV)/bin/python scripts/agents.py $(AGENTS)
 	OMP_NUM_THREADS=1 $(VENV)/bin/pytest -m agents tests/agents $(ARGS)
+
+test-clients: setup  ## the official clients of both APIs: installs the Node ones outside HOME (needs npm), then runs all
+	OMP_NUM_THREADS=1 $(VENV)/bin/pytest -m clients tests/clients $(ARGS)
 
 test-corpora: setup  ## every real bug at hand, with its own toolchain
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[swebench]'

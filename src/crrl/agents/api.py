@@ -15,11 +15,13 @@ ExitReason = Literal["finished", "turn_limit", "token_limit", "time_limit", "con
 
 @dataclass(frozen=True)
 class Endpoint:
-    """An OpenAI-compatible endpoint. `base_url` ends in `/v1` and names the session."""
+    """An OpenAI-compatible endpoint. `base_url` ends in `/v1` and names the session; `context`: tokens that a prompt
+    and its answer may have together."""
 
     base_url: str
     api_key: str
     model: str
+    context: int
 
 
 @dataclass(frozen=True)

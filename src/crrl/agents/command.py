@@ -34,6 +34,7 @@ ENVIRONMENT = {
     "INSTRUCTION": "{{ instruction }}",
     "ISSUE": "{{ task.issue }}",
     "MODEL": "{{ model }}",
+    "CONTEXT": "{{ context }}",
     "OPENAI_BASE_URL": "{{ base_url }}",
     "OPENAI_API_BASE": "{{ base_url }}",
     "OPENAI_API_KEY": "{{ api_key }}",
@@ -80,8 +81,8 @@ class CommandAgent:
         return exit
 
     async def _once(self, box: Box, issue: str, endpoint: Endpoint, limits: AgentLimits) -> AgentExit:
-        instruction = self.config.instruction
-        values = placeholders(instruction, issue, endpoint.model, endpoint.base_url, endpoint.api_key)
+        address = {"base_url": endpoint.base_url, "api_key": endpoint.api_key}
+        values = placeholders(self.config.instruction, issue, model=endpoint.model, context=endpoint.context, **address)
         given = {**ENVIRONMENT, **self.config.env}
         env = {name: render(f"agent.env.{name}", text, values) for name, text in given.items()}
         for path, text in self.config.files.items():

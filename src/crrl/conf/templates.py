@@ -24,8 +24,9 @@ QUOTED = {
     "model": '"$MODEL"',
     "base_url": '"$OPENAI_BASE_URL"',
     "api_key": '"$OPENAI_API_KEY"',
+    "context": '"$CONTEXT"',
 }
-PLACEHOLDERS = "instruction, task.issue, model, base_url, api_key"
+PLACEHOLDERS = "instruction, task.issue, model, context, base_url, api_key"
 
 
 def render(setting: str, text: str, values: Mapping[str, Any]) -> str:
@@ -58,9 +59,10 @@ def _check(setting: str, text: str, values: Mapping[str, Any]) -> None:
 
 
 def placeholders(
-    instruction: str, issue: str = "", model: str = "", base_url: str = "", api_key: str = ""
+    instruction: str, issue: str = "", model: str = "", base_url: str = "", api_key: str = "", context: int = 1
 ) -> dict[str, Any]:
-    """The values of placeholders: of the task only its issue, nothing that could reveal its repair."""
+    """The values of placeholders: of the task only its issue, nothing that could reveal its repair. `context` is the
+    policy's, in tokens."""
     task = SimpleNamespace(issue=issue)
     return {
         "task": task,
@@ -68,4 +70,5 @@ def placeholders(
         "model": model,
         "base_url": base_url,
         "api_key": api_key,
+        "context": context,
     }

@@ -130,7 +130,8 @@ async def _run_agent(box: Box, attempt: Attempt, parts: Parts, tries: Tries) -> 
     try:
         if socket is not None:
             await gateway.listen(attempt.id, socket)
-        endpoint = Endpoint(session.base_url if socket is None else INSIDE_URL, session.api_key, session.model)
+        base_url = session.base_url if socket is None else INSIDE_URL
+        endpoint = Endpoint(base_url, session.api_key, session.model, session.context)
         running = asyncio.create_task(parts.agent.run(box, attempt.task, endpoint, limits, tries.again))
         try:
             in_time = await finished_within(running, parts.wall_s + WALL_GRACE_S, limits.spent_s)
