@@ -21,6 +21,7 @@ from crrl.learning import LOSSES
 from crrl.learning.api import Row
 from crrl.learning.batches import MicroBatch, micro_batches, tensors, trim
 from crrl.learning.source import StepBatch
+from crrl.learning.tree import forest
 
 LENGTH = 64
 
@@ -201,7 +202,7 @@ def test_trl_reads_from_the_batch_what_we_know_of() -> None:
     source = inspect.getsource(GRPOTrainer._compute_loss)
     needed = set(re.findall(r'inputs\["(\w+)"\]', source))
     optional = set(re.findall(r'inputs\.get\("(\w+)"', source)) - needed
-    ours = set(tensors(MicroBatch(some_rows(), 1.0, 1.0), 63, torch.device("cpu")))
+    ours = set(tensors(MicroBatch(some_rows(), 1, 1.0, 1.0), 63, torch.device("cpu")))
     ours |= {"ref_per_token_logps"}  # with beta > 0
     assert needed == {
         *("prompt_ids", "prompt_mask", "completion_ids", "completion_mask", "tool_mask", "advantages"),
@@ -237,14 +238,24 @@ def test_trl_divides_by_what_we_scale_for() -> None:
         assert line in source
 
 
-def test_micro_batches_keep_every_token_once() -> None:
+@pytest.mark.parametrize("sharing", [False, True])
+def test_micro_batches_keep_every_token_once(sharing: bool) -> None:
     rng = random.Random(3)
     rows = [make_row(rng, weight=rng.choice([1.0, 0.5]), n=rng.randint(8, 60)) for _ in range(40)]
     rows.append(make_row(rng, n=300))
-    micros = micro_batches(rows, "rows", 40, tokens=200)
+    begin = rows[0].ids[:6]
+    rows = [dataclasses.replace(r, ids=begin + r.ids[6:]) if i % 3 else r for i, r in enumerate(rows)]
+    micros = micro_batches(rows, "rows", 40, tokens=200, sharing=sharing)
     assert sorted(r.episode for m in micros for r in m.rows) == sorted(r.episode for r in rows)
     for micro in micros:
         assert len({r.weight for r in micro.rows}) == 1
-        assert len(micro.rows) == 1 or len(micro.rows) * max(len(r.ids) for r in micro.rows) <= 200
+        assert len(micro.rows) == 1 or micro.tokens <= 200
+        ids, mask = [r.ids for r in micro.rows], [r.loss_mask for r in micro.rows]
+        computed = (
+            forest(ids, mask, torch.device("cpu")).ids_N if sharing else torch.zeros(len(ids), max(map(len, ids)))
+        )
+        assert micro.tokens == computed.numel()
+    fullest = sum(m.tokens for m in micros) / len(micros)
+    assert fullest > 150  # a micro-batch is not closed before it must be
     assert sum(m.scale for m in micros) == pytest.approx(sum(r.weight for r in rows) / 40)
     assert trim(dataclasses.replace(rows[0], loss_mask=[1] + [0] * (len(rows[0].ids) - 1))) is None

@@ -1,7 +1,8 @@
-"""The trainer's contract with whoever drives it: steps in order, bad numbers stop it, log-probs are TRL's."""
+"""The trainer's contract with whoever drives it: steps in order, bad numbers stop it."""
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import random
 from collections.abc import Iterator
@@ -11,16 +12,14 @@ from pathlib import Path
 import pytest
 import torch
 from learning_kit import VOCAB, Rows, config, make_row, one_step, random_rows, tiny_model, tiny_tokenizer, trainer_of
-from transformers import Gemma2Config, Gemma2ForCausalLM, PreTrainedModel
-from trl import GRPOTrainer
+from transformers import Gemma2Config, Gemma2ForCausalLM
 
 from crrl.errors import CrrlError
 from crrl.learning import checkpoint
 from crrl.learning.api import Row
-from crrl.learning.batches import MicroBatch, tensors
-from crrl.learning.logprobs import SHARED_MIN, chosen_logprobs, hidden_states, is_plain, shared_length
 from crrl.learning.source import StepBatch
-from crrl.learning.trainer import RepairTrainer, TrainingError, make_trainer
+from crrl.learning.trainer import TrainingError, make_trainer
+from crrl.learning.tree_attention import sharing
 
 
 def weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -29,15 +28,6 @@ def weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
-
-
-def alike_rows(shared: int, lengths: tuple[int, ...] = (40, 33, 33, 27)) -> list[Row]:
-    """Attempts at one task: they begin with the same `shared` tokens, some of which are trained, and part there;
-    what they have in common again after that is no beginning."""
-    rng = random.Random(4)
-    begin = [rng.randrange(VOCAB - 2) for _ in range(shared)]
-    rows = [make_row(rng, n=n) for n in lengths]
-    return [dataclasses.replace(r, ids=[*begin, *r.ids[shared : shared + 2], 7, *r.ids[shared + 3 :]]) for r in rows]
 
 
 # The order of things ------------------------------------------------------------------------------------------
@@ -156,99 +146,72 @@ def test_bad_numbers_stop_the_run_before_they_reach_the_weights(tmp_path: Path, 
     assert moments and all(float(state["step"]) == 1 for state in moments.values())
 
 
-# Log-probs ----------------------------------------------------------------------------------------------------
+# Rows that begin alike ----------------------------------------------------------------------------------------
 
 
-def trls_own(trainer: RepairTrainer, ids: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    logps, entropy, _ = GRPOTrainer._get_per_token_logps_and_entropies(
-        trainer, trainer.policy, ids, mask, ids.shape[1] - 1, compute_entropy=True
-    )
-    return logps, entropy
-
-
-@pytest.mark.parametrize("shared", [0, 20, 22])
-def test_log_probs_of_trained_tokens_are_trls(tmp_path: Path, shared: int) -> None:
-    made = config()
-    made.rollout.temperature = 0.7
-    trainer = make_trainer(tiny_model(), tiny_tokenizer(), made, tmp_path, Rows(random_rows), print)
-    inputs = tensors(MicroBatch(alike_rows(shared), 1.0, 1.0), VOCAB - 1, torch.device("cpu"))
-    ids = torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], 1)
-    mask = torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], 1)
-    chosen = torch.cat([torch.zeros(4, 1, dtype=torch.long), inputs["tool_mask"]], 1)
-    assert (shared_length(ids) >= SHARED_MIN) == bool(shared)
-    assert is_plain(trainer.policy)
-
-    logps, entropy = chosen_logprobs(trainer.policy, ids, chosen, 0.7)
-    wanted, wanted_entropy = trls_own(trainer, ids, mask)
-    trained = chosen[:, 1:].bool()
-    torch.testing.assert_close(logps[:, 1:][trained], wanted[trained], rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(entropy[:, 1:][trained], wanted_entropy[trained], rtol=1e-5, atol=1e-5)
-    assert not logps[~chosen.bool()].any() and not entropy[~chosen.bool()].any()
-    assert not entropy.requires_grad
-
-    upstream = torch.rand(logps.shape, generator=torch.Generator().manual_seed(1))
-    parameters = list(trainer.policy.parameters())
-    got = torch.autograd.grad((logps * upstream).sum(), parameters)
-    want = torch.autograd.grad((wanted * upstream[:, 1:] * trained).sum(), parameters)
-    for a, b in zip(got, want, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
-
-
-def test_what_rows_share_is_computed_once() -> None:
-    """Tokens that go through the model: one beginning, and each row's own rest."""
-    model, counted = tiny_model(), []
-    model.model.layers[0].mlp.register_forward_hook(lambda _, args, __: counted.append(args[0].shape[:2].numel()))
-    ids = torch.tensor([row.ids for row in alike_rows(20, (32, 32, 32))])
-    ids[2, 20] = (ids[0, 20] + 1) % VOCAB
-    shared = shared_length(ids)
-    assert hidden_states(model, ids).shape == (3, 32, 32)
-    assert sum(counted) == shared + 3 * (32 - shared) and shared >= 20
+def alike_rows() -> list[Row]:
+    """Attempts at one task: they begin with the same 24 tokens, some of which are trained, and part there."""
+    rng = random.Random(4)
+    begin = [rng.randrange(VOCAB - 2) for _ in range(24)]
+    rows = [make_row(rng, n=n) for n in (40, 33, 33, 27)]
+    return [dataclasses.replace(row, ids=begin + row.ids[24:]) for row in rows]
 
 
 @pytest.mark.parametrize("loss", ["dr_grpo", "grpo"])
 def test_rows_that_begin_alike_have_the_gradient_they_have_alone(tmp_path: Path, loss: str) -> None:
-    batch = StepBatch(alike_rows(24), 5)
+    batch = StepBatch(alike_rows(), 5)
     together, of_all = one_step(tmp_path, batch, loss=loss, tokens_per_micro_batch=10**6)
     alone, of_each = one_step(tmp_path, batch, loss=loss, tokens_per_micro_batch=1)
     for name in alone:
         torch.testing.assert_close(together[name], alone[name], rtol=2e-4, atol=2e-6)
     assert max(g.abs().max() for g in alone.values()) > 1e-4
-    for name in ("loss", "entropy", "clipped", "trained_tokens", "grad_norm"):
+    for name in ("loss", "entropy", "clipped", "trained_tokens", "row_tokens", "grad_norm"):
         assert of_all[name] == pytest.approx(of_each[name], rel=1e-4), name
+    lengths = [len(row.ids) - 3 for row in batch.rows]  # the last two of each row are context; the last has no label
+    assert of_each["computed_tokens"] == sum(lengths) and of_all["computed_tokens"] == sum(lengths) - 3 * 23
 
 
 def test_gradient_checkpointing_changes_no_gradient(tmp_path: Path) -> None:
-    batch = StepBatch(alike_rows(24), 5)
+    batch = StepBatch(alike_rows(), 5)
     plain, _ = one_step(tmp_path, batch)
     calls: list[int] = []
     model = tiny_model()
     model.model.layers[0].self_attn.register_forward_hook(lambda *_: calls.append(1))
     saved, _ = one_step(tmp_path, batch, model, gradient_checkpointing=True)
-    assert len(calls) == 2  # once forward, once again in the backward pass
+    proof = len(calls) - 2  # of the forest, at the first step
+    assert proof > 0 and proof == _calls_of_the_proof()
     for name in plain:
         torch.testing.assert_close(saved[name], plain[name], rtol=2e-4, atol=2e-6)
 
 
-def test_a_head_with_a_soft_cap_is_left_to_trl(tmp_path: Path) -> None:
-    """There the logits are not `lm_head(hidden states)`."""
+def _calls_of_the_proof() -> int:
+    calls: list[int] = []
+    model = tiny_model()
+    model.model.layers[0].self_attn.register_forward_hook(lambda *_: calls.append(1))
+    assert sharing(model) == ""
+    return len(calls)
+
+
+def test_a_model_that_cannot_share_is_trained_on_padded_rows_and_says_why(tmp_path: Path) -> None:
     torch.manual_seed(0)
     sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
-    capped: PreTrainedModel = Gemma2ForCausalLM(
-        Gemma2Config(
-            vocab_size=VOCAB,
-            num_key_value_heads=1,
-            head_dim=16,
-            final_logit_softcapping=2.0,
-            initializer_range=0.3,
-            pad_token_id=VOCAB - 1,
-            attn_implementation="eager",
-            **sizes,
-        )
+    config_of = Gemma2Config(
+        vocab_size=VOCAB, num_key_value_heads=1, head_dim=16, initializer_range=0.3, pad_token_id=VOCAB - 1, **sizes
     )
-    assert not is_plain(capped)
-    trainer = trainer_of(tmp_path, Rows(random_rows), capped)
-    ids = torch.randint(0, VOCAB, (2, 24))
-    trainer._trained_BT = torch.ones_like(ids)
-    logps, _, _ = trainer._get_per_token_logps_and_entropies(capped, ids, torch.ones_like(ids), 23)
-    plain = torch.log_softmax(capped(ids).logits[:, :-1], -1).gather(-1, ids[:, 1:, None])[..., 0]
-    torch.testing.assert_close(logps, plain, rtol=1e-5, atol=1e-5)
+    capped = Gemma2ForCausalLM._from_config(config_of, attn_implementation="eager")
+    notes: list[str] = []
+    rows = alike_rows()
+    source = Rows(lambda _: StepBatch(rows, 5))
+    for budget in (10**6, 1):
+        model = copy.deepcopy(capped)
+        made = config(beta=0.1, tokens_per_micro_batch=budget)
+        trainer = make_trainer(*(model, tiny_tokenizer(), made, tmp_path, source, source.on_step), note=notes.append)
+        trainer.train()
+    assert notes == ["Rows are padded, each with its own beginning, because of Gemma2ForCausalLM: " + WHY] * 2
+    (_, together), (_, alone) = source.taken
+    for name in ("loss", "entropy", "kl", "grad_norm"):
+        assert together[name] == pytest.approx(alone[name], rel=1e-4, abs=1e-7), name
+    assert together["computed_tokens"] == 4 * 38 and alone["computed_tokens"] == together["row_tokens"]
+
+
+WHY = "it has layers of kind sliding_attention."

@@ -1,7 +1,7 @@
-"""Packs rows into micro-batches of tensors, within a budget of padded tokens.
+"""Packs rows into micro-batches of tensors, within a budget of tokens that go through the model.
 
-The rows of a micro-batch have equal weight and belong to one group, so they share a prefix, which
-`logprobs.hidden_states` computes once. The loss of a micro-batch is multiplied by its `scale`; thus the sum over
+Where rows share their beginnings (`tree.py`), a beginning counts once; else rows are padded, and padding counts. The
+rows of a micro-batch have equal weight. The loss of a micro-batch is multiplied by its `scale`; thus the sum over
 micro-batches is the loss of the whole step, whatever the budget: a sum over rows weighted by `Row.weight`, divided once
 by a number of the whole step. Weights are not folded into advantages, so that they apply to loss terms that do not
 depend on the advantage, too (KL).
@@ -12,18 +12,22 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from crrl.learning.api import Row
 from crrl.learning.losses import Mean
+from crrl.learning.tree import shared_nodes
 
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """`rows` share one weight. `items` is the weighted number of trained tokens of the whole step."""
+    """`rows` share one weight. `tokens` go through the model. `items` is the weighted number of trained tokens of the
+    whole step."""
 
     rows: list[Row]
+    tokens: int
     scale: float
     items: float
 
@@ -40,26 +44,43 @@ def trim(row: Row) -> Row | None:
     return Row(*cut, row.advantage, row.weight, row.episode, row.group)
 
 
-def micro_batches(rows: Sequence[Row], mean: Mean, episodes: int, tokens: int) -> list[MicroBatch]:
-    """At most `tokens` padded tokens each; a longer row gets its own. Deterministic in the order of `rows`."""
+def micro_batches(rows: Sequence[Row], mean: Mean, episodes: int, tokens: int, *, sharing: bool) -> list[MicroBatch]:
+    """At most `tokens` each; a longer row gets its own. `sharing`: beginnings count once. Deterministic in the order of
+    `rows`."""
     kept = [row for row in map(trim, rows) if row is not None]
-    kept.sort(key=lambda row: (row.group, row.weight, -len(row.ids)))  # stable: longest first
     items = sum(row.weight * sum(row.loss_mask[1:]) for row in kept)
+    parts = _forests(kept, tokens) if sharing else _padded(kept, tokens)
     return [
-        MicroBatch(part, part[0].weight * _share(part, mean, episodes, items), items) for part in _parts(kept, tokens)
+        MicroBatch(part, count, part[0].weight * _share(part, mean, episodes, items), items) for part, count in parts
     ]
 
 
-def _parts(rows: Sequence[Row], tokens: int) -> Iterator[list[Row]]:
+def _padded(rows: Sequence[Row], tokens: int) -> Iterator[tuple[list[Row], int]]:
+    """Parts of `rows`, and the length of their matrix: rows of like length together."""
     part: list[Row] = []
-    for row in rows:
-        alike = part and (row.group, row.weight) == (part[0].group, part[0].weight)
-        if part and not (alike and len(part[0].ids) * (len(part) + 1) <= tokens):
-            yield part
+    for row in sorted(rows, key=lambda row: (row.weight, -len(row.ids))):
+        if part and (row.weight != part[0].weight or len(part[0].ids) * (len(part) + 1) > tokens):
+            yield part, len(part) * len(part[0].ids)
             part = []
         part.append(row)
     if part:
-        yield part
+        yield part, len(part) * len(part[0].ids)
+
+
+def _forests(rows: Sequence[Row], tokens: int) -> Iterator[tuple[list[Row], int]]:
+    """Parts of `rows`, and the size of their forest: rows that begin alike together."""
+    part: list[Row] = []
+    count, before = 0, np.zeros(0, np.int64)
+    for row in sorted(rows, key=lambda row: (row.weight, row.group, row.ids)):
+        ids = np.asarray(row.ids, np.int64)
+        new = len(ids) - 1 - shared_nodes(before, ids)
+        if part and (row.weight != part[0].weight or count + new > tokens):
+            yield part, count
+            part, count, new = [], 0, len(ids) - 1
+        part.append(row)
+        count, before = count + new, ids
+    if part:
+        yield part, count
 
 
 def _share(part: Sequence[Row], mean: Mean, episodes: int, items: float) -> float:

@@ -1,25 +1,22 @@
-"""Log-probs of chosen tokens only: the vocabulary projection runs for trained tokens alone.
+"""Log-probs of trained tokens only: the vocabulary projection runs for no other.
 
-Most of an agent's episode is context (here about nine tokens in ten), and on a CPU TRL's head projects every position.
-The values are the same; `tests/learning/test_trainer.py` compares them.
+Most of an agent's episode is context (here about nine tokens in ten), so a hook between the model's layers and TRL's
+fused head hands on the hidden states of trained places alone. Everything happens in the forward pass of the model as it
+is wrapped, so what wraps it (autocast, DDP, ZeRO, adapters) works as it does for TRL.
+
+The values are TRL's; `tests/learning/test_logprobs.py` compares them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
-# Heads that do more than one matrix product; TRL's code handles them all.
-_SPECIAL = (
-    "final_logit_softcapping",
-    "logit_scale",
-    "output_multiplier",
-    "lm_head_multiplier",
-    "logits_scaling",
-)
+from crrl.learning.tree import Forest
 
 
 def unwrapped(model: Any) -> Any:
@@ -27,59 +24,67 @@ def unwrapped(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
-SHARED_MIN = 16
-"""A shorter common prefix is not worth its own forward pass."""
+class Picked:
+    """The hook of one model, which has TRL's fused head. Outside `only`, nothing is left out."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._places_M: Tensor | None = None
+        unwrapped(model).base_model.register_forward_hook(self._hook)
+
+    @contextmanager
+    def only(self, places_M: Tensor) -> Iterator[None]:
+        """Forward passes give the head the hidden states at `places_M` of the flattened batch, as one row."""
+        self._places_M = places_M
+        try:
+            yield
+        finally:
+            self._places_M = None
+
+    def _hook(self, _module: nn.Module, _args: Any, output: Any) -> Any:
+        if self._places_M is not None:
+            output.last_hidden_state = output.last_hidden_state.flatten(0, 1)[self._places_M][None]
+        return output
 
 
-def is_plain(model: nn.Module) -> bool:
-    """Whether the model's logits are `lm_head(hidden states)` and nothing more."""
-    if not isinstance(model, PreTrainedModel):
-        return False
-    config = model.config.get_text_config()
-    return all(getattr(config, name, None) is None for name in _SPECIAL)
+def trained_logprobs(
+    model: nn.Module,
+    picked: Picked,
+    ids_BT: Tensor,
+    mask_BT: Tensor,
+    trained_BT: Tensor,
+    packed: Forest | None,
+    *,
+    router: bool = False,
+) -> tuple[Tensor, Tensor | None, Any]:
+    """log p(ids[t] | ids[:t]) and the entropy of that distribution (nats), both (B, T), 0 where not trained, and the
+    model's whole output. Column 0 is always 0: the first token has no distribution.
 
-
-def chosen_logprobs(
-    model: PreTrainedModel, ids_BT: Tensor, chosen_BT: Tensor, temperature: float
-) -> tuple[Tensor, Tensor]:
-    """log p(ids[t] | ids[:t]) and the entropy of that distribution (nats, no gradient), both (B, T), 0 where
-    not chosen. Rows are padded on the right. Column 0 is always 0: the first token has no distribution."""
-    head: Any = model.get_output_embeddings()
-    chosen = chosen_BT[:, 1:].bool()
-    hidden_ND = hidden_states(model, ids_BT)[:, :-1][chosen]
-    logits_NV = head(hidden_ND).float() / temperature
-    logps_NV = torch.log_softmax(logits_NV, -1)
-    picked_N = logps_NV.gather(-1, ids_BT[:, 1:][chosen].unsqueeze(-1)).squeeze(-1)
-    with torch.no_grad():
-        entropy_N = -(logps_NV.exp() * logps_NV).sum(-1)
-    out = torch.zeros_like(ids_BT, dtype=torch.float32)
-    place = torch.zeros_like(ids_BT, dtype=torch.bool)
-    place[:, 1:] = chosen
-    return out.masked_scatter(place, picked_N), out.masked_scatter(place, entropy_N)
-
-
-def hidden_states(model: PreTrainedModel, ids_BT: Tensor) -> Tensor:
-    """(B, T, D). The common prefix of all rows (of attempts at one task: the prompt, and often the first calls) passes
-    through the model once; every row then attends to its keys and values, gradients included.
-
-    Right padding needs no mask: in a causal model, real tokens never attend to later ones.
+    Args:
+        packed: the same rows as a forest; None: they pass as they are, padded on the right.
+        router: the output has the experts' auxiliary loss.
     """
-    body: Any = model.base_model
-    shared = shared_length(ids_BT)
-    # Checkpointed layers keep no keys and values.
-    if ids_BT.shape[0] == 1 or shared < SHARED_MIN or (model.training and model.is_activation_checkpointing):
-        return body(input_ids=ids_BT, use_cache=False).last_hidden_state
-    first = body(input_ids=ids_BT[:1, :shared], use_cache=True)
-    cache = first.past_key_values
-    cache.batch_repeat_interleave(ids_BT.shape[0])
-    rest = body(input_ids=ids_BT[:, shared:], past_key_values=cache, use_cache=True).last_hidden_state
-    return torch.cat([first.last_hidden_state.expand(ids_BT.shape[0], -1, -1), rest], 1)
+    place_BT = trained_BT.bool().clone()
+    place_BT[:, 0] = False
+    if packed is None:
+        places_M, labels_M = place_BT.roll(-1, 1).flatten().nonzero()[:, 0], ids_BT[place_BT]
+        inputs: dict[str, Any] = {"input_ids": ids_BT, "attention_mask": mask_BT}
+    else:
+        places_M, labels_M = packed.picked_M, packed.labels_M
+        inputs = {"input_ids": packed.ids_N[None], "position_ids": packed.positions_N[None], "forest": packed}
+    if router:
+        inputs["output_router_logits"] = True
+    with picked.only(places_M):
+        output = model(**inputs, shift_labels=labels_M[None], fused_lm_head=True)
 
+    def of_rows(values_1M: Tensor | None) -> Tensor | None:
+        if values_1M is None:
+            return None
+        values_K = values_1M[0] if packed is None else values_1M[0][packed.of_K]
+        return torch.zeros_like(place_BT, dtype=values_K.dtype).masked_scatter(place_BT, values_K)
 
-def shared_length(ids_BT: Tensor) -> int:
-    """Length of the common prefix of all rows; at least one token is left over in each."""
-    same = (ids_BT == ids_BT[:1]).all(0)
-    return min(int(same.long().cumprod(0).sum()), ids_BT.shape[1] - 1)
+    logps_BT = of_rows(output.log_probs)
+    assert logps_BT is not None, "every head gives log-probs"
+    return logps_BT, of_rows(output.entropy), output
 
 
 @torch.no_grad()

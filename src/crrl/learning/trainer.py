@@ -1,8 +1,8 @@
 """The trainer: TRL's `GRPOTrainer`, fed with rows of recorded tokens instead of its own generations.
 
-The losses (`_compute_loss`) and the loop are TRL's; the rows, the micro-batches, the log-probs (of trained tokens
-only), plug-in losses and the checkpoints are ours. Old log-probs are the sampler's, without further correction (mode a
-of the design). A step without rows changes no weight.
+The losses (`_compute_loss`), the head and the loop are TRL's; the rows, the micro-batches, the forest as which they go
+through the model (`tree.py`), plug-in losses and the checkpoints are ours. Old log-probs are the sampler's, without
+further correction (mode a of the design). A step without rows changes no weight.
 
 The loss is a mean over all scored episodes of the step, those of groups without spread included, so that a step's
 gradient does not grow as more groups agree. For `dr_grpo` (arXiv:2503.20783, eq. 2) and on-policy rows:
@@ -33,9 +33,11 @@ from crrl.engines.load import load_model
 from crrl.errors import CrrlError
 from crrl.learning import checkpoint, losses
 from crrl.learning.batches import MicroBatch, micro_batches, tensors
-from crrl.learning.logprobs import chosen_logprobs, is_plain
+from crrl.learning.logprobs import Picked, trained_logprobs, unwrapped
 from crrl.learning.losses import Loss, TrlLoss
 from crrl.learning.source import StepBatch
+from crrl.learning.tree import Forest, forest
+from crrl.learning.tree_attention import IMPLEMENTATION, sharing
 from crrl.models import model_folder
 
 StepHook = Callable[[int, dict[str, float]], None]
@@ -66,15 +68,18 @@ class RepairTrainer(GRPOTrainer):
         on_step: StepHook,
         resting: Resting,
         loss: Loss | TrlLoss,
+        note: Callable[[str], None],
         **kwargs: Any,
     ) -> None:
         self._config, self._folder, self._first, self._begin = config, folder, first, begin
         self._source, self._on_step, self._resting = source, on_step, resting
-        self._policy_loss = loss
-        self._trained_BT: Tensor | None = None
+        self._policy_loss, self._note = loss, note
+        self._rows: tuple[Tensor, Forest | None] | None = None
+        self._sharing: bool | None = None
         self._reference: PreTrainedModel | None = None
         self._taken: dict[str, float] = {}
         super().__init__(**kwargs)
+        self._picked = {False: Picked(self.policy)}
 
     @property
     def policy(self) -> PreTrainedModel:
@@ -85,6 +90,7 @@ class RepairTrainer(GRPOTrainer):
         """Sets a fixed policy for the KL term. TRL itself would load the first policy from a path that it guesses."""
         reference.requires_grad_(False).eval().to(self.accelerator.device)
         add_fused_lm_head(reference, temperature=self.temperature, outputs=("log_probs",))
+        self._picked[True] = Picked(reference)
         self._reference, self.beta = reference, beta
 
     def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
@@ -94,38 +100,52 @@ class RepairTrainer(GRPOTrainer):
 
     # One step -----------------------------------------------------------------------------------------------
 
-    def _prepare_inputs(self, inputs: Any) -> dict[str, Any]:
-        """TRL would generate here. Ignores the rows of the dummy dataset."""
-        batch = self._source(self.state.global_step)
-        budget = self._config.trainer.tokens_per_micro_batch
-        micros = micro_batches(batch.rows, self._policy_loss.mean, batch.episodes, budget)
-        return {"batch": batch, "micros": micros}
-
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
-        """All micro-batches of one step, backward included: TRL's gradient accumulation needs a fixed number of
-        them."""
+        """Rows, and all micro-batches of one step, backward included: TRL's gradient accumulation needs a fixed number
+        of them. `inputs` is the dummy dataset's."""
         model.train()
-        prepared = self._prepare_inputs(inputs)
-        batch: StepBatch = prepared["batch"]
+        batch = self._source(self.state.global_step)
         with self._resting():
-            losses = [self._micro_step(model, micro) for micro in prepared["micros"]]
+            micros = self._micro_batches(batch)
+            losses = [self._micro_step(model, micro) for micro in micros]
         loss = torch.stack(losses).sum() if losses else torch.zeros((), device=self.accelerator.device)
         self._require_finite("loss", loss)
         self._step += 1
-        rows = [row for micro in prepared["micros"] for row in micro.rows]
+        rows = [row for micro in micros for row in micro.rows]
         self._taken = {
             **batch.metrics,
-            **self._collected(prepared["micros"]),
+            **self._collected(micros),
             "loss": loss.item(),
             "rows": float(len(rows)),
             "trained_tokens": float(sum(sum(row.loss_mask[1:]) for row in rows)),
+            "row_tokens": float(sum(len(row.ids) for row in rows)),
+            "computed_tokens": float(sum(micro.tokens for micro in micros)),
             "skipped": float(not rows),
         }
         return loss
 
+    def _micro_batches(self, batch: StepBatch) -> list[MicroBatch]:
+        if self._sharing is None:
+            self._sharing = self._share()
+        mean, budget = self._policy_loss.mean, self._config.trainer.tokens_per_micro_batch
+        return micro_batches(batch.rows, mean, batch.episodes, budget, sharing=self._sharing)
+
+    def _share(self) -> bool:
+        """Whether rows go through the model as a forest; if not, says why."""
+        policy = unwrapped(self.policy)
+        if reason := sharing(policy):
+            self._note(f"Rows are padded, each with its own beginning, because of {type(policy).__name__}: {reason}.")
+        elif self._reference is not None:
+            self._reference.set_attn_implementation(IMPLEMENTATION)
+        return not reason
+
     def _micro_step(self, model: Any, micro: MicroBatch) -> Tensor:
-        inputs = tensors(micro, self._tokenizer.pad_token_id, self.accelerator.device)
-        self._trained_BT = torch.cat([torch.zeros_like(inputs["prompt_ids"]), inputs["tool_mask"]], 1)
+        device = self.accelerator.device
+        inputs = tensors(micro, self._tokenizer.pad_token_id, device)
+        packed = None
+        if self._sharing:
+            packed = forest([row.ids for row in micro.rows], [row.loss_mask for row in micro.rows], device)
+        self._rows = torch.cat([torch.zeros_like(inputs["prompt_ids"]), inputs["tool_mask"]], 1), packed
         if self._reference is not None:
             ids = torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], 1)
             mask = torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], 1)
@@ -164,13 +184,15 @@ class RepairTrainer(GRPOTrainer):
         self, model: Any, input_ids: Tensor, attention_mask: Tensor, logits_to_keep: int, **kwargs: Any
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Like TRL's, but for trained tokens only; 0 elsewhere."""
-        assert self._trained_BT is not None
-        if not is_plain(model):
-            return super()._get_per_token_logps_and_entropies(
-                model, input_ids, attention_mask, logits_to_keep, **kwargs
+        assert self._rows is not None
+        trained_BT, packed = self._rows
+        with self.accelerator.autocast():
+            logps_BT, entropy_BT, output = trained_logprobs(
+                *(model, self._picked[model is self._reference], input_ids, attention_mask, trained_BT, packed),
+                router=kwargs.get("compute_aux_loss", False),
             )
-        logps, entropy = chosen_logprobs(model, input_ids, self._trained_BT, self.temperature)
-        return logps[:, -logits_to_keep:], entropy[:, -logits_to_keep:], None
+        kept = slice(input_ids.shape[1] - logits_to_keep, None)
+        return logps_BT[:, kept], None if entropy_BT is None else entropy_BT[:, kept], output.aux_loss
 
     def _collected(self, micros: list[MicroBatch]) -> dict[str, float]:
         """TRL's metrics per micro-batch, averaged over the step's trained tokens."""
@@ -227,6 +249,10 @@ class RepairTrainer(GRPOTrainer):
         checkpoint.write(self._folder / "checkpoints", step, self._first, self._config.trainer.keep_checkpoints, fill)
 
 
+def _silent(_: str) -> None:
+    pass
+
+
 class _BeginAt(TrainerCallback):
     """The loop's resume reads files of its own; ours needs only the step number."""
 
@@ -246,6 +272,7 @@ def make_trainer(
     on_step: StepHook,
     resume_from: Path | None = None,
     resting: Resting = nullcontext,
+    note: Callable[[str], None] = _silent,
 ) -> RepairTrainer:
     """A trainer that changes the weights of `model` in place.
 
@@ -255,6 +282,7 @@ def make_trainer(
         on_step: called with (k, metrics) after the update of step k and before its checkpoint.
         resume_from: a checkpoint folder; `model` must hold its weights.
         resting: entered while a step computes, to pause the engine on the same hardware.
+        note: told what a user should know.
 
     Raises:
         CrrlError: the checkpoint is damaged, or has no trainer state.
@@ -276,6 +304,9 @@ def make_trainer(
         optimizer.load_state_dict(state["optimizer"])
         scheduler.load_state_dict(state["scheduler"])
     loss = losses.make(objective)
+    reference = None
+    if objective.beta:
+        reference = deepcopy(model) if resume_from is None else _first_policy(config, first)
     made = RepairTrainer(
         config=config,
         folder=folder,
@@ -285,6 +316,7 @@ def make_trainer(
         on_step=on_step,
         resting=resting,
         loss=loss,
+        note=note,
         model=model,
         processing_class=tokenizer,
         reward_funcs=_never,
@@ -295,8 +327,8 @@ def make_trainer(
         callbacks=[_BeginAt(step)],
     )
     made.remove_callback(PrinterCallback)
-    if objective.beta:
-        made.use_reference(deepcopy(model) if resume_from is None else _first_policy(config, first), objective.beta)
+    if reference is not None:
+        made.use_reference(reference, objective.beta)
     if resume_from is not None:
         torch.set_rng_state(state["rng"])
     return made
