@@ -109,7 +109,9 @@ def test_an_older_row_says_the_same_of_the_same_bug(test_data: Path) -> None:
     old = one(test_data, "swe-bench-verified", "swe-bench/legacy", "astropy__astropy-12907")
     assert (old.source, old.solution, old.issue) == (new.source, new.solution, new.issue)
     assert old.test.fail_to_pass == new.test.fail_to_pass and old.test.parser == new.test.parser
-    assert old.test.command.argv[2].endswith("\npytest -rA astropy/modeling/tests/test_separable.py")
+    assert old.test.command.argv[2].endswith(
+        "\npytest -rA astropy/modeling/tests/test_separable.py test_CRRL_CANARY.py"
+    )
     assert touched(old.test.test_patch) == new.test.protect
 
 
@@ -127,7 +129,8 @@ def test_older_rows_run_what_the_official_script_runs(test_data: Path) -> None:
         plan = tasks[row["instance_id"]].test
         ours = commanded(plan, row["repo"], diff(row, "test_patch"))
         assert ours.parser == plan.parser
-        command, *files = ours.command.argv[2].splitlines()[1].rsplit(" ", len(touched(row["test_patch"])))
+        own = ours.command.argv[2].removesuffix(" test_CRRL_CANARY.py")  # with a test of the judge's own behind it
+        command, *files = own.splitlines()[1].rsplit(" ", len(touched(row["test_patch"])))
         if not all(word in row["eval_script"] for word in (command, *files)):
             differing.append(row["instance_id"])
     assert len(differing) <= len(rows) * 0.05, differing
@@ -148,7 +151,7 @@ def test_swe_gym_has_no_image_column(test_data: Path) -> None:
         "tests/test_ec2/test_instances.py::test_create_instance_from_launch_template__process_tags"
     ]
     assert task.test.parser == "swebench:parse_log_pytest_options:pass_and_fail"
-    assert task.test.command.argv[2].endswith("\npytest -rA tests/test_ec2/test_instances.py")
+    assert task.test.command.argv[2].endswith("\npytest -rA tests/test_ec2/test_instances.py test_CRRL_CANARY.py")
     assert touched(task.test.test_patch) == ["tests/test_ec2/test_instances.py"]
 
 
@@ -204,7 +207,8 @@ def test_without_images(test_data: Path, corpus: str, path: str, id: str, line: 
     whole = one(test_data, corpus, path, id)
     assert (task.source.image, task.source.workdir, task.setup) == (None, "", [])
     assert task.source.base_commit == whole.source.base_commit and task.source.repo == whole.source.repo
-    assert task.test.command.argv == ["bash", "-c", line] and task.test.parser == f"swebench:{parser}:pass_and_fail"
+    assert task.test.command.argv == ["bash", "-c", f"{line} test_CRRL_CANARY.py"]
+    assert task.test.parser == f"swebench:{parser}:pass_and_fail"
     assert touched(task.test.test_patch) == whole.test.protect
     assert (task.test.fail_to_pass, task.issue) == (whole.test.fail_to_pass, whole.issue)
 

@@ -66,7 +66,7 @@ def test_swe_rebench(tmp_path: Path) -> None:
     }
     task = loaded(tmp_path, "swe-rebench", ROW | {"install_config": config, "docker_image": "swerebench/x:latest"})
     assert task.source.image == "swerebench/x:latest" and task.provenance["python"] == "3.9"
-    assert task.test.command.argv[2].endswith("\npytest --no-header -rA tests/test_x.py")
+    assert task.test.command.argv[2].endswith("\npytest --no-header -rA tests/test_x.py test_CRRL_CANARY.py")
     assert task.test.parser == "swebench:parse_log_pytest:pass_and_fail"
     assert "install_config: missing" in problem(tmp_path, "swe-rebench", ROW)
 

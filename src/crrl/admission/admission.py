@@ -14,6 +14,7 @@ from typing import Any, Literal, Protocol
 
 from crrl.admission.absent import absent, absent_in
 from crrl.errors import CrrlError, LostError
+from crrl.rewards import parsers
 from crrl.rewards.api import TestResults
 from crrl.task import Decoys, Task
 from crrl.tasks.diffs import touched
@@ -51,6 +52,7 @@ class Admission:
         excluded: tests outside the verdict, because they fail even with the known fix, or their result varies.
         decoys: the share of its tests that have decoys; None unless admitted.
         no_decoys: why they have none ("" where they have).
+        no_marker: why the end of their report cannot be told from a made-up one, but by decoys ("" where it can).
         task: the task with the lists and the decoys it is judged by; None unless admitted.
     """
 
@@ -63,6 +65,7 @@ class Admission:
     excluded: list[str] = field(default_factory=list)
     decoys: float | None = None
     no_decoys: str = ""
+    no_marker: str = ""
     task: Task | None = None
 
     def shown(self) -> dict[str, Any]:
@@ -106,6 +109,7 @@ async def admit(task: Task, judge: Judge, times: int = TIMES) -> Admission:
         else:
             judged = replace(judged, test=replace(judged.test, decoys=decoys))
             done = replace(done, decoys=share(judged), no_decoys=decoys.reason, task=judged)
+            done = replace(done, no_marker=parsers.unmarked(judged.test))
     return replace(done, seconds=time.monotonic() - started)
 
 

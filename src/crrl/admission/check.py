@@ -93,9 +93,11 @@ def _decoys(admissions: list[Admission]) -> str:
     with_decoys = round(sum(number * (a.decoys or 0.0) for number, a in zip(tests, admitted, strict=True)))
     if not sum(tests):
         return "Decoys: no task was admitted."
-    line = f"Decoys: {with_decoys} of {sum(tests)} tests ({with_decoys / sum(tests):.1%})."
-    reasons = Counter(admission.no_decoys for admission in admitted if admission.no_decoys)
-    return " ".join([line, *(f"None in {number} tasks: {reason}." for reason, number in reasons.most_common())])
+    lines = [f"Decoys: {with_decoys} of {sum(tests)} tests ({with_decoys / sum(tests):.1%})."]
+    for what, why in (("None", "no_decoys"), ("No marker of completion", "no_marker")):
+        reasons = Counter(reason for admission in admitted if (reason := getattr(admission, why)))
+        lines += [f"{what} in {number} tasks: {reason}." for reason, number in reasons.most_common()]
+    return " ".join(lines)
 
 
 def _work_of(out: Path) -> Path:

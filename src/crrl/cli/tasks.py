@@ -18,7 +18,7 @@ list    ids, splits, families and dates; with --json whole tasks, one per line
 show    one task (ids=ID) in readable form, with the size of its repair but not the repair
 check   runs every task's tests three times buggy and three times fixed, and admits a task if they fail buggy and
         pass fixed each time. JSON: {id, status: admitted|flaky|broken|unavailable, empty, fixed,
-        reasons, seconds, excluded, decoys, no_decoys}
+        reasons, seconds, excluded, decoys, no_decoys, no_marker}
 fetch   pulls the images of a corpus's tasks in advance; if you stop it, complete images stay. JSON: {image, how:
         there|fetched, evicted}
 split   splits a corpus into train and held-out tasks, without those that are evaluation tasks by id, commit or patch.

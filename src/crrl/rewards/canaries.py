@@ -88,7 +88,7 @@ def java_canary(name: str, tests: Texts) -> dict[str, str]:
 
 
 JAVA_TEST = re.compile(r"(^|.*/)src/test/java/(?:.*/)?(?P<stem>\w+)\.java$")
-JAVA_WORDS = re.compile(r"(TestCase|Tests?|IT|Spec|[A-Z]\w*?)$")
+JAVA_WORDS = re.compile(r"(TestCase|IT|[A-Z][a-z0-9_]*)$")
 JAVA_BODIES = {  # what a test file imports -> (what its class extends, what stands before a test, how that begins)
     "org.junit.jupiter": ("", "@org.junit.jupiter.api.Test public void ", ""),
     "org.junit.Test": ("", "@org.junit.Test public void ", ""),
@@ -113,9 +113,7 @@ def surefire_canary(name: str, tests: Texts) -> dict[str, str]:
         head = f"{package[0].strip()}\n" if package else ""
         fails = f'{before}{start}fails() {{ throw new AssertionError("{name}"); }}'
         body = f"public class {own}{base} {{ {before}{start}passes() {{}} {fails} }}\n"
-        made[posixpath.join(posixpath.dirname(path), f"{own}.java")] = (
-            f"{package[0].strip() if package else ''}\n{body}"
-        )
+        made[posixpath.join(posixpath.dirname(path), f"{own}.java")] = head + body
         modules.add(at[1])
     return _some(made, "src/test/java/**.java")
 

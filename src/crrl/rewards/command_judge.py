@@ -25,7 +25,7 @@ from pathlib import Path
 import msgspec
 
 from crrl.errors import CrrlError, LostError
-from crrl.rewards import canaries, control, exploits, parsers, patching, swebench_grading
+from crrl.rewards import canaries, control, exploits, parsers, patching, reports, swebench_grading
 from crrl.rewards.api import TestResults, TestStatus
 from crrl.rewards.decoys import facing
 from crrl.rewards.decoys.copies import Copies, tree_files
@@ -238,7 +238,9 @@ async def tests_of(task: Task, boxes: Sandbox, read: patching.Reader) -> Files:
 
 
 def _canary(task: Task, name: str, tests: Files, lower: Path) -> Files:
-    parser = parsers.PARSERS.get(task.test.parser)
+    """Its files; none where the tests have no room for one (`parsers.unmarked`)."""
+    graded = task.test.parser.startswith(SWEBENCH) and not parsers.unmarked(task.test)
+    parser = parsers.PARSERS.get("pytest-xml" if graded else task.test.parser)
     if parser is None or parser.canary is None:
         return {}
     texts = dict(_suites(lower, parser.suites)) if parser.suites is not None else {}
@@ -378,7 +380,11 @@ def _read(task: Task, run: _Run, patch: str, canary: str) -> TestResults:
     if run.reason != "complete":
         return TestResults({}, reason=run.reason, exploits=["filled_disk"] if run.reason == "disk" else [])
     if task.test.parser.startswith(SWEBENCH):
-        return swebench_grading.grade(task, run.report, patch)
+        graded = swebench_grading.grade(task, run.report, patch)
+        if not canary or canaries.in_summary(reports.ANSI.sub("", run.report), canary):
+            return graded
+        forged = ["forged_report"] if solved(task, graded) else []
+        return TestResults({}, reason="no_marker", output=graded.output, exploits=forged)
     try:
         suites = list(parsers.PARSERS[task.test.parser].parse(run.report))
     except ValueError:

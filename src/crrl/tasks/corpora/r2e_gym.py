@@ -21,7 +21,7 @@ from crrl.tasks.diffs import between
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 # Test files are not part of the repair: the hidden tests were made from them.
 TEST_PATH = re.compile(r"(^|/)(tests?|testing)/|(^|/)test_[^/]*$|_test\.py$")
-SCRIPT = "ln -sfn /r2e_tests r2e_tests && bash run_tests.sh"
+SCRIPT = 'ln -sfn /r2e_tests r2e_tests && PYTEST_ADDOPTS="$PYTEST_ADDOPTS test_CRRL_CANARY.py" bash run_tests.sh'
 
 
 def convert(row: Row, split: str) -> Task:

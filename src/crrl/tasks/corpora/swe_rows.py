@@ -128,7 +128,10 @@ def commanded(
 ) -> TestPlan:
     """Run `command` (default: the repository's own) on the test files; the test patch is put back before it."""
     own = OLDER.get(repo, (PYTEST, "parse_log_pytest_options"))
-    line = f"{command or own[0]} {' '.join(shlex.quote(name) for name in directives(plan, repo, test_patch))}"
+    files = directives(plan, repo, test_patch)
+    if files and "pytest" in (command or own[0]):
+        files.append("test_CRRL_CANARY.py")  # its end is told by a test of the judge's own
+    line = f"{command or own[0]} {' '.join(shlex.quote(name) for name in files)}"
     return replace(
         plan,
         command=Command(["bash", "-c", activate + line]),
