@@ -259,6 +259,7 @@ def run_init(request: dict, group: list[int], report: socket.socket, output: int
         os.write(output, f"the patched files cannot be written: {error}".encode())
         return FULL if error.errno == errno.ENOSPC else UNWRITTEN  # the patch's own doing
     hide_the_rest()
+    memory_use.begin()
     test = os.fork()
     if test == 0:
         try:
@@ -371,7 +372,7 @@ def become_untrusted(limits: dict, group: list[int], output: int) -> None:
     for fd in group[1:]:
         os.write(fd, b"0")
     if not group:
-        os.nice(5)  # the watchdog comes first
+        memory_use.confine(lambda operation, argument: libc.prctl(operation, argument, 0, 0, 0))
     for fd in group:
         os.close(fd)
     null = os.open("/dev/null", os.O_RDONLY)

@@ -41,9 +41,8 @@ import memory_use  # type: ignore[import-not-found]  # noqa: E402
 
 
 def main() -> None:
-    libc = _ctypes.dlopen(None, 0)  # type: ignore[arg-type]
-    prctl = _ctypes.dlsym(libc, "prctl")
-    _ctypes.call_function(prctl, (PR_SET_DUMPABLE, 0, 0, 0, 0))
+    prctl(PR_SET_DUMPABLE, 0)
+    memory_use.begin()
     for fd in (CONTROL, OUTPUT, *CGROUP):
         os.set_inheritable(fd, False)
     for limit, value in (
@@ -84,6 +83,11 @@ def main() -> None:
             kill_all()
             send_layer(int(fields[0]), int(fields[1]))
             reply("ok")
+
+
+def prctl(operation: int, argument: int) -> None:
+    libc = _ctypes.dlopen(None, 0)  # type: ignore[arg-type]
+    _ctypes.call_function(_ctypes.dlsym(libc, "prctl"), (operation, argument, 0, 0, 0))
 
 
 def hand_out(port: int) -> None:
@@ -168,7 +172,7 @@ def child(argv, cwd, env):  # type: ignore[no-untyped-def]
         for fd in CGROUP[1:]:
             os.write(fd, b"0")
         if not CGROUP:
-            os.nice(5)  # the watchdog comes first
+            memory_use.confine(prctl)
         _signal.set_wakeup_fd(-1)
         for number in (_signal.SIGCHLD, _signal.SIGPIPE, _signal.SIGXFSZ, _signal.SIGINT):
             _signal.signal(number, _signal.SIG_DFL)

@@ -24,6 +24,7 @@ AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 NEW_NAMESPACES = 0x10000000 | 0x00020000 | 0x20000000 | 0x40000000 | 0x08000000 | 0x04000000 | 0x02000000
 TIOCSTI, TIOCLINUX = 0x5412, 0x541C
 F_SETPIPE_SZ = 1031
+PR_SET_THP_DISABLE = 41
 KNOWN = 462  # mseal, of Linux 6.10
 GAP = {"x86_64": (335, 423), "aarch64": (295, 423)}  # numbers that no call has
 SOCKET_FAMILIES = (1, 2, 10, 16)  # unix, inet, inet6, netlink: nothing else (vsock, packet, alg...)
@@ -116,14 +117,15 @@ UNCOUNTED: dict[str, tuple[int | None, int | None]] = {  # kernel memory that on
     "semget": (64, 190),
     "msgget": (68, 186),
 }
-CLONE, IOCTL, SOCKET, FCNTL = (56, 220), (16, 29), (41, 198), (72, 25)
+CLONE, IOCTL, SOCKET, FCNTL, PRCTL = (56, 220), (16, 29), (41, 198), (72, 25), (157, 167)
 
 
 def build(*, uncounted: bool = False) -> bytes:
     """The filter for this machine, as `struct sock_filter[]`. Raises CrrlError on other architectures.
 
     Args:
-        uncounted: a cgroup bounds memory: System V semaphores and messages, and larger pipes, are allowed.
+        uncounted: a cgroup bounds memory: System V semaphores and messages, larger pipes, and a change of what
+            `memory_use.confine` has set are allowed.
     """
     machine = platform.machine()
     if machine not in AUDIT_ARCH:
@@ -177,6 +179,15 @@ def build(*, uncounted: bool = False) -> bytes:
         step(JUMP_EQ, 0, 4, FCNTL[column])
         argument(1)
         step(JUMP_EQ, 0, 1, F_SETPIPE_SZ)
+        answer(ERRNO | errno.EPERM)
+        answer(ALLOW)
+        step(JUMP_EQ, 0, 8, PRCTL[column])
+        argument(0)
+        step(JUMP_EQ, 0, 5, PR_SET_THP_DISABLE)  # huge pages may be given up, not taken back
+        argument(1)
+        step(JUMP_EQ, 2, 0, 0)
+        argument(2)  # Linux 6.18: which of them to give up; 0: all
+        step(JUMP_EQ, 1, 0, 0)
         answer(ERRNO | errno.EPERM)
         answer(ALLOW)
     step(JUMP_EQ, 0, len(SOCKET_FAMILIES) + 2, SOCKET[column])
