@@ -52,3 +52,17 @@ def test_nan_shows_in_the_logprob_of_that_row_only() -> None:
     for temperature in (0.0, 1.0):
         _, logprobs = sample(logits, torch.full((2,), temperature), torch.full((2,), 0.5, dtype=torch.float64))
         assert logprobs.isnan().tolist() == [True, False]
+
+
+def test_what_is_not_allowed_is_never_drawn_and_log_probs_stay_those_of_all() -> None:
+    """Also where all that is allowed is improbable beyond float32, and beside a row without a mask."""
+    logits = torch.tensor([[0.0, -1.0, -400.0, -401.0]] * 512)
+    allowed = torch.tensor([[False, False, True, True], [True] * 4]).repeat(256, 1)
+    u = torch.linspace(0, 1 - 2**-52, 512, dtype=torch.float64)
+    tokens, logprobs = sample(logits, torch.ones(512), u, allowed)
+    assert set(tokens[::2].tolist()) == {2, 3}
+    free, of_free = sample(logits, torch.ones(512), u)
+    assert torch.equal(tokens[1::2], free[1::2]) and torch.equal(logprobs[1::2], of_free[1::2])
+    assert torch.equal(logprobs, logits.log_softmax(-1).gather(1, tokens[:, None]).squeeze(1))
+    greedy, _ = sample(logits[:1], torch.zeros(1), u[:1], allowed[:1])
+    assert greedy.tolist() == [2]

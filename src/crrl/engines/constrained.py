@@ -12,6 +12,8 @@ import json
 import numpy as np
 from llguidance import LLMatcher, LLTokenizer
 
+from crrl.engines.marks import is_mark
+
 
 class Matcher:
     """One generation under a grammar."""
@@ -44,7 +46,7 @@ class Grammars:
     def __init__(self, tokenizer: str, vocab_size: int) -> None:
         told = json.loads(tokenizer)
         for token in told.get("added_tokens", []):
-            token["special"] = True  # marks of turns and calls are never text, whatever the file calls them
+            token["special"] = is_mark(token["content"], token["special"])
         self._tokenizer = LLTokenizer(json.dumps(told), n_vocab=vocab_size)
 
     def begin(self, grammar: str) -> Matcher:

@@ -90,7 +90,7 @@ def _framed(renderer: Renderer, message: Message, forced: Forced) -> tuple[list[
 
 def _parts(renderer: Renderer, ids: list[int]) -> list[Part]:
     """Text, and between it the tokens that are none."""
-    marks = renderer.tokenizer.backend.get_added_tokens_decoder()
+    marks = renderer.tokenizer.marks()
     parts: list[Part] = []
     run: list[int] = []
     for token in ids:
@@ -104,12 +104,15 @@ def _parts(renderer: Renderer, ids: list[int]) -> list[Part]:
 
 def _rule(renderer: Renderer, parts: list[Part]) -> str:
     """In the grammar's words. What stands before the end of reasoning is free."""
-    words = [f"<[{part}]>" if isinstance(part, int) else json.dumps(part, ensure_ascii=False) for part in parts if part]
-    if renderer.think_close in parts:
-        closed = f"<[{renderer.think_close}]>"
-        opened = [f"<[{renderer.think_open}]>"] if renderer.think_open in parts else []
-        words = [*opened, "thought", *words[words.index(closed) :]]
-    return " ".join(words)
+    opened, closed = renderer.think_open, renderer.think_close
+    if closed not in parts:
+        return _words(parts)
+    head = parts[: parts.index(opened) + 1] if opened in parts else []
+    return f"{_words(head)} thought {_words(parts[parts.index(closed) :])}"
+
+
+def _words(parts: list[Part]) -> str:
+    return " ".join(f"<[{p}]>" if isinstance(p, int) else json.dumps(p, ensure_ascii=False) for p in parts if p != "")
 
 
 def _spaced(schema: Any) -> Any:
@@ -118,8 +121,6 @@ def _spaced(schema: Any) -> Any:
 
 def _reason(why: str) -> str:
     """The compiler's words, without the place in our grammar."""
-    reason = why.partition("failed to compile JSON schema:")[2] or why
-    lines = [line.strip() for line in reason.splitlines() if line.strip() and not re.match(r"\s*\d* *\|", line)]
-    if lines and lines[0].startswith("regex parse error"):
-        return f"'pattern': {lines[-1].removeprefix('error: ')}"
-    return lines[0] if lines else reason.strip()
+    lines = [line.strip() for line in (why.partition("failed to compile JSON schema:")[2] or why).splitlines()]
+    pattern = [line for line in lines if line.startswith("error: ")]  # a regular expression's, behind where it breaks
+    return f"'pattern': {pattern[0].removeprefix('error: ')}" if pattern else next(filter(None, lines), why)
