@@ -8,7 +8,6 @@ the cost of a turn depends on its new messages, not on the history.
 from __future__ import annotations
 
 import json
-import re
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -18,11 +17,11 @@ from typing import Any, Protocol, TypeGuard
 import msgspec
 from tokenizers import Tokenizer
 
+from crrl.engines.marks import is_mark
 from crrl.gateway.canonical import Call, Message
 
 _CACHED_RENDERS = 256
 _LONG = 1 << 14  # characters from which on the interpreter's lock is let go of: other threads go on
-_MARK = re.compile(r"[<\[\]〈].*\S|\]~.*")  # <tool_call>, [TOOL_CALLS], ]~b]; not an added run of spaces
 
 
 Tools = list[dict[str, Any]] | None  # in the form of chat completions
@@ -117,9 +116,9 @@ class FastTokenizer:
         return self.backend.token_to_id(token)
 
     def marks(self) -> frozenset[int]:
-        """Tokens that structure a conversation, by their looks: special ones, and what stands in brackets."""
+        """Tokens that structure a conversation."""
         added = self.backend.get_added_tokens_decoder()
-        return frozenset(i for i, token in added.items() if token.special or _MARK.fullmatch(token.content))
+        return frozenset(i for i, token in added.items() if is_mark(token.content, token.special))
 
 
 class FirstPrompts:
