@@ -7,6 +7,7 @@ and line ends. A mutant that the parser does not read is none.
 from __future__ import annotations
 
 import bisect
+import codecs
 import itertools
 import random
 import shutil
@@ -40,17 +41,20 @@ class TreeFile(TextFile):
     @staticmethod
     def read(path: str, data: bytes) -> TreeFile:
         """Raises UnreadableError."""
-        lines = [line.decode("utf-8", "surrogateescape") for line in data.splitlines(keepends=True)]
+        bare = data.removeprefix(codecs.BOM_UTF8)
+        lines = [line.decode("utf-8", "surrogateescape") for line in bare.splitlines(keepends=True)]
         if any(len(line) > LONGEST_LINE for line in lines) or any(sign in data[:2000] for sign in GENERATED):
             raise UnreadableError(f"{path}: not written by hand")
         tree = parser(PurePath(path).suffix).parse(data)
-        return TreeFile(path, data, "utf-8", lines, errors="surrogateescape", tree=tree)
+        encoding = "utf-8" if bare == data else "utf-8-sig"
+        return TreeFile(path, data, encoding, lines, errors="surrogateescape", tree=tree)
 
     @cached_property
     def starts(self) -> list[int]:
         """Of each line, the byte that it begins with."""
         lengths = (len(line.encode("utf-8", "surrogateescape")) for line in self.lines)
-        return list(itertools.accumulate(lengths, initial=0))
+        mark = len(codecs.BOM_UTF8) if self.encoding == "utf-8-sig" else 0
+        return list(itertools.accumulate(lengths, initial=mark))
 
     def line(self, byte: int) -> int:
         return min(bisect.bisect_right(self.starts, byte), max(1, len(self.lines)))

@@ -102,7 +102,7 @@ class Go(Toolchain):
         results = go_trace.results(sources)
         tests = {path: (self.tree / path).read_bytes() for path in self.files(suite)}
         for arguments in (True, False):  # an untyped constant has no type to be noted by
-            made = go_trace.traced(tests, results, arguments=arguments)
+            made = go_trace.traced(tests, results, self.module, arguments=arguments)
             if made is None:
                 return {}
             async with boxes.open({**changed, **made}) as box:

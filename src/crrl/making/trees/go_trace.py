@@ -33,6 +33,7 @@ import (
 	"fmt"
 	"os"
 	"reflect"
+	"strings"
 	"sync"
 )
 
@@ -46,7 +47,20 @@ func crrlTell(value interface{}) string {
 		return fmt.Sprintf("error(%q)", err.Error())
 	}
 	if pointer && !place.IsNil() {
-		return fmt.Sprintf("&%#v", place.Elem().Interface())
+		place = place.Elem()
+	}
+	if text, ok := value.(fmt.Stringer); ok && !(pointer && place.Kind() == reflect.Ptr) {
+		return fmt.Sprintf("%s(%q)", strings.TrimLeft(fmt.Sprintf("%T", value), "*"), text.String())
+	}
+	if place.Kind() == reflect.Struct {
+		for field := 0; field < place.NumField(); field++ {
+			if place.Type().Field(field).PkgPath != "" { // what users do not see
+				return fmt.Sprintf("<%s>", place.Type())
+			}
+		}
+	}
+	if pointer && place.Kind() != reflect.Ptr {
+		return fmt.Sprintf("&%#v", place.Interface())
 	}
 	return fmt.Sprintf("%#v", value)
 }
@@ -93,16 +107,18 @@ def results(sources: Mapping[str, bytes]) -> dict[str, int]:
     return {name: next(iter(numbers)) for name, numbers in found.items() if len(numbers) == 1}
 
 
-def traced(tests: Mapping[str, bytes], known: Mapping[str, int], *, arguments: bool) -> dict[str, bytes] | None:
+def traced(
+    tests: Mapping[str, bytes], known: Mapping[str, int], module: str, *, arguments: bool
+) -> dict[str, bytes] | None:
     """Path -> text of the test files and the recorders beside; None where they call nothing of the project. `known`:
-    what `results` gives."""
+    what `results` gives; `module`: the project's path."""
     made: dict[str, bytes] = {}
     sites: dict[tuple[str, str], list[tuple[str, int]]] = {}  # folder and package -> what tells a call, its results
     for path, data in tests.items():
         package = found[1].decode() if (found := PACKAGE.search(data)) else "main"
         own = sites.setdefault((posixpath.dirname(path), package), [])
         edits: list[tuple[int, int, str]] = []
-        for node, name in _calls(parser(".go").parse(data).root_node, known):
+        for node, name in _calls(parser(".go").parse(data).root_node, known, module):
             given = grammar.arguments(node)
             told = [text(one) if _literal(one) else f"{UNKNOWN}{text(one)}" for one in given]
             edits.append((node.start_byte, node.start_byte, f"crrlR{len(own)}("))
@@ -150,8 +166,13 @@ def read(tests: Mapping[str, bytes], found: str) -> dict[str, Trace]:
     return {name: Trace(tuple(made)) for name, made in calls.items()}
 
 
-def _calls(root: Node, known: Mapping[str, int]) -> Iterator[tuple[Node, str]]:
+def _calls(root: Node, known: Mapping[str, int], module: str) -> Iterator[tuple[Node, str]]:
     """Those of the project whose results are used, and what they are called."""
+    foreign = set()
+    for spec in (node for node in walk(root) if node.type == "import_spec"):
+        path, named = text(spec.child_by_field_name("path")).strip('"`'), spec.child_by_field_name("name")
+        if path != module and not path.startswith(f"{module}/"):
+            foreign.add(text(named) or posixpath.basename(path))
     for node in walk(root):
         function, parent = node.child_by_field_name("function"), node.parent
         if node.type != "call_expression" or function is None or parent is None:
@@ -161,7 +182,8 @@ def _calls(root: Node, known: Mapping[str, int]) -> Iterator[tuple[Node, str]]:
             continue
         if function.type not in ("identifier", "selector_expression") or node.child_by_field_name("type_arguments"):
             continue
-        yield node, " ".join(text(function).split())
+        if text(function.child_by_field_name("operand")) not in foreign:
+            yield node, " ".join(text(function).split())
 
 
 def _function(number: int, count: int) -> str:

@@ -7,14 +7,15 @@ makes, an argument of which only the source is known.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import PurePath
 from textwrap import dedent
 
 from tree_sitter import Node
 
-from crrl.making.issue import OBJECT, SHOWN_CHARS, SHOWN_LINES, Told, issue
+from crrl.making.issue import OBJECT, Told, issue
+from crrl.making.steps import SHOWN_CHARS, SHOWN_LINES
 from crrl.making.tracing import Call, Difference, Trace, differences
 from crrl.making.trees import grammar
 from crrl.making.trees.go_trace import UNKNOWN
@@ -37,7 +38,8 @@ def tell(
             tests = [test for test in failing if unit is None or unit.has(test)]
             if not tests:
                 break
-            test = _shown(tests, unit, found.wrong)
+            if not (test := _shown(tests, unit, found.wrong)):
+                continue
             if (text_ := _issue(found, unit, files[path], test, others, given_away)) is not None:
                 told.append((text_, test, found.wrong.error[0] if found.wrong.error else ""))
                 break
@@ -45,10 +47,13 @@ def tell(
 
 
 def _shown(tests: Sequence[str], unit: Unit | None, call: Call) -> str:
-    """The test that the issue names: one of several subtests is any of them, so their test is named."""
+    """The test that the issue names: one of several subtests is any of them, so their test is named. "" where it is
+    any of several."""
     if unit is None:  # its name is made at run time, most often of what the call is given
         values = [value.strip("'\"") for _, value in call.args]
-        return max(tests, key=lambda test: (sum(value in test for value in values), -len(test)))
+        said = {test: sum(value in test for value in values) for test in tests}
+        best = max(tests, key=lambda test: (said[test], -len(test)))
+        return best if said[best] or len(tests) == 1 else ""
     inner = [test for test in tests if not any(other.startswith(f"{test}/") for other in tests)]
     return inner[0] if len(inner) == 1 else min(tests, key=len)
 
@@ -58,7 +63,7 @@ def _issue(
 ) -> Told | None:
     wrong, right = (replace(call, args=_named(call)) for call in (found.wrong, found.right))
     unclear = any(name == UNKNOWN for name, _ in found.wrong.args) or OBJECT.search(" ".join(v for _, v in wrong.args))
-    if unclear or _root(wrong) not in _top_level(wrong.path, data) or found.what not in ("returned", "error"):
+    if unclear or not _names(wrong) <= _top_level(wrong.path, data) or found.what not in ("returned", "error"):
         if not (steps := _steps(wrong.line, unit, data)):
             return None
     else:
@@ -71,22 +76,27 @@ def _named(call: Call) -> tuple[tuple[str, str], ...]:
     return tuple(("*" if name == UNKNOWN else name, value) for name, value in call.args)
 
 
-def _root(call: Call) -> str:
-    return re.split(r"\W", call.name, maxsplit=1)[0]
+def _names(call: Call) -> set[str]:
+    """Of the variables in what it is called by."""
+    return set(re.findall(r"(?<![\w.'\"])[A-Za-z_$][\w$]*", call.name))
 
 
 def _top_level(path: str, data: bytes) -> set[str]:
     """Names that mean the same everywhere in the file. Of Go's every name that no statement of a function makes."""
     root = parser(PurePath(path).suffix).parse(data).root_node
-    declared = {  # in functions
-        text(name)
-        for node in walk(root)
-        if node.type in grammar.DECLARED and not _at_top(node)
-        for field in node.children_by_field_name(grammar.DECLARED[node.type])
-        for name in walk(field)
-        if name.type == "identifier"
-    }
+    declared = {text(name) for node in walk(root) for name in _declares(node) if name.type == "identifier"}
     return {text(node) for node in walk(root) if node.type in ("identifier", "package_identifier")} - declared
+
+
+def _declares(node: Node) -> Iterator[Node]:
+    """In functions."""
+    if node.type == "formal_parameters":
+        yield from walk(node)
+    elif node.type == "arrow_function" and (single := node.child_by_field_name("parameter")) is not None:
+        yield single
+    elif node.type in grammar.DECLARED and not _at_top(node):
+        for field in node.children_by_field_name(grammar.DECLARED[node.type]):
+            yield from walk(field)
 
 
 def _at_top(node: Node) -> bool:

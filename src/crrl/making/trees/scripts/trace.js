@@ -6,6 +6,10 @@ function __crrl_builtin(name) {
   return process.getBuiltinModule ? process.getBuiltinModule(name) : require(name);
 }
 function __crrl_call(line, name, names, own, callee, args) {
+  const called = typeof callee === 'string' ? own[callee] : callee;
+  if (typeof called !== 'function' || /\[native code\]\s*}$/.test(Function.prototype.toString.call(called))) {
+    return typeof callee === 'string' ? own[callee](...args) : callee(...args);
+  }
   const told = { line, name, names: args.map((_, at) => names[at] ?? null), args: args.map(__crrl_tell) };
   const places = (globalThis.__crrl_places = globalThis.__crrl_places || { next: 0 });
   const place = places.next++;
@@ -24,7 +28,7 @@ function __crrl_call(line, name, names, own, callee, args) {
   if (value !== null && typeof value === 'object' && typeof value.then === 'function') {
     value.then((settled) => write({ returned: __crrl_tell(settled) }), failed);
   } else {
-    write({ returned: __crrl_tell(value) });
+    write({ returned: value !== undefined && value === own ? '<itself>' : __crrl_tell(value) });
   }
   return value;
 }

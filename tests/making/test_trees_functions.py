@@ -1,0 +1,183 @@
+"""Mutants on syntax trees: every operator in every language that it is for, and nothing else of the file changed."""
+
+from __future__ import annotations
+
+import random
+import shutil
+
+import pytest
+
+from crrl.making.operators import WEIGHTS
+from crrl.making.real_mutation import Mutant
+from crrl.making.source_file import UnreadableError
+from crrl.making.trees.functions import TreeFile, TreeFunction, functions
+
+GO = """package a
+
+func (r *T) Count(a, b int, s []string) int {
+	if a < b && !r.ok {
+		return a
+	}
+	for i := 0; i < len(s)-1; i++ {
+		t := s[i+1:]
+		r.n += len(t)
+		if a == b {
+			continue
+		}
+	}
+	switch a {
+	case 1, 2:
+		return max(a, b)
+	default:
+		return len(append([]string(nil), s...))
+	}
+}
+"""
+SCRIPT = """const f = (a, b = 3, opts) => {
+  const c = { ...opts };
+  for (const x of a) {
+    if (x > b) break;
+    c.n++;
+    const d = x + b;
+    c.m = d - b;
+  }
+  if (c.n) {
+    return b;
+  } else {
+    return helper(a, b - 1);
+  }
+};
+class A {
+  m(x) {
+    this.x = x ?? 5;
+    return x.indexOf('a') >= 0 || x.slice(1, x.length - 1);
+  }
+}
+"""
+RUST = """impl A {
+    fn first(&mut self, xs: &[i32], least: i32, most: i32) -> i32 {
+        self.n = 0;
+        for x in 0..xs.len() {
+            if xs[x] >= least && xs[x] < most {
+                return xs[x + 1];
+            }
+        }
+        xs.iter().cloned().min().unwrap_or(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_test() {
+        assert_eq!(1 + 1, 2);
+    }
+}
+"""
+JAVA = """class A {
+    int first(int[] xs, int least, int most) {
+        for (int i = 0; i < xs.length - 1; i++) {
+            if (xs[i] >= least && xs[i] < most) {
+                continue;
+            }
+            this.n = xs[i + 1];
+        }
+        return least > most ? Math.max(least, most) : map.getOrDefault(least, 0);
+    }
+}
+"""
+COMMON = {"boundary", "comparison", "boolean", "forgotten_condition", "slice", "constant", "operator", "variable"}
+OWN = {
+    "a.go": COMMON | {"dropped_case", "loop", "stale_state", "missed_copy", "negation"},
+    "a.js": COMMON - {"constant"}
+    | {"default", "missed_copy", "swapped_branches", "stale_state", "forgotten_argument", "call"},
+    "a.ts": COMMON - {"constant"}
+    | {"default", "missed_copy", "swapped_branches", "stale_state", "forgotten_argument", "call"},
+    "a.rs": COMMON | {"stale_state", "call", "dropped_case"},
+    "A.java": COMMON | {"loop", "stale_state", "call", "swapped_branches"},
+}
+TEXTS = {"a.go": GO, "a.js": SCRIPT, "a.ts": SCRIPT, "a.rs": RUST, "A.java": JAVA}
+
+
+def mutants(path: str, data: bytes) -> list[tuple[TreeFunction, Mutant]]:
+    return [(f, mutant) for f in functions(path, data) for mutant in f.mutants(random.Random(0), WEIGHTS)]
+
+
+@pytest.mark.parametrize("path", OWN)
+def test_the_operators_of_a_language(path: str) -> None:
+    found = mutants(path, TEXTS[path].encode())
+    assert {mutant.kind for _, mutant in found} >= OWN[path]
+    changed = [function.source.with_edits([mutant.edit]) for function, mutant in found]
+    assert len(set(changed)) == len(changed) and TEXTS[path].encode() not in changed
+
+
+def test_names_tell_classes_and_tests_of_rust_are_none() -> None:
+    named = {path: [function.name for function in functions(path, text.encode())] for path, text in TEXTS.items()}
+    assert named == {
+        "a.go": ["T.Count"],
+        "a.js": ["f", "A.m"],
+        "a.ts": ["f", "A.m"],
+        "a.rs": ["A.first"],
+        "A.java": ["A.first"],
+    }
+
+
+@pytest.mark.parametrize("path", OWN)
+@pytest.mark.parametrize("how", ["crlf", "bom", "latin-1", "no newline", "form feed"])
+def test_what_a_mutant_does_not_change_comes_back_byte_for_byte(path: str, how: str) -> None:
+    text = TEXTS[path]
+    data = {
+        "crlf": text.replace("\n", "\r\n").encode(),
+        "bom": b"\xef\xbb\xbf" + text.encode(),
+        "latin-1": f"// M\xfcller\n{text}// M\xfcller\n".encode("latin-1"),
+        "no newline": text.rstrip("\n").encode(),
+        "form feed": f"// a\x0cb\n{text}".encode(),
+    }[how]
+    found = mutants(path, data)
+    assert len(found) > 10
+    for function, mutant in found:
+        changed = function.source.with_edits([mutant.edit])
+        before, after = data.split(b"\n"), changed.split(b"\n")
+        first, last = mutant.edit.first, mutant.edit.last
+        assert after[: first - 1] == before[: first - 1]
+        assert after[len(after) - (len(before) - last) :] == before[last:]
+        if how == "crlf":
+            assert changed.count(b"\n") == changed.count(b"\r\n")
+
+
+def test_a_line_of_a_go_file_is_as_gofmt_has_it() -> None:
+    if shutil.which("gofmt") is None:
+        pytest.skip("gofmt is not here: apt-get install golang-go")
+    text = "package a\n\nfunc F(s []int, n int) []int {\n\treturn s[len(s)-n:]\n}\n"
+    lines = {mutant.new_line for _, mutant in mutants("a.go", text.encode())}
+    assert "return s[len(s)-n-1:]" in lines and not any(" - 1" in line for line in lines)
+
+
+@pytest.mark.parametrize("text", ["// Code generated by x. DO NOT EDIT.\npackage a\n", f"package a\n// {'x' * 2000}\n"])
+def test_what_a_program_wrote_is_left_alone(text: str) -> None:
+    with pytest.raises(UnreadableError, match="by hand"):
+        TreeFile.read("a.go", text.encode())
+
+
+@pytest.mark.parametrize("path", OWN)
+def test_damaged_files_give_what_the_parser_reads_and_raise_nothing(path: str) -> None:
+    data = TEXTS[path].encode()
+    rng = random.Random(1)
+    for _ in range(30):
+        cut = bytearray(data[: rng.randrange(1, len(data))])
+        for _ in range(rng.randrange(4)):
+            cut[rng.randrange(len(cut))] = rng.randrange(256)
+        mutants(path, bytes(cut))
+
+
+def test_go_variables_that_nothing_else_reads_stay() -> None:
+    """Go does not compile a variable that is not used."""
+    text = "package a\n\nfunc F(a, b int) int {\n\tc := a + 1\n\treturn g(c) + h(a) + g(b)\n}\n"
+    new = {mutant.new_line for _, mutant in mutants("a.go", text.encode()) if mutant.kind == "variable"}
+    assert not any("g(b) + h(a) + g(b)" in line for line in new) and any("g(c) + h(a) + g(a)" in line for line in new)
+
+
+def test_a_variable_of_another_block_is_not_in_sight() -> None:
+    text = "function f(a) {\n  if (a > 1) { const b = a + 1; g(b); }\n  return a + 2;\n}\n"
+    new = [mutant.new_line for _, mutant in mutants("a.js", text.encode()) if mutant.kind == "variable"]
+    assert "return b + 2;" not in new
