@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from crrl import registry
-from crrl.conf.schema import Config
+from crrl.conf.schema import Config, RowsConfig
 from crrl.conf.templates import check_templates
 from crrl.errors import UsageError, nearest
 
@@ -247,6 +247,34 @@ def _check_evaluation(config: Config) -> None:
             raise UsageError(f"evaluation.{key} names something twice.", "Name each once.")
 
 
+def check_rows(config: RowsConfig, explicit: Iterable[str]) -> None:
+    """Raises UsageError: `crrl sft DATA...` cannot work with these settings, or one that the user wrote would change
+    nothing."""
+    if not config.out:
+        raise UsageError("Where does the model go?", "Write out=FOLDER.")
+    words = {
+        "episodes": ("solved", "scored"),
+        "adapter.name": ("none", "lora"),
+        "schedule": ("constant_with_warmup", "linear", "cosine"),
+        "renderer.key": choices("renderer.key"),
+    }
+    for key, valid in words.items():
+        if (value := value_at(config, key)) not in valid:
+            raise UsageError(f"{key}={value} does not exist.", nearest(str(value), valid))
+    least = {"warmup_steps": 0, "weight_decay": 0, "beta": 0, "tokens_per_pack": 2, "packs_per_step": 1}
+    for key, low in {**least, "save_steps": 1, "threads": 0, "adapter.r": 1}.items():
+        if (value := value_at(config, key)) < low:
+            raise UsageError(f"{key}={value} is too small.", f"Write {key}={low:g} or more.")
+    for key in explicit:
+        if key == "renderer.calls":
+            raise UsageError(f"{key} would be ignored: nothing is sampled.", f"Leave {key} out.")
+        if key.startswith("adapter.") and key != "adapter.name" and config.adapter.name == "none":
+            raise UsageError(f"{key} would be ignored: it is for an adapter.", "Write adapter=lora, or leave it out.")
+    for key in ("epochs", "learning_rate", "max_grad_norm"):
+        if (value := value_at(config, key)) <= 0:
+            raise UsageError(f"{key}={value} must be above 0.", f"Write a positive number for {key}.")
+
+
 def _check_trackers(config: Config) -> None:
     names = config.tracker.name
     if len(set(names)) < len(names):
@@ -325,6 +353,10 @@ IGNORED: tuple[Ignored, ...] = (
         "none of these trackers keeps files",
     ),
     ("tracker.episodes", lambda c: not c.tracker.name, "there is no tracker"),
+    *(
+        (f"adapter.{key}", lambda c: c.adapter.name == "none", "it is for an adapter")
+        for key in ("r", "alpha", "targets")
+    ),
     (
         "trainer.warmup_steps",
         lambda c: c.trainer.max_steps == 0 and c.trainer.warmup_steps > 0,

@@ -20,12 +20,12 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from crrl.conf.checks import REFUSED, check, check_ignored
+from crrl.conf.checks import REFUSED, check, check_ignored, check_rows
 from crrl.conf.recipes import FOLDER, GROUPS, ready, recipe_names
-from crrl.conf.schema import SCHEMAS, Config, WarmstartConfig, keys
+from crrl.conf.schema import SCHEMAS, Config, RowsConfig, WarmstartConfig, keys
 from crrl.errors import CrrlError, UsageError, nearest
 
-AnyConfig = TypeVar("AnyConfig", Config, WarmstartConfig)
+AnyConfig = TypeVar("AnyConfig", Config, WarmstartConfig, RowsConfig)
 
 COMPOSING = (HydraException, OmegaConfBaseException, yaml.YAMLError)
 SAVED = "saved"
@@ -45,6 +45,13 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Config:
 def load_warmstart(name: str, overrides: Sequence[str] = ()) -> WarmstartConfig:
     """Like `load_recipe`, for an SFT recipe."""
     return _load(name, overrides, WarmstartConfig)
+
+
+def load_rows(overrides: Sequence[str]) -> RowsConfig:
+    """The settings of `crrl sft DATA...`. Raises UsageError."""
+    config = _load("sft", in_full(overrides, RowsConfig), RowsConfig)
+    check_rows(config, [key for key, _ in map(_split, overrides)])
+    return config
 
 
 def load_saved(path: Path, overrides: Sequence[str] = ()) -> Config:
@@ -80,10 +87,10 @@ def load_saved(path: Path, overrides: Sequence[str] = ()) -> Config:
     return config
 
 
-def in_full(overrides: Sequence[str]) -> list[str]:
+def in_full(overrides: Sequence[str], schema: type = Config) -> list[str]:
     """Overrides with short forms written out: `tracker=wandb` is `tracker.name=[wandb]`. A group stands for its name,
     unless it has ready configurations; a list of one or several words needs no brackets."""
-    names = {k.name: k.type.startswith("list[") for k in keys(Config)}
+    names = {k.name: k.type.startswith("list[") for k in keys(schema)}
     written = []
     for override in overrides:
         key, equals, value = override.partition("=")
@@ -95,7 +102,7 @@ def in_full(overrides: Sequence[str]) -> list[str]:
     return written
 
 
-def to_yaml(config: Config | WarmstartConfig) -> str:
+def to_yaml(config: Config | WarmstartConfig | RowsConfig) -> str:
     """The text of `config.yaml` in the run folder and of `--dry-run`."""
     return yaml.safe_dump(asdict(config), sort_keys=False, allow_unicode=True)
 

@@ -125,7 +125,10 @@ class Objective:
 
 @dataclass
 class Adapter:
-    name: str = doc("`none`: train all weights", "none")
+    name: str = doc("`none`: train all weights; `lora`: low-rank matrices beside them (arXiv:2106.09685)", "none")
+    r: int = doc("lora: the rank", 16)
+    alpha: int = doc("lora: the update is scaled by alpha / r", 32)
+    targets: list[str] = doc("lora: last parts of the names of the adapted layers; empty: all linear ones", [])
 
 
 @dataclass
@@ -219,8 +222,34 @@ class WarmstartConfig:
     threads: int = doc("torch threads; 0: the number of cores", 0)
 
 
+@dataclass
+class RowsConfig:
+    """`crrl sft DATA...`: supervised fine-tuning on episodes of runs, or on chats."""
+
+    seed: int = doc("seed of the order of rows, and of an adapter", 0)
+    recipe: str = doc("the recipe this came from (set by the loader)", "")
+    out: str = doc("folder for the finished model", "")
+    data: list[str] = doc("runs, and JSON Lines files of chats (the verb's arguments)", [])
+    episodes: str = doc("of a run's training episodes: `solved`, or `scored` (all that were not lost)", "solved")
+    model: Model = doc("", Model)
+    renderer: Renderer = doc("", Renderer)
+    adapter: Adapter = doc("", Adapter)
+    epochs: float = doc("passes over the rows", 1.0)
+    learning_rate: float = doc("peak learning rate", 1e-5)
+    schedule: str = doc("after the warm-up: constant_with_warmup, linear or cosine", "cosine")
+    warmup_steps: int = doc("steps of linear warm-up", 5)
+    weight_decay: float = doc("AdamW's weight decay", 0.0)
+    max_grad_norm: float = doc("gradient clipping", 1.0)
+    beta: float = doc("weight of KL(policy || base) at the trained tokens", 0.0)
+    tokens_per_pack: int = doc("tokens of one packed sequence; longer rows are left out, and counted", 4096)
+    packs_per_step: int = doc("packed sequences of an update", 4)
+    gradient_checkpointing: bool = doc("recompute activations in the backward pass: less memory, more time", False)
+    save_steps: int = doc("steps between checkpoints, from which an interrupted command goes on", 50)
+    threads: int = doc("torch threads; 0: the number of cores", 0)
+
+
 # The first entry of a recipe's `defaults` names one of these (or a recipe to build on).
-SCHEMAS: dict[str, type] = {"train_schema": Config, "sft_schema": WarmstartConfig}
+SCHEMAS: dict[str, type] = {"train_schema": Config, "sft_schema": WarmstartConfig, "rows_schema": RowsConfig}
 
 
 @dataclass(frozen=True)
