@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,6 +15,7 @@ from crrl.gateway.renderer.places import REMINDER
 
 RENDERERS = every_key()
 MERGED = {"qwen3.5", "qwen3.6", "qwen3.8", "qwen3-vl", "nemotron-3", "nemotron-3-ultra", "nemotron-3.5", "minimax-m2"}
+COUNTED = re.compile(r"(?<=functions.edit:)\d+")
 CALL = Call("edit", '{"edges":"x"}')
 
 Shape = tuple[str, list[tuple[str, str]]]  # roles of a stretch, then answers ("said" or "called") each with a stretch
@@ -65,6 +68,7 @@ def test_every_text_is_shown_once_in_its_place(key: str, shape: Shape) -> None:
     parts = stretches(shape) if renderer.tools else [p for p in stretches(shape) if not p[0] or not p[0].calls]
     whole = [m for answer, behind in parts for m in ([answer] if answer else []) + in_order(behind)]
     sent = [m for answer, behind in parts for m in ([answer] if answer else []) + behind]
+    text = ""
     for tools in (None, habits.TOOLS) if renderer.tools else (None,):
         text = renderer.tokenizer.decode(renderer.prompt(sent, tools))
         shown_once(text, [m for m in whole if m.content])
@@ -77,6 +81,8 @@ def test_every_text_is_shown_once_in_its_place(key: str, shape: Shape) -> None:
         assert ids[: len(before)] == before
         tail = renderer.tokenizer.decode(ids[len(before) :])
         shown_once(tail, in_order(behind))
+        if answer is parts[-1][0]:  # as in one prompt, where Kimi counts calls on
+            assert COUNTED.sub("", text).endswith(COUNTED.sub("", tail))
         late = [m for m in behind if m.role == "system"]
         if key.removesuffix("-thinking") in MERGED and behind[0].role != "tool":
             assert all(REMINDER.format(m.content) in tail for m in late)

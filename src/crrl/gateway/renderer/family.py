@@ -115,11 +115,9 @@ class FamilyRenderer:
         """The package's own bridge, over a short history in place of the real one, so that its cost does not grow
         with that (tested equal). What the package refuses goes by what the family renders behind a short turn: a turn
         which closed inside open reasoning, nothing appended, several results."""
-        asks = self._family.tool_names or any(m.role == "tool" for m in appended)
-        calls = self.parse(ids, None, prompt_ids).calls if asks else []
+        calls = self.parse(ids, None, prompt_ids).calls
         appended = self._places.behind(appended, len(calls))
-        named = calls if self._family.tool_names else []
-        shown = self._linked([Message("assistant", calls=named), *appended], sampled=True)[1:]
+        shown = self._linked([Message("assistant", calls=calls), *appended], sampled=True)[1:]
         closed = bool(ids) and ids[-1] in self._stops
         candidates = [ids]
         if closed:
@@ -130,7 +128,7 @@ class FamilyRenderer:
             if bridged is not None and bridged.token_ids[: len(before)] == before:
                 return [*prompt_ids, *ids, *bridged.token_ids[len(before) :]]
         close = [] if closed else self.stop_ids[:1]
-        return [*prompt_ids, *ids, *close, *self._tail(self.parse(ids, None, prompt_ids).calls, appended)]
+        return [*prompt_ids, *ids, *close, *self._tail(calls, appended)]
 
     def _tail(self, calls: list[Call], appended: list[Message]) -> list[int]:
         """What a full render puts behind the end of a short turn with these calls."""

@@ -26,6 +26,7 @@ _HARD: dict[str, tuple[Any, dict[str, Any]]] = {
     "set": (True, {"type": "boolean"}),
     "zero": (0, {"type": "integer"}),
     "nothing": (None, {"type": ["integer", "null"]}),
+    "unset": (None, {"type": ["string", "null"]}),
     "list": (["it's", 1, None, [True]], {"type": "array"}),
     "no_items": ([], {"type": "array"}),
     "object": ({"a": {"b": [False, "é\n"]}}, {"type": "object"}),

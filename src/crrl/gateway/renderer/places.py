@@ -123,6 +123,8 @@ class Places:
             if message.role == "tool" and not self.lone_results:
                 message = Message("user", RESULT.format(message.content))
             if message.role == "system" and not self.late_system:
+                if not message.content.strip():
+                    continue
                 message = Message("user", REMINDER.format(message.content))
             if not found and calls and not self.user_behind_call:
                 message = Message("tool", message.content)
