@@ -8,8 +8,8 @@ import pytest
 from gateway_kit import TOOLS
 
 from crrl.gateway.api import Ask
-from crrl.gateway.canonical import Message
-from crrl.gateway.kinds import SENTENCES, Signs, kinds_of
+from crrl.gateway.canonical import Call, Message
+from crrl.gateway.kinds import HEAD, SENTENCES, Signs, kinds_of
 
 SYSTEM, USER = Message("system", "You are an agent."), Message("user", "fix it")
 OTHER = [{"type": "function", "function": {"name": "grep"}}]
@@ -46,7 +46,7 @@ def test_the_sentences_of_real_agents(kind: str, sentence: str) -> None:
     # Where the agent's task or a tool's output speaks of such a thing, it is no sign.
     task = signs(SYSTEM, Message("user", f"Fix this: {plain}"))
     output = signs(SYSTEM, USER, answer, Message("tool", plain))
-    late = signs(SYSTEM, USER, answer, Message("user", "x" * 400 + plain))
+    late = signs(SYSTEM, USER, answer, Message("user", "x" * HEAD + plain))
     assert kinds(task, output, late) == ["main", "main", "main"]
 
 
@@ -104,6 +104,29 @@ def test_a_summary_is_known_by_what_becomes_of_it(words: str, tools: list | None
     for system in (SYSTEM, other):
         found = summed_up(Message("user", words), resumed, system=system, tools=tools)
         assert found == ["main", "compaction", "main", "main"]
+
+
+@pytest.mark.parametrize("kept", [True, False], ids=["the last turns are kept", "alone"])
+@pytest.mark.parametrize("long", [False, True], ids=["short prompt", "long prompt"])
+def test_a_summary_whose_tags_the_agent_takes_off(kept: bool, long: bool) -> None:
+    """As Claude Code does: only what was in `<summary>` goes on, with other white space; behind it the last turns."""
+    system = Message("system", "You are an agent. " * (4000 if long else 1))
+    turns = [Message("assistant", "", [Call("shell", "{}")]), Message("tool", "r")]
+    answer = (
+        "<analysis>\nIt was long.\n</analysis>\n\n<summary>\nRepair gcd.\n\n\nNext: swap its arguments.\n</summary>"
+    )
+    resumed = Message("user", "This goes on. Summary:\nRepair gcd.\n\nNext: swap its arguments.\n\nGo on.")
+    later = [system, resumed, *(turns if kept else [])]
+    found = kinds_of(
+        [
+            (signs(system, USER), None, ""),
+            (signs(system, USER, *turns), 0, ""),
+            (signs(system, USER, *turns, *turns, Message("user", "Wrap up.")), 1, answer),
+            (signs(*later), 1 if kept else None, ""),
+            (signs(*later, *turns), 3, "Done."),
+        ]
+    )
+    assert found == ["main", "main", "compaction", "main", "main"]
 
 
 def test_an_answer_that_nothing_begins_with_is_no_summary() -> None:

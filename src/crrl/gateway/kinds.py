@@ -8,14 +8,16 @@ before the first of those.
 from __future__ import annotations
 
 import re
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 
 from crrl.gateway.api import Ask, SampleKind
 from crrl.gateway.canonical import Message
 
-HEAD = 400  # characters of a text within which it must state its purpose
+HEAD = 1000  # characters of a text within which it must state its purpose
 
 # Sentences at the beginning of such calls by real agents, in the system prompt or the last message.
 SENTENCES: list[tuple[SampleKind, str]] = [
@@ -38,7 +40,9 @@ WORDS: list[tuple[SampleKind, str]] = [("compaction", "compact"), ("side", "titl
 
 SEARCHED = 1 << 15  # characters of a beginning that are searched for a summary
 RECENT = 64  # answers that may be one
-SUMMARY = 8  # characters of an answer that is known again in the text that a conversation begins with
+# Characters of an answer that is known again in the text that a conversation begins with; of a part of it.
+SUMMARY, PART = 8, 32
+_TAG = re.compile(r"</?[\w-]+>")
 # Words that change from request to request and name no agent: numbers, hashes, ids, days, months.
 _NONCE = re.compile(
     r"[\w.:+-]*\d[\w.:+-]*|\b[0-9a-f]{6,}\b|\b(?:mon|tues?|wed(?:nes)?|thur?s?|fri|sat(?:ur)?|sun)(?:day)?\b"
@@ -57,7 +61,7 @@ class Signs:
     system: str  # without what changes from request to request
     opening: str  # the first message of the user
     thread: str
-    head: str = ""  # the messages of a history that begins anew
+    head: str = ""  # what its history begins with, before the first answer
 
     @classmethod
     def of(cls, ask: Ask) -> Signs:
@@ -69,12 +73,10 @@ class Signs:
                 first = i
                 break
         said = "\n".join(m.content for m in ask.messages[:first])
-        anew = not any(m.role == "assistant" for m in ask.messages)
-        head = "\n".join(m.content for m in ask.messages)[:SEARCHED] if anew else ""
         system = _NONCE.sub("", said)
         opening = next((m.content for m in ask.messages if m.role == "user"), "")
         names = frozenset(str(t.get("function", t).get("name", "")) for t in ask.tools or [])
-        return cls(_says(ask, said), names, system, opening, ask.hints.get("thread", ""), head)
+        return cls(_says(ask, said), names, system, opening, ask.hints.get("thread", ""), _head(ask))
 
     def same_agent(self, other: Signs) -> bool:
         """Another system prompt is another agent, unless it has the same tools and task (prompts hold dates)."""
@@ -86,6 +88,17 @@ class Signs:
     def other_thread(self, other: Signs) -> bool:
         """The client itself tells its agents apart (Codex)."""
         return bool(self.thread and other.thread) and self.thread != other.thread
+
+
+def _head(ask: Ask) -> str:
+    """The text before the first answer, without white space; one object for all turns that begin so."""
+    before = takewhile(lambda m: m.role != "assistant", ask.messages)
+    texts = [m.content for m in sorted(before, key=lambda m: m.role == "system")]  # which are long, and seldom say it
+    return sys.intern(_squeezed("\n".join(texts)[:SEARCHED]))
+
+
+def _squeezed(text: str) -> str:
+    return "".join(text.split())
 
 
 def _says(ask: Ask, system: str) -> SampleKind | None:
@@ -116,23 +129,29 @@ def kinds_of(turns: Sequence[tuple[Signs, int | None, str]]) -> list[SampleKind]
 
 def _summaries(turns: Sequence[tuple[Signs, int | None, str]]) -> dict[int, int]:
     """Answers that replaced the history before them -> the turn that begins with them. Whatever words asked for it: the
-    answer calls no tool, and later a conversation that continues no turn begins with its text."""
+    answer calls no tool, and later a conversation begins with its text, or with a part that its tags set off. That may
+    go on with the last turns before the summary (Claude Code)."""
+    texts = [_texts(answer) for _, _, answer in turns]
     found: dict[int, int] = {}
     for later, (signs, before, _) in enumerate(turns):
-        if before is not None:
+        if before is not None and turns[before][0].head == signs.head:
             continue
         for i in range(later - 1, max(-1, later - 1 - RECENT), -1):
-            asked, _, answer = turns[i]
-            text = answer.strip()
-            if (
-                SUMMARY <= len(text) <= SEARCHED
-                and text in signs.head
-                and text not in asked.head
-                and not signs.other_thread(asked)
-            ):
+            asked = turns[i][0]
+            if signs.other_thread(asked):
+                continue
+            if any(text in signs.head and text not in asked.head for text in texts[i]):
                 found.setdefault(i, later)
                 break
     return found
+
+
+def _texts(answer: str) -> list[str]:
+    """An answer, and the parts of it that are long enough to be known again."""
+    if len(answer) > SEARCHED:
+        return []
+    whole, *parts = (_squeezed(text) for text in (answer, *_TAG.split(answer)))
+    return [text for text, least in ((whole, SUMMARY), *((part, PART) for part in parts)) if len(text) >= least]
 
 
 def _by_sign(turns: Sequence[tuple[Signs, int | None]], resumed: set[int]) -> list[SampleKind]:
