@@ -32,6 +32,7 @@ from crrl.gateway.renderer.places import Places
 # What families raise at what their template has no form for (arguments that are a list, a schema without a type...).
 _CANNOT = (ValueError, TypeError, KeyError, AttributeError, IndexError, AssertionError)
 _PROBE = Message("user", "x")
+_THOUGHT = "thought"
 # What ends a call, or a block of them; without its last letters where a mark is inside.
 _CLOSED = re.compile(r"(?:\s*(?:</[^<>\s]*>?|<\|[^<>\s]*_end\|>|<｜[^<>\s]*▁end｜>))*")
 _READ_CONFIG = TypeAdapter(RendererConfig).validate_python
@@ -62,7 +63,7 @@ class FamilyRenderer:
         self.prompt = FirstPrompts(self._prompt)
         self._probe = self.prompt([_PROBE], None)
         self._opens = self._opens_behind(self._probe)
-        self._close_reasoning = tokenizer.encode(family.think[1])
+        self._said_x = self.assistant(Message("assistant", "x"))
         self._python = self._writes_python()
         self._drops_text = self._loses_text()
 
@@ -121,7 +122,7 @@ class FamilyRenderer:
         closed = bool(ids) and ids[-1] in self._stops
         candidates = [ids]
         if closed:
-            candidates.append([*(self._close_reasoning if self._opens else []), ids[-1]])
+            candidates.append([*self._said_x[:-1], ids[-1]])
         for sampled in candidates:
             bridged = self._inner.bridge_to_next_turn(self._probe, sampled, shown)
             before = [*self._probe, *sampled]
@@ -156,20 +157,30 @@ class FamilyRenderer:
         """As the family renders it behind a first prompt; where history looks different there (reasoning left out, an
         empty block put in), what it says behind its reasoning."""
         plain = Message(message.role, message.content, message.calls)
+        if self._opens and self.think_close is None and not message.reasoning:
+            return self._behind_empty_reasoning(plain)
         for shown in (message, plain):
             whole = self._whole([_PROBE, shown])
             if whole[: len(self._probe)] == self._probe:
-                return self._upto_stop(whole[len(self._probe) :])
+                return self._upto_end(whole[len(self._probe) :])
             text, head = self.tokenizer.decode(whole), self.tokenizer.decode(self._probe)
             if text.startswith(head):  # the same text in other tokens
-                return self._upto_stop(self.tokenizer.encode(text[len(head) :]))
+                return self._upto_end(self.tokenizer.encode(text[len(head) :]))
         start = next(i for i, (a, b) in enumerate(zip(whole, self._probe, strict=False)) if a != b)
         body = whole[start:]
         if self.think_close in body:
             body = body[body.index(self.think_close) + 1 :]
         if self._opens and self.think_close is not None:
             body = [*self.tokenizer.encode(message.reasoning), self.think_close, *body]
-        return self._upto_stop(body)
+        return self._upto_end(body)
+
+    def _behind_empty_reasoning(self, message: Message) -> list[int]:
+        """Where reasoning is open, and its end is no token (gpt-oss): of a policy that thought nothing."""
+        head = self.tokenizer.decode(self._probe)
+        text = self.tokenizer.decode(self._whole([_PROBE, replace(message, reasoning=_THOUGHT)]))
+        if not text.startswith(head + _THOUGHT):
+            raise RenderError(f"renderer {self.key!r} does not keep its own generation prompt before this answer")
+        return self._upto_end(self.tokenizer.encode(text[len(head) + len(_THOUGHT) :]))
 
     def _whole(self, messages: list[Message], *, sampled: bool = False, answer: bool = False) -> list[int]:
         return self._render(messages, sampled, add_generation_prompt=answer)
@@ -231,11 +242,10 @@ class FamilyRenderer:
             ids = ids[closed + 1 :]
         return list(takewhile(lambda t: t not in self.marks and t != self.think_open, ids))
 
-    def _upto_stop(self, ids: list[int]) -> list[int]:
-        for i, token in enumerate(ids):
-            if token in self._stops:
-                return ids[: i + 1]
-        return [*ids, self.stop_ids[0]]
+    def _upto_end(self, ids: list[int]) -> list[int]:
+        """To its end: without what stands between turns."""
+        end = next((i for i in range(len(ids), 0, -1) if ids[i - 1] in self._stops), 0)
+        return ids[:end] if end else [*ids, self.stop_ids[0]]
 
 
 def _with_objects(message: Message) -> Message:
