@@ -16,9 +16,12 @@ from crrl.sandbox.by_image import ByImage
 
 @pytest.fixture(scope="session")
 def state_dir() -> Iterator[Path]:
-    """For sandboxes and judges: readable by the uid they drop to, unlike pytest's own temporary folder."""
+    """For sandboxes and judges: readable by the uid they drop to, unlike pytest's own temporary folder. What somebody
+    installed on this machine is in it, too."""
     with tempfile.TemporaryDirectory(prefix="crrl-test-", dir="/var/tmp") as folder:
         os.chmod(folder, 0o755)
+        if (installed := sandbox.default_state_dir() / "toolchains").is_dir():
+            Path(folder, "toolchains").symlink_to(installed)
         yield Path(folder)
 
 

@@ -79,7 +79,7 @@ public class SumTest {{
 def test_java_with_a_jar_that_set_up_brought(tmp_path: Path) -> None:
     """The issue is made of what the failing test printed: the message shows the repair."""
     try:
-        toolchains.require(["junit"])
+        toolchains.require(["junit"], default_state_dir())
     except CrrlError as error:
         pytest.skip(f"{error.message}: {error.remedy}")
     root, out = tmp_path / "sums", tmp_path / "mined.jsonl"
@@ -113,7 +113,7 @@ func TestSmall(t *testing.T) {{
 @pytest.mark.timeout(600)
 def test_go(tmp_path: Path) -> None:
     try:
-        toolchains.require(["go"])
+        toolchains.require(["go"], default_state_dir())
     except CrrlError as error:
         pytest.skip(f"{error.message}: {error.remedy}")
     root, out = tmp_path / "sums", tmp_path / "mined.jsonl"
@@ -142,7 +142,7 @@ RUST_OTHER = "#[test]\nfn nought() {\n    assert_eq!(sums::of(0, 0), 0);\n}\n"
 def test_rust(tmp_path: Path) -> None:
     """cargo stops at the first test binary that fails, unless it is told to go on: the other's test must be there."""
     try:
-        toolchains.require(["rust"])
+        toolchains.require(["rust"], default_state_dir())
     except CrrlError as error:
         pytest.skip(f"{error.message}: {error.remedy}")
     root, out = tmp_path / "sums", tmp_path / "mined.jsonl"
@@ -175,7 +175,7 @@ test('small', () => {{
 def test_jest(tmp_path: Path) -> None:
     """Its report is a file: what tests print looks like one, and is none."""
     try:
-        toolchains.require(["jest"])
+        toolchains.require(["jest"], default_state_dir())
     except CrrlError as error:
         pytest.skip(f"{error.message}: {error.remedy}")
     root, out = tmp_path / "sums", tmp_path / "mined.jsonl"

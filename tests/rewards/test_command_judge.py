@@ -11,6 +11,7 @@ import pytest
 from crrl.errors import CrrlError, LostError
 from crrl.rewards.task_judge import TaskJudge
 from crrl.rewards.tests import solved
+from crrl.sandbox import default_state_dir
 from crrl.task import Command, Source, Task, TestPlan
 from crrl.tasks.corpora.quixbugs import CONSOLE, REPORT
 from crrl.tasks.diffs import between
@@ -63,7 +64,7 @@ def java_task() -> Task:
 @pytest.fixture
 def judge(task_judge: TaskJudge) -> TaskJudge:
     try:
-        toolchains.require(["junit"])
+        toolchains.require(["junit"], default_state_dir())
     except CrrlError as error:
         pytest.skip(f"{error.message}: {error.remedy}")
     return task_judge

@@ -16,6 +16,7 @@ from crrl.admission.admission import admit
 from crrl.errors import CrrlError
 from crrl.rewards.task_judge import SITE, TaskJudge
 from crrl.rewards.tests import solved
+from crrl.sandbox import default_state_dir
 from crrl.task import Command, Task
 from crrl.tasks.corpora.bugsinpy import REPORT as XML
 from crrl.tasks.setup import toolchains
@@ -72,7 +73,7 @@ async def test_languages(task_judge: TaskJudge, name: str) -> None:
 async def language(judge: TaskJudge, name: str) -> None:
     example = EXAMPLES[name]
     try:
-        toolchains.require(example.needs)
+        toolchains.require(example.needs, default_state_dir())
     except CrrlError as error:
         pytest.skip(f"{error.message}: {error.remedy}")
     admission = await admit(example.task(), judge, times=1)

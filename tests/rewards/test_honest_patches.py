@@ -19,6 +19,7 @@ from crrl.rewards import patching
 from crrl.rewards.judge import PytestJudge
 from crrl.rewards.task_judge import TaskJudge
 from crrl.rewards.tests import solved
+from crrl.sandbox import default_state_dir
 from crrl.task import Task
 from crrl.tasks.corpora import find, load
 from crrl.tasks.diffs import between
@@ -78,7 +79,7 @@ async def test_every_program_of_quixbugs(judging: tuple[TaskJudge, sandbox.Sandb
     judge, boxes = judging
     (task,) = load(find("quixbugs"), DATA / "quixbugs", ids=[id]).tasks
     try:
-        toolchains.require(task.test.needs)
+        toolchains.require(task.test.needs, default_state_dir())
     except CrrlError as error:
         pytest.skip(f"{error.message}: {error.remedy}")
     admission = await admit(task, judge, times=1)

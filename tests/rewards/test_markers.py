@@ -14,6 +14,7 @@ from crrl.errors import CrrlError
 from crrl.rewards import canaries, parsers
 from crrl.rewards.task_judge import SITE, TaskJudge
 from crrl.rewards.tests import solved
+from crrl.sandbox import default_state_dir
 from crrl.task import Command, Source, Task, TestPlan
 from crrl.tasks.corpora import gitbug_java, r2e_gym, swe_rows
 from crrl.tasks.files import PARSERS
@@ -74,7 +75,7 @@ async def told(judge: TaskJudge, task: Task, patch: str) -> None:
 
 async def test_surefire(task_judge: TaskJudge) -> None:
     try:
-        toolchains.require(["junit"])
+        toolchains.require(["junit"], default_state_dir())
     except CrrlError as error:
         pytest.skip(f"{error.message}: {error.remedy}")
     forged = {"src/main/java/sums/Sum.java": SUM.replace("public class Sum {\n", f"public class Sum {{\n{FORGE}")}
@@ -86,7 +87,7 @@ async def test_surefire(task_judge: TaskJudge) -> None:
 async def test_surefire_by_maven(task_judge: TaskJudge) -> None:
     """As tasks of GitBug-Java are run; its local repository needs surefire with JUnit 4."""
     try:
-        toolchains.require(["maven"])
+        toolchains.require(["maven"], default_state_dir())
     except CrrlError as error:
         pytest.skip(f"{error.message}: {error.remedy}")
     task = surefire_task()

@@ -15,6 +15,7 @@ from judge_kit import make_task
 from crrl.errors import CrrlError
 from crrl.rewards.task_judge import SITE, TaskJudge
 from crrl.rewards.tests import solved
+from crrl.sandbox import default_state_dir
 from crrl.task import Command, Source, Task, TestPlan
 from crrl.tasks.corpora.bugsinpy import REPORT as XML
 from crrl.tasks.corpora.quixbugs import CONSOLE, REPORT
@@ -215,7 +216,7 @@ async def test_no_suite_stands_for_its_namesake(task_judge: TaskJudge, name: str
     case = CASES[name]
     task = case.task(name)
     try:
-        toolchains.require(task.test.needs)
+        toolchains.require(task.test.needs, default_state_dir())
     except CrrlError as error:
         pytest.skip(f"{error.message}: {error.remedy}")
     repaired = await task_judge.run(task, task.solution or "")

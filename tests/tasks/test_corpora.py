@@ -277,7 +277,7 @@ def test_bugsinpy(test_data: Path) -> None:
         "tests/test_black.py::BlackTestCase::test_works_in_mono_process_only_environment"
     ]
     (interpreter,) = black.test.needs
-    assert interpreter in {f"python3.{n}" for n in range(8, 20)}  # not older than the bug's 3.8.3
+    assert interpreter == "python>=3.8"  # not older than the bug's 3.8.3
     one_by_one, own = black.setup
     listed = one_by_one.argv[one_by_one.argv.index("sh", 1) + 1 :]
     assert "click==7.1.1" in listed and not any(line.startswith(("black=", "pkg-resources")) for line in listed)

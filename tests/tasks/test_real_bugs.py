@@ -21,6 +21,7 @@ from crrl.admission.check import _first_admitted
 from crrl.errors import CrrlError
 from crrl.rewards.task_judge import TaskJudge
 from crrl.rewards.tests import solved
+from crrl.sandbox import default_state_dir
 from crrl.task import Task
 from crrl.tasks.command import at_mirror
 from crrl.tasks.corpora import find, load
@@ -40,7 +41,7 @@ def ids(corpus: str) -> list[str]:
 def task_of(corpus: str, id: str) -> Task:
     (task,) = load(find(corpus), DATA / corpus, ids=[id]).tasks
     try:
-        toolchains.require(task.test.needs)
+        toolchains.require(task.test.needs, default_state_dir())
     except CrrlError as error:
         pytest.skip(f"{error.message}: {error.remedy}")
     return task
@@ -153,11 +154,11 @@ async def forging(task: Task, task_judge: TaskJudge) -> str:
 async def test_a_bug_that_defects4j_itself_builds(task_judge: TaskJudge) -> None:
     """CRRL_TEST_DEFECTS4J: a bug it can check out here, e.g. Csv-1 (it needs its repositories and its Java)."""
     bug = os.environ.get("CRRL_TEST_DEFECTS4J")
-    home = toolchains.defects4j()
+    home = toolchains.defects4j(default_state_dir())
     if not bug or home is None:
         pytest.skip("no Defects4J, or CRRL_TEST_DEFECTS4J is not set")
     (task,) = load(find("defects4j"), home, ids=[f"defects4j-{bug}"]).tasks
-    judged = sound(await admit(own_tools.checked_out(task), task_judge, times=1), 1)
+    judged = sound(await admit(own_tools.checked_out(task, task_judge.state_dir), task_judge, times=1), 1)
     assert judged.test.pass_to_pass
 
 

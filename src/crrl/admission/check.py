@@ -34,12 +34,14 @@ CONCURRENCY, INTERRUPTED = 4, 130
 Settle = Callable[[Task], AsyncIterator[Task | CrrlError]]
 
 
-def check(wanted: Wanted, *, times: int = TIMES, out: Path | None = None, json: bool, keep: bool = False) -> int:
+def check(
+    wanted: Wanted, *, times: int = TIMES, out: Path | None = None, state_dir: Path, json: bool, keep: bool = False
+) -> int:
     """Exit code 0: all tasks are admitted; 1: some are not, or a record is malformed; 130: interrupted."""
     tasks, sound = read(wanted)
     with Display(live=None if sys.stdout.isatty() and not json else False) as display:
         try:
-            admissions = asyncio.run(_check(tasks, times, out, json, display, settle=not wanted.images))
+            admissions = asyncio.run(_check(tasks, times, out, state_dir, json, display, settle=not wanted.images))
         except KeyboardInterrupt:
             if out is not None:
                 display.note(f"Interrupted. {_work_of(out)} keeps what is finished; go on with the same command.")
@@ -61,10 +63,9 @@ def check(wanted: Wanted, *, times: int = TIMES, out: Path | None = None, json: 
 
 
 async def _check(
-    tasks: list[Task], times: int, out: Path | None, json: bool, display: Display, settle: bool
+    tasks: list[Task], times: int, out: Path | None, state_dir: Path, json: bool, display: Display, settle: bool
 ) -> list[Admission]:
     """Admit each with the real judge; one line as each is done. `settle`: tasks that lack a set-up get one first."""
-    state_dir = sandbox.default_state_dir()
     boxes = sandbox.make(state_dir=state_dir)
     judge = TaskJudge(state_dir, boxes)
     settling = partial(project.settled, prepare=boxes.prepare, environments=judge.environments)
@@ -116,7 +117,7 @@ def _admissions(
             return msgspec.convert(work.done[name], Admission)
         async with slots:
             try:
-                task = await asyncio.to_thread(checked_out, task)
+                task = await asyncio.to_thread(checked_out, task, judge.state_dir)
                 if settle is None:
                     admission = await admit(task, judge, times)
                 else:

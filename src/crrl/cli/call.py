@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from crrl.errors import UsageError, nearest
@@ -52,6 +53,12 @@ class Call:
         values = [s.partition("=")[2] for s in self.settings if s.partition("=")[0] == key]
         self.settings = [s for s in self.settings if s.partition("=")[0] != key]
         return values[-1] if values else None
+
+    def state_dir(self) -> Path:
+        """`sandbox.state_dir=FOLDER`, as runs have it: where caches, toolchains and interpreters lie."""
+        from crrl.sandbox import default_state_dir
+
+        return Path(self.take("sandbox.state_dir") or default_state_dir()).absolute()
 
     def only(self, *names: str, optional: int = 0) -> list[str]:
         """The verb's arguments: `names` in order, of which the last `optional` may be missing. Raises UsageError."""

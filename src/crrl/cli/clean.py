@@ -41,10 +41,10 @@ UNITS = {"h": 3600, "d": 86400, "w": 7 * 86400}
 
 
 def run(call: Call) -> int:
-    from crrl.sandbox import cache, default_state_dir
+    from crrl.sandbox import cache
 
     older, max_gb = call.take("older"), call.take("max_gb")
-    state_dir = Path(call.take("sandbox.state_dir") or default_state_dir()).absolute()
+    state_dir = call.state_dir()
     call.no_settings()
     for kind in call.arguments:
         if kind not in cache.KINDS:

@@ -80,6 +80,7 @@ def candidates(words: Sequence[str]) -> list[str]:
         own |= {
             "clean": [*KINDS, "older=", "max_gb=", "sandbox.state_dir="],
             "completion": list(SCRIPTS),
+            "doctor": ["sandbox.state_dir="],
             "eval": ["tiny"],
         }
         own |= {"serve": ["tiny"]}

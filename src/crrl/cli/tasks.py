@@ -38,6 +38,7 @@ record  like check, but stores the verdicts on the generated corpus in the packa
   held_out=N   split: number of tasks to hold out (0)        out=FOLDER  split: train.jsonl, held_out.jsonl
   count=N      generated corpus: tasks per split (10)
   seed=N       generated corpus, split (0)
+  sandbox.state_dir=D  check, fetch, make, mine: caches, toolchains and interpreters, as runs have it
 """
     + tasks_make.HELP
 )
@@ -59,6 +60,7 @@ def run(call: Call) -> int:
         raise UsageError(f"crrl tasks cannot '{action}'.", nearest(action, KEYS))
     if action in tasks_make.KEYS:
         return tasks_make.run(call, action, call.only("ACTION", "REPO")[1])
+    state_dir = call.state_dir() if action in ("check", "record", "fetch") else Path()
     values = _values(call, action, corpus)
     call.no_settings()
     from crrl.tasks import command
@@ -80,7 +82,8 @@ def run(call: Call) -> int:
         return command.show(wanted, json=call.json)
     if action == "fetch":
         max_gb = whole_number(values, "max_disk", 0) or None
-        return command.fetch(wanted, engine=values.get("images", "auto"), max_gb=max_gb, json=call.json)
+        engine = values.get("images", "auto")
+        return command.fetch(wanted, engine=engine, max_gb=max_gb, state_dir=state_dir, json=call.json)
     if action == "split":
         against = [_other(word) for word in values.get("against", "").split(",") if word]
         others = [command.Wanted(name, path=path) for name, path in against]
@@ -88,7 +91,7 @@ def run(call: Call) -> int:
     times = whole_number(values, "times", 3, least=1)
     from crrl.admission.check import check
 
-    return check(wanted, times=times, out=out, json=call.json, keep=action == "record")
+    return check(wanted, times=times, out=out, state_dir=state_dir, json=call.json, keep=action == "record")
 
 
 def _values(call: Call, action: str, corpus: str) -> dict[str, str]:

@@ -40,6 +40,7 @@ mine    turns the commits of a git repository that changed code and tests togeth
 
 
 def run(call: Call, action: str, repository: str) -> int:
+    state_dir = call.state_dir()
     values = {key: value for key in KEYS[action] if (value := call.take(key)) is not None}
     call.no_settings()
     from crrl.making import command, make, mine
@@ -78,7 +79,7 @@ def run(call: Call, action: str, repository: str) -> int:
             language=values.get("language", "python"),
             since=_date(values.get("since", "")),
         )
-    return command.run(wanted, network=values.get("network") != "no", json=call.json)
+    return command.run(wanted, network=values.get("network") != "no", state_dir=state_dir, json=call.json)
 
 
 def _mix(text: str) -> dict[str, float]:

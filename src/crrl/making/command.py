@@ -7,6 +7,7 @@ import json as jsonlib
 import os
 import resource
 import time
+from pathlib import Path
 
 from crrl import sandbox
 from crrl.console.display import Display
@@ -21,13 +22,12 @@ from crrl.task import Task
 SCHEMA, INTERRUPTED = 1, 130
 
 
-def run(wanted: make.Wanted | mine.Wanted, *, network: bool, json: bool) -> int:
+def run(wanted: make.Wanted | mine.Wanted, *, network: bool, state_dir: Path, json: bool) -> int:
     """Exit code 0: there are tasks; 130: stopped, and what was finished is kept. Raises CrrlError where none can be
     made."""
     started, before, judged, out = time.monotonic(), _cpu_s(), list[float](), wanted.out
 
     async def do(display: Display) -> tuple[int, Outcomes]:
-        state_dir = sandbox.default_state_dir()
         boxes = sandbox.make(state_dir=state_dir)
         judge = _Counting(state_dir, boxes, network=network, concurrency=max(2, len(os.sched_getaffinity(0))))
         try:

@@ -65,7 +65,7 @@ class Mined:
 async def mine(wanted: Wanted, boxes: Sandbox, judge: TaskJudge, display: Display) -> Mined:
     """Writes `wanted.out`. Raises CrrlError where there is nothing to make tasks of."""
     plans.check(wanted.language, wanted.test)
-    toolchains.require(plans.plan(wanted.language, wanted.test, [], {}).needs)
+    toolchains.require(plans.plan(wanted.language, wanted.test, [], {}).needs, judge.state_dir)
     history = History(wanted.repository)
     key = {"version": VERSION, "head": history.head, "test": wanted.test, "language": wanted.language}
     key |= {"since": wanted.since, "times": wanted.times}

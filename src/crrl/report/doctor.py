@@ -11,7 +11,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -37,9 +36,10 @@ class Finding:
     remedy: str = ""
 
 
-def examine() -> list[Finding]:
-    """All checks, in the order in which you would fix things. None of them raises."""
-    return [check() for check in CHECKS]
+def examine(state_dir: Path) -> list[Finding]:
+    """All checks, in the order in which you would fix things. None of them raises. `state_dir`: the sandbox's."""
+    of_state_dir = [check(state_dir) for check in (_state_dir, _caches, _boxes)]
+    return [*(check() for check in BEFORE), *of_state_dir, *(check() for check in AFTER)]
 
 
 def render(findings: list[Finding]) -> None:
@@ -94,11 +94,11 @@ def _bubblewrap() -> Finding:
     return _tool("bubblewrap", ["bwrap", "--version"], "apt-get install bubblewrap")
 
 
-def _boxes() -> Finding:
+def _boxes(state_dir: Path) -> Finding:
     """Tries every step of starting a sandbox, as the uid that sandboxes run as."""
     from crrl.sandbox.availability import check
 
-    problems = check(Path("/var/tmp") / f"crrl-{os.getuid()}")
+    problems = check(state_dir)
     if problems:
         return Finding("sandbox", "missing", problems[0].problem, problems[0].remedy)
     return Finding("sandbox", "ok", "starts: namespaces, overlay, limits")
@@ -135,9 +135,8 @@ def _containers() -> Finding:
     return Finding("containers", "ok", ", ".join(found))
 
 
-def _state_dir() -> Finding:
-    path = Path("/var/tmp") / f"crrl-{os.getuid()}"
-    parent = path if path.exists() else path.parent
+def _state_dir(path: Path) -> Finding:
+    parent = next(folder for folder in (path, *path.parents) if folder.exists())
     if not os.access(parent, os.W_OK | os.X_OK):
         return Finding(
             "state_dir",
@@ -149,15 +148,13 @@ def _state_dir() -> Finding:
     return Finding("state_dir", "ok", f"{path}, {free:.1f} GB free")
 
 
-def _caches() -> Finding:
+def _caches(state_dir: Path) -> Finding:
     """Their size by kind; a note if they take more than is left on the disk."""
-    from crrl.sandbox import default_state_dir
     from crrl.sandbox.cache import in_words, look
 
-    state_dir = default_state_dir()
     try:
         cache = look(state_dir)
-        free = shutil.disk_usage(state_dir if state_dir.exists() else state_dir.parent).free
+        free = shutil.disk_usage(next(folder for folder in (state_dir, *state_dir.parents) if folder.exists())).free
     except OSError as error:
         return Finding("caches", "note", str(error), "Make the folder readable for this user.")
     sizes = [f"{total.kind} {in_words(total.bytes)}" for total in cache.totals() if total.entries]
@@ -231,20 +228,5 @@ def _call(command: list[str], timeout: float = 20) -> subprocess.CompletedProces
         return None
 
 
-CHECKS: tuple[Callable[[], Finding], ...] = (
-    _system,
-    _python,
-    _cores,
-    _memory,
-    _disk,
-    _git,
-    _bubblewrap,
-    _state_dir,
-    _caches,
-    _boxes,
-    _memory_limits,
-    _containers,
-    _sockets,
-    _torch,
-    _packages,
-)
+BEFORE = (_system, _python, _cores, _memory, _disk, _git, _bubblewrap)
+AFTER = (_memory_limits, _containers, _sockets, _torch, _packages)

@@ -99,7 +99,7 @@ class CommandJudge:
 
     async def _prepared(self, task: Task) -> _Ground:
         available(task)
-        toolchains.require(task.test.needs)
+        toolchains.require(task.test.needs, self._environments.state_dir)
         workspace = await self.boxes.prepare(task.source)
         read = patching.reader(workspace.lower, {})
         tests = await tests_of(task, self.boxes, read)

@@ -104,8 +104,8 @@ class TaskJudge(PytestJudge):
         if task.source.image is not None:
             remedy = "Give it a command that runs in the image, and the parser of what that prints."
             raise CrrlError(f"Task {task.id}: the warm judge runs no images.", remedy)
-        toolchains.require(task.test.needs)
-        if not interpreters.is_system(task.test.needs):
+        toolchains.require(task.test.needs, self.state_dir)
+        if not interpreters.is_system(task.test.needs, self.state_dir):
             remedy = "Give it a command, `python3 -m pytest --junitxml ...`, and the parser pytest-xml."
             raise CrrlError(f"Task {task.id}: the warm judge runs {PYTHON} alone.", remedy)
         return await super()._judge(await self._settled(task), patch)

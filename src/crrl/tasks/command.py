@@ -54,7 +54,7 @@ def show(wanted: Wanted, *, json: bool) -> int:
     return 0 if sound else 1
 
 
-def fetch(wanted: Wanted, *, engine: str, max_gb: int | None, json: bool) -> int:
+def fetch(wanted: Wanted, *, engine: str, max_gb: int | None, state_dir: Path, json: bool) -> int:
     """Pull the images of the tasks, and print one line for each. Raises CrrlError with a remedy."""
     from rich.console import Console
     from rich.progress import Progress
@@ -71,7 +71,8 @@ def fetch(wanted: Wanted, *, engine: str, max_gb: int | None, json: bool) -> int
         def show(name: str, here: int, all: int) -> None:
             progress.update(bar, description=name, completed=here, total=all)
 
-        for got in sandbox.fetch_images(names, engine=engine, max_bytes=max_gb and max_gb << 30, progress=show):
+        limit = max_gb and max_gb << 30
+        for got in sandbox.fetch_images(names, engine=engine, state_dir=state_dir, max_bytes=limit, progress=show):
             evicted = f"  (made room: {', '.join(got.evicted)})" if got.evicted else ""
             row = {"image": got.name, "how": got.how, "evicted": list(got.evicted)}
             print(line_of(row) if json else f"{got.name}  {got.how}{evicted}", flush=True)

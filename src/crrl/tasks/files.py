@@ -31,7 +31,7 @@ PARSERS = (
     "r2e-gym",
     "multi-swe-bench",
 )
-PYTHON_NEEDS = re.compile(r"python(:|3\.\d+$)")  # a package of the system's Python, an interpreter
+PYTHON_NEEDS = re.compile(r"python(:|(>=)?3\.\d+$)")  # a package of the system's Python, an interpreter
 SWEBENCH = "swebench:"  # and a log parser of the official package: swebench:parse_log_django:pass_and_fail
 
 

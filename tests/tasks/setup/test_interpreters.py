@@ -16,9 +16,9 @@ from crrl.tasks.setup.interpreters import at_least, suited, wanted
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A machine with 3.8, 3.9 and 3.12, of which boxes are shown a folder each."""
     for version in ("3.8", "3.9", "3.12"):
-        (tmp_path / f"cpython-{version}.1" / "bin").mkdir(parents=True)
-        (tmp_path / f"cpython-{version}.1" / "bin" / f"python{version}").touch()
-    monkeypatch.setattr(interpreters, "folder", lambda: tmp_path)
+        binary = interpreters.folder(tmp_path) / f"cpython-{version}.1" / "bin" / f"python{version}"
+        binary.parent.mkdir(parents=True)
+        binary.touch()
     monkeypatch.setattr(interpreters, "BELOW_USR", ())
     return tmp_path
 
@@ -34,30 +34,32 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ],
 )
 def test_suited_to_a_date(here: Path, when: str, version: str) -> None:
-    assert suited(when)[0] == f"python{version}"
+    assert suited(when, here)[0] == f"python{version}"
 
 
 def test_the_next_is_newer_where_there_is_a_newer_one(here: Path) -> None:
-    assert suited("2021-04-06") == ["python3.9", "python3.12", "python3.8"]
-    assert suited("2026-01-01") == ["python3.12", "python3.9", "python3.8"]
+    assert suited("2021-04-06", here) == ["python3.9", "python3.12", "python3.8"]
+    assert suited("2026-01-01", here) == ["python3.12", "python3.9", "python3.8"]
 
 
 def test_suited_to_what_a_corpus_says(here: Path) -> None:
-    assert [at_least(version) for version in ("3.6.9", "3.8.3", "3.9", "3.10.1")] == [
-        *("python3.8", "python3.8", "python3.9", "python3.12")
-    ]
-    assert at_least("3.13.0") == "python3.13"  # not here: said when it is needed
+    asked = [at_least(version) for version in ("3.6.9", "3.8.3", "3.9", "3.10.1")]
+    assert [wanted([need], here).name for need in asked] == ["python3.8", "python3.8", "python3.9", "python3.12"]
+    with pytest.raises(CrrlError, match=r"needs python>=3\.13") as failed:
+        wanted([at_least("3.13.0")], here)
+    assert failed.value.remedy.startswith("uv python install 3.13 ")
 
 
 def test_boxes_are_shown_its_folder(here: Path) -> None:
-    root = here / "cpython-3.9.1"
-    assert wanted(["junit", "python3.9"]) == root / "bin/python3.9"
-    assert interpreters.folders(["python3.9", "junit"]) == [root]
-    assert [mount.target for mount in toolchains.mounts(["python3.9"])] == [str(root)]
-    assert wanted(["junit"]) == Path(PYTHON) and interpreters.folders([]) == []
+    root = here / "toolchains/python/cpython-3.9.1"
+    assert wanted(["junit", "python3.9"], here) == root / "bin/python3.9"
+    assert interpreters.folders(["python3.9", "junit"], here) == [root]
+    assert interpreters.folders(["python>=3.9"], here) == [root]
+    assert [mount.target for mount in toolchains.mounts(["python3.9"], here)] == [str(root)]
+    assert wanted(["junit"], here) == Path(PYTHON) and interpreters.folders([], here) == []
 
 
 def test_a_missing_one_is_said_with_the_remedy(here: Path) -> None:
     with pytest.raises(CrrlError, match=r"needs python3\.7") as failed:
-        toolchains.require(["python3.7"])
-    assert failed.value.remedy == f"uv python install 3.7 --install-dir {here}"
+        toolchains.require(["python3.7"], here)
+    assert failed.value.remedy == f"uv python install 3.7 --install-dir {here}/toolchains/python"

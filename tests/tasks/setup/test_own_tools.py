@@ -27,6 +27,11 @@ echo once >> "$(dirname "$0")/../../calls"
 
 
 @pytest.fixture
+def state(tmp_path: Path) -> Path:
+    return tmp_path / "state"
+
+
+@pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A Defects4J of one bug."""
     folder = tmp_path / "d4j"
@@ -49,7 +54,6 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     script.write_text(CHECKOUT)
     script.chmod(0o755)
     monkeypatch.setenv("DEFECTS4J_HOME", str(folder))
-    monkeypatch.setattr(own_tools, "default_state_dir", lambda: tmp_path / "state")
     return folder
 
 
@@ -58,48 +62,48 @@ def task_of(home: Path, number: int = 1) -> Task:
     return task
 
 
-def test_its_checkout_is_the_source_and_tells_nothing_of_the_repair(home: Path) -> None:
+def test_its_checkout_is_the_source_and_tells_nothing_of_the_repair(home: Path, state: Path) -> None:
     task = task_of(home)
     assert (task.test.needs, task.test.parser, task.test.baseline) == (["defects4j"], "defects4j", True)
     for _ in range(2):
-        source = own_tools.checked_out(task).source
+        source = own_tools.checked_out(task, state).source
         assert source.dir is not None and source.repo is None and source.patches == []
     folder = Path(source.dir or "")
     assert sorted(file.name for file in folder.iterdir()) == [".defects4j.config", "defects4j.build.properties", "src"]
     said = (folder / "defects4j.build.properties").read_text()
     assert said == "d4j.bug.id=1\nd4j.dir.src.tests=src/test\n"
     assert (home / "calls").read_text() == "once\n"
-    settled = own_tools.checked_out(task)
-    assert own_tools.checked_out(settled) is settled
+    settled = own_tools.checked_out(task, state)
+    assert own_tools.checked_out(settled, state) is settled
 
 
-def test_a_checkout_that_fails_says_why_and_leaves_nothing(home: Path, tmp_path: Path) -> None:
+def test_a_checkout_that_fails_says_why_and_leaves_nothing(home: Path, state: Path) -> None:
     with pytest.raises(CrrlError, match="no such bug"):
-        own_tools.checked_out(task_of(home, 2))
-    assert list((tmp_path / "state/checkouts").iterdir()) == []
+        own_tools.checked_out(task_of(home, 2), state)
+    assert list((state / "checkouts").iterdir()) == []
 
 
-def test_without_it_the_remedy_is_told(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_it_the_remedy_is_told(home: Path, state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     task = task_of(home)
     monkeypatch.delenv("DEFECTS4J_HOME")
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
     with pytest.raises(CrrlError, match="needs defects4j") as told:
-        own_tools.checked_out(task)
+        own_tools.checked_out(task, state)
     assert "DEFECTS4J_HOME" in told.value.remedy
     monkeypatch.setenv("PATH", f"{home}/framework/bin:/usr/bin:/bin")
-    assert toolchains.defects4j() == home
+    assert toolchains.defects4j(state) == home
 
 
-def test_other_tasks_are_as_they_are(home: Path) -> None:
+def test_other_tasks_are_as_they_are(home: Path, state: Path) -> None:
     task = task_of(home)
     other = replace(task, test=replace(task.test, needs=["junit"]))
-    assert own_tools.checked_out(other) is other
+    assert own_tools.checked_out(other, state) is other
 
 
-def test_boxes_see_the_tool_without_patches_repositories_and_what_was_modified(home: Path) -> None:
+def test_boxes_see_the_tool_without_patches_repositories_and_what_was_modified(home: Path, state: Path) -> None:
     shown = {
         str(mount.source.relative_to(home))
-        for mount in toolchains.mounts(["defects4j"])
+        for mount in toolchains.mounts(["defects4j"], state)
         if home in mount.source.parents
     }
     assert {"framework/bin", "framework/core", "framework/lib", "framework/projects/Csv/lib"} <= shown
@@ -112,4 +116,4 @@ def test_boxes_see_the_tool_without_patches_repositories_and_what_was_modified(h
         path for path in shown if "patches" in path or "modified" in path or path.endswith((".git", "_repos", "Csv"))
     ]
     assert told == []
-    assert toolchains.environment(["defects4j"])["PATH"].startswith(f"{home}/framework/bin:")
+    assert toolchains.environment(["defects4j"], state)["PATH"].startswith(f"{home}/framework/bin:")

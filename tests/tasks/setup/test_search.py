@@ -21,11 +21,11 @@ from crrl.tasks.setup.project import attempts, committed
 
 def test_the_time_s_packages_then_slack_then_the_next_python(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for version in ("3.8", "3.9", "3.11"):
-        (tmp_path / version / "bin").mkdir(parents=True)
-        (tmp_path / version / "bin" / f"python{version}").touch()
-    monkeypatch.setattr(interpreters, "folder", lambda: tmp_path)
+        binary = interpreters.folder(tmp_path) / version / "bin" / f"python{version}"
+        binary.parent.mkdir(parents=True)
+        binary.touch()
     monkeypatch.setattr(interpreters, "BELOW_USR", ())
-    assert [(a.when.isoformat(), a.python) for a in attempts(date(2021, 5, 3))] == [
+    assert [(a.when.isoformat(), a.python) for a in attempts(date(2021, 5, 3), tmp_path)] == [
         ("2021-05-03", "python3.9"),
         ("2021-11-02", "python3.9"),
         ("2021-05-03", "python3.11"),

@@ -52,13 +52,13 @@ class TreeMaker(Maker):
     def common(cls, wanted: Wanted, source: Source, tree: Path) -> Task:
         toolchain = cls.kind(tree, wanted.tests)
         plan = toolchain.plan([], 0.0)
-        toolchains.require(plan.needs)
         setup = toolchain.setup() if wanted.setup is None else wanted.setup
         corpus = wanted.repository.resolve().name
         return Task("base", corpus, "train", toolchain.language, "", source, "", plan, setup)
 
     async def prepare(self, boxes: Sandbox) -> None:
         self.toolchain = self.kind(self.tree, self.wanted.tests)
+        toolchains.require(self.base.test.needs, self.judge.state_dir)
         if self.base.setup:
             self.display.phase("installing what the tests need", 0)
         self.base = with_generated(self.base, await self.judge.environment(self.base))

@@ -156,7 +156,7 @@ class Environments:
         if not task.setup:
             return None
         tree = (await self._prepare(task.source)).lower
-        key = await asyncio.to_thread(_key, task, tree)
+        key = await asyncio.to_thread(_key, task, tree, self.state_dir)
         if key not in self._known or (self._known[key].done() and not self._known[key].result().path.is_dir()):
             self._known[key] = asyncio.create_task(self._find(key, task, tree))
         try:
@@ -191,7 +191,7 @@ class Environments:
         environment.mkdir()
         await asyncio.to_thread(_hand_over, folder)
         if task.language == "python":
-            interpreter = str(interpreters.wanted(task.test.needs))
+            interpreter = str(interpreters.wanted(task.test.needs, self.state_dir))
             await self._run(Command([interpreter, "-m", "venv", "--without-pip", PLACE]), folder, task)
         for command in (RELEASE, *task.setup, Command(["sh", "-c", KEEP])):
             await self._run(command, folder, task)
@@ -207,7 +207,7 @@ class Environments:
         tools = await asyncio.to_thread(_tools, self.state_dir)
         shown = ["--bind", str(folder / "environment"), PLACE, "--bind", str(folder / "workspace"), "/workspace"]
         shown += ["--ro-bind", str(tools), "/tools", *([] if self.network else ["--unshare-net"])]
-        for place in interpreters.folders(task.test.needs):
+        for place in interpreters.folders(task.test.needs, self.state_dir):
             shown += ["--ro-bind", str(place), str(place)]
         given = {name: value for name, value in os.environ.items() if name.startswith(PASSED)}
         env = {PIP_AS_UV[name]: value for name, value in given.items() if name in PIP_AS_UV} | given
@@ -245,8 +245,8 @@ class Environments:
             )
 
 
-def _key(task: Task, tree: Path) -> str:
-    digest = hashlib.sha256(f"{_versions(task)}\0{task.language}\0".encode())
+def _key(task: Task, tree: Path, state_dir: Path) -> str:
+    digest = hashlib.sha256(f"{_versions(task, state_dir)}\0{task.language}\0".encode())
     for command in task.setup:
         digest.update(repr((command.argv, command.cwd, sorted(command.env.items()))).encode())
     for file in sorted([*tree.glob("*"), *tree.glob("requirements/*")]):
@@ -256,8 +256,8 @@ def _key(task: Task, tree: Path) -> str:
     return digest.hexdigest()[:32]
 
 
-def _versions(task: Task) -> str:
-    programs = [(str(interpreters.wanted(task.test.needs)), "-VV")]
+def _versions(task: Task, state_dir: Path) -> str:
+    programs = [(str(interpreters.wanted(task.test.needs, state_dir)), "-VV")]
     return "\n".join(map(_said, [*programs, ("java", "-version")] if task.language == "java" else programs))
 
 

@@ -1,4 +1,5 @@
-"""Python interpreters for tasks older than the system's: `python3.9` in `TestPlan.needs`.
+"""Python interpreters for tasks older than the system's: `python3.9` in `TestPlan.needs`, or `python>=3.9`: the oldest
+here that is not older.
 
 They are below /usr, or in `toolchains/python/NAME/` of the state folder, where `uv python install` puts them.
 """
@@ -11,7 +12,7 @@ from datetime import date, timedelta
 from pathlib import Path
 
 from crrl.errors import CrrlError
-from crrl.sandbox import default_state_dir, in_use
+from crrl.sandbox import in_use
 from crrl.sandbox.availability import PYTHON
 
 RELEASED = {  # CPython's release calendar
@@ -25,61 +26,69 @@ RELEASED = {  # CPython's release calendar
     "3.13": "2024-10-07",
     "3.14": "2025-10-07",
 }
-NAMED = re.compile(r"python3\.\d+")
+NAMED = re.compile(r"python(?:>=)?3\.\d+")
 BELOW_USR = ("/usr/bin", "/usr/local/bin")  # seen by every box
 HALF_A_YEAR = timedelta(days=183)
 
 
-def folder() -> Path:
+def folder(state_dir: Path) -> Path:
     """The folder for interpreters that the distribution lacks."""
-    return default_state_dir() / "toolchains" / "python"
+    return state_dir / "toolchains" / "python"
 
 
-def find(need: str) -> Path | None:
-    """The interpreter called e.g. `python3.9`; None if boxes can see none."""
-    places = [*(Path(place, need) for place in BELOW_USR), *sorted(folder().glob(f"*/bin/{need}"))]
-    return next((place for place in places if place.exists()), None)
+def find(need: str, state_dir: Path) -> Path | None:
+    """The interpreter for e.g. `python3.9` or `python>=3.9`; None if boxes can see none."""
+    least = need.removeprefix("python>=")
+    names = [need]
+    if least != need:
+        names = [f"python{version}" for version in RELEASED if _order(version) >= _order(least)]
+    for name in names:
+        places = [*(Path(place, name) for place in BELOW_USR), *sorted(folder(state_dir).glob(f"*/bin/{name}"))]
+        if (found := next((place for place in places if place.exists()), None)) is not None:
+            return found
+    return None
 
 
-def folders(needs: Iterable[str]) -> list[Path]:
+def _order(version: str) -> list[int]:
+    return [int(part) for part in version.split(".")]
+
+
+def folders(needs: Iterable[str], state_dir: Path) -> list[Path]:
     """Folders besides /usr that boxes need for these interpreters."""
-    found = [place for need in needs if NAMED.fullmatch(need) and (place := find(need)) is not None]
+    found = [place for need in needs if NAMED.fullmatch(need) and (place := find(need, state_dir)) is not None]
     installed = [place.parent.parent for place in found if not place.is_relative_to("/usr")]
     for place in installed:
-        in_use.use_mount(place, default_state_dir())
+        in_use.use_mount(place, state_dir)
     return installed
 
 
-def wanted(needs: Iterable[str]) -> Path:
+def wanted(needs: Iterable[str], state_dir: Path) -> Path:
     """The interpreter for a task with these needs. Raises CrrlError if it is not installed."""
     named = next((need for need in needs if NAMED.fullmatch(need)), None)
     if named is None:
         return Path(PYTHON)
-    if (found := find(named)) is None:
-        version = named.removeprefix("python")
-        raise CrrlError(f"needs {named}", f"uv python install {version} --install-dir {folder()}")
+    if (found := find(named, state_dir)) is None:
+        version = named.removeprefix("python").removeprefix(">=")
+        raise CrrlError(f"needs {named}", f"uv python install {version} --install-dir {folder(state_dir)}")
     return found
 
 
-def is_system(needs: Iterable[str]) -> bool:
+def is_system(needs: Iterable[str], state_dir: Path) -> bool:
     """Whether it is the one that the warm judge runs."""
-    return wanted(needs).resolve() == Path(PYTHON).resolve()
+    return wanted(needs, state_dir).resolve() == Path(PYTHON).resolve()
 
 
 def at_least(version: str) -> str:
-    """The oldest interpreter here that is not older than this version (`3.8.3`), by the name that `needs` has; the one
-    of that version where there is none."""
-    least = [int(part) for part in version.split(".")[:2]]
-    fits = [v for v in RELEASED if [int(part) for part in v.split(".")] >= least and find(f"python{v}") is not None]
-    return f"python{fits[0] if fits else '.'.join(map(str, least))}"
+    """What `needs` has for this version (`3.8.3`), or the next that is here."""
+    return "python>=" + ".".join(version.split(".")[:2])
 
 
-def suited(when: str) -> list[str]:
+def suited(when: str, state_dir: Path) -> list[str]:
     """What a project tested on at that time (ISO 8601), best first, by the names that `needs` has: the newest
     interpreter here that had been out for half a year, then the newer ones, then the older ones.
 
     Raises CrrlError where there is none."""
-    here = [version for version in RELEASED if find(f"python{version}") is not None]
+    here = [version for version in RELEASED if find(f"python{version}", state_dir) is not None]
     if not here:
         raise CrrlError("There is no Python 3.6 or newer below /usr.", "apt-get install python3")
     of_time = [v for v in here if date.fromisoformat(RELEASED[v]) + HALF_A_YEAR <= date.fromisoformat(when[:10])]

@@ -10,12 +10,12 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 
 from crrl.errors import CrrlError
-from crrl.sandbox import default_state_dir, in_use
+from crrl.sandbox import in_use
+from crrl.sandbox.whole import whole
 from crrl.task import Source, Task
 from crrl.tasks.setup.toolchains import TOOLCHAINS, defects4j
 
@@ -24,22 +24,19 @@ TELLING = ("d4j.classes.modified=", "d4j.classes.relevant=", "d4j.tests.trigger=
 """Lines of `defects4j.build.properties` that compiling and testing do without."""
 
 
-def checked_out(task: Task) -> Task:
+def checked_out(task: Task, state_dir: Path) -> Task:
     """A task that needs such a tool, with what the tool makes as its source; any other as it is. Blocking.
 
     Raises CrrlError: the tool is missing, or fails."""
     if "defects4j" not in task.test.needs or task.source.dir is not None:
         return task
-    home = defects4j()
+    home = defects4j(state_dir)
     if home is None:
         raise CrrlError("needs defects4j (no DEFECTS4J_HOME, no defects4j on PATH)", TOOLCHAINS["defects4j"].remedy)
-    state_dir = default_state_dir()
     made = state_dir / "checkouts" / task.id
     while not in_use.use(made, state_dir):
-        made.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=made.parent, prefix="new-") as folder:
-            _checkout(home, task, Path(folder) / "tree")
-            os.rename(Path(folder) / "tree", made)
+        with whole(made, "new-") as folder:
+            _checkout(home, task, folder)
     return replace(task, source=Source(dir=str(made)))
 
 

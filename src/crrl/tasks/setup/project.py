@@ -53,10 +53,10 @@ class Attempt:
     python: str
 
 
-def attempts(when: date) -> list[Attempt]:
+def attempts(when: date, state_dir: Path) -> list[Attempt]:
     """What to try for a task of that date, in order: packages of the time, then of half a year later, since some trees
     ask for what was not out yet; under the Python of the time, then under the next."""
-    pythons = interpreters.suited(when.isoformat())
+    pythons = interpreters.suited(when.isoformat(), state_dir)
     return [Attempt(when + slack, python) for python in pythons[:2] for slack in (timedelta(0), SLACK)]
 
 
@@ -77,7 +77,7 @@ async def settled(
         )
     tree = (await prepare(task.source)).lower
     when = max(task.created_at[:10], await asyncio.to_thread(committed, task.source))
-    for attempt in attempts(date.fromisoformat(when)):
+    for attempt in attempts(date.fromisoformat(when), environments.state_dir):
         plan = replace(task.test, needs=[*task.test.needs, attempt.python])
         recorded = task.provenance | {"packages": attempt.when.isoformat(), "python": attempt.python}
         tried = replace(task, setup=setup(tree, attempt.when.isoformat()), test=plan, provenance=recorded)

@@ -23,7 +23,8 @@ class Setting:
 
 async def setting_of(task: Task, environments: Environments) -> Setting:
     """Builds the task's environment if it is not there yet. Raises CrrlError: the set-up failed."""
-    mounts, env = toolchains.mounts(task.test.needs), toolchains.environment(task.test.needs)
+    needs, state_dir = task.test.needs, environments.state_dir
+    mounts, env = toolchains.mounts(needs, state_dir), toolchains.environment(needs, state_dir)
     if (environment := await environments.of(task)) is not None:
         mounts, env = (*mounts, *environment.mounts), env | environment.variables
     return Setting(mounts, env)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from crrl.errors import CrrlError
-from crrl.sandbox import default_state_dir, in_use
+from crrl.sandbox import in_use
 from crrl.sandbox.api import Mount
 from crrl.tasks.setup import interpreters
 
@@ -58,8 +58,8 @@ class Toolchain:
     mounts: Mapping[str, str] = field(default_factory=dict)
     env: Mapping[str, str] = field(default_factory=dict)
 
-    def missing(self) -> list[str]:
-        return [path for path in self.paths if not glob.glob(_full(path))]
+    def missing(self, state_dir: Path) -> list[str]:
+        return [path for path in self.paths if not glob.glob(_full(path, state_dir))]
 
 
 DEFECTS4J = "{defects4j}"  # stands for its folder, wherever that is
@@ -120,46 +120,46 @@ TOOLCHAINS: dict[str, Toolchain] = {
 }
 
 
-def defects4j() -> Path | None:
+def defects4j(state_dir: Path) -> Path | None:
     """The folder of Defects4J: DEFECTS4J_HOME, else where the command on PATH lies, else `toolchains/defects4j`."""
     command = shutil.which("defects4j")
     named = os.environ.get("DEFECTS4J_HOME")
     places = [Path(named)] if named else [Path(command).resolve().parents[2]] if command else []
-    places.append(default_state_dir() / "toolchains" / "defects4j")
+    places.append(folder(state_dir) / "defects4j")
     return next((place for place in places if (place / "framework/bin/defects4j").is_file()), None)
 
 
-def folder() -> Path:
+def folder(state_dir: Path) -> Path:
     """The folder for toolchains that no package manager installs."""
-    return default_state_dir() / "toolchains"
+    return state_dir / "toolchains"
 
 
-def require(needs: Iterable[str]) -> None:
+def require(needs: Iterable[str], state_dir: Path) -> None:
     """Raises CrrlError, with the remedy, for the first that is missing."""
     for name in needs:
         if name.startswith("python:"):
             _require_package(name.removeprefix("python:"))
         elif interpreters.NAMED.fullmatch(name):
-            interpreters.wanted([name])
-        elif missing := TOOLCHAINS[name].missing():
-            remedy = TOOLCHAINS[name].remedy.format(toolchains=folder())
+            interpreters.wanted([name], state_dir)
+        elif missing := TOOLCHAINS[name].missing(state_dir):
+            remedy = TOOLCHAINS[name].remedy.format(toolchains=folder(state_dir))
             raise CrrlError(f"needs {name} (no {missing[0]})", remedy)
 
 
-def mounts(needs: Iterable[str]) -> tuple[Mount, ...]:
+def mounts(needs: Iterable[str], state_dir: Path) -> tuple[Mount, ...]:
     """The mounts of these toolchains that exist."""
     wanted = [pair for name in needs if name in TOOLCHAINS for pair in TOOLCHAINS[name].mounts.items()]
-    found = [(Path(place), inside or place) for path, inside in wanted for place in glob.glob(_full(path))]
-    found += [(folder, str(folder)) for folder in interpreters.folders(needs)]
+    found = [(Path(place), inside or place) for path, inside in wanted for place in glob.glob(_full(path, state_dir))]
+    found += [(folder, str(folder)) for folder in interpreters.folders(needs, state_dir)]
     for source, _ in found:
-        in_use.use_mount(source, default_state_dir())
+        in_use.use_mount(source, state_dir)
     return tuple(Mount(source, target) for source, target in dict.fromkeys(found))
 
 
-def environment(needs: Iterable[str]) -> dict[str, str]:
+def environment(needs: Iterable[str], state_dir: Path) -> dict[str, str]:
     """Of each command of a task with these needs."""
     given = [pair for name in needs if name in TOOLCHAINS for pair in TOOLCHAINS[name].env.items()]
-    return {key: _placed(value) for key, value in given}
+    return {key: _placed(value, state_dir) for key, value in given}
 
 
 def _require_package(package: str) -> None:
@@ -172,10 +172,12 @@ def _require_package(package: str) -> None:
         )
 
 
-def _full(path: str) -> str:
-    path = _placed(path)
-    return path if path.startswith("/") else str(folder() / path)
+def _full(path: str, state_dir: Path) -> str:
+    path = _placed(path, state_dir)
+    return path if path.startswith("/") else str(folder(state_dir) / path)
 
 
-def _placed(text: str) -> str:
-    return text.replace(DEFECTS4J, str(defects4j() or folder() / "defects4j")) if DEFECTS4J in text else text
+def _placed(text: str, state_dir: Path) -> str:
+    if DEFECTS4J not in text:
+        return text
+    return text.replace(DEFECTS4J, str(defects4j(state_dir) or folder(state_dir) / "defects4j"))
