@@ -62,6 +62,37 @@ class Stack:
         del self.items[place + 1 :]
 
 
+class Named:
+    def __init__(self, name):
+        self.name = name
+        self.known = {}
+
+    def __repr__(self):
+        return f"<named '{self.name}'>"
+
+    def __getitem__(self, key):
+        return self.known.get(key)
+
+
+class Loose(dict):
+    def __eq__(self, other):
+        return {k.lower(): v for k, v in self.items()} == {k.lower(): v for k, v in other.items()}
+
+    __hash__ = None
+
+
+def tag(text):
+    return "<b>" + text + "</b>"
+
+
+def each(function, values):
+    return [function(value) for value in values]
+
+
+def size(box):
+    return box.width
+
+
 class Half:
     def __init__(self, n):
         self.n = n
@@ -72,8 +103,11 @@ class Half:
     def __add__(self, other):
         return Half(self.n + other.n)
 """
-TESTS = """import pytest
-from m import Half, Stack, check, countdown, double, sort
+TESTS = """import unittest
+import pytest
+from m import Half, Loose, Named, Stack, check, countdown, double, each, size, sort, tag
+
+WORD = "x"
 
 
 def same(result, expected):
@@ -143,7 +177,71 @@ def test_setter():
 
 def test_add():
     assert (Half(1) + Half(2)).n == 3
+
+
+class TestNamed(unittest.TestCase):
+    def setUp(self):
+        self.named = Named(WORD)
+        self.named.known["a"] = 1
+
+    def test_known(self):
+        self.assertEqual(self.named["a"], 1)
+
+
+class TestParams:
+    @pytest.fixture(autouse=True)
+    def setup(self):
+        self.named = Named("y")
+
+    @pytest.mark.parametrize("key, value", [("b", None)])
+    def test_absent(self, key, value):
+        assert self.named[key] == value
+
+
+@pytest.fixture
+def named():
+    return Named("z")
+
+
+def test_of_a_fixture(named):
+    assert named["c"] is None
+
+
+def test_loose():
+    assert Loose(A=1) == Loose(a=1)
+
+
+def test_tag():
+    assert tag("x") == "<b>x</b>"
+
+
+def inc(n):
+    return n + 1
+
+
+def test_each():
+    assert each(inc, [1, 2]) == [2, 3]
+
+
+class Box:
+    def __init__(self, width):
+        self.width = width
+
+    def __repr__(self):
+        return f"Box({self.width})"
+
+
+def test_size():
+    box = Box(3)
+    assert size(box) == 3
+
+
+def test_long():
+    assert tag("y" * 900) == "<b>" + "y" * 900 + "</b>"
 """
+
+
+TEST_IDS: dict[str, str] = {}  # by the last of their names
 
 
 def traced(root: Path, code: str) -> dict[str, Trace]:
@@ -155,17 +253,24 @@ def traced(root: Path, code: str) -> dict[str, Trace]:
     env = os.environ | {"CRRL_TRACE": str(root / "out.json"), "PYTHONPATH": str(root)}
     env["CRRL_FAULTS"] = json.dumps([["m.py", 5]])
     subprocess.run(run, cwd=root, env=env, capture_output=True, check=False)
-    return {
-        id.rpartition("::")[2]: tracing._trace(one) for id, one in json.loads((root / "out.json").read_text()).items()
-    }
+    found = json.loads((root / "out.json").read_text())
+    TEST_IDS.update({id.rpartition("::")[2]: id for id in found})
+    return {id.rpartition("::")[2]: tracing._trace(one) for id, one in found.items()}
 
 
-def told(tmp_path: Path, old: str, new: str, test: str, given_away: tuple[str, ...] = ()) -> Told | None:
+@pytest.fixture(scope="module")
+def right(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Trace]:
+    return traced(tmp_path_factory.mktemp("right"), CODE)
+
+
+def told(
+    right: dict[str, Trace], tmp_path: Path, old: str, new: str, test: str, given_away: tuple[str, ...] = ()
+) -> Told | None:
     assert old in CODE
-    right, wrong = traced(tmp_path / "right", CODE), traced(tmp_path / "wrong", CODE.replace(old, new))
+    wrong = traced(tmp_path / "wrong", CODE.replace(old, new))
     source = SourceFile.read("tests/test_m.py", TESTS.encode())
     for found in differences(wrong[test], right[test]):
-        if text := issue(found, f"tests/test_m.py::{test}", source, 0, given_away):
+        if text := issue(found, TEST_IDS[test], source, 0, given_away, params=right[test].params):
             return text
     return None
 
@@ -182,14 +287,39 @@ CASES = {  # test -> fault, and what the issue says
     "test_len": ("len(self.items)", "len(self.items) - 1", ["`len(Stack)` gives 0 instead of 1"]),
     "test_property": ("len(self.items) - 1", "len(self.items)", ["\n    Stack.last\n", "`Stack.last` gives 1"]),
     "test_setter": ("place + 1", "place", ["\n    Stack.last = 0\n", "[]", "['a']"]),
+    "test_known": (
+        ".known.get(key)",
+        ".name",
+        [
+            'from m import Named\n    WORD = "x"\n    named = Named(WORD)\n    named.known["a"] = 1\n',
+            "    assert named['a'] == 1\n\nthe call",
+            "\n    Named['a']\n",
+            "\n    'x'\n",
+            "\n    1\n",
+        ],
+    ),
+    "test_absent[b-None]": (
+        ".known.get(key)",
+        ".name",
+        [
+            "key = 'b'\n    value = None",
+            'named = Named("y")\n    assert named[key] == value',
+            "Named['b']",
+            "gives 'y'",
+        ],
+    ),
+    "test_loose": (" == {k.lower(): v for", " is {k.lower(): v for", ["Loose({'A': 1}) == Loose({'a': 1})"]),
+    "test_tag": ('"</b>"', '"<b>"', ["tag('x')", "gives '<b>x<b>' instead of '<b>x</b>'"]),
+    "test_each": ("[function(value)", "[value", ["def inc(n):\n        return n + 1", "each(<inc>, [1, 2])", "[2, 3]"]),
+    "test_size": ("box.width", "2 * box.width", ["class Box:", "box = Box(3)", "size(<Box Box(3)>)", "6 instead of 3"]),
     "test_add": ("self.n + other.n", "self.n", ["Half(1) + Half(2)", "Half(1)", "Half(3)"]),
 }
 
 
 @pytest.mark.parametrize("test", CASES)
-def test_the_first_call_that_comes_out_otherwise_is_told(tmp_path: Path, test: str) -> None:
+def test_the_first_call_that_comes_out_otherwise_is_told(right: dict[str, Trace], tmp_path: Path, test: str) -> None:
     old, new, says = CASES[test]
-    text = told(tmp_path, old, new, test)
+    text = told(right, tmp_path, old, new, test)
     assert text is not None
     for part in says:
         assert part in text.text, text.text
@@ -197,13 +327,21 @@ def test_the_first_call_that_comes_out_otherwise_is_told(tmp_path: Path, test: s
     assert text.value is (test != "test_crash")
 
 
-def test_how_deep_the_fault_lies(tmp_path: Path) -> None:
-    assert traced(tmp_path, CODE)["test_reversed_sides"].depth == 1  # double, then _scaled
-    assert traced(tmp_path / "again", CODE)["test_sort"].depth is None
+def test_what_only_a_fixture_explains_is_not_told(right: dict[str, Trace], tmp_path: Path) -> None:
+    assert told(right, tmp_path, ".known.get(key)", ".name", "test_of_a_fixture") is None
 
 
-def test_a_text_that_gives_the_repair_away_is_none(tmp_path: Path) -> None:
-    assert told(tmp_path, "[-1]", "[0]", "test_top", ('stack.push("b")',)) is None
+def test_a_value_that_is_cut_short_is_not_told_as_one(right: dict[str, Trace], tmp_path: Path) -> None:
+    assert told(right, tmp_path, '"<b>" +', '"<i>" +', "test_long") is None
+
+
+def test_how_deep_the_fault_lies(right: dict[str, Trace]) -> None:
+    assert right["test_reversed_sides"].depth == 1  # double, then _scaled
+    assert right["test_sort"].depth is None
+
+
+def test_a_text_that_gives_the_repair_away_is_none(right: dict[str, Trace], tmp_path: Path) -> None:
+    assert told(right, tmp_path, "[-1]", "[0]", "test_top", ('stack.push("b")',)) is None
 
 
 def test_what_shows_no_value_is_not_told() -> None:

@@ -7,18 +7,21 @@ is no text.
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from textwrap import dedent, indent
+from textwrap import indent
+from types import MappingProxyType
 
 from crrl.making.source_file import SourceFile
+from crrl.making.steps import leading_to
 from crrl.making.tracing import Call, Difference
 
-SHOWN_LINES, SHOWN_CHARS, INLINE_CHARS = 14, 1200, 60
+INLINE_CHARS = 60
 OBJECT = re.compile(r"<[A-Za-z_][^<>]*>")  # an object in a call: nobody can type it
+OPAQUE = re.compile(OBJECT.pattern + r"|\.\.\.")  # or one that is cut short
+STRING = re.compile(r"'(?:\\.|[^'\\])*'|\"(?:\\.|[^\"\\])*\"")
 LEAST_CHARS = 8  # of a line whose appearance gives the repair away
 SIGNS = {
     **{"__eq__": "==", "__ne__": "!=", "__lt__": "<", "__le__": "<=", "__gt__": ">", "__ge__": ">="},
@@ -48,9 +51,11 @@ def issue(
     others: int,
     given_away: Sequence[str],
     reached: str = "",
+    params: Mapping[str, str] = MappingProxyType({}),
 ) -> Told | None:
     """The report; None where nothing can be told. `source`: of the test's file, `others`: how many more tests fail,
-    `given_away`: lines that would tell the repair, `reached`: what leads to the call, where the caller knows."""
+    `given_away`: lines that would tell the repair, `reached`: what leads to the call, where the caller knows,
+    `params`: of the test, where it has some."""
     name = found.wrong.name.rpartition(".")[2]
     if name.startswith("__") and name not in (*SIGNS, *UNARY, "__init__", "__call__", "__getitem__"):
         return None  # nobody calls it by that name
@@ -60,9 +65,9 @@ def issue(
         return None
     title, outcome = told
     steps = reached
-    unclear = OBJECT.search(call) is not None or _receiver_is_unknown(found.wrong)
+    unclear = _opaque(call) or _receiver_is_unknown(found.wrong)
     if source is not None and (unclear or found.what not in ("returned", "yielded", "error")):
-        steps = _steps(source, test, found.wrong.line)
+        steps = leading_to(source, test, found.wrong.line, params, OPAQUE)
     if unclear and not steps:
         return None
     done = f"With\n\n{indent(steps, '    ')}\n\nthe call" if steps else "The call"
@@ -85,9 +90,9 @@ def written(call: Call) -> str:
     if name == "__init__":
         return f"{call.kind or call.name.rpartition('.')[0]}({', '.join(shown)})"
     if name == "__call__":
-        return f"{own or call.kind}({', '.join(shown)})"
+        return f"{call.kind if _opaque(own) or not own else own}({', '.join(shown)})"
     if name == "__getitem__" and shown:
-        return f"{own}[{shown[0]}]"
+        return f"{call.kind if _opaque(own) and call.kind else own}[{shown[0]}]"
     if name in UNARY:
         return f"{name.strip('_')}({own})"
     if call.property:
@@ -180,25 +185,5 @@ def _receiver_is_unknown(call: Call) -> bool:
 
 
 def _opaque(text: str) -> bool:
-    """Whether an object stands in it of which only the class is known."""
-    return re.search(r"<[\w.<> ]+>", text) is not None
-
-
-def _steps(source: SourceFile, test: str, line: int) -> str:
-    """The test's own body up to the call, or the statement with the call; "" where that is long or elsewhere."""
-    names = [name.partition("[")[0] for name in test.split("::")[1:]]
-    body: Sequence[ast.stmt] = source.tree.body
-    node: ast.stmt | None = None
-    for name in names:
-        node = next((n for n in body if getattr(n, "name", "") == name), None)
-        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            return ""
-        body = node.body
-    if node is None or not node.lineno <= line <= (node.end_lineno or 0):
-        return ""
-    holding = next((n for n in body if line <= (n.end_lineno or n.lineno)), body[-1])
-    for first in (body[0], holding):
-        text = dedent("\n".join(source.bare[first.lineno - 1 : holding.end_lineno]))
-        if text.count("\n") < SHOWN_LINES and len(text) < SHOWN_CHARS:
-            return text
-    return ""
+    """Whether an object stands in it of which only the class is known, or a value that is cut short."""
+    return OPAQUE.search(STRING.sub("''", text)) is not None

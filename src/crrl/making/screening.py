@@ -158,7 +158,8 @@ class Screener:
                 continue
             given_away, source = (fault.mutant.old_line, fault.mutant.new_line), self._source(test)
             for found in differences(wrong[test], right[test]):
-                if (text := issue(found, test, source, len(failing) - 1, given_away)) is not None:
+                text = issue(found, test, source, len(failing) - 1, given_away, params=right[test].params)
+                if text is not None:
                     told.append((text, test))
                     break
         if not told:
@@ -185,7 +186,7 @@ class Screener:
 
     def _plan(self, asked: list[str]) -> Task:
         seconds = sum(self.stable[test] for test in asked)
-        limits = (60.0 + 10 * seconds, math.ceil(2 + 5 * seconds))  # of CPU it is tight; a busy machine takes longer
+        limits = (180.0 + 10 * seconds, math.ceil(2 + 5 * seconds))  # of CPU it is tight; a busy machine takes longer
         return asking(self.base, asked, [*self.survey.options, *arguments(asked, self.survey.sampled)], *limits)
 
     def _asked(self, fault: Fault) -> list[str]:

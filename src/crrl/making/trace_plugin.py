@@ -2,13 +2,14 @@
 
 Only calls from outside the project's code are recorded: what a test calls, not what that calls in turn. Values are
 written down as they are at the time, as literals where they can be; addresses are taken out. Writes JSON to the file in
-CRRL_TRACE: {test id: {"calls": [Call...], "depth": least number of frames between the test and a
-function in CRRL_FAULTS}}. Needs pytest only. `tracing.py` reads it.
+CRRL_TRACE: {test id: {"calls": [Call...], "params": {name: value}, "depth": least number of frames
+between the test and a function in CRRL_FAULTS}}. Needs pytest only. `tracing.py` reads it.
 """
 
 from __future__ import annotations
 
 import dis
+import enum
 import json
 import os
 import re
@@ -25,6 +26,7 @@ MOST_CALLS, LONG, DEEP, MANY = 300, 600, 4, 40
 RETURNS = {dis.opmap[name] for name in ("RETURN_VALUE", "RETURN_CONST", "YIELD_VALUE") if name in dis.opmap}
 TEST_FILE = re.compile(r"(^|/)(tests?|testing)/|(^|/)(test_[^/]*|[^/]*_test|conftest)\.py$")
 GENERATOR, COROUTINE = 0x20, 0x80
+LIKE_PLAIN = re.compile(r"[\[{('\"\d+-]|[bf]['\"]|(None|True|False|set\(\))$")  # the repr of a list, of a dict...
 PLAIN = (bool, int, float, complex, str, bytes, type(None), type(Ellipsis))
 FOUND: dict[str, dict[str, Any]] = {}
 
@@ -42,7 +44,7 @@ def shown(value: Any, depth: int = 0) -> str:
 def _shown(value: Any, depth: int) -> str:
     kind = type(value)
     if kind in PLAIN:
-        return repr(value if kind not in (str, bytes) or len(value) <= LONG else value[:LONG])
+        return repr(value) if kind not in (str, bytes) or len(value) <= LONG else f"{value[:LONG]!r}..."
     if depth < DEEP and kind in (list, tuple, set, frozenset) and len(value) <= MANY:
         items = [shown(item, depth + 1) for item in value]
         if kind is list:
@@ -53,11 +55,21 @@ def _shown(value: Any, depth: int) -> str:
         return text if kind is set else f"frozenset({text})"
     if depth < DEEP and kind is dict and len(value) <= MANY:
         return "{" + ", ".join(f"{shown(k, depth + 1)}: {shown(v, depth + 1)}" for k, v in value.items()) + "}"
-    if kind is type:
-        return value.__qualname__
-    if kind.__name__ in ("function", "builtin_function_or_method", "method"):
-        return getattr(value, "__qualname__", kind.__name__)
-    return repr(value)
+    if isinstance(value, type) or kind.__name__ in ("function", "builtin_function_or_method", "method"):
+        name = getattr(value, "__qualname__", kind.__name__)
+        return f"<{name}>" if of_tests(value) else name
+    if isinstance(value, enum.Enum):
+        return f"{kind.__name__}.{value.name}"
+    text = repr(value)
+    if of_tests(kind):
+        return f"<{kind.__name__} {text}>"
+    return f"{kind.__name__}({text})" if LIKE_PLAIN.match(text) else text
+
+
+def of_tests(value: Any) -> bool:
+    """Whether a function or class is defined in a test file: by its name alone nobody knows it."""
+    file = getattr(sys.modules.get(getattr(value, "__module__", None) or ""), "__file__", None) or ""
+    return file.startswith(ROOT) and TEST_FILE.search(file[len(ROOT) :]) is not None
 
 
 def said(error: BaseException) -> str:
@@ -181,6 +193,8 @@ class Tracer:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
     tracer = Tracer(item.nodeid)
+    params = getattr(getattr(item, "callspec", None), "params", {})
+    FOUND[item.nodeid]["params"] = {name: shown(value) for name, value in params.items()}
     sys.settrace(tracer)
     try:
         return (yield)

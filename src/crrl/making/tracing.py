@@ -44,11 +44,12 @@ class Call:
 @dataclass(frozen=True)
 class Trace:
     """Of one test. `error`: type and message of what it ended with; `depth`: the least number of the project's frames
-    between the test and the fault, None where that was not run."""
+    between the test and the fault, None where that was not run; `params`: of a parametrised test, with their values."""
 
     calls: tuple[Call, ...]
     error: tuple[str, str] | None = None
     depth: int | None = None
+    params: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,7 @@ def _trace(found: dict[str, Any]) -> Trace:
         )
         for call in found["calls"]
     )
-    return Trace(calls, _error(found.get("error")), found.get("depth"))
+    return Trace(calls, _error(found.get("error")), found.get("depth"), found.get("params", {}))
 
 
 def _error(found: list[str] | None) -> tuple[str, str] | None:

@@ -10,11 +10,11 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import PurePath
-from textwrap import dedent
+from textwrap import dedent, indent
 
 from tree_sitter import Node
 
-from crrl.making.issue import OBJECT, Told, issue
+from crrl.making.issue import INLINE_CHARS, LEAST_CHARS, OPAQUE, STRING, Told, issue
 from crrl.making.steps import SHOWN_CHARS, SHOWN_LINES
 from crrl.making.tracing import Call, Difference, Trace, differences
 from crrl.making.trees import grammar
@@ -61,15 +61,37 @@ def _shown(tests: Sequence[str], unit: Unit | None, call: Call) -> str:
 def _issue(
     found: Difference, unit: Unit | None, data: bytes, test: str, others: int, given_away: Sequence[str]
 ) -> Told | None:
+    shown = f"{found.wrong.path}::{test.partition('::')[2]}"
+    if found.wrong.property:
+        return _seen(found, _steps(found.wrong.line, unit, data), shown, others, given_away)
     wrong, right = (replace(call, args=_named(call)) for call in (found.wrong, found.right))
-    unclear = any(name == UNKNOWN for name, _ in found.wrong.args) or OBJECT.search(" ".join(v for _, v in wrong.args))
+    unclear = any(name == UNKNOWN for name, _ in found.wrong.args) or _opaque(*(value for _, value in wrong.args))
     if unclear or not _names(wrong) <= _top_level(wrong.path, data) or found.what not in ("returned", "error"):
         if not (steps := _steps(wrong.line, unit, data)):
             return None
     else:
         steps = ""
-    shown = f"{wrong.path}::{test.partition('::')[2]}"
     return issue(replace(found, wrong=wrong, right=right), shown, None, others, given_away, steps)
+
+
+def _seen(found: Difference, steps: str, test: str, others: int, given_away: Sequence[str]) -> Told | None:
+    """Of a value that an assertion looks at."""
+    name, got, want = found.wrong.name, found.wrong.returned, found.right.returned
+    if got is None or want is None or not steps or _opaque(got, want):
+        return None
+    short = len(got) <= INLINE_CHARS and len(want) <= INLINE_CHARS
+    title = f"`{name}` is {got} instead of {want}" if short else f"`{name}` is wrong"
+    more = f" {others} other test{'s fail' if others > 1 else ' fails'}, too." if others else ""
+    path, _, own = test.partition("::")
+    text_ = (
+        f"{title}\n\nAfter\n\n{indent(steps, '    ')}\n\n`{name}` is\n\n    {got}\n\nIt should be\n\n    {want}\n\n"
+        f"Seen in `{own}` ({path}).{more}\n"
+    )
+    return None if any(len(line) >= LEAST_CHARS and line in text_ for line in given_away) else Told(text_, True)
+
+
+def _opaque(*values: str) -> bool:
+    return any(OPAQUE.search(STRING.sub("''", value)) for value in values)
 
 
 def _named(call: Call) -> tuple[tuple[str, str], ...]:

@@ -1,0 +1,214 @@
+"""What a test does before the call that goes wrong, as somebody would write it who has not seen the test.
+
+Every name in it is explained: what the test file imports or defines in a few lines comes before it, parameters come
+with their values, what a set-up method leaves in `self` comes with its lines, assertions of unittest become plain ones.
+Where a name cannot be explained (a fixture, a long helper) there are no steps.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from textwrap import dedent
+
+from crrl.making.source_file import SourceFile
+
+SHOWN_LINES, SHOWN_CHARS = 14, 1200
+HELPER_LINES, SET_UP_LINES = 8, 6
+SET_UPS = ("setUp", "setup", "setup_method")
+PLAIN = {  # of unittest, as what is compared
+    **{"assertEqual": "==", "assertNotEqual": "!=", "assertIs": "is", "assertIsNot": "is not"},
+    **{
+        "assertIn": "in",
+        "assertNotIn": "not in",
+        "assertEquals": "==",
+        "assertListEqual": "==",
+        "assertDictEqual": "==",
+    },
+    **{"assertLess": "<", "assertLessEqual": "<=", "assertGreater": ">", "assertGreaterEqual": ">="},
+}
+FunctionLike = ast.FunctionDef | ast.AsyncFunctionDef
+ALONE = {"assertTrue": "{}", "assertFalse": "not {}", "assertIsNone": "{} is None", "assertIsNotNone": "{} is not None"}
+
+
+class UnexplainedError(Exception):
+    """A name that only the test's surroundings explain."""
+
+
+def leading_to(source: SourceFile, test: str, line: int, params: Mapping[str, str], opaque: re.Pattern[str]) -> str:
+    """The test's body up to the statement in that line, or that statement; "" where neither can be told. `params`: of
+    a parametrised test, their values as written; those that `opaque` finds something in are no values."""
+    found = _find(source, test)
+    if found is None or not found[0].lineno <= line <= (found[0].end_lineno or 0):
+        return ""
+    function, owner = found
+    body = function.body[1:] if ast.get_docstring(function, clean=False) is not None else function.body
+    if not body:
+        return ""
+    place = next((n for n, node in enumerate(body) if line <= (node.end_lineno or node.lineno)), len(body) - 1)
+    given = {name: value for name, value in params.items() if not opaque.search(value)}
+    for first in (0, place):
+        try:
+            text = _Steps(source, function, owner, given).of(body[first : place + 1])
+        except UnexplainedError:
+            continue
+        if text.count("\n") < SHOWN_LINES and len(text) < SHOWN_CHARS:
+            return text
+    return ""
+
+
+def _find(source: SourceFile, test: str) -> tuple[FunctionLike, ast.ClassDef | None] | None:
+    body: Sequence[ast.stmt] = source.tree.body
+    owner: ast.ClassDef | None = None
+    for name in (name.partition("[")[0] for name in test.split("::")[1:]):
+        node = next((n for n in body if getattr(n, "name", "") == name), None)
+        if isinstance(node, ast.ClassDef):
+            owner, body = node, node.body
+        elif isinstance(node, FunctionLike):
+            return node, owner
+    return None
+
+
+class _Steps:
+    """`given`: values of the test's parameters."""
+
+    def __init__(
+        self, source: SourceFile, function: FunctionLike, owner: ast.ClassDef | None, given: Mapping[str, str]
+    ) -> None:
+        self.source, self.owner, self.given = source, owner, given
+        every = (*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs)
+        self.arguments = {argument.arg for argument in every} - {"self", "cls"}
+        self.imports: dict[str, str] = {}
+        self.before: dict[str, str] = {}  # name -> the lines that explain it, in order
+
+    def of(self, body: Sequence[ast.stmt]) -> str:
+        """Raises UnexplainedError."""
+        fields = self._fields(body)
+        lines = self._text(fields) + self._text(body)
+        for name in sorted(_free([*fields, *body])):
+            self._explain(name)
+        text = "\n".join([*self.imports.values(), *self.before.values(), *lines])
+        return re.sub(r"\bself\.(?=\w)", "", text)
+
+    def _fields(self, body: Sequence[ast.stmt]) -> list[ast.stmt]:
+        """The lines of a set-up method, if `self` is more than what asserts."""
+        used = {node.attr for statement in body for node in ast.walk(statement) if _is_field(node)}  # type: ignore[attr-defined]
+        used -= {name for name in used if name.startswith(("assert", "fail"))}
+        if not used:
+            return []
+        for method in self.owner.body if self.owner is not None else ():
+            if not isinstance(method, ast.FunctionDef) or not (method.name in SET_UPS or method.decorator_list):
+                continue
+            if method.args.args[1:] or (method.end_lineno or 0) - method.lineno > SET_UP_LINES:
+                continue
+            stored = {t.attr for t in ast.walk(method) if _is_field(t) and isinstance(t.ctx, ast.Store)}  # type: ignore[attr-defined]
+            if used <= stored:
+                return [node for node in method.body if not _is_text(node)]
+        raise UnexplainedError
+
+    def _text(self, body: Sequence[ast.stmt]) -> list[str]:
+        """Assertions as plain ones, the rest as it is written."""
+        found: list[str] = []
+        for node in body:
+            if (plain := _plain(node)) is not None:
+                found.append(plain)
+                continue
+            if any(_asserts(part) for part in ast.walk(node)):
+                raise UnexplainedError  # inside a loop, or one that has no plain form
+            first = min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", ()))])
+            found += dedent("\n".join(self.source.bare[first - 1 : node.end_lineno])).split("\n")
+        return found
+
+    def _explain(self, name: str) -> None:
+        if name in self.imports or name in self.before or name == "self":
+            return
+        if name in self.given:
+            self.before[name] = f"{name} = {self.given[name]}"
+            return
+        if name in self.arguments:
+            raise UnexplainedError
+        for node in self.source.tree.body:
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                for alias in node.names:
+                    if (alias.asname or alias.name.partition(".")[0]) == name:
+                        self.imports[name] = _import(node, alias)
+                        return
+            elif name in _defined(node):
+                if (node.end_lineno or node.lineno) - node.lineno >= HELPER_LINES:
+                    raise UnexplainedError
+                self.before[name] = ""  # it may call itself
+                for other in sorted(_free([node])):
+                    self._explain(other)
+                del self.before[name]
+                self.before[name] = "\n".join(self._text([node]))
+                return
+        if not hasattr(builtins, name):
+            raise UnexplainedError
+
+
+def _is_field(node: ast.AST) -> bool:
+    return isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "self"
+
+
+def _is_text(node: ast.stmt) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant | ast.Yield)
+
+
+def _asserts(node: ast.AST) -> bool:
+    return _is_field(node) and node.attr.startswith(("assert", "fail"))  # type: ignore[attr-defined]
+
+
+def _plain(node: ast.stmt) -> str | None:
+    """An assertion of unittest as a statement of Python; None for anything else."""
+    if not isinstance(node, ast.Expr) or not isinstance(node.value, ast.Call) or not _asserts(node.value.func):
+        return None
+    name, arguments = node.value.func.attr, [ast.unparse(a) for a in node.value.args]  # type: ignore[attr-defined]
+    if name in PLAIN and len(arguments) >= 2:
+        return f"assert {arguments[0]} {PLAIN[name]} {arguments[1]}"
+    if name in ("assertTrue", "assertFalse", "assertIsNone", "assertIsNotNone") and arguments:
+        told = {"assertTrue": "", "assertFalse": "", "assertIsNone": " is None", "assertIsNotNone": " is not None"}[
+            name
+        ]
+        return f"assert {'not ' if name == 'assertFalse' else ''}{arguments[0]}{told}"
+    if name == "assertRaises" and len(arguments) >= 2:
+        return f"{arguments[1]}({', '.join(arguments[2:])})  # raises {arguments[0]}"
+    return None
+
+
+def _free(body: Sequence[ast.AST]) -> set[str]:
+    """Names that are read and not set there."""
+    names = [node for part in body for node in ast.walk(part) if isinstance(node, ast.Name)]
+    stored = {node.id for node in names if not isinstance(node.ctx, ast.Load)}
+    for part in body:
+        for node in ast.walk(part):
+            match node:
+                case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
+                    stored.add(node.name)
+                case ast.arg():
+                    stored.add(node.arg)
+                case ast.ExceptHandler(name=str(name)):
+                    stored.add(name)
+                case ast.alias():
+                    stored.add(node.asname or node.name.partition(".")[0])
+    return {node.id for node in names} - stored
+
+
+def _defined(node: ast.stmt) -> Iterator[str]:
+    """Names that a statement of the module defines by itself."""
+    match node:
+        case ast.FunctionDef(name=name) | ast.ClassDef(name=name):
+            yield name
+        case ast.Assign(targets=targets):
+            yield from (target.id for target in targets if isinstance(target, ast.Name))
+        case ast.AnnAssign(target=ast.Name(id=name)):
+            yield name
+
+
+def _import(node: ast.Import | ast.ImportFrom, alias: ast.alias) -> str:
+    """One name of it. Raises UnexplainedError for one that is relative to the tests."""
+    if isinstance(node, ast.ImportFrom) and node.level:
+        raise UnexplainedError
+    one = ast.Import([alias]) if isinstance(node, ast.Import) else ast.ImportFrom(node.module, [alias], 0)
+    return ast.unparse(one)
