@@ -60,6 +60,7 @@ class Go(Toolchain):
         suites: list[Suite] = []
         seconds: dict[str, float] = {}
         lines: dict[str, dict[int, set[str]]] = {}
+        broken: dict[str, str] = {}
         said = ""
         async with boxes.open({}) as box:
             await boxes.run(box, ["mkdir", "-p", ".crrl"], 60)
@@ -81,7 +82,9 @@ class Go(Toolchain):
                     found = [suite for suite in go_json(result.output) if suite.tests]
                     if found:
                         break
-                said += "" if found else f"{package}: {result.output[-600:]}\n"
+                said += result.output[-2000:]
+                if not found:
+                    broken[self._folder(package)] = _reason(result.output)
                 suites += found
                 seconds |= _seconds(result.output)
                 try:
@@ -93,7 +96,7 @@ class Go(Toolchain):
                         own = lines.setdefault(self._folder(path), {})
                         for line in range(int(first), int(last) + 1):
                             own.setdefault(line, set()).add(package)
-        return surveyed(suites, seconds, lines, said)
+        return surveyed(suites, seconds, lines, said, broken)
 
     async def traces(
         self, boxes: Boxes, changed: Mapping[str, bytes], suite: str, known: frozenset[str]
@@ -117,6 +120,13 @@ class Go(Toolchain):
                     return {}
             return go_trace.read(tests, found)
         return {}
+
+
+def _reason(said: str) -> str:
+    """Why a package does not run, in one line: the first that names a place, or else the last."""
+    lines = [line for line in said.splitlines() if line and not line.startswith(("{", "#", "FAIL", "ok"))]
+    named = [line for line in lines if re.match(r"\S+\.go:\d+", line)]
+    return (named or lines[-1:] or ["it reports nothing"])[0].strip()[:160]
 
 
 def _seconds(report: str) -> dict[str, float]:

@@ -130,7 +130,7 @@ class JavaScript(Toolchain):
                 for path, numbers in (await self._covered(boxes, box, suite.name, timeout_s)).items():
                     for number in numbers:
                         lines.setdefault(path, {}).setdefault(number, set()).add(suite.name)
-        return surveyed(suites, seconds, lines, said)
+        return surveyed(suites, seconds, lines, said, {})
 
     async def _report(
         self, boxes: Boxes, box: Box, argv: list[str], timeout_s: float, env: Mapping[str, str]

@@ -9,7 +9,7 @@ from typing import ClassVar
 import msgspec
 
 from crrl.errors import CrrlError, nearest
-from crrl.making.make import Maker, Wanted
+from crrl.making.make import BROKEN_SHOWN, Maker, Wanted
 from crrl.making.outcomes import Refused
 from crrl.making.screening import Function
 from crrl.making.source_file import UnreadableError
@@ -51,10 +51,9 @@ class TreeMaker(Maker):
     @classmethod
     def common(cls, wanted: Wanted, source: Source, tree: Path) -> Task:
         toolchain = cls.kind(tree, wanted.tests)
-        plan = toolchain.plan([], 0.0)
         setup = toolchain.setup() if wanted.setup is None else wanted.setup
         corpus = wanted.repository.resolve().name
-        return Task("base", corpus, "train", toolchain.language, "", source, "", plan, setup)
+        return Task("base", corpus, "train", toolchain.language, "", source, "", toolchain.plan([], 0.0), setup)
 
     async def prepare(self, boxes: Sandbox) -> None:
         self.toolchain = self.kind(self.tree, self.wanted.tests)
@@ -84,6 +83,8 @@ class TreeMaker(Maker):
         self.display.note(
             f"{len(steady)} tests pass{f' ({left} left out)' if left else ''} and cover {len(self.pool)} functions{how}"
         )
+        for suite, why in list(self.survey.broken.items())[:BROKEN_SHOWN]:
+            self.display.note(f"left out: {suite}: {why}")
 
     def _screener(self, own: Boxes, known: frozenset[str]) -> TreeScreener:
         return TreeScreener(

@@ -25,6 +25,13 @@ FOREIGN = frozenset(
         *("sinon", "chai", "jest", "vi", "process", "path", "fs", "Buffer", "Number", "String", "Reflect", "require"),
     ]
 )
+PLAIN = frozenset(  # known as they are written, or noted as calls
+    [
+        *(*grammar.LITERALS, *grammar.CLOSURES, "spread_element", "array", "object", "regex", "unary_expression"),
+        *("await_expression", "undefined", "new_expression"),
+    ]
+)
+ASSERTIONS = ("assert", "expect", "t")
 BOUND = ("identifier", "shorthand_property_identifier_pattern")
 LONGEST_NAME = 60
 
@@ -35,7 +42,7 @@ def traced(path: str, data: bytes, known: frozenset[str], package: str) -> bytes
     own = _imported(root, package)
     edits: list[tuple[int, int, str]] = []
     for node in walk(root):
-        edits += _recorded(node, own, known)
+        edits += _recorded(node, own, known) or _seen(node, own, known)
     if not edits:
         return None
     parts, at = [], 0
@@ -48,7 +55,8 @@ def traced(path: str, data: bytes, known: frozenset[str], package: str) -> bytes
 
 
 def read(path: str, data: bytes, found: str) -> dict[str, Trace]:
-    """Name of a test -> its calls, in the order in which they began; under "" those outside of any."""
+    """Name of a test -> its calls, in the order in which they began, and the values that its assertions look at
+    (`property`); under "" those outside of any."""
     tests = units(path, data)
     entries = []
     for line in found.splitlines():
@@ -64,8 +72,9 @@ def read(path: str, data: bytes, found: str) -> dict[str, Trace]:
         after = {name: value for name, value in zip(entry["names"], entry["after"], strict=True) if name}
         error = (entry["error"][0], entry["error"][1]) if "error" in entry else None
         call = Call(
-            entry["name"], path, entry["line"], tuple(args), returned=entry.get("returned"), error=error, after=after
-        )
+            entry["name"], path, entry["line"], tuple(args), returned=entry.get("returned"), error=error, after=after,
+            property="seen" in entry,
+        )  # fmt: skip
         calls.setdefault(unit.name if unit else "", []).append(call)
     return {name: Trace(tuple(made)) for name, made in calls.items()}
 
@@ -94,6 +103,25 @@ def _recorded(node: Node, own: frozenset[str], known: frozenset[str]) -> list[tu
         return []
     between = f", {json.dumps(text(member))}, ["
     return [(node.start_byte, node.start_byte, head), (owner.end_byte, arguments.start_byte + 1, between), tail]
+
+
+def _seen(node: Node, own: frozenset[str], known: frozenset[str]) -> list[tuple[int, int, str]]:
+    """What an assertion looks at, unless it is a call that is noted anyway, or known as it is written."""
+    root: Node | None = node.child_by_field_name("function") if node.type == "call_expression" else None
+    while root is not None and root.type in ("member_expression", "call_expression"):
+        root = root.named_children[0]
+    if text(root) not in ASSERTIONS:
+        return []
+    edits = []
+    for given in grammar.arguments(node):
+        sides = [given.child_by_field_name(side) for side in ("left", "right")]
+        for one in sides if given.type == "binary_expression" else [given]:
+            if one is not None and one.type not in PLAIN and not _recorded(one, own, known):
+                said = text(one)
+                if "\n" not in said and len(said) <= LONGEST_NAME:
+                    head = f"__crrl_see({node.start_point.row + 1}, {json.dumps(said)}, "
+                    edits += [(one.start_byte, one.start_byte, head), (one.end_byte, one.end_byte, ")")]
+    return edits
 
 
 def _imported(root: Node, package: str) -> frozenset[str]:

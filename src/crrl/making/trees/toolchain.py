@@ -131,9 +131,11 @@ def ended(result: ExecResult, timeout_s: float) -> None:
 
 
 def surveyed(
-    suites: Iterable[Suite], seconds: Mapping[str, float], lines: dict[str, dict[int, set[str]]], said: str
-) -> Survey:
-    """`lines`: path -> line -> the suites that cover it. Raises CrrlError where most tests fail."""
+    suites: Iterable[Suite], seconds: Mapping[str, float], lines: dict[str, dict[int, set[str]]], said: str,
+    broken: dict[str, str],
+) -> Survey:  # fmt: skip
+    """`lines`: path -> line -> the suites that cover it; `said`: what was printed; `broken`: suites that do not run,
+    and why. Raises CrrlError where most tests fail."""
     passed: dict[str, float] = {}
     failed: dict[str, str] = {}
     for suite in suites:
@@ -161,7 +163,7 @@ def surveyed(
         }
         for path, found in lines.items()
     }
-    return Survey(passed, failed, covered)
+    return Survey(passed, failed, covered, broken=broken)
 
 
 def file_suffix(path: str) -> str:

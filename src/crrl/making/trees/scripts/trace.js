@@ -2,6 +2,12 @@ function __crrl_tell(value) {
   const { inspect } = __crrl_builtin('util');
   return inspect(value, { depth: 6, breakLength: Infinity, compact: true, maxArrayLength: 200, sorted: false });
 }
+function __crrl_see(line, name, value) {
+  const places = (globalThis.__crrl_places = globalThis.__crrl_places || { next: 0 });
+  const told = { place: places.next++, line, name, names: [], args: [], after: [], seen: true };
+  __crrl_builtin('fs').appendFileSync('TRACE', JSON.stringify({ ...told, returned: __crrl_tell(value) }) + '\n');
+  return value;
+}
 function __crrl_builtin(name) {
   return process.getBuiltinModule ? process.getBuiltinModule(name) : require(name);
 }
