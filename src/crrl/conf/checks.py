@@ -36,6 +36,8 @@ WORDS: dict[str, tuple[str, ...]] = {
     "sandbox.images": ("auto", "docker", "podman", "apptainer"),
     "adapter.name": ("none",),
     "launch.name": ("local",),
+    "trainer.dtype": ("float32", "mixed", "bfloat16"),
+    "trainer.optimizer": ("adamw", "adamw_8bit", "paged_adamw_8bit"),
     "trainer.schedule": ("constant", "linear", "cosine"),
 }
 DECODINGS = ("sampled", "greedy")
@@ -72,6 +74,7 @@ AT_LEAST: dict[str, float] = {
     "rollout.concurrency": 1,
     "rollout.tries": 1,
     "rollout.judges": 1,
+    "rollout.watchdog_s": 0,
     "evaluation.tasks_per_split": 1,
 }
 POSITIVE = (
@@ -132,6 +135,11 @@ def check(config: Config) -> None:
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", config.engine.device):
         raise UsageError(
             f"engine.device={config.engine.device} does not exist.", "Write engine.device=auto, cpu, cuda or cuda:N."
+        )
+    if (config.trainer.dtype, config.trainer.optimizer) == ("bfloat16", "adamw"):
+        raise UsageError(
+            "trainer.dtype=bfloat16 would keep the moments of trainer.optimizer=adamw in bfloat16, too coarse to average.",
+            "Write trainer.dtype=mixed (float32 weights and moments), or trainer.optimizer=adamw_8bit.",
         )
     _check_plugged_in(config)
     _check_agent(config)

@@ -157,6 +157,11 @@ class Trainer:
     adam_beta2: float = doc("AdamW's beta2", 0.95)
     tokens_per_micro_batch: int = doc("tokens in one forward pass; what rows share counts once", 16384)
     gradient_checkpointing: bool = doc("recompute activations in the backward pass: less memory, more time", False)
+    dtype: str = doc("`float32`; `mixed`: float32 weights, bfloat16 passes; `bfloat16`: weights, too", "float32")
+    optimizer: str = doc(
+        "`adamw`; on a CUDA GPU also `adamw_8bit`, `paged_adamw_8bit` (moments in 8 bits; in host memory at need)",
+        "adamw",
+    )
     threads: int = doc("torch threads for an update, while rollouts pause; 0: the number of cores", 0)
     save_steps: int = doc("steps between checkpoints", 10)
     keep_checkpoints: int = doc("number of checkpoints to keep", 2)
@@ -168,6 +173,7 @@ class Rollout:
     tries: int = doc("how often to start an attempt if our infrastructure fails", 3)
     temperature: float = doc("sampling temperature in training", 1.0)
     judges: int = doc("number of warm judges", 2)
+    watchdog_s: float = doc("write every process's stacks when nothing has moved for so long; 0: never", 900.0)
 
 
 @dataclass

@@ -1,6 +1,7 @@
 """Live progress of a run: one line with the numbers that matter.
 
-On a terminal, a rich Live region; elsewhere plain lines, at most one every `PLAIN_EVERY_S` seconds. It never raises
+On a terminal, a rich Live region; elsewhere plain lines, at most one every `PLAIN_EVERY_S` seconds. A step may take
+minutes: what moves within one (`within`, and tokens sampled, which `count_tokens` tells) is shown, too. It never raises
 into the run, and draws on stderr, which keeps stdout for the result (`--json`).
 """
 
@@ -12,6 +13,7 @@ import sys
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from types import TracebackType
 from typing import TextIO
 
@@ -57,6 +59,10 @@ class Display:
         self._metrics: dict[str, float] = {}
         self._phase_started = self._said = 0.0
         self._recent: deque[tuple[float, int]] = deque(maxlen=WINDOW)
+        self._inner = ""
+        self._tokens: Callable[[], int] | None = None
+        self._sampled: deque[tuple[float, int]] = deque(maxlen=WINDOW)
+        self._closed = threading.Event()
         if interactive if live is None else live:
             self._live = Live(console=self._console, refresh_per_second=4, get_renderable=self._render)
             self._live.start()
@@ -70,6 +76,7 @@ class Display:
             self._phase_started = self._said = now
             self._recent.clear()
             self._recent.append((now, 0))
+            self._inner = ""
             if self._live is None:
                 self._say(f"{name}" + (f" (0/{total})" if total else ""))
 
@@ -78,11 +85,44 @@ class Display:
         with self._lock:
             self._done += n
             self._metrics.update(metrics)
+            self._inner = ""
             now = time.monotonic()
             self._recent.append((now, self._done))
             if self._live is None and (now - self._said >= PLAIN_EVERY_S or self._done == self._total):
                 self._said = now
                 self._say(self._line())
+
+    def within(self, what: str, done: int, total: int) -> None:
+        """Progress inside the unit that is under way: `episodes 12/64`, until the next `advance`."""
+        with self._lock:
+            self._inner = f"{what} {done}/{total}"
+            if self._live is None and time.monotonic() - self._said >= PLAIN_EVERY_S:
+                self._said = time.monotonic()
+                self._say(self._line())
+
+    def count_tokens(self, tokens: Callable[[], int]) -> None:
+        """Show tokens per second from now on. `tokens`: how many have been sampled so far."""
+        self._tokens = tokens
+        threading.Thread(target=self._tick, name="crrl-display", daemon=True).start()
+
+    def _tick(self) -> None:
+        """Samples the counter, and without a terminal shows that a long unit is under way."""
+        assert self._tokens is not None
+        while not self._closed.wait(1.0):
+            with self._lock:
+                now = time.monotonic()
+                self._sampled.append((now, self._tokens()))
+                moved = self._sampled[-1][1] > self._sampled[0][1]
+                if self._live is None and self._name and moved and now - self._said >= PLAIN_EVERY_S:
+                    self._said = now
+                    self._say(self._line())
+
+    def _speed(self) -> str:
+        """Tokens per second over the last ten seconds; "" while none are sampled."""
+        recent = [s for s in self._sampled if s[0] >= self._sampled[-1][0] - 10]
+        if len(recent) < 2 or recent[-1][1] == recent[0][1]:
+            return ""
+        return f"{(recent[-1][1] - recent[0][1]) / (recent[-1][0] - recent[0][0]):,.0f} tokens/s"
 
     def note(self, text: str) -> None:
         """Print a line that stays (a restarted worker, a saved checkpoint)."""
@@ -94,6 +134,7 @@ class Display:
 
     def close(self) -> None:
         """Idempotent. The last line stays on the screen."""
+        self._closed.set()
         with self._lock:
             self._end_phase()
             self._name = ""
@@ -130,7 +171,8 @@ class Display:
     def _line(self) -> str:
         eta = self.eta_s()
         rest = f"  {seconds(eta)} left" if eta is not None and self._done < self._total else ""
-        return f"{self._name} {self._done}/{self._total or '?'}  {self._numbers(self._metrics)}{rest}".rstrip()
+        inner = "".join(f"  {part}" for part in (self._inner, self._speed()) if part)
+        return f"{self._name} {self._done}/{self._total or '?'}{inner}  {self._numbers(self._metrics)}{rest}".rstrip()
 
     def _say(self, text: str) -> None:
         with contextlib.suppress(OSError, ValueError):  # a closed pipe or stream must not end a training run
@@ -154,5 +196,6 @@ class Display:
                 f"{self._done}/{self._total or '?'}",
                 Text(left, style="dim"),
             )
-            numbers = Text("   " + self._numbers(self._metrics), style="cyan")
+            inner = "".join(f"{part}  " for part in (self._inner, self._speed()) if part)
+            numbers = Text(f"   {inner}{self._numbers(self._metrics)}", style="cyan")
             return Group(table, now, numbers)

@@ -15,7 +15,7 @@ import itertools
 import os
 import struct
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +50,14 @@ async def _read(reader: asyncio.StreamReader) -> list[Any]:
 class _Connection:
     """One client, on the server's side: [number, verb, arguments...] in, [[number, kind, payload], ...] out."""
 
-    def __init__(self, engine: Engine, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._engine, self._reader, self._writer = engine, reader, writer
+    def __init__(
+        self,
+        engine: Engine,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        count: Callable[[int], None],
+    ) -> None:
+        self._engine, self._reader, self._writer, self._count = engine, reader, writer, count
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._out: list[tuple[int, str, object]] = []
 
@@ -79,6 +85,7 @@ class _Connection:
                 chunks = self._engine.generate(msgspec.convert(arguments[0], Request))
                 async with contextlib.aclosing(chunks):  # type: ignore[type-var]
                     async for chunk in chunks:
+                        self._count(len(chunk.ids))
                         self._send(number, "chunk", [chunk.ids, chunk.logprobs, chunk.versions, chunk.finish])
                 return
             if verb not in ("score", "cancel", "info"):
@@ -105,12 +112,13 @@ class _Connection:
 
 class EngineServer:
     """Serves an engine on a unix socket (mode 0600) from a thread with its own event loop, until `close`.
-    `address` is what `engines.connect` takes."""
+    `address` is what `engines.connect` takes; `tokens`: how many have been sampled."""
 
     def __init__(self, engine: Engine, socket_path: str | Path) -> None:
         self._engine = engine
         self.path = Path(socket_path)
         self.address = f"unix:{socket_path}"
+        self.tokens = 0
         self._loop = asyncio.new_event_loop()
         self._connections: set[asyncio.Task[None]] = set()
         started: threading.Event = threading.Event()
@@ -145,11 +153,14 @@ class EngineServer:
         assert task is not None
         self._connections.add(task)
         try:
-            await _Connection(self._engine, reader, writer).run()
+            await _Connection(self._engine, reader, writer, self._sampled).run()
         except asyncio.CancelledError:  # by close(); a cancelled task would be logged as an error by the stream
             pass
         finally:
             self._connections.discard(task)
+
+    def _sampled(self, tokens: int) -> None:
+        self.tokens += tokens
 
     def close(self) -> None:
         async def stop() -> None:

@@ -45,6 +45,7 @@ class Summary:
         seconds: wall time by phase, and `total`.
         control: rewards were shuffled (`objective.shuffle_rewards`).
         memory_limits: who kept boxes and judged runs within theirs: `cgroup v2`, `cgroup v1` or `watchdog`.
+        alarms: {name, step, says, cause} of each (`alarms.py`).
     """
 
     run: str
@@ -60,6 +61,7 @@ class Summary:
     steps: int = 0
     control: bool = False
     memory_limits: str = ""
+    alarms: list[dict[str, Any]] = field(default_factory=list)
     recipe: str = ""
     versions: dict[str, str] = field(default_factory=dict)
     machine: str = ""
@@ -237,6 +239,8 @@ def print_closing(summary: Summary, title: str, steps: Sequence[tuple[str, str]]
         out.print(line, markup=False)
         for example in example_lines(summary.exploits):
             out.print(f"  {example}", markup=False)
+    for alarm in summary.alarms:
+        out.print(f"Alarm after step {alarm['step']}: {alarm['name']} ({alarm['says']})", style="yellow", markup=False)
     if summary.memory_limits:
         out.print(f"Memory limits of boxes: {summary.memory_limits}", markup=False)
     spent = where_time_went(summary.seconds, total)

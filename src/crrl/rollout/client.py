@@ -6,6 +6,7 @@ A worker that dies or hangs loses only the tries in flight. They start again und
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -29,6 +30,7 @@ STARTS = 3  # further ones, of a worker that dies while starting
 SILENCE_S = 60.0  # a worker that sends nothing for this long is taken to hang
 RESTARTS = 5  # in a row, without a finished episode in between: beyond that it is a bug, not bad luck
 
+STACKS = signal.SIGUSR1  # a worker answers it with its stacks
 LAST_LINES = 6  # of the worker's log, shown in an error
 
 LostTry = Callable[[str, str, LostError], None]
@@ -56,6 +58,11 @@ class RolloutClient:
     def pid(self) -> int | None:
         """The running worker's."""
         return self._process.pid if self._process else None
+
+    def ask_for_stacks(self) -> None:
+        """The worker writes the stacks of its threads into the log."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(STACKS)
 
     def start(self) -> None:
         """Raises CrrlError, with the remedy: the worker cannot run on this machine (no bubblewrap...), or keeps dying

@@ -7,6 +7,7 @@ other process ended, the worker ends too, with all its boxes.
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import logging
 import signal
 import sys
@@ -28,6 +29,7 @@ from crrl.gateway import Budget, Gateway, load_renderer
 from crrl.rewards import combine
 from crrl.rewards.task_judge import TaskJudge
 from crrl.rollout.api import Attempt, Episode
+from crrl.rollout.client import STACKS
 from crrl.rollout.config import RolloutConfig
 from crrl.rollout.episode import Parts, run_episode
 from crrl.rollout.scheduler import Scheduler
@@ -153,5 +155,6 @@ def memory_bytes() -> int:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the client decides when this process ends
+    faulthandler.register(STACKS, all_threads=True)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s worker %(levelname)s %(message)s")
     asyncio.run(Worker(Connection(int(sys.argv[1]))).main())

@@ -119,6 +119,7 @@ def fit(run: Run) -> None:
         run.journal.step_trained(step, metrics, source.trained)
         run.journal.sync()
         run.step = step + 1
+        run.alarm()
         run.tracking.step(step, metrics, run.tokenizer)
         run.tracking.checkpoint()
         run.display.advance(1, **{k: metrics[k] for k in ("reward", "well_formed", "entropy") if k in metrics})

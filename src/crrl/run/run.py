@@ -13,6 +13,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +32,11 @@ from crrl.errors import LostError
 from crrl.evaluation.benchmark import Phase
 from crrl.gateway.renderer import load_renderer
 from crrl.learning import checkpoint as checkpoints
-from crrl.learning import objective
+from crrl.learning import objective, precision
 from crrl.learning.curriculum import Curriculum
-from crrl.learning.push import push_and_prove
+from crrl.learning.push import BOUND, bound_in, push_and_prove
 from crrl.models import model_folder
+from crrl.report.alarms import Alarm, alarms
 from crrl.report.exploit_examples import exploit_examples
 from crrl.report.exploit_rate import exploit_rates
 from crrl.report.summary import Summary, versions
@@ -44,6 +46,7 @@ from crrl.rollout.config import RolloutConfig
 from crrl.rollout.journal import TRAIN, Journal
 from crrl.run.folder import create
 from crrl.run.tracking import Tracking
+from crrl.run.watchdog import Watchdog
 from crrl.sandbox import cgroup, default_state_dir
 from crrl.sandbox.cache import keep_within
 
@@ -61,6 +64,8 @@ class Run:
         self.config, self.folder, self.journal, self.trains = config, folder, journal, trains
         self.spent = TimeBreakdown()
         self.step = 0
+        self.moved = 0  # episodes and parts of updates: what the watchdog looks at
+        self._in_step = 0
         self.phase: str = TRAIN
         self.checkpoint = checkpoints.latest(folder)
         self._closing = ExitStack()
@@ -122,7 +127,7 @@ class Run:
             if self.checkpoint is not None:
                 self.step = checkpoints.of_policy(self.checkpoint, self.journal.meta["policy"]).step
             updates = self.trains and self.step < config.trainer.max_steps
-            self.model = load_model(source) if updates else None
+            self.model = load_model(source, dtype=precision.weights_dtype(config.trainer)) if updates else None
             if self.model is not None and self.checkpoint is None:
                 self.journal.set_meta("policy", checkpoints.fingerprint(self.model))
             self.tracking = Tracking(config, self.folder, self.journal, self.step, self.display.note)
@@ -139,6 +144,7 @@ class Run:
                 trained=updates,
             )
             self._closing.callback(self.engine.close)
+            self._bound = self._bound_of_pushes() if self.model is not None else BOUND
             own = Path(self._closing.enter_context(tempfile.TemporaryDirectory(prefix="crrl-")))
             server = EngineServer(self.engine, own / "engine.sock")
             self._closing.callback(server.close)
@@ -151,6 +157,17 @@ class Run:
             )
             self._closing.callback(self.client.close)
             self.client.start()
+            self.display.count_tokens(lambda: server.tokens)
+            if config.rollout.watchdog_s:
+                watchdog = Watchdog(
+                    self.folder,
+                    lambda: (server.tokens, self.moved),
+                    self.client.ask_for_stacks,
+                    config.rollout.watchdog_s,
+                    self.display.note,
+                )
+                self._closing.callback(watchdog.close)
+                watchdog.start()
         except BaseException:
             self._closing.close()
             raise
@@ -169,6 +186,7 @@ class Run:
         def keep(episode: Episode) -> None:
             nonlocal solved, done
             self.journal.add_episode(phase, episode)
+            self.moved += 1
             done += 1
             solved += bool(episode.verdict and episode.verdict.solved)
             self.display.advance(1, solve=solved / done)
@@ -184,11 +202,30 @@ class Run:
         return self.journal.episode(attempt.id, attempt.id.split("/")[1])
 
     def count(self, episode: Episode) -> None:
-        """Add the timings of a finished training episode."""
+        """Add the timings of a finished training episode, and show it."""
         self.spent.add_timings(episode.timings)
+        self.moved += 1
+        self._in_step += 1
+        objective = self.config.objective
+        self.display.within("episodes", self._in_step, objective.groups_per_step * objective.group_size)
+
+    def alarm(self) -> None:
+        """Tell the user what the latest update raised."""
+        for alarm in self._alarms():
+            if alarm.step == self.step:
+                self.display.note(f"Alarm: {alarm.name}: {alarm.says}. {alarm.cause}")
+
+    def _alarms(self) -> list[Alarm]:
+        return alarms([step.metrics for step in self.journal.steps() if step.state == "trained"])
+
+    def updating(self, done: int, total: int) -> None:
+        """Show that so many micro-batches of the update are done."""
+        self.moved += 1
+        self.display.within("micro-batches", done, total)
 
     def timed(self, source: Callable[[int], Any]) -> Callable[[int], Any]:
         def call(step: int) -> Any:
+            self._in_step = sum(id.startswith(f"{TRAIN}/{step}/") for id in self.journal.finished(TRAIN))
             with self.spent("rollouts"):
                 return source(step)
 
@@ -199,7 +236,18 @@ class Run:
     def push(self, model: torch.nn.Module, version: int) -> float:
         """Push new weights into the engine, and prove the push. Returns the largest log-prob difference on the probe.
         Raises PushError."""
-        return asyncio.run(push_and_prove(self.engine, model, version))
+        computing = precision.computing(self.config.trainer)
+        return asyncio.run(push_and_prove(self.engine, model, version, self._bound, computing))
+
+    def _bound_of_pushes(self) -> float:
+        trainer = self.config.trainer
+        if (self.config.engine.dtype, trainer.dtype) == ("float32", "float32"):
+            return BOUND
+        model: Any = self.model  # transformers wraps `to` in a way mypy cannot follow
+        model.to(device_of("auto"))  # where it will be trained
+        bound = asyncio.run(bound_in(self.engine, model, precision.computing(trainer)))
+        self.display.note(f"bfloat16: after a push, engine and trainer may differ by {bound:.2g} nats on the probe")
+        return bound
 
     def resting(self) -> AbstractContextManager[None]:
         """While the trainer computes."""
@@ -233,6 +281,7 @@ class Run:
             steps=self.step,
             control=self.config.objective.shuffle_rewards,
             memory_limits=cgroup.kept_by(),
+            alarms=[asdict(alarm) for alarm in self._alarms()],
         )
 
     def _exploits(self) -> dict[str, Any]:
@@ -244,6 +293,7 @@ class Run:
 def can_compute(config: Config) -> None:
     """Raises UsageError: this machine lacks the device, or the instructions, that the settings ask for."""
     dtype_of(config.engine.dtype, device_of(config.engine.device), "engine.dtype")
+    precision.require(config.trainer)
 
 
 def named(config: Config) -> None:
