@@ -19,7 +19,8 @@ from pathlib import Path
 from crrl.errors import CrrlError
 from crrl.sandbox.whole import whole
 
-PACKAGES = ("pytest", "_pytest", "pluggy", "iniconfig", "packaging", "pygments")
+NEEDS = ("pluggy", "iniconfig", "packaging", "pygments")
+PACKAGES = ("pytest", "_pytest", *NEEDS)
 HERE = Path(__file__).parent
 SCRIPTS = (HERE / "zygote.py", HERE / "inside.py", HERE.parent / "sandbox" / "memory_use.py")
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import importlib.machinery
 import json
 import os
 import pathlib
@@ -30,6 +31,7 @@ from _pytest.fixtures import FixtureFunctionDefinition, FixtureManager
 from _pytest.main import Session
 from _pytest.runner import runtestprotocol
 
+NEEDS = ("pluggy", "iniconfig", "packaging", "pygments")  # `harness.NEEDS`
 PREPARED = ("-p", "no:cacheprovider")  # the judge's own arguments, known before any run
 # what pytest, its plugins and common tests import late; already imported, a fork need not
 WARM_IMPORTS = """
@@ -75,7 +77,8 @@ def stage(request: dict) -> None:
     if not request["sites"]:  # nothing is installed beside pytest; else the task's environment brings its plugins
         os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     sys.dont_write_bytecode = True
-    sys.path[:] = [os.getcwd(), *(p for p in sys.path if not p.startswith("/harness"))]
+    given = [os.path.abspath(p) for p in request["env"].get("PYTHONPATH", "").split(":") if p]
+    sys.path[:] = [os.getcwd(), *given, *(p for p in sys.path if not p.startswith("/harness"))]
     if request["sites"]:  # like a virtual environment: without the system's packages
         sys.path[:] = [p for p in sys.path if not p.endswith("-packages")]
         sys.executable = "/environment/bin/python3"
@@ -86,6 +89,16 @@ def stage(request: dict) -> None:
     for name in ("inside", "__main__"):
         sys.modules.pop(name, None)
     sys.modules["__main__"] = types.ModuleType("__main__")
+    give_way()
+
+
+def give_way() -> None:
+    """To the checkout's packages: a project that pytest needs is imported from there. pytest keeps what it holds."""
+    for name in NEEDS:
+        spec = importlib.machinery.PathFinder.find_spec(name)
+        if spec is not None and (spec.origin or "").startswith("/workspace/"):
+            for loaded in [key for key in sys.modules if key == name or key.startswith(f"{name}.")]:
+                del sys.modules[loaded]
 
 
 def skip_plugins_without_fixtures() -> None:
@@ -148,6 +161,7 @@ def run(request: dict) -> bytes:
     if hasattr(config.option, "dist"):  # pytest-xdist: what runs elsewhere reports elsewhere
         config.option.dist, config.option.tx = "no", []
     config._do_configure()
+    give_way()  # `pythonpath` of the project's settings
     session = Session.from_config(config)
     config.hook.pytest_sessionstart(session=session)
 

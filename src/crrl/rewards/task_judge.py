@@ -9,6 +9,7 @@ from crrl.errors import CrrlError
 from crrl.rewards import command_judge, patching
 from crrl.rewards.api import TestResults
 from crrl.rewards.command_judge import CommandJudge
+from crrl.rewards.harness import NEEDS
 from crrl.rewards.judge import JudgeLimits, PytestJudge
 from crrl.sandbox.api import Mount, Sandbox, Spec
 from crrl.sandbox.availability import PYTHON
@@ -18,6 +19,18 @@ from crrl.tasks.setup.environments import Environment, Environments
 from crrl.tasks.setup.setting import setting_of
 
 SITE = "/harness/site"
+COLLECT = f"""import importlib.machinery, sys
+sys.path.insert(1, {SITE!r})
+import pytest
+sys.path.append(sys.path.pop(1))
+for name in {NEEDS!r}:
+    found = importlib.machinery.PathFinder.find_spec(name)
+    if found is not None and not (found.origin or "").startswith({SITE!r}):
+        for loaded in [key for key in sys.modules if key.partition(".")[0] == name]:
+            del sys.modules[loaded]
+sys.exit(pytest.main())
+"""
+"""`python -m pytest` by the judge's own, whose needs stand back for the project: it may be one of them."""
 
 
 class TaskJudge(PytestJudge):
@@ -70,18 +83,10 @@ class TaskJudge(PytestJudge):
         Raises ValueError where none reports, CrrlError where they cannot be run here.
         """
         if task.test.parser == "pytest":
-            argv = [
-                "python3",
-                "-m",
-                "pytest",
-                "--collect-only",
-                "-q",
-                "-p",
-                "no:cacheprovider",
-                *task.test.command.argv,
-            ]
+            options = ["--collect-only", "-q", "-p", "no:cacheprovider"]
+            argv = ["python3", "-c", COLLECT, *options, *task.test.command.argv]
             alone = {} if task.setup else {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}  # as where they run
-            env = {"PYTHONPATH": SITE, **alone, **task.test.command.env}
+            env = {**alone, **task.test.command.env}
             collect = Command(argv, cwd=task.test.command.cwd, env=env)
             task = replace(task, test=replace(task.test, command=collect, parser="pytest-ids"))
         async with self._slots:
