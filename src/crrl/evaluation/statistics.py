@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
+from scipy.stats import chi2
+
 Z95 = NormalDist().inv_cdf(0.975)
 
 
@@ -73,6 +75,44 @@ def mcnemar_exact(table: Paired) -> float:
         return 1.0
     tail = sum(math.comb(n, k) for k in range(min(table.gained, table.fell) + 1))
     return min(1.0, 2 * tail / 2**n)  # integers up to the one division: exact
+
+
+def mcnemar_mid_p(table: Paired) -> float:
+    """Two-sided mid-p McNemar p-value: the exact one without half of the observed outcome's probability, which makes it
+    nearly unbiased where the exact one is conservative (Fagerland, Lydersen & Laake 2013, BMC Med. Res. Methodol.
+    13:91)."""
+    n = table.gained + table.fell
+    return mcnemar_exact(table) - math.comb(n, table.gained) / 2**n if table.gained != table.fell else _tied(n)
+
+
+def _tied(n: int) -> float:
+    """As many gained as fell: both tails meet, and the observed outcome is counted once."""
+    return 1.0 - math.comb(n, n // 2) / 2 ** (n + 1) if n else 1.0
+
+
+def cochran_q(outcomes: Sequence[Sequence[bool]]) -> float:
+    """p-value of Cochran's Q (Cochran 1950, Biometrika 37:256): do any of several policies differ, on the same tasks?
+
+    Args:
+        outcomes: for each policy its outcomes; position i is the same task in all. At least two policies.
+    """
+    arms, tasks = len(outcomes), list(zip(*outcomes, strict=True))
+    per_arm, per_task = [sum(arm) for arm in outcomes], [sum(task) for task in tasks]
+    spread = arms * sum(per_task) - sum(t * t for t in per_task)
+    if spread == 0:  # every task came out the same in all
+        return 1.0
+    q = (arms - 1) * (arms * sum(a * a for a in per_arm) - sum(per_arm) ** 2) / spread
+    return float(chi2.sf(q, arms - 1))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p-values adjusted for several comparisons, in the given order (Holm 1979, Scand. J. Stat. 6:65)."""
+    adjusted = [0.0] * len(p_values)
+    worst = 0.0
+    for rank, i in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
+        worst = max(worst, min(1.0, p_values[i] * (len(p_values) - rank)))
+        adjusted[i] = worst
+    return adjusted
 
 
 def newcombe_paired(table: Paired) -> tuple[float, float]:

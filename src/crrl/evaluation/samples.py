@@ -1,0 +1,145 @@
+"""Statistics of several samples a task: rates over tasks, their noise, and paired differences of means.
+
+A task's score is the mean of its samples; tasks are the units, since samples of one task are alike (Miller 2024,
+arXiv:2411.00640). McNemar's test does not apply here. As everywhere, lost episodes were left out (invariant 2), so
+tasks may have different numbers of samples.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+Scores = Mapping[str, Sequence[float]]
+"""task -> the scores of its samples, 0 to 1."""
+RESAMPLES = 9999
+SEED = 0  # of the resampling: the same data give the same numbers
+
+
+def pass_at_k(solved: int, samples: int, k: int) -> float:
+    """The chance that at least one of `k` samples solves a task, unbiased: 1 − C(n−c, k) / C(n, k) (Chen et al. 2021,
+    arXiv:2107.03374). Raises ValueError: fewer than `k` samples."""
+    _enough(solved, samples, k)
+    return 1.0 - math.comb(samples - solved, k) / math.comb(samples, k)
+
+
+def pass_hat_k(solved: int, samples: int, k: int) -> float:
+    """The chance that all of `k` samples solve a task, unbiased: C(c, k) / C(n, k) (Yao et al. 2024,
+    arXiv:2406.12045). Raises ValueError: fewer than `k` samples."""
+    _enough(solved, samples, k)
+    return math.comb(solved, k) / math.comb(samples, k)
+
+
+def _enough(solved: int, samples: int, k: int) -> None:
+    if not (0 <= solved <= samples and 1 <= k <= samples):
+        raise ValueError(f"{solved} of {samples} samples solved, k = {k}")
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Where the variance of a mean over tasks comes from (one-way analysis of variance, unequal numbers of samples).
+
+    Args:
+        within: variance of one sample around its task's mean; 0 if no task has two.
+        between: variance of the tasks' true means.
+    """
+
+    within: float
+    between: float
+
+    @classmethod
+    def of(cls, scores: Scores) -> Noise:
+        tasks = [np.asarray(s, float) for s in scores.values() if len(s)]
+        repeated = [t for t in tasks if len(t) > 1]
+        free = sum(len(t) - 1 for t in repeated)
+        within = sum(float(((t - t.mean()) ** 2).sum()) for t in repeated) / free if free else 0.0
+        means = np.array([t.mean() for t in tasks])
+        seen = float(means.var(ddof=1)) if len(tasks) > 1 else 0.0
+        from_samples = within * float(np.mean([1 / len(t) for t in tasks])) if tasks else 0.0
+        return cls(within, max(0.0, seen - from_samples))
+
+
+@dataclass(frozen=True)
+class MeanDifference:
+    """After against before, over the tasks that both have.
+
+    Args:
+        difference: mean over tasks of (mean after − mean before).
+        ci95: of the paired bootstrap over tasks (bias-corrected and accelerated, Efron 1987).
+        p: of the paired permutation test, two-sided: the sides of each task are exchanged at random (all ways, up to
+            13 tasks; else 9,999 of them).
+        tasks: how many.
+    """
+
+    difference: float
+    ci95: tuple[float, float]
+    p: float
+    tasks: int
+
+    @classmethod
+    def of(cls, before: Scores, after: Scores) -> MeanDifference:
+        each = differences(before, after)
+        values = np.array(list(each.values()))
+        if len(values) == 0:
+            return cls(0.0, (-1.0, 1.0), 1.0, 0)
+        return cls(float(values.mean()), bootstrap(values), permutation(values), len(values))
+
+
+def differences(before: Scores, after: Scores) -> dict[str, float]:
+    """task -> mean after − mean before, where both have samples."""
+    return {t: float(np.mean(after[t]) - np.mean(before[t])) for t in before if before[t] and after.get(t)}
+
+
+def permutation(values: np.ndarray) -> float:
+    """Two-sided p-value of a mean of 0, by flips of signs."""
+    if not values.any():
+        return 1.0
+    found = stats.permutation_test(
+        (values,), np.mean, permutation_type="samples", n_resamples=RESAMPLES, rng=np.random.default_rng(SEED)
+    )
+    return min(1.0, float(found.pvalue))
+
+
+def bootstrap(values: np.ndarray) -> tuple[float, float]:
+    """95% interval of the mean. Where all values are equal the bootstrap has no width and says nothing: then the
+    interval of a mean in [−1, 1] by Hoeffding's inequality."""
+    if len(values) < 2 or np.ptp(values) == 0:
+        half = math.sqrt(2 * math.log(2 / 0.05) / len(values))
+        mean = float(values.mean())
+        return max(-1.0, mean - half), min(1.0, mean + half)
+    with np.errstate(all="ignore"):
+        found = stats.bootstrap(
+            (values,), np.mean, method="BCa", n_resamples=RESAMPLES, rng=np.random.default_rng(SEED), vectorized=True
+        ).confidence_interval
+    return float(found.low), float(found.high)
+
+
+# Clusters: tasks of one repository are alike -----------------------------------------------------------------------
+
+
+def effective_clusters(sizes: Sequence[int]) -> float:
+    """(Σn)² / Σn²: how many clusters of equal size weigh as much (0 for none)."""
+    return sum(sizes) ** 2 / sum(n * n for n in sizes) if sum(sizes) else 0.0
+
+
+def leave_one_out(each: Mapping[str, float], cluster: Mapping[str, str]) -> dict[str, float]:
+    """cluster -> the mean difference over the tasks of all others; a cluster that is alone has none."""
+    left = {}
+    for name in sorted(set(cluster.values())):
+        others = [value for task, value in each.items() if cluster[task] != name]
+        if others:
+            left[name] = float(np.mean(others))
+    return left
+
+
+def sign_flip(each: Mapping[str, float], cluster: Mapping[str, str]) -> float:
+    """Two-sided p-value of a mean difference of 0 when whole clusters exchange their sides: few clusters cannot show
+    much (the smallest p is 2 / 2^clusters)."""
+    sums: dict[str, float] = {}
+    for task, value in each.items():
+        sums[cluster[task]] = sums.get(cluster[task], 0.0) + value
+    return permutation(np.array(list(sums.values()))) if sums else 1.0
