@@ -14,11 +14,11 @@ from transformers import PreTrainedTokenizerFast
 
 from crrl import engines
 from crrl.engines import Request
-from crrl.engines.device import DTYPES, _has_bfloat16
+from crrl.engines.device import DTYPES, has_bfloat16
 from crrl.engines.load import load_local, load_model
 from crrl.errors import CrrlError, UsageError
 
-HAS_BFLOAT16 = _has_bfloat16(torch.device("cpu"))
+HAS_BFLOAT16 = has_bfloat16(torch.device("cpu"))
 IDS = prompt(1, 60)
 
 

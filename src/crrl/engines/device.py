@@ -33,7 +33,7 @@ def device_of(word: str) -> torch.device:
 def dtype_of(word: str, device: torch.device, setting: str) -> torch.dtype:
     """`setting`: the key, for the error. Raises UsageError."""
     dtype = DTYPES[word]
-    if dtype == torch.bfloat16 and not _has_bfloat16(device):
+    if dtype == torch.bfloat16 and not has_bfloat16(device):
         raise UsageError(
             f"{setting}={word}: {'this GPU' if device.type == 'cuda' else 'this CPU'} has no bfloat16 instructions, "
             "and torch would emulate them.",
@@ -42,7 +42,8 @@ def dtype_of(word: str, device: torch.device, setting: str) -> torch.dtype:
     return dtype
 
 
-def _has_bfloat16(device: torch.device) -> bool:
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether bfloat16 is computed in, not emulated."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if platform.machine() == "x86_64":  # oneDNN calls bfloat16 supported where it has to emulate it, too

@@ -35,6 +35,7 @@ from crrl.learning import checkpoint, losses
 from crrl.learning.batches import MicroBatch, micro_batches, tensors
 from crrl.learning.logprobs import Picked, trained_logprobs, unwrapped
 from crrl.learning.losses import Loss, TrlLoss
+from crrl.learning.precision import make_optimizer, weights_dtype
 from crrl.learning.source import StepBatch
 from crrl.learning.tree import Forest, forest
 from crrl.learning.tree_attention import IMPLEMENTATION, sharing
@@ -288,12 +289,7 @@ def make_trainer(
         CrrlError: the checkpoint is damaged, or has no trainer state.
     """
     trainer, objective = config.trainer, config.objective
-    optimizer = torch.optim.AdamW(
-        model.parameters(),
-        lr=trainer.learning_rate,
-        betas=(0.9, trainer.adam_beta2),
-        weight_decay=trainer.weight_decay,
-    )
+    optimizer = make_optimizer(model, trainer)
     schedule = "constant_with_warmup" if trainer.schedule == "constant" else trainer.schedule
     scheduler = get_scheduler(schedule, optimizer, trainer.warmup_steps, trainer.max_steps)
     first, step = checkpoint.fingerprint(model), 0
@@ -319,8 +315,8 @@ def make_trainer(
         note=note,
         model=model,
         processing_class=tokenizer,
-        reward_funcs=_never,
-        args=_arguments(config, folder, loss),
+        reward_funcs=never,
+        args=arguments(config, folder, loss),
         # One dummy row per step: the loop needs a dataset, and stops at its end.
         train_dataset=Dataset.from_dict({"prompt": [""] * max(trainer.max_steps, 1)}),
         optimizers=(optimizer, scheduler),
@@ -337,7 +333,7 @@ def make_trainer(
 def _first_policy(config: Config, first: str) -> PreTrainedModel:
     """Raises CrrlError: `model.path` is no longer what the run began with."""
     folder = model_folder(config.model.path)
-    found = load_model(folder)
+    found = load_model(folder, dtype=weights_dtype(config.trainer))
     if (now := checkpoint.fingerprint(found)) != first:
         raise CrrlError(
             f"objective.beta={config.objective.beta} needs the run's first policy, {first}, as the reference; "
@@ -358,11 +354,13 @@ def _read_state(file: Path) -> dict[str, Any]:
         ) from error
 
 
-def _never(**_: Any) -> list[float]:
+def never(**_: Any) -> list[float | None]:
+    """The reward function that TRL asks for."""
     raise AssertionError("rewards come with the rows")
 
 
-def _arguments(config: Config, folder: Path, loss: Loss | TrlLoss) -> GRPOConfig:
+def arguments(config: Config, folder: Path, loss: Loss | TrlLoss) -> GRPOConfig:
+    """What TRL is told of a recipe."""
     trainer, objective = config.trainer, config.objective
     return GRPOConfig(
         output_dir=str(folder),
@@ -383,7 +381,7 @@ def _arguments(config: Config, folder: Path, loss: Loss | TrlLoss) -> GRPOConfig
         num_generations=2,
         gradient_accumulation_steps=1,
         use_cpu=not torch.cuda.is_available(),
-        bf16=False,
+        bf16=trainer.dtype == "mixed",
         logging_steps=1,
         logging_nan_inf_filter=False,
         save_strategy="no",
