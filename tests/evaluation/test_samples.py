@@ -32,12 +32,14 @@ def test_samples_that_are_not_there(solved: int, total: int, k: int) -> None:
 
 @pytest.mark.parametrize(("gained", "fell"), [(0, 0), (1, 0), (3, 3), (4, 1), (10, 25)])
 def test_mid_p(gained: int, fell: int) -> None:
-    """By its definition: P(more extreme) + P(as extreme) / 2, both tails."""
+    """By its definition: P(more extreme) + P(as extreme) / 2, both tails; where both sides are equal there is one tail,
+    and half of the observed outcome is taken from 1."""
     n = gained + fell
     point = [math.comb(n, i) / 2**n for i in range(n + 1)]
     low = min(gained, fell)
     one_sided = sum(point[:low]) + point[low] / 2
-    assert mcnemar_mid_p(Paired(0, gained, fell, 0)) == pytest.approx(2 * one_sided if n else 1.0)
+    expected = 2 * one_sided if gained != fell else 1 - point[low] / 2 if n else 1.0
+    assert mcnemar_mid_p(Paired(0, gained, fell, 0)) == pytest.approx(expected)
     assert mcnemar_mid_p(Paired(5, gained, fell, 5)) <= mcnemar_exact(Paired(5, gained, fell, 5))
 
 

@@ -96,7 +96,7 @@ def differences(before: Scores, after: Scores) -> dict[str, float]:
 
 def permutation(values: np.ndarray) -> float:
     """Two-sided p-value of a mean of 0, by flips of signs."""
-    if not values.any():
+    if len(values) < 2 or not values.any():  # one unit can be flipped in two ways, both as extreme
         return 1.0
     found = stats.permutation_test(
         (values,), np.mean, permutation_type="samples", n_resamples=RESAMPLES, rng=np.random.default_rng(SEED)
