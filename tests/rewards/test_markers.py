@@ -34,10 +34,15 @@ public class SumTest {
     @Test public void addsNothing() { assertEquals(3, Sum.sum(3, 0)); }
 }
 """
-POM = """<project xmlns="http://maven.apache.org/POM/4.0.0"><modelVersion>4.0.0</modelVersion><groupId>g</groupId><artifactId>sums</artifactId>
-<version>1</version><properties><maven.compiler.release>17</maven.compiler.release></properties></project>
+JAVA_FILES = {"src/main/java/sums/Sum.java": SUM, "src/test/java/sums/SumTest.java": SUM_TEST}
+PLUGINS = {"compiler": "3.13.0", "resources": "3.3.1", "surefire": "3.2.5"}
+PLUGIN = "<plugin><groupId>org.apache.maven.plugins</groupId><artifactId>maven-{}-plugin</artifactId><version>{}</version></plugin>"
+POM = f"""<project xmlns="http://maven.apache.org/POM/4.0.0"><modelVersion>4.0.0</modelVersion><groupId>g</groupId><artifactId>sums</artifactId>
+<version>1</version><properties><maven.compiler.release>17</maven.compiler.release></properties>
+<dependencies><dependency><groupId>org.junit.jupiter</groupId><artifactId>junit-jupiter</artifactId><version>5.11.4</version>
+<scope>test</scope></dependency></dependencies>
+<build><plugins>{"".join(PLUGIN.format(*plugin) for plugin in PLUGINS.items())}</plugins></build></project>
 """
-JAVA_FILES = {"src/main/java/sums/Sum.java": SUM, "src/test/java/sums/SumTest.java": SUM_TEST, "pom.xml": POM}
 CASES = "".join(f'<testcase name=\\"{name}\\" classname=\\"sums.SumTest\\"/>' for name in ("adds", "addsNothing"))
 FORGE = (
     '    static { try { java.nio.file.Path at = java.nio.file.Path.of("target/surefire-reports"); java.nio.file.Files.createDirectories(at); '
@@ -85,16 +90,19 @@ async def test_surefire(task_judge: TaskJudge) -> None:
 @pytest.mark.corpora
 @pytest.mark.timeout(600)
 async def test_surefire_by_maven(task_judge: TaskJudge) -> None:
-    """As tasks of GitBug-Java are run; its local repository needs surefire with JUnit 4."""
+    """As tasks of GitBug-Java are run. Its local repository needs the plugins and JUnit of `POM`."""
     try:
         toolchains.require(["maven"], default_state_dir())
     except CrrlError as error:
         pytest.skip(f"{error.message}: {error.remedy}")
+    jupiter = SUM_TEST.replace("org.junit.Assert.", "org.junit.jupiter.api.Assertions.")
+    tests = {"src/test/java/sums/SumTest.java": jupiter.replace("org.junit.Test", "org.junit.jupiter.api.Test")}
+    files = JAVA_FILES | tests | {"pom.xml": POM}
     task = surefire_task()
     built = gitbug_java._built("maven", task.test.fail_to_pass, task.test.fail_to_pass + task.test.pass_to_pass)
-    task = replace(task, test=replace(built, restore=task.test.restore))
+    task = replace(task, source=Source(files=files), test=replace(built, restore=tests))
     forged = {"src/main/java/sums/Sum.java": SUM.replace("public class Sum {\n", f"public class Sum {{\n{FORGE}")}
-    await told(task_judge, task, diff(forged, JAVA_FILES))
+    await told(task_judge, task, diff(forged, files))
 
 
 PASSED = [f"PASSED tests/test_stats.py::{test}" for test in ("test_mean", "test_mean_of_one", "test_double")]
