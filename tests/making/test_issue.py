@@ -89,8 +89,26 @@ def each(function, values):
     return [function(value) for value in values]
 
 
+WIDTH = 1
+
+
 def size(box):
-    return box.width
+    return WIDTH if box is None else box.width
+
+
+class Tag:
+    def __init__(self, name):
+        self.name = name
+
+    def __repr__(self):
+        return f"<tag-{self.name} @ {id(self)}>"
+
+    def __eq__(self, other):
+        return self.name == other.name
+
+
+def tags():
+    return [Tag("a"), Tag("b")]
 
 
 class Half:
@@ -104,8 +122,9 @@ class Half:
         return Half(self.n + other.n)
 """
 TESTS = """import unittest
+import m
 import pytest
-from m import Half, Loose, Named, Stack, check, countdown, double, each, size, sort, tag
+from m import Half, Loose, Named, Stack, check, countdown, double, each, size, sort, Tag, tag, tags
 
 WORD = "x"
 
@@ -211,6 +230,15 @@ def test_loose():
     assert Loose(A=1) == Loose(a=1)
 
 
+def test_patched(monkeypatch):
+    monkeypatch.setattr(m, "WIDTH", 4)
+    assert size(None) == 4
+
+
+def test_tags():
+    assert tags() == [Tag("a"), Tag("b")]
+
+
 def test_tag():
     assert tag("x") == "<b>x</b>"
 
@@ -311,6 +339,12 @@ CASES = {  # test -> fault, and what the issue says
     "test_loose": (" == {k.lower(): v for", " is {k.lower(): v for", ["Loose({'A': 1}) == Loose({'a': 1})"]),
     "test_tag": ('"</b>"', '"<b>"', ["tag('x')", "gives '<b>x<b>' instead of '<b>x</b>'"]),
     "test_each": ("[function(value)", "[value", ["def inc(n):\n        return n + 1", "each(<inc>, [1, 2])", "[2, 3]"]),
+    "test_patched": (
+        "WIDTH if",
+        "2 * WIDTH if",
+        ["import m\n", 'monkeypatch.setattr(m, "WIDTH", 4)', "size(None)", "8 instead of 4"],
+    ),
+    "test_tags": ('[Tag("a"), Tag("b")]', '[Tag("a")]', ["tags()", "gives [<tag-a>] instead of [<tag-a>, <tag-b>]"]),
     "test_size": ("box.width", "2 * box.width", ["class Box:", "box = Box(3)", "size(<Box Box(3)>)", "6 instead of 3"]),
     "test_add": ("self.n + other.n", "self.n", ["Half(1) + Half(2)", "Half(1)", "Half(3)"]),
 }

@@ -15,12 +15,16 @@ from textwrap import indent
 from types import MappingProxyType
 
 from crrl.making.source_file import SourceFile
-from crrl.making.steps import leading_to
+from crrl.making.steps import leading_to, patches
 from crrl.making.tracing import Call, Difference
 
 INLINE_CHARS = 60
 OBJECT = re.compile(r"<[A-Za-z_][^<>]*>")  # an object in a call: nobody can type it
 OPAQUE = re.compile(OBJECT.pattern + r"|\.\.\.")  # or one that is cut short
+BARE = re.compile(
+    r"<(?:[\w.]+ )?[\w.<>]+ object[^<>]*>|<(?:function|bound method|built-in|method|module)\b[^<>]*>|\.\.\."
+)
+"""A value that says nothing, or not all: the repr that Python gives whatever has none of its own."""
 STRING = re.compile(r"'(?:\\.|[^'\\])*'|\"(?:\\.|[^\"\\])*\"")
 LEAST_CHARS = 8  # of a line whose appearance gives the repair away
 SIGNS = {
@@ -65,7 +69,7 @@ def issue(
         return None
     title, outcome = told
     steps = reached
-    unclear = _opaque(call) or _receiver_is_unknown(found.wrong)
+    unclear = _opaque(call) or _receiver_is_unknown(found.wrong) or (source is not None and patches(source, test))
     if source is not None and (unclear or found.what not in ("returned", "yielded", "error")):
         steps = leading_to(source, test, found.wrong.line, params, OPAQUE)
     if unclear and not steps:
@@ -127,14 +131,14 @@ def _outcome(found: Difference) -> tuple[str, str] | None:
         value = wrong.returned if wrong.returned is not None else _list(wrong)
         if value is None:
             return None
-        came = "raises nothing" if value == "None" or _opaque(value) else f"returns\n\n    {value}\n\n"
+        came = "raises nothing" if value == "None" or _says_nothing(value) else f"returns\n\n    {value}\n\n"
         asked = f"It should raise {right.error[0]}."
         return f"{name} raises no {right.error[0]}", came + (". " if "\n" not in came else "") + asked
     verb, should = ORDERED[int(hashlib.sha256(written(wrong).encode()).hexdigest(), 16) % len(ORDERED)]
     if found.what in ("returned", "yielded"):
         got = wrong.returned if found.what == "returned" else _list(wrong)
         want = right.returned if found.what == "returned" else _list(right)
-        if got is None or want is None or _opaque(got) or _opaque(want):
+        if got is None or want is None or _says_nothing(got) or _says_nothing(want):
             return None
         if len(got) <= INLINE_CHARS and len(want) <= INLINE_CHARS:
             title = f"{name} gives {got} instead of {want}"
@@ -143,7 +147,7 @@ def _outcome(found: Difference) -> tuple[str, str] | None:
         verb = "yields" if found.what == "yielded" else verb
         return title, f"{verb}\n\n    {got}\n\n{should}\n\n    {want}"
     got, want = wrong.after.get(found.what, ""), right.after[found.what]
-    if not got or _opaque(got) or _opaque(want):
+    if not got or _says_nothing(got) or _says_nothing(want):
         return None
     what = found.what.replace("self.", f"{wrong.kind}." if wrong.kind else "")
     return (
@@ -156,7 +160,7 @@ def _expected(right: Call) -> str | None:
     if right.error is not None:
         return f"It should raise {right.error[0]}."
     value = right.returned if right.returned is not None else _list(right)
-    if value is None or value == "None" or _opaque(value):
+    if value is None or value == "None" or _says_nothing(value):
         return None
     return f"It should return\n\n    {value}"
 
@@ -185,5 +189,10 @@ def _receiver_is_unknown(call: Call) -> bool:
 
 
 def _opaque(text: str) -> bool:
-    """Whether an object stands in it of which only the class is known, or a value that is cut short."""
+    """Whether an object stands in it that nobody can type, or a value that is cut short."""
     return OPAQUE.search(STRING.sub("''", text)) is not None
+
+
+def _says_nothing(text: str) -> bool:
+    """Whether an object stands in it of which only the class is known, or a value that is cut short."""
+    return BARE.search(STRING.sub("''", text)) is not None

@@ -186,7 +186,7 @@ class Screener:
 
     def _plan(self, asked: list[str]) -> Task:
         seconds = sum(self.stable[test] for test in asked)
-        limits = (180.0 + 10 * seconds, math.ceil(2 + 5 * seconds))  # of CPU it is tight; a busy machine takes longer
+        limits = (180.0 + 10 * seconds, math.ceil(10 + 5 * seconds))  # of CPU it is tight; a busy machine takes longer
         return asking(self.base, asked, [*self.survey.options, *arguments(asked, self.survey.sampled)], *limits)
 
     def _asked(self, fault: Fault) -> list[str]:

@@ -18,6 +18,8 @@ from crrl.making.source_file import SourceFile
 SHOWN_LINES, SHOWN_CHARS = 14, 1200
 HELPER_LINES, SET_UP_LINES = 8, 6
 SET_UPS = ("setUp", "setup", "setup_method")
+PATCHES = ("monkeypatch", "mocker", "mock", "patch", "environ", "chdir", "seed")
+KNOWN = ("monkeypatch", "tmp_path")  # fixtures of pytest's own that need no explanation
 PLAIN = {  # of unittest, as what is compared
     **{"assertEqual": "==", "assertNotEqual": "!=", "assertIs": "is", "assertIsNot": "is not"},
     **{
@@ -57,6 +59,15 @@ def leading_to(source: SourceFile, test: str, line: int, params: Mapping[str, st
         if text.count("\n") < SHOWN_LINES and len(text) < SHOWN_CHARS:
             return text
     return ""
+
+
+def patches(source: SourceFile, test: str) -> bool:
+    """Whether the test changes what is around the call: the call alone tells less than half."""
+    found = _find(source, test)
+    if found is None:
+        return False
+    named = {getattr(node, "id", getattr(node, "attr", "")) for node in ast.walk(found[0])}
+    return not named.isdisjoint(PATCHES) or not {a.arg for a in found[0].args.args}.isdisjoint(PATCHES)
 
 
 def _find(source: SourceFile, test: str) -> tuple[FunctionLike, ast.ClassDef | None] | None:
@@ -126,6 +137,8 @@ class _Steps:
             return
         if name in self.given:
             self.before[name] = f"{name} = {self.given[name]}"
+            return
+        if name in KNOWN:
             return
         if name in self.arguments:
             raise UnexplainedError

@@ -25,6 +25,7 @@ FAULTS = [(path, int(first)) for path, first in json.loads(os.environ.get("CRRL_
 MOST_CALLS, LONG, DEEP, MANY = 300, 600, 4, 40
 RETURNS = {dis.opmap[name] for name in ("RETURN_VALUE", "RETURN_CONST", "YIELD_VALUE") if name in dis.opmap}
 TEST_FILE = re.compile(r"(^|/)(tests?|testing)/|(^|/)(test_[^/]*|[^/]*_test|conftest)\.py$")
+ADDRESS = re.compile(r"(?:\s+at|\s*@|\s+id=)\s*(?:0x[0-9a-fA-F]+|\d{9,})")  # an object's own, another in each run
 GENERATOR, COROUTINE = 0x20, 0x80
 LIKE_PLAIN = re.compile(r"[\[{('\"\d+-]|[bf]['\"]|(None|True|False|set\(\))$")  # the repr of a list, of a dict...
 PLAIN = (bool, int, float, complex, str, bytes, type(None), type(Ellipsis))
@@ -60,7 +61,7 @@ def _shown(value: Any, depth: int) -> str:
         return f"<{name}>" if of_tests(value) else name
     if isinstance(value, enum.Enum):
         return f"{kind.__name__}.{value.name}"
-    text = repr(value)
+    text = ADDRESS.sub("", repr(value))
     if of_tests(kind):
         return f"<{kind.__name__} {text}>"
     return f"{kind.__name__}({text})" if LIKE_PLAIN.match(text) else text
