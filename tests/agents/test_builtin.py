@@ -60,7 +60,9 @@ async def converse(box: Box) -> Converse:
         agent = BuiltinAgent(schema.Agent(prompts="tiny"), Path("unused"))
         try:
             handle = gateway.open("s", budget or Budget())
-            exit = await agent.run(box, TASK, Endpoint(handle.base_url, handle.api_key, "policy", handle.context), limits(**changed))
+            exit = await agent.run(
+                box, TASK, Endpoint(handle.base_url, handle.api_key, "policy", handle.context), limits(**changed)
+            )
         finally:
             record = await gateway.close("s")
             await agent.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,44 @@ REPAIRS = {
     ],
     "swe-agent": [call("bash", command=CAT), call("bash", command=SED), call("submit"), call("submit")],
 }
+
+
+# Agents that compact by themselves: of each the policy's context in tokens, how many calls with a long output it takes
+# to fill that, and in which tool.
+COMPACTIONS: dict[str, tuple[int, int, dict[str, Any]]] = {
+    "claude-code": (80_000, 5, {"name": "Bash", "description": "Count."}),
+    "codex": (55_000, 4, {"name": "exec_command"}),
+    "opencode": (55_000, 4, {"name": "bash", "description": "Count."}),
+    "qwen-code": (100_000, 5, {"name": "run_shell_command", "is_background": False}),
+    "goose": (40_000, 4, {"name": "shell"}),
+}
+SUMMARY = "gcd recurses for ever, because gcd.py swaps the arguments of its call. They are to be put right."
+# Claude Code goes on with what is in `summary`; qwen-code wants a `state_snapshot`.
+MARKED = f"<analysis>\nWell.\n</analysis>\n\n<summary>\n<state_snapshot>\n{SUMMARY}\n</state_snapshot>\n</summary>"
+
+
+def compacting_engine(agent: str) -> ScriptedEngine:
+    """Counts aloud until the context is nearly full, and then plays the repair. It sums up once, when asked to."""
+    context, calls, tool = COMPACTIONS[agent]
+    tokenizer = load_tokenizer(model_folder("tiny"))
+    command = "cmd" if agent == "codex" else "command"
+    turns = [call(**tool, **{command: f"seq {1000 + 1500 * i} {2499 + 1500 * i}"}) for i in range(calls)]
+    main = iter([*turns, *REPAIRS[agent]])
+    begun = asked = False
+
+    def answer(prompt_ids: list[int]) -> list[int]:
+        nonlocal begun, asked
+        prompt = tokenizer.decode(prompt_ids)
+        purpose = prompt[:1000] + prompt.rpartition("<|im_start|>user\n")[2][:2000]
+        if begun and not asked and re.search("summar|CHECKPOINT", purpose):
+            asked, text = True, MARKED
+        elif "\n# Tools" not in prompt:
+            text = "Repair gcd"
+        else:
+            begun, text = True, next(main, "Done.")
+        return list(tokenizer(f"{text}<|im_end|>", add_special_tokens=False)["input_ids"])
+
+    return ScriptedEngine(answer, context=context, step=8)
 
 
 def repairing_engine(agent: str, **settings: Any) -> ScriptedEngine:

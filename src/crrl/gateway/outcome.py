@@ -66,7 +66,10 @@ def _branches(
             branch = "resampled" if any(t.delivered for t in same) else "retried"
         elif kind == "main" and compacted:
             branch = "compacted"
-        elif any(t.delivered and t.parent is parent and continued.get(t, now) >= now for t in turn.place.passed):
+        elif any(
+            kinds[order[t]] == kind and t.delivered and t.parent is parent and continued.get(t, now) >= now
+            for t in turn.place.passed
+        ):
             branch = "resampled"
         elif parent is not None and kinds[order[parent]] == kind:
             branch = "rewritten" if turn.place.changed or (parent, kind) in extended else ""

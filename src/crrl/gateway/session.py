@@ -114,6 +114,7 @@ class Session:
     def __post_init__(self) -> None:
         self.tree = Tree(self.renderer)
         self.used = 0  # sampled tokens, all turns together
+        self._refused_at = 0  # so many turns had been asked for by then
         self._opened = time.monotonic()
         self._nonce = secrets.token_hex(4)  # a lost attempt starts again under the same id
         self._tasks: set[asyncio.Task[None]] = set()
@@ -241,7 +242,8 @@ class Session:
         return min(tokens, context - prompt)
 
     def _refused(self, budget: str, message: str) -> Refused:
-        self.exhausted = self.exhausted or budget
+        if self.exhausted in ("", "context"):  # which an agent can empty; no other budget comes back
+            self.exhausted, self._refused_at = budget, len(self.tree.turns)
         return Refused(budget, message)
 
     @property
@@ -333,11 +335,13 @@ class Session:
             task.cancel()
             with suppress(asyncio.CancelledError):
                 await task
-        turns = self.tree.turns
+        turns, samples, waited_s = self.tree.turns, self.tree.samples(self.id), self.clock.read()
+        later = {turn.id for turn in turns[self._refused_at :]}
+        if self.exhausted == "context" and any(s.kind == "main" and s.id in later for s in samples):
+            self.exhausted = ""  # the agent made room for itself, and went on
         if turns and turns[-1].finish == "length" and self._fills_the_context(turns[-1]):
             self.exhausted = self.exhausted or "context"
         refused = self.refused if not turns else ""
-        samples, waited_s = self.tree.samples(self.id), self.clock.read()
         return SessionRecord(self.id, samples, self.exhausted, waited_s, self.engine_failed, refused)
 
     def _fills_the_context(self, turn: Turn) -> bool:
