@@ -11,7 +11,8 @@ from crrl.errors import CrrlError
 from crrl.making.survey import Survey
 from crrl.making.tracing import Trace
 from crrl.making.trees import go_trace
-from crrl.making.trees.toolchain import REPORT_BYTES, Boxes, Toolchain, ended, surveyed
+from crrl.making.trees.toolchain import REPORT_BYTES, Boxes, ended, surveyed
+from crrl.making.trees.traced import Traced
 from crrl.rewards.reports import GO_EVENT, Suite, go_json, objects
 from crrl.task import Command, TestPlan
 from crrl.tasks.setup.environments import GO_MODULES, PLACE
@@ -21,7 +22,7 @@ PROFILE = ".crrl/cover.out"
 BLOCK = re.compile(r"^(\S+):(\d+)\.\d+,(\d+)\.\d+ \d+ (\d+)$", re.MULTILINE)
 
 
-class Go(Toolchain):
+class Go(Traced):
     language = "go"
     suffixes = (".go",)
 

@@ -20,7 +20,8 @@ from crrl.making.commits import TESTS
 from crrl.making.survey import Survey
 from crrl.making.tracing import Trace
 from crrl.making.trees import script_trace
-from crrl.making.trees.toolchain import REPORT_BYTES, Boxes, Toolchain, ended, surveyed
+from crrl.making.trees.toolchain import REPORT_BYTES, Boxes, ended, surveyed
+from crrl.making.trees.traced import Traced
 from crrl.rewards.reports import JEST_RUN, Suite, jest_json, objects
 from crrl.sandbox.api import Box
 from crrl.task import Command, TestPlan
@@ -85,10 +86,10 @@ class Framework:
         return [first, *(Command(["sh", "-c", words], env=dict(self.env)) for words in self.builds)]
 
 
-class JavaScript(Toolchain):
+class JavaScript(Traced):
     language = "javascript"
     suffixes = (".js", ".mjs", ".cjs", ".jsx", ".ts", ".mts", ".cts", ".tsx")
-    aside = re.compile(rf"{Toolchain.aside.pattern}|\.d\.ts$|\.min\.|(^|/)[^/]*\.config\.\w+$|(^|/)\.")
+    aside = re.compile(rf"{Traced.aside.pattern}|\.d\.ts$|\.min\.|(^|/)[^/]*\.config\.\w+$|(^|/)\.")
 
     def __init__(self, tree: Path, arguments: Sequence[str]) -> None:
         super().__init__(tree, arguments)

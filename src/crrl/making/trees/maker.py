@@ -17,6 +17,7 @@ from crrl.making.survey import Survey
 from crrl.making.trees.functions import functions
 from crrl.making.trees.go import Go
 from crrl.making.trees.javascript import JavaScript
+from crrl.making.trees.rust import Rust
 from crrl.making.trees.screening import TreeScreener
 from crrl.making.trees.toolchain import Boxes, Toolchain, suite_of
 from crrl.rewards.exploits import Protected
@@ -25,9 +26,9 @@ from crrl.task import Source, Task
 from crrl.tasks.setup import toolchains
 from crrl.tasks.setup.environments import with_generated
 
-TOOLCHAINS: dict[str, type[Toolchain]] = {"go": Go, "javascript": JavaScript}
+TOOLCHAINS: dict[str, type[Toolchain]] = {"go": Go, "javascript": JavaScript, "rust": Rust}
 MARKS = {"pyproject.toml": "python", "setup.py": "python", "setup.cfg": "python", "go.mod": "go"}
-MARKS |= {"package.json": "javascript"}
+MARKS |= {"package.json": "javascript", "Cargo.toml": "rust"}
 """What the folder of a project has -> its language; the first that there is."""
 
 

@@ -10,15 +10,12 @@ from crrl.making.outcomes import Refused
 from crrl.making.screening import SHOWN, Fault, Noticed, Screener
 from crrl.making.source_file import diff
 from crrl.making.survey import Survey
-from crrl.making.tracing import Call, Trace
 from crrl.making.trees import telling
 from crrl.making.trees.hiding import without_tests
 from crrl.making.trees.toolchain import Boxes, Toolchain, suite_of
 from crrl.making.trees.units import units
 from crrl.rewards.task_judge import TaskJudge
 from crrl.task import Task
-
-VARIES = "<varies>"
 
 
 class TreeScreener(Screener):
@@ -30,7 +27,6 @@ class TreeScreener(Screener):
     ) -> None:  # fmt: skip
         super().__init__(base, tree, found, stable, judge, None, crashes)
         self.toolchain, self.boxes, self.known = toolchain, boxes, known
-        self._right_of: dict[str, dict[str, Trace]] = {}
 
     @property
     def spent_s(self) -> float:
@@ -72,12 +68,7 @@ class TreeScreener(Screener):
         others = len([test for test in failing if not any(other.startswith(f"{test}/") for other in failing)]) - 1
         changed = {fault.function.path: fault.function.source.with_edits([fault.mutant.edit])}
         for suite in dict.fromkeys(suite_of(test) for test in failing):
-            if suite not in self._right_of:
-                twice = [await self.toolchain.traces(self.boxes, {}, suite, self.known) for _ in range(2)]
-                self._right_of[suite] = _steady(*twice)
-            if not (right := self._right_of[suite]):
-                continue
-            wrong = await self.toolchain.traces(self.boxes, changed, suite, self.known)
+            wrong, right = await self.toolchain.compared(self.boxes, changed, suite, self.known)
             files = {path: (self.tree / path).read_bytes() for path in self.toolchain.files(suite)}
             of_suite = [test for test in failing if suite_of(test) == suite]
             given_away = (fault.mutant.old_line, fault.mutant.new_line)
@@ -99,17 +90,3 @@ class TreeScreener(Screener):
                 diffs.append(made)
                 number += len(names)
         return number, diffs
-
-
-def _steady(one: dict[str, Trace], other: dict[str, Trace]) -> dict[str, Trace]:
-    """Traces of two runs of the same code: what differs (times, ports) says nothing, and is an object of which nothing
-    is known; where they go apart they end."""
-    found = {}
-    for name in one.keys() & other.keys():
-        calls: list[Call] = []
-        for a, b in zip(one[name].calls, other[name].calls, strict=False):
-            if (a.name, a.line, a.args) != (b.name, b.line, b.args):
-                break
-            calls.append(a if a == b else replace(a, returned=VARIES, error=None, after={}))
-        found[name] = Trace(tuple(calls))
-    return found

@@ -63,7 +63,8 @@ def _issue(
 ) -> Told | None:
     shown = f"{found.wrong.path}::{test.partition('::')[2]}"
     if found.wrong.property:
-        return _seen(found, _steps(found.wrong.line, unit, data), shown, others, given_away)
+        maker = _made_by(found.wrong.name, unit)
+        return _seen(found, maker, _steps(found.wrong.line, unit, data), shown, others, given_away)
     wrong, right = (replace(call, args=_named(call)) for call in (found.wrong, found.right))
     unclear = any(name == UNKNOWN for name, _ in found.wrong.args) or _opaque(*(value for _, value in wrong.args))
     if unclear or not _names(wrong) <= _top_level(wrong.path, data) or found.what not in ("returned", "error"):
@@ -74,13 +75,14 @@ def _issue(
     return issue(replace(found, wrong=wrong, right=right), shown, None, others, given_away, steps)
 
 
-def _seen(found: Difference, steps: str, test: str, others: int, given_away: Sequence[str]) -> Told | None:
-    """Of a value that an assertion looks at."""
+def _seen(found: Difference, maker: str, steps: str, test: str, others: int, given_away: Sequence[str]) -> Told | None:
+    """Of a value that an assertion looks at. `maker`: the function that a variable has it from."""
     name, got, want = found.wrong.name, found.wrong.returned, found.right.returned
     if got is None or want is None or not steps or _opaque(got, want):
         return None
     short = len(got) <= INLINE_CHARS and len(want) <= INLINE_CHARS
     title = f"`{name}` is {got} instead of {want}" if short else f"`{name}` is wrong"
+    title = f"`{maker}`: {title}" if maker else title
     more = f" {others} other test{'s fail' if others > 1 else ' fails'}, too." if others else ""
     path, _, own = test.partition("::")
     text_ = (
@@ -88,6 +90,15 @@ def _seen(found: Difference, steps: str, test: str, others: int, given_away: Seq
         f"Seen in `{own}` ({path}).{more}\n"
     )
     return None if any(len(line) >= LEAST_CHARS and line in text_ for line in given_away) else Told(text_, True)
+
+
+def _made_by(name: str, unit: Unit | None) -> str:
+    for node in walk(unit.node) if unit is not None and name.isidentifier() else ():
+        if node.type in grammar.DECLARED and text(node.child_by_field_name(grammar.DECLARED[node.type])) == name:
+            value = node.child_by_field_name("value") or node.child_by_field_name("right")
+            calls = [n for n in walk(value) if n.type in grammar.CALLS] if value is not None else []
+            return grammar.called(calls[0]) if calls else ""
+    return ""
 
 
 def _opaque(*values: str) -> bool:

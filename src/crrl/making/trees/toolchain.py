@@ -88,11 +88,11 @@ class Toolchain(ABC):
         """The suite's test files."""
 
     @abstractmethod
-    async def traces(
+    async def compared(
         self, boxes: Boxes, changed: Mapping[str, bytes], suite: str, known: frozenset[str]
-    ) -> dict[str, Trace]:
-        """Name of a test of the suite (`units.py`) -> the calls that it makes; under "" those outside of any. `known`:
-        names of the project's own functions."""
+    ) -> tuple[dict[str, Trace], dict[str, Trace]]:
+        """Name of a test of the suite (`units.py`) -> what it calls and looks at, on the changed tree and on the one as
+        it is; under "" what stands outside of any test. `known`: names of the project's own functions."""
 
     def sources(self) -> list[str]:
         """Paths of its code."""
