@@ -53,7 +53,7 @@ async def test_what_passes_through_is_written_and_passes_the_check(bench: Bench,
     assert first.resp == Reply("Let me look.", None, ((got[0]["tool_calls"][0]["id"], "shell", '{"cmd":"ls"}'),))
     assert second.resp == Reply("So.", "look") and second.body["messages"][1] == got[0]
     assert first.headers["x-session"] == "7" and "sk-mine" not in (tmp_path / "r.jsonl").read_text()
-    report = await check.check([first, second])
+    report = await check.check([first, second], bench.renderer)
     assert report.passed and (report.total("accepted"), report.total("matched")) == (2, 1)
 
 
@@ -97,7 +97,7 @@ async def test_every_api_is_recorded_as_its_client_reads_it(bench: Bench, tmp_pa
             "shell",
             {"cmd": "ls"},
         )
-    report = await check.check(requests)
+    report = await check.check(requests, bench.renderer)
     assert report.passed, report.sessions[0].problems
 
 

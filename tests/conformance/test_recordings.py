@@ -12,10 +12,10 @@ import pytest
 from gateway_kit import TOOLS
 
 from crrl.cli.main import main
-from crrl.conformance import check
+from crrl.conformance import check, tokens
 from crrl.conformance.recording import Recorded, Reply, Writer, read, sessions
 from crrl.errors import CrrlError
-from crrl.gateway import tree
+from crrl.gateway import load_renderer, tree
 
 # What really happened. `changed`: assistant turns in histories that the agent had rewritten: broken calls that opencode
 # and OpenHands replace and pi repairs. mini-swe-agent throws an answer without a good call away and asks again.
@@ -32,6 +32,11 @@ EXPECTED = {
     "codex": {"changed": 0, "replayed": 1, "branches": {"compacted": 4, "compaction": 4, "first": 9}},
 }
 NEW_ROWS = ("first", "rewritten", "compacted")  # branches that end in a row of their own, if they are used
+QWEN3 = load_renderer(tokens.tokenizer(), "qwen3")
+
+
+async def checked(run: list[Recorded]) -> check.Report:
+    return await check.check(run, QWEN3)
 
 
 def turns_in(body: dict) -> int:
@@ -71,9 +76,9 @@ def base(test_data: Path, agent: str = "pi") -> list[Recorded]:
 
 def test_a_tree_that_re_renders_fails_the_check(test_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = base(test_data)
-    assert asyncio.run(check.check(run)).passed
+    assert asyncio.run(checked(run)).passed
     monkeypatch.setattr(tree, "_unchanged", lambda found, message: None)
-    report = asyncio.run(check.check(run))
+    report = asyncio.run(checked(run))
     assert not report.passed and report.total("re_rendered") > 0
     assert report.total("accepted") == len(run)  # every request was answered, as it were
 
@@ -81,7 +86,7 @@ def test_a_tree_that_re_renders_fails_the_check(test_data: Path, monkeypatch: py
 def test_what_is_not_answered_as_expected_fails_the_check(test_data: Path) -> None:
     first, *rest = base(test_data)
     for body in ({**first.body, "n": "many"}, {"model": "m"}):
-        report = asyncio.run(check.check([dataclasses.replace(first, body=body), *rest]))
+        report = asyncio.run(checked([dataclasses.replace(first, body=body), *rest]))
         assert not report.passed and report.total("accepted") == len(rest)
         assert "answered 400" in report.sessions[0].problems[0]
 
@@ -104,7 +109,7 @@ def test_probes_faults_and_a_changed_turn() -> None:
         one(6, [*ask, said, *ask, {**said, "content": " ok"}, *ask], Reply("done")),
         one(7, [], 503),
     ]
-    report = asyncio.run(check.check(run))
+    report = asyncio.run(checked(run))
     assert report.passed, report.sessions[0].problems
     (session,) = report.sessions
     assert (session.accepted, session.matched, session.changed, session.rows) == (7, 1, 2, 2)

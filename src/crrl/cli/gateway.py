@@ -16,19 +16,23 @@ if TYPE_CHECKING:
     from crrl.conformance.check import Report
 
 USAGE = """
-crrl gateway check RECORDING.jsonl [--json]
+crrl gateway check RECORDING.jsonl|habits [renderer=qwen3|KEY,KEY|all] [model=FOLDER] [--json]
 crrl gateway record OUT.jsonl upstream=URL [command='AGENT ...'] [variant=NAME] [scenario=NAME] [port=N]
 """
 HELP = """
 check   replays a recording of an agent through the real gateway, with an engine that gives the recorded answers.
-        Exit 0 only if the gateway answered every request as expected, and every turn that came back canonically
-        unchanged is in the prompt as it was sampled.
+        Exit 0 only if the gateway answered every request as expected, every turn that came back canonically unchanged
+        is in the prompt as it was sampled, what the agent wrote is there, too, and each request is of the kind that
+        the recording says. `habits` in place of a file: what agents of all sorts were seen to do.
+        renderer=all checks every family, in the shipped policy's vocabulary with that family's special tokens;
+        model=FOLDER takes a model's own tokenizer (and renderer=auto).
 record  makes such a recording: a proxy between an agent and a model server (upstream=, with or without /v1; for
         your own policy, `crrl serve`). With command= it runs the agent on this machine, unsandboxed, with
         OPENAI_BASE_URL, ANTHROPIC_BASE_URL and the like set, and ends with it. Without command= it prints the address
         for the agent and records until Ctrl-C. It records prompts, but no keys.
 """
 VERBS = ("check", "record")
+OF_FAMILIES = ("requests", "accepted", "matched", "re_rendered", "kinds_differ", "rows")
 COLUMNS = ("requests", "accepted", "matched", "re_rendered", "changed", "replayed", "rows", "trained_tokens")
 
 
@@ -40,22 +44,72 @@ def run(call: Call) -> int:
 
 
 def _check(call: Call, file: Path) -> int:
+    wanted, model = call.take("renderer"), call.take("model")
     call.no_settings()
-    if not file.is_file():
-        raise UsageError(f"{file}: there is no such file.", "Give a recording, or make one: crrl gateway record")
+    keys = (wanted or ("auto" if model else "qwen3")).split(",")
+    if keys == ["all"]:
+        from crrl.gateway.renderer.families import FAMILIES
+
+        keys = list(FAMILIES)
+    from crrl.conformance import habits, tokens
     from crrl.conformance.check import check
     from crrl.conformance.recording import read
+    from crrl.gateway.renderer import load_renderer
 
-    report = asyncio.run(check(read(file)))
+    if not file.is_file() and file.name != "habits":
+        raise UsageError(
+            f"{file}: there is no such file.", "Give a recording, or `habits`, or make one: crrl gateway record"
+        )
+    recorded = read(file) if file.is_file() else habits.recording()
+    source = Path(model) if model else tokens.tokenizer()
+    reports: dict[str, Report] = {}
+    left_out: dict[str, str] = {}
+    for key in keys:
+        try:
+            renderer = load_renderer(source, key)
+        except CrrlError as error:
+            if len(keys) == 1 or isinstance(error, UsageError):
+                raise
+            left_out[key] = error.message
+            continue
+        reports[renderer.key] = asyncio.run(check(recorded, renderer))
+    passed = all(report.passed for report in reports.values())
     if call.json:
-        print_json(_as_json(report))
+        _print_json(reports, left_out, passed)
+    elif len(keys) == 1:
+        _print(next(iter(reports.values())))
     else:
-        _print(report)
-    return 0 if report.passed else 1
+        _print_families(reports, left_out)
+    return 0 if passed else 1
+
+
+def _print_json(reports: dict[str, Report], left_out: dict[str, str], passed: bool) -> None:
+    shown = {key: _as_json(report) for key, report in reports.items()}
+    if len(shown) == 1 and not left_out:
+        print_json(next(iter(shown.values())))
+    else:
+        print_json({"passed": passed, "renderers": shown, "left_out": left_out})
+
+
+def _print_families(reports: dict[str, Report], left_out: dict[str, str]) -> None:
+    lines = [("renderer", *(name.replace("_", " ") for name in OF_FAMILIES), "")]
+    for key, report in reports.items():
+        numbers = [str(report.total(name)) for name in OF_FAMILIES]
+        lines.append((key, *numbers, "passed" if report.passed else "FAILED"))
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for name, *numbers, outcome in lines:
+        middle = "  ".join(n.rjust(width) for n, width in zip(numbers, widths[1:-1], strict=True))
+        print(f"{name.ljust(widths[0])}  {middle}  {outcome}")
+    for why in left_out.values():
+        print(f"not checked: {why}")
+    for key, report in reports.items():
+        _print_problems(report, f"{key}: ")
+    _print_unlabelled(next(iter(reports.values())))
+    print("passed" if all(report.passed for report in reports.values()) else "failed")
 
 
 def _as_json(report: Report) -> dict[str, Any]:
-    sums = {name: report.total(name) for name in (*COLUMNS, "kinds_differ")}
+    sums = {name: report.total(name) for name in (*COLUMNS, "answers", "labelled", "kinds_differ")}
     sessions = [vars(session) for session in report.sessions]
     return {**sums, "branches": report.branches, "passed": report.passed, "sessions": sessions}
 
@@ -70,14 +124,26 @@ def _print(report: Report) -> None:
     for name, *numbers, branches in lines:
         middle = "  ".join(n.rjust(width) for n, width in zip(numbers, widths[1:-1], strict=True))
         print(f"{name.ljust(widths[0])}  {middle}  {branches}")
-    for session in report.sessions:
-        for problem in session.problems:
-            print(f"FAILED   {session.variant}/{session.scenario}: {problem}")
-        if session.re_rendered:
-            print(f"FAILED   {session.variant}/{session.scenario}: {session.re_rendered} tokens were re-rendered")
-    if report.total("kinds_differ"):
-        print(f"note     {report.total('kinds_differ')} calls have another kind than the recording says")
+    _print_problems(report)
+    _print_unlabelled(report)
     print("passed" if report.passed else "failed")
+
+
+def _print_problems(report: Report, of: str = "") -> None:
+    for session in report.sessions:
+        where = f"{of}{session.variant}/{session.scenario}"
+        for problem in session.problems:
+            print(f"FAILED   {where}: {problem}")
+        if session.re_rendered:
+            print(f"FAILED   {where}: {session.re_rendered} tokens were re-rendered")
+        if session.ended:
+            print(f"note     {where} ends early: {session.ended}")
+
+
+def _print_unlabelled(report: Report) -> None:
+    rest = report.total("answers") - report.total("labelled")
+    if rest:
+        print(f"note     {rest} requests are not labelled: whether they are main, nobody can compare (docs/agents.md)")
 
 
 def _counts(branches: dict[str, int]) -> str:

@@ -1,9 +1,11 @@
 """Conformance: replays a recording of an agent through the real gateway, with an engine that gives the recorded
-answers.
+answers, in the form of one model family.
 
 The check does not rely on the tree. It compares every assistant message that comes back with the answers that this
 session got, with its own comparison (`_Said`); a message that came back unchanged must be in the prompt that the
-*engine* saw, token for token as it was sampled. If it is not, its tokens were re-rendered: a bug.
+*engine* saw, token for token as it was sampled. If it is not, its tokens were re-rendered: a bug. What the agent wrote
+itself must be in that prompt, too, with results in the order of their calls; and each request must be of the kind that
+the recording says.
 
 Long texts in a recording may be cut: the check cannot see a change inside the cut part, nor real lengths.
 """
@@ -14,25 +16,21 @@ import asyncio
 import json
 import re
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import httpx
-from tokenizers import Tokenizer
 
-from crrl import models
+from crrl.conformance import bodies
+from crrl.conformance.playing import Player, flat
 from crrl.conformance.recording import Recorded, Reply, sessions
 from crrl.conformance.replies import Broken, api_of, read_reply
-from crrl.engines.api import Chunk, Request
-from crrl.engines.scripted import ScriptedEngine
-from crrl.gateway.api import Budget, Sample
+from crrl.gateway.api import Budget, Sample, SampleKind
 from crrl.gateway.app import Gateway
-from crrl.gateway.canonical import Message
+from crrl.gateway.canonical import NONCE, Message
 from crrl.gateway.dialects import DIALECTS, BadRequest
-from crrl.gateway.renderer import Renderer, load_renderer
+from crrl.gateway.renderer import Renderer
 
-CONTEXT = 1 << 20
 UNLIMITED = Budget(tokens=1 << 40, turns=1 << 20)
 TIMEOUT_S = 60.0
 CUT_OFF = Reply("The rest of this answer never arrived.")  # the answer to a dropped request that nobody repeats
@@ -52,11 +50,14 @@ class SessionReport:
     re_rendered: int = 0
     changed: int = 0
     replayed: int = 0  # requests answered with a stored sample
-    kinds_differ: int = 0  # main calls by the recording but not by the gateway, or the other way round
+    answers: int = 0  # that were sampled
+    labelled: int = 0  # those whose kind the recording says
+    kinds_differ: int = 0  # of those, the ones that are of another kind by the gateway
     branches: dict[str, int] = field(default_factory=dict)
     rows: int = 0
     trained_tokens: int = 0
     problems: list[str] = field(default_factory=list)
+    ended: str = ""  # why the rest of the session was not played
 
 
 @dataclass
@@ -80,10 +81,8 @@ class Report:
         return not any(s.problems or s.re_rendered or s.accepted < s.requests for s in self.sessions)
 
 
-async def check(recorded: list[Recorded]) -> Report:
-    """Replay every session of a recording, one after the other."""
-    tokenizer = Path(models.__file__).parent / "tiny" / "tokenizer.json"
-    renderer = load_renderer(Tokenizer.from_file(str(tokenizer)), "qwen3")
+async def check(recorded: list[Recorded], renderer: Renderer) -> Report:
+    """Replay every session of a recording, one after the other, as a policy of this renderer's family."""
     player = Player(renderer)
     gateway = Gateway(player, renderer, grace_s=TIMEOUT_S)
     await gateway.start()
@@ -92,33 +91,6 @@ async def check(recorded: list[Recorded]) -> Report:
             return Report([await Replay(gateway, player, http, run).run() for run in sessions(recorded).values()])
     finally:
         await gateway.stop()
-
-
-class Player(ScriptedEngine):
-    """The engine, and its next answer. It gives recorded answers whole, as the recorded server did, which ignored the
-    requested length. `log`: prompts and answers, in the order of the requests."""
-
-    def __init__(self, renderer: Renderer) -> None:
-        super().__init__(self._recite, context=CONTEXT)
-        self._renderer = renderer
-        self._next: list[int] = []
-        self.log: list[tuple[list[int], list[int]]] = []
-
-    def generate(self, request: Request) -> AsyncIterator[Chunk]:
-        return super().generate(replace(request, max_tokens=CONTEXT))
-
-    def _recite(self, prompt_ids: list[int]) -> list[int]:
-        self.log.append((prompt_ids, self._next))
-        return self._next
-
-    def say(self, reply: Reply) -> list[int]:
-        """A scripted answer as tokens: reasoning, then content, then calls; then the end of the turn."""
-        text = f"<think>\n{reply.reasoning}\n</think>\n\n" if reply.reasoning else ""
-        text += reply.text
-        for _, name, arguments in reply.calls:
-            text += f'\n<tool_call>\n{{"name": {json.dumps(name)}, "arguments": {arguments}}}\n</tool_call>'
-        self._next = [*self._renderer.tokenizer.encode(text), self._renderer.stop_ids[0]]
-        return self._next
 
 
 @dataclass(frozen=True)
@@ -139,7 +111,7 @@ class _Said:
         )
 
     def comes_back_as(self, sent: _Said) -> bool:
-        kept = set(sent.reasoning) <= set(self.reasoning) or "".join(sent.reasoning) == "".join(self.reasoning)
+        kept = set(sent.reasoning) <= set(self.reasoning) or "".join(sent.reasoning) in "".join(self.reasoning)
         return self == sent and kept
 
 
@@ -158,18 +130,24 @@ class Replay:
         self._report = SessionReport(run[0].variant, run[0].scenario, requests=len(run))
         self._given: list[tuple[_Said, list[int]]] = []
         self._first = len(player.log)  # requests to the engine before this session
-        self._sides: dict[int, bool] = {}  # the engine's request -> what the recording calls it
+        self._asked: dict[int, Recorded] = {}  # the engine's request -> the recorded one
+        self._called: dict[tuple[str, ...], tuple[_Said, list[int]]] = {}  # answers by the ids of their calls
+        self._names: dict[str, str] = {}  # recorded ids of calls -> those that the gateway gave
 
     async def run(self) -> SessionReport:
         name = f"{self._report.variant}/{self._report.scenario}"
         self._handle = self._gateway.open(name, UNLIMITED)
         for place, one in enumerate(self._run):
+            one = replace(one, body=bodies.renamed(one.body, self._names))  # agents send back the ids they got
             try:
                 await self._replay(one, place)
                 self._report.accepted += 1
             except (Broken, BadRequest, httpx.HTTPError, TimeoutError) as error:
                 what = f"request {one.i} ({one.method} {one.path})"
                 self._report.problems.append(f"{what}: {error or type(error).__name__}")
+            if self._report.ended:
+                self._report.requests = place + 1
+                break
         record = await self._gateway.close(name)
         self._count(record.samples)
         return self._report
@@ -194,26 +172,40 @@ class Replay:
         if reply.status_code not in (expected, 404):
             raise Broken(f"answered {reply.status_code}, not {expected}")
 
-    async def _answer(self, one: Recorded, expected: Reply) -> None:
-        ids = self._player.say(expected)
+    async def _answer(self, one: Recorded, recorded: Reply) -> None:
+        begun = self._begun(one)
+        expected = self._player.say(recorded, begun)
         asked = len(self._player.log)
         reply = await self._send(one)
         if reply.status_code != 200:
             raise Broken(f"answered {reply.status_code}: {reply.text[:300]}")
         streamed = reply.headers["content-type"].startswith("text/event-stream")
-        if problem := _difference(expected, read_reply(one.path, reply.content, streamed)):
+        got = read_reply(one.path, reply.content, streamed)
+        if problem := _difference(expected, got):
             raise Broken(problem)
+        self._names.update({old: new for (old, *_), (new, *_) in zip(expected.calls, got.calls, strict=False) if old})
+        if len(expected.calls) < len(recorded.calls):
+            self._report.ended = f"from request {one.i} on it has several calls in a turn, and the family takes one"
+        ids = self._player.log[-1][1]
+        said = _said(replace(expected, text=begun + expected.text))
+        self._given.append((said, ids))
+        if got.calls and not said.reasoning and expected.text.strip() == recorded.text.strip():
+            self._called[tuple(id for id, *_ in got.calls)] = said, ids
         if len(self._player.log) > asked:
-            if one.side is not None:
-                self._sides[asked] = one.side
-            self._match(self._history(one))
+            self._asked[asked] = one
+            self._match(one)
         else:
             self._report.replayed += 1
-        self._given.append((_said(expected), ids))
 
-    def _match(self, history: list[Message]) -> None:
-        """Compare the history with what was sampled, and both with the prompt that the engine saw."""
-        prompt, at = self._player.log[-1][0], 0
+    def _match(self, one: Recorded) -> None:
+        """Compare the history with what was sampled, and both with the prompt that the engine saw. Raises Broken: a
+        text is not there, or a result answers another call."""
+        prompt, at, history = self._player.log[-1][0], 0, self._history(one)
+        text = self._player.renderer.tokenizer.decode(prompt)
+        if begun := self._begun(one):
+            history = history[:-1]
+            if not text.endswith(begun):
+                raise Broken(f"the prompt does not end with the beginning of the answer, {begun[-80:]!r}")
         for message in history:
             if message.role != "assistant":
                 continue
@@ -227,11 +219,26 @@ class Replay:
                 at = min(ends)
             else:
                 self._report.re_rendered += len(unchanged[-1])
+        self._match_pieces(one, prompt)
+        for message in history:
+            if message.role != "assistant" and not _shows(text, message):
+                raise Broken(f"the prompt is without the {message.role} message {message.content[:80]!r}")
+        if _out_of_order([flat(result) for _, result in bodies.results(one.body)], flat(text)):
+            raise Broken("the results are not in the order of their calls")
+
+    def _match_pieces(self, one: Recorded, prompt: list[int]) -> None:
+        """A turn all of whose calls come back by their ids is unchanged, in however many messages it comes."""
+        sent, everything = bodies.calls(one.body), flat(json.dumps(one.body, ensure_ascii=False))
+        for names, (said, ids) in self._called.items():
+            back = tuple((name, _as_json(arguments)) for id in names if id in sent for name, arguments in [sent[id]])
+            whole = back == said.calls and flat(json.dumps(said.text, ensure_ascii=False)[1:-1]) in everything
+            if whole and _find(prompt, ids, 0) is None:
+                self._report.re_rendered += len(ids)
 
     async def _drop(self, one: Recorded, place: int) -> None:
         """The client disappears while its answer is being sampled. If it repeats the request, it gets that very
         sample."""
-        later = (r for r in self._run[place + 1 :] if r.body == one.body)
+        later = (r for r in self._run[place + 1 :] if r.body == self._run[place].body)
         again = next((r.resp for r in later if isinstance(r.resp, Reply)), CUT_OFF)
         self._player.say(again)
         asked = len(self._player.log)
@@ -240,7 +247,7 @@ class Replay:
             await _until(lambda: len(self._player.log) > asked or request.done())
             if request.done():
                 raise Broken(f"answered {request.result().status_code}")
-            self._match(self._history(one))
+            self._match(one)
             request.cancel()
             turn = self._handle._session.tree.turns[-1]
             await _until(lambda: not turn.clients)
@@ -272,6 +279,14 @@ class Replay:
         headers = {k.lower(): v for k, v in one.headers.items()}
         return dialect.read(json.dumps(one.body).encode(), headers).ask.messages
 
+    def _begun(self, one: Recorded) -> str:
+        """The beginning of the answer, where the agent wrote it."""
+        try:
+            last = self._history(one)[-1]
+        except BadRequest:  # which the gateway is about to say
+            return ""
+        return last.content if last.role == "assistant" else ""
+
     def _count(self, samples: list[Sample]) -> None:
         """Checks the ledger against the engine's own log, and the rows made from it."""
         from crrl.learning.rows import rows_of
@@ -282,14 +297,43 @@ class Replay:
             report.problems.append("the ledger is not what the engine was asked and gave")
         branches = Counter(s.branch if s.kind == "main" else s.kind for s in samples if s.branch)
         report.branches = dict(sorted(branches.items()))
-        side = [self._sides.get(self._first + i) for i in range(len(samples))]
-        report.kinds_differ = sum(
-            said is not None and said != (sample.kind in ("side", "compaction"))
-            for said, sample in zip(side, samples, strict=True)
-        )
+        for i, sample in enumerate(samples):
+            one = self._asked.get(self._first + i)
+            labels = _labels(one) if one is not None else ()
+            report.answers += one is not None
+            report.labelled += bool(labels)
+            if one is not None and labels and sample.kind not in labels:
+                report.kinds_differ += 1
+                said = " or ".join(labels)
+                report.problems.append(f"request {one.i} is {said} by the recording, and {sample.kind} by the gateway")
         name = f"{report.variant}/{report.scenario}"
         _, counts = rows_of(Episode(name, "check", "check", 0, 0, "scored", samples), 1.0)
         report.rows, report.trained_tokens = counts.rows, counts.trained
+
+
+def _labels(one: Recorded) -> tuple[SampleKind, ...]:
+    """The kinds that a request may be of, by the recording; none: it does not say."""
+    if one.kind is not None:
+        return (one.kind,)
+    if one.side is None:
+        return ()
+    return ("side", "compaction", "subagent") if one.side else ("main",)
+
+
+def _shows(prompt: str, message: Message) -> bool:
+    """Whether a prompt has the text of a message, in its own letters or in JSON's; in system messages without what
+    changes from request to request."""
+    text = message.content.encode("utf-8", "replace").decode()
+    if message.role == "system":
+        prompt, text = NONCE.sub("", prompt), NONCE.sub("", text)
+    forms = {text, json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1]}
+    return any(flat(form) in flat(prompt) for form in forms)
+
+
+def _out_of_order(results: list[str], prompt: str) -> bool:
+    """Of those that can be told apart."""
+    places = [prompt.find(text) for text in results if text and prompt.count(text) == 1]
+    return places != sorted(places)
 
 
 async def _until(true: Callable[[], bool]) -> None:

@@ -1,10 +1,11 @@
 """Recordings of real agents: their requests as sent, and the answers. One JSON object per line.
 
-    {"variant", "scenario", "i", "t", "method", "path", "headers", "body", "resp", "side"}
+    {"variant", "scenario", "i", "t", "method", "path", "headers", "body", "resp", "side", "kind"}
 
 `resp` is the answer (`{"text", "reasoning", "calls": [[id, name, arguments]]}`), a fault that was injected
-(`FAIL-drop`, `FAIL-ctx`, `FAIL-500`...) or a bare status. Histories repeat themselves from request to request: a
-block's first occurrence is `{"@def": id, "@value": X}`, later ones are `{"@ref": id}`; ids are per file.
+(`FAIL-drop`, `FAIL-ctx`, `FAIL-500`...) or a bare status. `kind` (main, side, compaction, subagent) is written in by
+somebody who knows the agent; `side` says only whether it is another than main. Histories repeat themselves from request
+to request: a block's first occurrence is `{"@def": id, "@value": X}`, later ones are `{"@ref": id}`; ids are per file.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from crrl.errors import CrrlError
+from crrl.gateway.api import SampleKind
 
 FOLDED = 200  # characters from which a repeated block is worth a reference
 
@@ -31,7 +33,7 @@ class Reply:
 @dataclass(frozen=True)
 class Recorded:
     """One request. `path` is what follows the per-run base URL; `t` seconds since the run's first request; `side`:
-    the call was not the agent's main turn (None: nobody said)."""
+    the call was not the agent's main turn (None: nobody said); `kind`: of which kind it was."""
 
     variant: str
     scenario: str
@@ -43,6 +45,7 @@ class Recorded:
     body: Any
     resp: Reply | str | int
     side: bool | None = None
+    kind: SampleKind | None = None
 
 
 def read(file: Path) -> list[Recorded]:
@@ -115,6 +118,13 @@ def _unfold(value: Any, known: dict[Any, Any]) -> Any:
     return [_unfold(part, known) for part in value] if isinstance(value, list) else value
 
 
+def _kind(value: Any) -> SampleKind | None:
+    if value is not None and value not in get_args(SampleKind):
+        raise ValueError(f"kind is {value!r}")
+    kind: SampleKind | None = value
+    return kind
+
+
 def _recorded(line: dict[str, Any]) -> Recorded:
     resp = line["resp"]
     if isinstance(resp, dict):
@@ -135,4 +145,5 @@ def _recorded(line: dict[str, Any]) -> Recorded:
         body=line.get("body"),
         resp=resp,
         side=line.get("side"),
+        kind=_kind(line.get("kind")),
     )

@@ -38,6 +38,16 @@ def ids_of(renderer: Renderer, message: Message) -> list[int]:
     return [*ids, *renderer.tokenizer.encode(edge)]
 
 
+def behind(renderer: Renderer, prompt_ids: list[int], ids: list[int]) -> list[int]:
+    """A turn that says something, behind this prompt: where that opens reasoning which a turn of the family does not
+    close (Gemma 4 behind a result), it is closed."""
+    said = renderer.parse(ids, None, prompt_ids)
+    if said.content or said.calls or not said.reasoning:
+        return ids
+    shown = renderer.tokenizer.decode(renderer.assistant(Message("assistant", "<2>", reasoning="<1>")))
+    return [*renderer.tokenizer.encode(shown.partition("<1>")[2].partition("<2>")[0]), *ids]
+
+
 def _is_no_text(renderer: Renderer, token: int) -> bool:
     return token in renderer.marks or renderer.tokenizer.decode([token]).isspace()
 

@@ -8,6 +8,8 @@ same rules):
 - tool-call arguments are compared as JSON (agents re-serialise them); text that is not JSON is compared as it
   is;
 - tool-call ids, `cache_control`, names and unknown fields are ignored; `developer` is `system`;
+- ids, hashes, dates and times that stand alone in system messages are ignored: some agents write new ones into every
+  request (a path or a small number is none);
 - dropping reasoning, or folding it into the content as `<think>...</think>`, is not a change (sending back
   *different* reasoning is: see `same_reasoning`).
 """
@@ -23,6 +25,11 @@ import msgspec
 
 _json = msgspec.json.Encoder(order="deterministic")
 _THINK = re.compile(r"<think>(.*?)</think>", re.DOTALL)
+NONCE = re.compile(
+    r"(?<![\w/\\.-])(?:[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}|(?=[a-z]*\d)(?=\d*[a-z])[0-9a-f]{6,64}|\d{6,}"
+    r"|\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:\.\d+)?)?Z?)?|\d\d?:\d\d(?::\d\d(?:\.\d+)?)?)(?![\w/\\-]|\.\w)",
+    re.IGNORECASE,
+)
 _LEADING_THINK = re.compile(r"\s*(?:<think>.*?</think>\s*)+", re.DOTALL)
 
 
@@ -113,6 +120,8 @@ def canonical(message: Message) -> bytes:
     content = message.content
     if message.role == "assistant" and "<think>" in content:
         content = _THINK.sub("", content)
+    elif message.role == "system":
+        content = NONCE.sub("", content)
     parts = [message.role.encode(), content.strip().encode("utf-8", "surrogatepass")]
     for call in message.calls:
         parts += [call.name.encode("utf-8", "surrogatepass"), canonical_arguments(call.arguments)]

@@ -17,8 +17,9 @@ from crrl.gateway.api import Ask, BadRequest, Forced
 from crrl.gateway.canonical import Call, Message
 from crrl.gateway.renderer import Renderer, RenderError
 
-_PROBE = '{"zq": 1}'
-_WRITTEN = re.compile(r'\{\s*"zq"\s*:\s*1\s*\}')
+# Arguments that a family's form is written around, and how they may stand there.
+PROBE = '{"zq": 1}'
+WRITTEN = re.compile(r'\{\s*"zq"\s*:\s*1\s*\}')
 # As `json.dumps` writes it: with free white space a small model may write nothing else, for ever.
 _SPACES = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 
@@ -44,12 +45,12 @@ def grammar(renderer: Renderer, ask: Ask, forced: Forced) -> str:
     be forced so, or the schema has what cannot be demanded."""
     choices: list[tuple[str, list[Part], list[Part], Any]] = []
     if forced.schema is not None:
-        choices.append((forced.param, *_framed(renderer, Message("assistant", _PROBE), forced), forced.schema))
+        choices.append((forced.param, *_framed(renderer, Message("assistant", PROBE), forced), forced.schema))
     if forced.schema is None or (ask.tools and ask.tool_choice == "auto"):
         for i, tool in enumerate(ask.tools or []):
             function = _function(tool)
             if forced.tool in ("", function["name"]):
-                call = Message("assistant", calls=[Call(function["name"], _PROBE)])
+                call = Message("assistant", calls=[Call(function["name"], PROBE)])
                 schema = function.get("parameters") or {"type": "object"}
                 choices.append((f"tools[{i}]", *_framed(renderer, call, forced), schema))
     lines = [f"start: {' | '.join(f'answer{i}' for i in range(len(choices)))}", "thought: /(?s:.*)/"]
@@ -73,7 +74,7 @@ def _framed(renderer: Renderer, message: Message, forced: Forced) -> tuple[list[
     except RenderError:
         ids = []
     parts = _parts(renderer, ids)
-    found = [(i, m) for i, part in enumerate(parts) if isinstance(part, str) for m in _WRITTEN.finditer(part)]
+    found = [(i, m) for i, part in enumerate(parts) if isinstance(part, str) for m in WRITTEN.finditer(part)]
     reads = renderer.parse(ids, None) if ids else None
     if len(found) != 1 or reads is None or [c.name for c in reads.calls] != [c.name for c in message.calls]:
         what = "its calls" if message.calls else "answers"

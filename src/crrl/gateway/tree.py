@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from crrl.gateway.api import Ask, Sample, path_to
-from crrl.gateway.begun import ids_of, joined, split
+from crrl.gateway.begun import behind, ids_of, joined, split
 from crrl.gateway.canonical import (
     Message,
     canonical,
@@ -83,7 +83,8 @@ class Tree:
                 parent = before
         else:
             prompt_ids, spliced, changed = self._prompt(parent, messages, known, ask)
-            begun_ids = ids_of(self._renderer, begun) if begun is not None else []
+            if begun is not None:
+                begun_ids = behind(self._renderer, prompt_ids, ids_of(self._renderer, begun))
         prompt_ids = [*prompt_ids, *begun_ids] if begun_ids else prompt_ids
         appended = self._behind(parent, prompt_ids)
         for turn in spliced if parent is None else (parent, *spliced):

@@ -20,6 +20,7 @@ from crrl.gateway.stream import Delta
 from crrl.gateway.tree import Turn
 
 _HOSTED = ("web_search", "web_fetch")  # run by the API's own servers; not offered to the policy
+_BILLING = "x-anthropic-billing-header:"
 _KINDS = {
     400: "invalid_request_error",
     401: "authentication_error",
@@ -73,7 +74,7 @@ def read(raw: bytes, headers: Mapping[str, str]) -> Incoming:
         "thinking": str(thinking["type"]) if "type" in thinking else None,
         "reasoning_effort": str(config["effort"]) if "effort" in config else None,
     }
-    messages = [Message("system", system)] if (system := common.text_of(body.system, "system", between="\n")) else []
+    messages = [Message("system", system)] if (system := _system(body.system)) else []
     for i, message in enumerate(body.messages):
         messages += _messages(message, f"messages[{i}]")
     ask = Ask(
@@ -92,6 +93,13 @@ def read(raw: bytes, headers: Mapping[str, str]) -> Incoming:
         hints=common.hints(headers),
     )
     return Incoming(ask, body.model, bool(body.stream))
+
+
+def _system(system: str | list[dict[str, Any]] | None) -> str:
+    """Without Claude Code's billing header, which the API takes out, too: its hashes change."""
+    if isinstance(system, list):
+        system = [block for block in system if not str(block.get("text", "")).startswith(_BILLING)]
+    return common.text_of(system, "system", between="\n")
 
 
 def _refuse_unsupported(body: _Body) -> None:

@@ -81,7 +81,7 @@ FAMILIES: dict[str, Family] = {
     **_switched("nemotron-3-ultra", truncate_history_thinking=False),
     **_switched("nemotron-3.5", truncate_history_thinking=False),
     "deepseek-v3": Family("deepseek-v3"),
-    "deepseek-r1": Family("deepseek-r1", varies=True),
+    "deepseek-r1": Family("deepseek-r1"),
     **{
         key: replace(family, call_mark=("<", "｜DSML｜"))
         for key, family in _switched("deepseek-v4", drop_thinking=False).items()
