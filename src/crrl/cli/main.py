@@ -19,7 +19,8 @@ from crrl.errors import CrrlError, UsageError, nearest
 VERBS: dict[str, tuple[str, str]] = {
     "train": ("train", "train a policy from a recipe, or resume an interrupted run"),
     "eval": ("eval", "evaluate a checkpoint or a run on held-out tasks"),
-    "sft": ("sft", "make the tiny policy by supervised fine-tuning"),
+    "compare": ("compare", "compare results on the same tasks: effect, interval, verdict"),
+    "sft": ("sft", "fine-tune a model on episodes or chats, or make the tiny policy"),
     "replay": ("replay", "rebuild every training row of a run from its ledger, and compare"),
     "gateway": ("gateway", "check that an agent works with the gateway, or record it"),
     "serve": ("serve", "serve a trained policy to your own agent"),
