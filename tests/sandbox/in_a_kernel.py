@@ -67,7 +67,8 @@ def group() -> dict[str, Any]:
 def ran(made: cgroup.Group, code: str) -> int:
     pid = os.fork()
     if pid == 0:
-        os.write(made.fds[1], b"0")
+        for fd in made.fds[1:]:
+            os.write(fd, b"0")
         os.execv("/usr/bin/python3", ["python3", "-c", code])
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
