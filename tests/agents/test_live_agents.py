@@ -28,6 +28,8 @@ pytestmark = [pytest.mark.agents, pytest.mark.timeout(900)]
 REQUIRED = ("nano-agent", "mini-swe-agent", "aider", "codex", "opencode", "pi", "claude-code", "qwen-code", "goose")
 # A title of the session, asked for beside the main line; all else appends to it.
 TITLES = {"opencode": 1, "goose": 1}
+# Behind a summary: qwen-code puts its reminders back into the first message only with the next request.
+RESUMED = {"qwen-code": ["compacted", "new"]}
 
 
 @pytest.fixture
@@ -83,24 +85,26 @@ async def test_repairs_a_real_bug_and_its_rows_replay(agent, installed, test_dat
 @pytest.mark.parametrize("agent", COMPACTIONS)
 async def test_compacts_by_itself_and_both_halves_are_its_work(agent, installed, test_data, tmp_path) -> None:
     """The policy's context is small. The agent asks for a summary, and goes on from that: the summary is a compaction,
-    what comes before and after it is main, and each half is a row."""
+    what comes before and after it is main, in rows of their own."""
     episode = await repaired(agent, compacting_engine(agent), installed, test_data)
     samples = [sample for sample in episode.samples if sample.kind != "side"]
     assert len(episode.samples) - len(samples) == TITLES.get(agent, 0)
     at = [sample.kind for sample in samples].index("compaction")
     before, summary, after = samples[:at], samples[at], samples[at + 1 :]
     assert {sample.kind for sample in (*before, *after)} == {"main"} and len(before) > 2 and len(after) > 1
-    assert [sample.branch for sample in before] == ["first"] + [""] * (len(before) - 1)
-    assert [sample.branch for sample in (summary, *after)] == ["new", "compacted"] + [""] * (len(after) - 1)
+    branches = [sample.branch for sample in (*before, *after)]
+    assert branches[0] == "first" and branches[len(before)] == "compacted" and summary.branch == "new"
+    assert [branch for branch in branches if branch] == ["first", *RESUMED.get(agent, ["compacted"])]
     assert SUMMARY in load_tokenizer(model_folder("tiny")).decode(after[0].prompt_ids)
     assert len(after[0].prompt_ids) < len(before[-1].prompt_ids)
 
     rows, counts = rows_of(episode, 0.5)
-    assert len(rows) == 2 and [row.weight for row in rows] == [0.5, 0.5]
-    assert [sum(row.loss_mask) for row in rows] == [sum(len(s.ids) for s in half) for half in (before, after)]
+    starts = [i for i, branch in enumerate(branches) if branch]
+    parts = [(*before, *after)[start:end] for start, end in zip(starts, [*starts[1:], None], strict=True)]
+    assert [sum(row.loss_mask) for row in rows] == [sum(len(sample.ids) for sample in part) for part in parts]
+    assert {row.weight for row in rows} == {1 / len(parts)}
     assert counts.left_out["compaction"] == len(summary.ids)
     assert_replays(episode, rows, tmp_path / "run")
 
     rows, counts = rows_of(episode, 0.5, {**CREDIT, "compaction": 1.0})
-    assert len(rows) == 3 and counts.trained == sum(len(sample.ids) for sample in samples)
-    assert "compaction" not in counts.left_out
+    assert counts.trained == sum(sum(row.loss_mask) for row in rows) == sum(len(sample.ids) for sample in samples)
