@@ -21,10 +21,12 @@ from crrl.rewards.decoys.grammars import parser, walk
 
 FILE = ".crrl/trace.jsonl"
 MOST_RESULTS = 4
+CONSTANT = frozenset({"identifier", "selector_expression"})  # where no statement makes them
 NOTED = frozenset({"identifier", "selector_expression", "index_expression", "slice_expression", "composite_literal"})
 UNKNOWN = "?"
 """Before an argument of which only the source is known."""
 POINTER = re.compile(r"\(0x[0-9a-f]+\)|\b0xc[0-9a-f]{6,}\b")
+NIL = re.compile(r"^<nil>$|^\(\*[\w.]+\)\(nil\)$")
 PACKAGE = re.compile(rb"^package (\w+)", re.MULTILINE)
 RECORDER = """package PACKAGE
 
@@ -35,6 +37,7 @@ import (
 	"reflect"
 	"strings"
 	"sync"
+	"unicode/utf8"
 )
 
 var crrlLock sync.Mutex
@@ -62,14 +65,23 @@ func crrlTell(value interface{}) string {
 	if pointer && place.Kind() != reflect.Ptr {
 		return fmt.Sprintf("&%#v", place.Interface())
 	}
+	if bytes, ok := value.([]byte); ok && bytes != nil && utf8.Valid(bytes) {
+		return fmt.Sprintf("[]byte(%q)", bytes)
+	}
+	if place.IsValid() && place.Kind() >= reflect.Uint && place.Kind() <= reflect.Uint64 {
+		return fmt.Sprint(value)
+	}
 	return fmt.Sprintf("%#v", value)
 }
 
-func crrlA[T any](site int, place int, value T) T {
+func crrlA[T any](site int, place int, value T, receiver ...interface{}) T {
 	crrlLock.Lock()
 	defer crrlLock.Unlock()
 	if crrlArgs[site] == nil {
 		crrlArgs[site] = map[int]string{}
+	}
+	for _, own := range receiver {
+		crrlArgs[site][-1] = crrlTell(own)
 	}
 	crrlArgs[site][place] = crrlTell(value)
 	return value
@@ -93,7 +105,7 @@ func crrlNote(site int, results ...interface{}) {
 
 
 def results(sources: Mapping[str, bytes]) -> dict[str, int]:
-    """Name of a function or method -> how many results it has, where all of that name have as many."""
+    """Name of a function, or of a method with a dot before it -> how many results all of that name have."""
     found: dict[str, set[int]] = {}
     for data in sources.values():
         for node in walk(parser(".go").parse(data).root_node):
@@ -103,7 +115,8 @@ def results(sources: Mapping[str, bytes]) -> dict[str, int]:
                 if result is not None and result.type == "parameter_list":
                     groups = [n for n in result.named_children if n.type == "parameter_declaration"]
                     number = sum(max(1, len(group.children_by_field_name("name"))) for group in groups)
-                found.setdefault(text(node.child_by_field_name("name")), set()).add(number)
+                kind = "." if node.type == "method_declaration" else ""
+                found.setdefault(kind + text(node.child_by_field_name("name")), set()).add(number)
     return {name: next(iter(numbers)) for name, numbers in found.items() if len(numbers) == 1}
 
 
@@ -118,18 +131,24 @@ def traced(
         package = found[1].decode() if (found := PACKAGE.search(data)) else "main"
         own = sites.setdefault((posixpath.dirname(path), package), [])
         edits: list[tuple[int, int, str]] = []
-        for node, name in _calls(parser(".go").parse(data).root_node, known, module):
+        root = parser(".go").parse(data).root_node
+        variables = _variables(root)
+        for node, name, number in _calls(root, known, variables, module):
             given = grammar.arguments(node)
             told = [text(one) if _literal(one) else f"{UNKNOWN}{text(one)}" for one in given]
             edits.append((node.start_byte, node.start_byte, f"crrlR{len(own)}("))
+            owner = name.rpartition(".")[0]
+            receiver = f", {owner}" if owner in variables else ""
             for place, one in enumerate(given):
-                if arguments and one.type in NOTED:
+                if one.type in CONSTANT and _root(one) not in variables:
+                    told[place] = text(one)
+                elif arguments and one.type in NOTED:
                     told[place] = ""
                     edits.append((one.start_byte, one.start_byte, f"crrlA({len(own)}, {place}, "))
-                    edits.append((one.end_byte, one.end_byte, ")"))
+                    edits.append((one.end_byte, one.end_byte, f"{receiver})"))
             edits.append((node.end_byte, node.end_byte, ")"))
             site = {"path": path, "line": node.start_point.row + 1, "name": name, "told": told}
-            own.append((json.dumps(site), known[grammar.called(node)]))
+            own.append((json.dumps(site), number))
         if edits:
             made[path] = _with(data, edits)
     if not made:
@@ -159,15 +178,18 @@ def read(tests: Mapping[str, bytes], found: str) -> dict[str, Trace]:
         args = [(UNKNOWN if value.startswith(UNKNOWN) else "*", value.removeprefix(UNKNOWN)) for value in values]
         owner = site["name"].rpartition(".")[0]
         unit = unit_at(known[site["path"]], site["line"])
-        args = [("self", owner), *args] if owner else args
+        receiver = _plain(noted.get("-1", "<>"))
+        args = [("self", owner if "<" in receiver else receiver), *args] if owner else args
         returned = ", ".join(_plain(result) for result in entry["results"])
         call = Call(site["name"], site["path"], site["line"], tuple(args), returned=returned)
         calls.setdefault(unit.name if unit else "", []).append(call)
     return {name: Trace(tuple(made)) for name, made in calls.items()}
 
 
-def _calls(root: Node, known: Mapping[str, int], module: str) -> Iterator[tuple[Node, str]]:
-    """Those of the project whose results are used, and what they are called."""
+def _calls(
+    root: Node, known: Mapping[str, int], variables: frozenset[str], module: str
+) -> Iterator[tuple[Node, str, int]]:
+    """Those of the project whose results are used, what they are called, and how many results there are."""
     foreign = set()
     for spec in (node for node in walk(root) if node.type == "import_spec"):
         path, named = text(spec.child_by_field_name("path")).strip('"`'), spec.child_by_field_name("name")
@@ -177,13 +199,32 @@ def _calls(root: Node, known: Mapping[str, int], module: str) -> Iterator[tuple[
         function, parent = node.child_by_field_name("function"), node.parent
         if node.type != "call_expression" or function is None or parent is None:
             continue
-        number = known.get(grammar.called(node), 0)
+        owner, name = text(function.child_by_field_name("operand")), grammar.called(node)
+        number = known.get(f".{name}" if owner and (owner in variables or "." in owner or "(" in owner) else name, 0)
         if not 0 < number <= MOST_RESULTS or parent.type in ("expression_statement", "go_statement", "defer_statement"):
             continue
         if function.type not in ("identifier", "selector_expression") or node.child_by_field_name("type_arguments"):
             continue
-        if text(function.child_by_field_name("operand")) not in foreign:
-            yield node, " ".join(text(function).split())
+        if owner not in foreign:
+            yield node, " ".join(text(function).split()), number
+
+
+def _variables(root: Node) -> frozenset[str]:
+    """Of functions: what may be the receiver of a call."""
+    return frozenset(
+        text(name)
+        for node in walk(root)
+        if node.type in grammar.DECLARED
+        for field in node.children_by_field_name(grammar.DECLARED[node.type])
+        for name in walk(field)
+        if name.type == "identifier"
+    )
+
+
+def _root(node: Node) -> str:
+    while node.type in grammar.MEMBERS:
+        node = node.named_children[0]
+    return text(node)
 
 
 def _function(number: int, count: int) -> str:
@@ -207,7 +248,7 @@ def _with(data: bytes, edits: list[tuple[int, int, str]]) -> bytes:
 
 def _plain(value: str) -> str:
     """With pointers as objects of which nothing is known."""
-    return POINTER.sub("<pointer>", value) if value != "<nil>" else "nil"
+    return POINTER.sub("<pointer>", NIL.sub("nil", value))
 
 
 def _literal(node: Node) -> bool:

@@ -10,7 +10,12 @@ FUNCTIONS = frozenset(
         *("method_definition", "function_item"),
     ]
 )
-CLOSURES = frozenset({"arrow_function", "function_expression", "generator_function"})
+CLOSURES = frozenset(
+    [
+        *("arrow_function", "function_expression", "generator_function"),
+        *("func_literal", "closure_expression", "lambda_expression"),
+    ]
+)
 NAMED_BY = {  # a closure's parent that names it: the field with the name
     "variable_declarator": "name",
     "assignment_expression": "left",

@@ -115,7 +115,7 @@ class Operators:
             yield "boundary", (self._with(operator, BOUNDARY[word]),)
         if word in COMPARE:
             yield "comparison", (self._with(operator, COMPARE[word]),)
-        if word in OPERATE and not {left.type, right.type} & grammar.STRINGS:
+        if word in OPERATE and not self._joins(node):
             yield "operator", (self._with(operator, OPERATE[word]),)
         if word in BOOLEAN:
             yield "boolean", (self._with(operator, BOOLEAN[word]),)
@@ -127,6 +127,19 @@ class Operators:
             yield "swapped", (self._with(left, text(right)), self._with(right, text(left)))
         if word in ("+", "-") and text(right) == "1" and self._computed(left):
             yield "slice", (self._with(node, text(left)),)
+
+    def _joins(self, node: Node) -> bool:
+        """Whether it is a sum of texts."""
+        while node.parent is not None and node.parent.type == "binary_expression":
+            node = node.parent
+        return any(n.type in grammar.STRINGS for side in node.named_children for n in self._summands(side))
+
+    def _summands(self, node: Node) -> Iterator[Node]:
+        if node.type == "binary_expression":
+            for side in node.named_children:
+                yield from self._summands(side)
+        else:
+            yield node
 
     def _call(self, node: Node) -> Iterator[Change]:
         name, given = called(node), grammar.arguments(node)
@@ -336,6 +349,8 @@ class Operators:
             if node.type in grammar.DECLARED and node.start_byte >= self.body.start_byte:
                 scope = grammar.above(node, grammar.BLOCKS | grammar.LOOPS, self.node) or self.body
                 scope = node if node.type in grammar.LOOPS else scope
+                if "parameter" in node.type:
+                    scope = grammar.above(node, grammar.CLOSURES, self.node) or scope
                 start = node.start_byte if scope.id == node.id else node.end_byte
                 for field in node.children_by_field_name(grammar.DECLARED[node.type]):
                     for name_ in walk(field):

@@ -67,7 +67,8 @@ def _issue(
         return _seen(found, maker, _steps(found.wrong.line, unit, data), shown, others, given_away)
     wrong, right = (replace(call, args=_named(call)) for call in (found.wrong, found.right))
     unclear = any(name == UNKNOWN for name, _ in found.wrong.args) or _opaque(*(value for _, value in wrong.args))
-    if unclear or not _names(wrong) <= _top_level(wrong.path, data) or found.what not in ("returned", "error"):
+    known = _is_told(wrong) or _names(wrong) <= _top_level(wrong.path, data)
+    if unclear or not known or found.what not in ("returned", "error"):
         if not (steps := _steps(wrong.line, unit, data)):
             return None
     else:
@@ -107,6 +108,12 @@ def _opaque(*values: str) -> bool:
 
 def _named(call: Call) -> tuple[tuple[str, str], ...]:
     return tuple(("*" if name == UNKNOWN else name, value) for name, value in call.args)
+
+
+def _is_told(call: Call) -> bool:
+    """Whether the receiver is told by its value."""
+    owner = call.name.rpartition(".")[0]
+    return bool(owner) and dict(call.args).get("self", owner) != owner
 
 
 def _names(call: Call) -> set[str]:
