@@ -222,29 +222,48 @@ def test_a_worker_that_dies_after_its_checkpoint_was_removed_is_started_again(tm
     assert json.loads((run / "summary.json").read_text())["lost_tries"]["by_cause"]["worker_died"] > 0
 
 
+CREATES = """
+import os, sys
+from pathlib import Path
+from crrl.run.folder import create
+
+counting, left = False, 0
+
+def kill(event, arguments):
+    global left
+    left -= counting
+    if counting and left == 0:
+        os.kill(os.getpid(), 9)
+
+sys.addaudithook(kill)
+number, ended = 0, 1
+while ended != 0:
+    number += 1
+    pid = os.fork()
+    if pid == 0:
+        counting, left = True, number
+        create(Path(sys.argv[1], f"run{number}"), {"seed": 1}, "recipe: x").close()
+        os._exit(0)
+    ended = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+print(number)
+"""
+
+
 def test_a_run_is_created_whole_or_not_at_all(tmp_path: Path) -> None:
-    """Killed at many instants while it makes the folder: a new run of that name is accepted, or `resume` is."""
-    code = (
-        "import os, sys, threading, time\nfrom pathlib import Path\nfrom crrl.run.folder import create\n"
-        "def kill():\n time.sleep(float(sys.argv[2]))\n os.kill(os.getpid(), 9)\n"
-        "threading.Thread(target=kill, daemon=True).start()\n"
-        "create(Path(sys.argv[1]), {'seed': 1}, 'recipe: x').close()\ntime.sleep(5)"
-    )
-    began = time.monotonic()
-    create(tmp_path / "timed", {"seed": 1}, "recipe: x").close()
-    step_s = (time.monotonic() - began) / 6
+    """Killed before each thing that it does to the file system (each audited event of Python's) while it makes the
+    folder: a new run of that name is accepted, or `resume` is."""
+    done = subprocess.run([sys.executable, "-c", CREATES, str(tmp_path)], capture_output=True, text=True, check=True)
     there = 0
-    for number in range(16):
+    for number in range(1, int(done.stdout) + 1):
         folder = tmp_path / f"run{number}"
-        subprocess.run([sys.executable, "-c", code, str(folder), str(step_s * number)], check=False)
         if folder.exists():
             there += 1
-            assert (folder / "config.yaml").read_text() == "recipe: x"
+            assert (folder / "config.yaml").read_text() == "recipe: x", number
             Journal.open(folder).close()
         else:
             create(folder, {"seed": 1}, "recipe: x").close()
         assert not list(tmp_path.glob(f".new-{folder.name}-*"))
-    assert 0 < there < 16
+    assert 1 < there < int(done.stdout)
 
 
 def test_a_full_disk_leaves_no_half_made_run(tmp_path: Path) -> None:
