@@ -8,10 +8,16 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from crrl import sandbox
 from crrl.rewards.task_judge import TaskJudge
 from crrl.sandbox.by_image import ByImage
+
+# The same examples every time, but for `make fuzz`, which draws new ones.
+settings.register_profile("fuzz", derandomize=False)
+settings.register_profile("test", derandomize=True, database=None)
+settings.load_profile("fuzz" if "CRRL_FUZZ" in os.environ else "test")
 
 
 @pytest.fixture(scope="session")

@@ -133,6 +133,39 @@ def test_an_answer_that_nothing_begins_with_is_no_summary() -> None:
     assert summed_up(Message("user", "Go on."), Message("user", "Another task."))[1] == "main"
 
 
+LONG = "The task is gcd; it recurses for ever when b is 0, and nothing is edited yet."
+SUMMED_UP = [  # what the model answers, and what the agent makes of it
+    (
+        f"<analysis>\nLet me think.\n</analysis>\n<summary>\n{LONG}\n</summary>",
+        f"Continued. Summary:\n{LONG}\n\nGo on.",
+    ),
+    (f"Sure.\n\n{LONG}", f"<state>{LONG}</state>"),
+    (LONG, "So far: " + LONG.replace("; ", ";\n    ")),
+    (f"<state_snapshot><goal>{LONG}</goal></state_snapshot>", f"<goal>{LONG}</goal>"),
+]
+
+
+@pytest.mark.parametrize(("answer", "begins"), SUMMED_UP)
+def test_a_summary_is_known_in_the_form_that_the_agent_gives_it(answer: str, begins: str) -> None:
+    asked = signs(SYSTEM, USER, Message("assistant", "x"), Message("user", "Write all down."), tools=None)
+    later = signs(SYSTEM, Message("user", begins))
+    assert kinds_of([(signs(), None, ""), (asked, 0, answer), (later, None, "")]) == ["main", "compaction", "main"]
+
+
+def test_an_answer_that_a_side_call_quotes_is_no_summary() -> None:
+    """It has no tools, and the agent has: nothing goes on from there."""
+    title = signs(Message("user", f"Name this: {LONG}"), tools=None)
+    assert kinds_of([(signs(), None, LONG), (title, None, "gcd"), (signs(), 0, "")]) == ["main", "side", "main"]
+
+
+def test_a_quoted_task_is_no_summary() -> None:
+    """The answer repeats the task, and the agent begins again with that."""
+    task = Message("user", LONG)
+    asked = signs(SYSTEM, task, Message("assistant", "x"), Message("tool", "r"))
+    turns = [(signs(SYSTEM, task), None, ""), (asked, 0, f"So:\n\n{LONG}\n\nThat was it.")]
+    assert kinds_of([*turns, (signs(SYSTEM, task), None, "")]) == ["main", "main", "main"]
+
+
 @pytest.mark.parametrize(
     "one,two",
     [

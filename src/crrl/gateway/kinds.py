@@ -42,7 +42,7 @@ SEARCHED = 1 << 15  # characters of a beginning that are searched for a summary
 RECENT = 64  # answers that may be one
 # Characters of an answer that is known again in the text that a conversation begins with; of a part of it.
 SUMMARY, PART = 8, 32
-_TAG = re.compile(r"</?[\w-]+>")
+_TAG, _EMPTY_LINE = re.compile(r"</?[\w-]+>"), re.compile(r"\n\s*\n")  # which set parts off
 # Words that change from request to request and name no agent: numbers, hashes, ids, days, months.
 _NONCE = re.compile(
     r"[\w.:+-]*\d[\w.:+-]*|\b[0-9a-f]{6,}\b|\b(?:mon|tues?|wed(?:nes)?|thur?s?|fri|sat(?:ur)?|sun)(?:day)?\b"
@@ -129,12 +129,13 @@ def kinds_of(turns: Sequence[tuple[Signs, int | None, str]]) -> list[SampleKind]
 
 def _summaries(turns: Sequence[tuple[Signs, int | None, str]]) -> dict[int, int]:
     """Answers that replaced the history before them -> the turn that begins with them. Whatever words asked for it: the
-    answer calls no tool, and later a conversation begins with its text, or with a part that its tags set off. That may
-    go on with the last turns before the summary (Claude Code)."""
+    answer calls no tool, and later a conversation that can work (a title's has no tools) begins with its text, or with
+    a part of it. That may go on with the last turns before the summary (Claude Code)."""
+    tooled = any(signs.tools for signs, _, _ in turns)
     texts = [_texts(answer) for _, _, answer in turns]
     found: dict[int, int] = {}
     for later, (signs, before, _) in enumerate(turns):
-        if before is not None and turns[before][0].head == signs.head:
+        if (tooled and not signs.tools) or (before is not None and turns[before][0].head == signs.head):
             continue
         for i in range(later - 1, max(-1, later - 1 - RECENT), -1):
             asked = turns[i][0]
@@ -150,7 +151,7 @@ def _texts(answer: str) -> list[str]:
     """An answer, and the parts of it that are long enough to be known again."""
     if len(answer) > SEARCHED:
         return []
-    whole, *parts = (_squeezed(text) for text in (answer, *_TAG.split(answer)))
+    whole, *parts = (_squeezed(text) for text in (answer, *_TAG.split(answer), *_EMPTY_LINE.split(answer)))
     return [text for text, least in ((whole, SUMMARY), *((part, PART) for part in parts)) if len(text) >= least]
 
 
