@@ -235,6 +235,28 @@ def test_patched(monkeypatch):
     assert size(None) == 4
 
 
+@pytest.fixture
+def wider(monkeypatch):
+    monkeypatch.setattr(m, "WIDTH", 6)
+
+
+def test_of_a_fixture_for_what_it_does(wider):
+    assert size(None) == 6
+
+
+@pytest.mark.usefixtures("wider")
+def test_of_a_mark():
+    assert size(None) == 6
+
+
+def test_private():
+    assert m._scaled([1], 2) == [2]
+
+
+def test_equal():
+    assert Tag("a") == Tag("a")
+
+
 def test_tags():
     assert tags() == [Tag("a"), Tag("b")]
 
@@ -344,6 +366,7 @@ CASES = {  # test -> fault, and what the issue says
         "2 * WIDTH if",
         ["import m\n", 'monkeypatch.setattr(m, "WIDTH", 4)', "size(None)", "8 instead of 4"],
     ),
+    "test_equal": ("== other.name", "!= other.name", ["<tag-a> == <tag-a>", "False", "True", 'Tag("a") == Tag("a")']),
     "test_tags": ('[Tag("a"), Tag("b")]', '[Tag("a")]', ["tags()", "gives [<tag-a>] instead of [<tag-a>, <tag-b>]"]),
     "test_size": ("box.width", "2 * box.width", ["class Box:", "box = Box(3)", "size(<Box Box(3)>)", "6 instead of 3"]),
     "test_add": ("self.n + other.n", "self.n", ["Half(1) + Half(2)", "Half(1)", "Half(3)"]),
@@ -361,8 +384,12 @@ def test_the_first_call_that_comes_out_otherwise_is_told(right: dict[str, Trace]
     assert text.value is (test != "test_crash")
 
 
-def test_what_only_a_fixture_explains_is_not_told(right: dict[str, Trace], tmp_path: Path) -> None:
-    assert told(right, tmp_path, ".known.get(key)", ".name", "test_of_a_fixture") is None
+def test_what_nobody_can_say_is_not_told(right: dict[str, Trace], tmp_path: Path) -> None:
+    """An object that only a fixture explains, what fixtures do unseen, a private function."""
+    assert told(right, tmp_path / "object", ".known.get(key)", ".name", "test_of_a_fixture") is None
+    for test in ("test_of_a_fixture_for_what_it_does", "test_of_a_mark"):
+        assert told(right, tmp_path / test, "WIDTH if", "2 * WIDTH if", test) is None
+    assert told(right, tmp_path / "private", "n * by", "n + 2 * by", "test_private") is None
 
 
 def test_a_value_that_is_cut_short_is_not_told_as_one(right: dict[str, Trace], tmp_path: Path) -> None:

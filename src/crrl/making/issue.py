@@ -63,13 +63,16 @@ def issue(
     name = found.wrong.name.rpartition(".")[2]
     if name.startswith("__") and name not in (*SIGNS, *UNARY, "__init__", "__call__", "__getitem__"):
         return None  # nobody calls it by that name
+    if name.startswith("_") and not name.startswith("__"):
+        return None  # nor by one that is private: its users see what it is used for
     call = written(found.wrong)
     told = _outcome(found)
     if told is None:
         return None
     title, outcome = told
     steps = reached
-    unclear = _opaque(call) or _receiver_is_unknown(found.wrong) or (source is not None and patches(source, test))
+    unclear = _opaque(call) or _receiver_is_unknown(found.wrong)
+    unclear = unclear or (source is not None and patches(source, test, params))
     if source is not None and (unclear or found.what not in ("returned", "yielded", "error")):
         steps = leading_to(source, test, found.wrong.line, params, OPAQUE)
     if unclear and not steps:
@@ -88,8 +91,8 @@ def written(call: Call) -> str:
     args = [(name, value) for name, value in call.args]
     own = args.pop(0)[1] if args and args[0][0] in ("self", "cls") else ""
     name = call.name.rpartition(".")[2]
-    if name in SIGNS and len(args) == 1 and not _opaque(own):
-        return f"{own} {SIGNS[name]} {args[0][1]}"
+    if name in SIGNS and len(args) == 1:
+        return f"{call.kind if _says_nothing(own) and call.kind else own} {SIGNS[name]} {args[0][1]}"
     shown = [_argument(name, value, place) for place, (name, value) in enumerate(args)]
     if name == "__init__":
         return f"{call.kind or call.name.rpartition('.')[0]}({', '.join(shown)})"

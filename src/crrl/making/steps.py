@@ -46,6 +46,8 @@ def leading_to(source: SourceFile, test: str, line: int, params: Mapping[str, st
     if found is None or not found[0].lineno <= line <= (found[0].end_lineno or 0):
         return ""
     function, owner = found
+    if _fixtures(function, owner, params):
+        return ""
     body = function.body[1:] if ast.get_docstring(function, clean=False) is not None else function.body
     if not body:
         return ""
@@ -61,13 +63,25 @@ def leading_to(source: SourceFile, test: str, line: int, params: Mapping[str, st
     return ""
 
 
-def patches(source: SourceFile, test: str) -> bool:
-    """Whether the test changes what is around the call: the call alone tells less than half."""
+def patches(source: SourceFile, test: str, params: Mapping[str, str]) -> bool:
+    """Whether the test changes what is around the call, itself or by a fixture that it does not look at: the call
+    alone tells less than half."""
     found = _find(source, test)
     if found is None:
         return False
-    named = {getattr(node, "id", getattr(node, "attr", "")) for node in ast.walk(found[0])}
-    return not named.isdisjoint(PATCHES) or not {a.arg for a in found[0].args.args}.isdisjoint(PATCHES)
+    function, owner = found
+    names = {getattr(node, "id", getattr(node, "attr", "")) for node in ast.walk(function)}
+    arguments = {argument.arg for argument in function.args.args}
+    return not (names | arguments).isdisjoint(PATCHES) or _fixtures(function, owner, params)
+
+
+def _fixtures(function: FunctionLike, owner: ast.ClassDef | None, params: Mapping[str, str]) -> bool:
+    """Whether fixtures do something that the test does not look at."""
+    marks = [*function.decorator_list, *(owner.decorator_list if owner is not None else ())]
+    if any(getattr(node, "attr", "") == "usefixtures" for mark in marks for node in ast.walk(mark)):
+        return True
+    used = {node.id for part in function.body for node in ast.walk(part) if isinstance(node, ast.Name)}
+    return not {argument.arg for argument in function.args.args} <= {"self", *KNOWN, *params, *used}
 
 
 def _find(source: SourceFile, test: str) -> tuple[FunctionLike, ast.ClassDef | None] | None:
