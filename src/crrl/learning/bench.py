@@ -27,6 +27,7 @@ from crrl.engines.load import load_model, load_tokenizer
 from crrl.learning import losses
 from crrl.learning.api import Row
 from crrl.learning.batches import micro_batches, tensors
+from crrl.learning.logprobs import score
 from crrl.learning.source import StepBatch
 from crrl.learning.trainer import arguments, make_trainer, never
 from crrl.models import model_folder
@@ -101,15 +102,17 @@ def _long(tokens: int) -> float:
 
 
 def _rows(shared: int, own: int, count: int) -> list[Row]:
+    """On-policy: their log-probs are the policy's, so that no token is at the edge of the clip."""
+    policy = load_model(model_folder("tiny"))
     rng = random.Random(shared + own)
     begin = [rng.randrange(900) for _ in range(shared)]
     rows = []
     for i in range(count):
         mask = [0] * shared + [i % 2 for i in range(own)]
         ids = begin + [rng.randrange(900) for _ in range(own)]
-        rows.append(
-            Row(ids, mask, [-7.0 * m for m in mask], [m - 1 for m in mask], rng.uniform(-1, 1), 1.0, f"{i}", "g")
-        )
+        logprobs = [logprob * m for logprob, m in zip([0.0, *score(policy, ids)], mask, strict=True)]
+        versions = [m - 1 for m in mask]
+        rows.append(Row(ids, mask, logprobs, versions, rng.uniform(-1, 1), 1.0, f"e{i}", "g"))
     return rows
 
 

@@ -366,6 +366,7 @@ def arguments(config: Config, folder: Path, loss: Loss | TrlLoss) -> GRPOConfig:
         output_dir=str(folder),
         seed=config.seed,
         max_steps=trainer.max_steps,
+        learning_rate=trainer.learning_rate,
         loss_type=loss.loss_type if isinstance(loss, TrlLoss) else "dr_grpo",  # unused by a plug-in: see _compute_loss
         epsilon=objective.clip,
         max_completion_length=objective.length_normaliser,  # in TRL's dr_grpo: the constant that sums are divided by
