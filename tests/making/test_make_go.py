@@ -183,7 +183,9 @@ def test_a_module_becomes_tasks(module: Path, tmp_path: Path, capsys: pytest.Cap
         package = {test.partition("::")[0] for test in [*task.test.fail_to_pass, *task.test.pass_to_pass]}
         assert package == {f"example.com/sums/{path.partition('/')[0]}"}, "the packages that cover it, and no other"
         changed = [
-            line for line in (task.solution or "").split("\n") if line[:1] in "+-" and line[:3] not in ("+++", "---")
+            line
+            for line in (task.solution or "").split("\n")
+            if line[:1] in ("+", "-") and line[:3] not in ("+++", "---")
         ]
         assert all(line.endswith("\r") for line in changed) == path.startswith("sums/")
     work = out.with_suffix(".work").read_bytes()

@@ -7,13 +7,16 @@ through a recorder (`scripts/trace.js`), which stands at the end of the file. Li
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path, PurePath
 
 from tree_sitter import Node
 
+from crrl.making.issue import STRING
 from crrl.making.tracing import Call, Trace
 from crrl.making.trees import grammar
 from crrl.making.trees.grammar import text
+from crrl.making.trees.scope import local_names
 from crrl.making.trees.units import unit_at, units
 from crrl.rewards.decoys.grammars import parser, walk
 
@@ -33,16 +36,17 @@ PLAIN = frozenset(  # known as they are written, or noted as calls
 )
 ASSERTIONS = ("assert", "expect", "t")
 BOUND = ("identifier", "shorthand_property_identifier_pattern")
-LONGEST_NAME = 60
+LONGEST_NAME, LONGEST_RECEIVER = 60, 200
+UNKNOWN = "<object>"
 
 
 def traced(path: str, data: bytes, known: frozenset[str], package: str) -> bytes | None:
     """None where it calls nothing of the project. `known`: names of the project's functions; `package`: its name."""
     root = parser(PurePath(path).suffix).parse(data).root_node
-    own = _imported(root, package)
+    own, inside = _imported(root, package), local_names(root)
     edits: list[tuple[int, int, str]] = []
     for node in walk(root):
-        edits += _recorded(node, own, known) or _seen(node, own, known)
+        edits += _recorded(node, own, known, inside) or _seen(node, own, known)
     if not edits:
         return None
     parts, at = [], 0
@@ -67,19 +71,23 @@ def read(path: str, data: bytes, found: str) -> dict[str, Trace]:
     calls: dict[str, list[Call]] = {}
     for entry in sorted(entries, key=lambda entry: entry["place"]):
         unit = unit_at(tests, entry["line"])
-        owner, _, _ = entry["name"].rpartition(".")
-        args = [*([("self", owner)] if owner else []), *(("*", value) for value in entry["args"])]
+        owner, _, member = entry["name"].rpartition(".")
+        receiver = _told(owner, entry.get("locals") or {})
+        args = [*([("self", receiver)] if owner else []), *(("*", value) for value in entry["args"])]
         after = {name: value for name, value in zip(entry["names"], entry["after"], strict=True) if name}
         error = (entry["error"][0], entry["error"][1]) if "error" in entry else None
         call = Call(
-            entry["name"], path, entry["line"], tuple(args), returned=entry.get("returned"), error=error, after=after,
-            property="seen" in entry,
+            entry["name"] if receiver == owner else member, path, entry["line"], tuple(args),
+            returned=entry.get("returned"), error=error, after=after, property="seen" in entry,
         )  # fmt: skip
         calls.setdefault(unit.name if unit else "", []).append(call)
     return {name: Trace(tuple(made)) for name, made in calls.items()}
 
 
-def _recorded(node: Node, own: frozenset[str], known: frozenset[str]) -> list[tuple[int, int, str]]:
+def _recorded(
+    node: Node, own: frozenset[str], known: frozenset[str], inside: frozenset[str] = frozenset()
+) -> list[tuple[int, int, str]]:
+    """`inside`: variables of functions, whose values are noted where they make the receiver."""
     function, arguments = node.child_by_field_name("function"), node.child_by_field_name("arguments")
     if node.type != "call_expression" or function is None or arguments is None or arguments.type != "arguments":
         return []
@@ -91,7 +99,7 @@ def _recorded(node: Node, own: frozenset[str], known: frozenset[str]) -> list[tu
     head = f"__crrl_call({node.start_point.row + 1}, {json.dumps(name)}, {names}, "
     tail = (arguments.end_byte - 1, arguments.end_byte, "])")
     if function.type == "identifier" and (name in own or name in known) and name not in FOREIGN:
-        start = (node.start_byte, node.start_byte, f"{head}undefined, ")
+        start = (node.start_byte, node.start_byte, f"{head}undefined, undefined, ")
         return [start, (function.end_byte, arguments.start_byte + 1, ", ["), tail]
     owner, member = function.child_by_field_name("object"), function.child_by_field_name("property")
     if function.type != "member_expression" or owner is None or member is None or owner.type == "super":
@@ -101,8 +109,21 @@ def _recorded(node: Node, own: frozenset[str], known: frozenset[str]) -> list[tu
         root = root.named_children[0]
     if text(root) in FOREIGN or not (text(owner) in own or text(member) in known):
         return []
+    made_of = sorted({text(n) for n in walk(owner) if n.type == "identifier"} & inside)
     between = f", {json.dumps(text(member))}, ["
+    head += f"() => ({{ {', '.join(made_of)} }}), "
     return [(node.start_byte, node.start_byte, head), (owner.end_byte, arguments.start_byte + 1, between), tail]
+
+
+def _told(owner: str, values: dict[str, str]) -> str:
+    """The receiver with the variables' values in their places; as it is written where one of them is no value, or it
+    would be long."""
+    if not values or UNKNOWN in values.values():
+        return owner
+    names = "|".join(re.escape(name) for name in values)
+    found = re.compile(rf"(?P<quoted>{STRING.pattern})|(?<![\w.$])(?P<name>{names})(?![\w$])")
+    told = found.sub(lambda match: match["quoted"] or values[match["name"]], owner)
+    return told if len(told) <= LONGEST_RECEIVER else owner
 
 
 def _seen(node: Node, own: frozenset[str], known: frozenset[str]) -> list[tuple[int, int, str]]:

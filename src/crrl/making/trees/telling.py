@@ -7,7 +7,7 @@ makes, an argument of which only the source is known.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import PurePath
 from textwrap import dedent, indent
@@ -20,6 +20,7 @@ from crrl.making.tracing import Call, Difference, Trace, differences
 from crrl.making.trees import grammar
 from crrl.making.trees.go_trace import UNKNOWN
 from crrl.making.trees.grammar import text
+from crrl.making.trees.scope import top_level_names
 from crrl.making.trees.units import Unit, unit_at, units
 from crrl.rewards.decoys.grammars import parser, walk
 
@@ -112,8 +113,8 @@ def _named(call: Call) -> tuple[tuple[str, str], ...]:
 
 def _is_told(call: Call) -> bool:
     """Whether the receiver is told by its value."""
-    owner = call.name.rpartition(".")[0]
-    return bool(owner) and dict(call.args).get("self", owner) != owner
+    own = dict(call.args).get("self")
+    return own is not None and own != call.name.rpartition(".")[0]
 
 
 def _names(call: Call) -> set[str]:
@@ -121,31 +122,8 @@ def _names(call: Call) -> set[str]:
     return set(re.findall(r"(?<![\w.'\"])[A-Za-z_$][\w$]*", call.name))
 
 
-def _top_level(path: str, data: bytes) -> set[str]:
-    """Names that mean the same everywhere in the file. Of Go's every name that no statement of a function makes."""
-    root = parser(PurePath(path).suffix).parse(data).root_node
-    declared = {text(name) for node in walk(root) for name in _declares(node) if name.type == "identifier"}
-    return {text(node) for node in walk(root) if node.type in ("identifier", "package_identifier")} - declared
-
-
-def _declares(node: Node) -> Iterator[Node]:
-    """In functions."""
-    if node.type == "formal_parameters":
-        yield from walk(node)
-    elif node.type == "arrow_function" and (single := node.child_by_field_name("parameter")) is not None:
-        yield single
-    elif node.type in grammar.DECLARED and not _at_top(node):
-        for field in node.children_by_field_name(grammar.DECLARED[node.type]):
-            yield from walk(field)
-
-
-def _at_top(node: Node) -> bool:
-    at = node.parent
-    while at is not None:
-        if at.type in grammar.BLOCKS or at.type in grammar.CLOSURES or at.type in grammar.FUNCTIONS:
-            return False
-        at = at.parent
-    return True
+def _top_level(path: str, data: bytes) -> frozenset[str]:
+    return top_level_names(parser(PurePath(path).suffix).parse(data).root_node)
 
 
 def _steps(line: int, unit: Unit | None, data: bytes) -> str:

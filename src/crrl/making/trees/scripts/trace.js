@@ -11,12 +11,17 @@ function __crrl_see(line, name, value) {
 function __crrl_builtin(name) {
   return process.getBuiltinModule ? process.getBuiltinModule(name) : require(name);
 }
-function __crrl_call(line, name, names, own, callee, args) {
+function __crrl_call(line, name, names, locals, own, callee, args) {
   const called = typeof callee === 'string' ? own[callee] : callee;
   if (typeof called !== 'function' || /\[native code\]\s*}$/.test(Function.prototype.toString.call(called))) {
     return typeof callee === 'string' ? own[callee](...args) : callee(...args);
   }
   const told = { line, name, names: args.map((_, at) => names[at] ?? null), args: args.map(__crrl_tell) };
+  told.locals = {};
+  for (const [local, value] of Object.entries(locals ? locals() : {})) {
+    const plain = value === null || Array.isArray(value) || value?.constructor === Object || typeof value !== 'object';
+    told.locals[local] = typeof value === 'function' ? value.name || '<object>' : plain ? __crrl_tell(value) : '<object>';
+  }
   const places = (globalThis.__crrl_places = globalThis.__crrl_places || { next: 0 });
   const place = places.next++;
   const write = (what) => {
