@@ -2,6 +2,9 @@
 SEED ?= 0
 PYTHON ?= python3
 VENV := .venv
+# pinned, or system: the torch that $(PYTHON) already has, 2.11 or later. The environment remembers which.
+TORCH ?= $(or $(shell cat $(VENV)/.torch 2>/dev/null),pinned)
+INSTALLED := $(VENV)/.installed$(if $(filter system,$(TORCH)),-system-torch)
 WORKERS ?= 2
 
 .PHONY: help setup train test test-agents test-clients test-corpora test-containers test-kills test-uml test-vocabularies fuzz lint bench clean
@@ -9,10 +12,10 @@ WORKERS ?= 2
 help:  ## what can be made
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
 
-setup: $(VENV)/.installed  ## virtual environment, pinned packages, bubblewrap
+setup: $(INSTALLED)  ## virtual environment, pinned packages, bubblewrap (TORCH=system: the torch you have)
 
-$(VENV)/.installed: pyproject.toml constraints.txt scripts/setup.sh
-	PYTHON=$(PYTHON) VENV=$(VENV) sh scripts/setup.sh
+$(INSTALLED): pyproject.toml constraints.txt scripts/setup.sh
+	PYTHON=$(PYTHON) VENV=$(VENV) TORCH=$(TORCH) sh scripts/setup.sh
 	touch $@
 
 train: setup  ## the quickstart: evaluate, train, evaluate again (SEED=n, ARGS='key=value ...')

@@ -3,6 +3,7 @@
 set -eu
 PYTHON=${PYTHON:-python3}
 VENV=${VENV:-.venv}
+TORCH=${TORCH:-pinned}
 
 say() { printf '%s\n' "$*" >&2; }
 
@@ -27,6 +28,20 @@ command -v git >/dev/null 2>&1 || need git
 command -v bwrap >/dev/null 2>&1 || need bubblewrap
 
 [ -x "$VENV/bin/python" ] || "$PYTHON" -m venv "$VENV"
-"$VENV/bin/pip" install --quiet --disable-pip-version-check -c constraints.txt torch==2.13.0
-"$VENV/bin/pip" install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+case $TORCH in
+pinned)
+    "$VENV/bin/pip" install --quiet --disable-pip-version-check -c constraints.txt torch
+    "$VENV/bin/pip" install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+    ;;
+system)
+    "$PYTHON" scripts/system_torch.py "$VENV"
+    grep -v '^torch==' constraints.txt >"$VENV/constraints.txt"
+    "$VENV/bin/pip" install --quiet --disable-pip-version-check -c "$VENV/constraints.txt" -e '.[dev]'
+    ;;
+*)
+    say "setup: TORCH=$TORCH is neither 'pinned' nor 'system' (the torch that $PYTHON already has)."
+    exit 1
+    ;;
+esac
+echo "$TORCH" >"$VENV/.torch"
 say "setup: done. 'make train' runs the quickstart, 'make test' the tests, '$VENV/bin/crrl doctor' checks this machine."
