@@ -25,7 +25,7 @@ def test_a_resumed_run_ends_with_the_same_bits(tmp_path: Path) -> None:
     """Killed in step 3, after two steps were saved: step 2 is taken again."""
     settings: dict[str, Any] = {
         **{"max_steps": 5, "save_steps": 2, "keep_checkpoints": 1, "learning_rate": 1e-2, "max_grad_norm": 1.0},
-        **{"schedule": "cosine", "warmup_steps": 1, "weight_decay": 0.1},
+        **{"schedule": "cosine", "warmup_steps": 2, "weight_decay": 0.1},
     }
     tiny_model().save_pretrained(tmp_path / "model")
     whole = Rows(random_rows)

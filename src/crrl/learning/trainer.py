@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from datasets import Dataset  # type: ignore[import-untyped]
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback, get_scheduler
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_utils import TrainOutput
 from trl import GRPOConfig, GRPOTrainer
@@ -36,6 +36,7 @@ from crrl.learning.batches import MicroBatch, micro_batches, tensors
 from crrl.learning.logprobs import Picked, trained_logprobs, unwrapped
 from crrl.learning.losses import Loss, TrlLoss
 from crrl.learning.precision import make_optimizer, weights_dtype
+from crrl.learning.schedule import make_schedule
 from crrl.learning.source import StepBatch
 from crrl.learning.tree import Forest, forest
 from crrl.learning.tree_attention import IMPLEMENTATION, sharing
@@ -70,12 +71,14 @@ class RepairTrainer(GRPOTrainer):
         resting: Resting,
         loss: Loss | TrlLoss,
         note: Callable[[str], None],
+        updating: Callable[[int, int], None],
         **kwargs: Any,
     ) -> None:
         self._config, self._folder, self._first, self._begin = config, folder, first, begin
         self._source, self._on_step, self._resting = source, on_step, resting
-        self._policy_loss, self._note = loss, note
+        self._policy_loss, self._note, self._updating = loss, note, updating
         self._rows: tuple[Tensor, Forest | None] | None = None
+        self._sampled_BT: Tensor | None = None  # the sampler's log-probs of these rows
         self._sharing: bool | None = None
         self._reference: PreTrainedModel | None = None
         self._taken: dict[str, float] = {}
@@ -108,7 +111,10 @@ class RepairTrainer(GRPOTrainer):
         batch = self._source(self.state.global_step)
         with self._resting():
             micros = self._micro_batches(batch)
-            losses = [self._micro_step(model, micro) for micro in micros]
+            losses = []
+            for done, micro in enumerate(micros, 1):
+                losses.append(self._micro_step(model, micro))
+                self._updating(done, len(micros))
         loss = torch.stack(losses).sum() if losses else torch.zeros((), device=self.accelerator.device)
         self._require_finite("loss", loss)
         self._step += 1
@@ -147,6 +153,7 @@ class RepairTrainer(GRPOTrainer):
         if self._sharing:
             packed = forest([row.ids for row in micro.rows], [row.loss_mask for row in micro.rows], device)
         self._rows = torch.cat([torch.zeros_like(inputs["prompt_ids"]), inputs["tool_mask"]], 1), packed
+        self._sampled_BT = inputs["old_per_token_logps"]
         if self._reference is not None:
             ids = torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], 1)
             mask = torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], 1)
@@ -193,13 +200,17 @@ class RepairTrainer(GRPOTrainer):
                 router=kwargs.get("compute_aux_loss", False),
             )
         kept = slice(input_ids.shape[1] - logits_to_keep, None)
+        if model is not self._reference:
+            assert self._sampled_BT is not None
+            apart_BT = (logps_BT[:, kept].detach() - self._sampled_BT)[trained_BT[:, kept].bool()].abs()
+            self._metrics["train"]["drift"].append(apart_BT.mean().item())
         return logps_BT[:, kept], None if entropy_BT is None else entropy_BT[:, kept], output.aux_loss
 
     def _collected(self, micros: list[MicroBatch]) -> dict[str, float]:
         """TRL's metrics per micro-batch, averaged over the step's trained tokens."""
         tokens = [sum(sum(row.loss_mask[1:]) for row in micro.rows) for micro in micros]
         means = {}
-        for name, key in (("entropy", "entropy"), ("clipped", "clip_ratio/region_mean"), ("kl", "kl")):
+        for name, key in (*((own, own) for own in ("entropy", "kl", "drift")), ("clipped", "clip_ratio/region_mean")):
             values = self._metrics["train"].get(key, [])
             if values:
                 means[name] = sum(v * n for v, n in zip(values, tokens, strict=True)) / sum(tokens)
@@ -250,7 +261,7 @@ class RepairTrainer(GRPOTrainer):
         checkpoint.write(self._folder / "checkpoints", step, self._first, self._config.trainer.keep_checkpoints, fill)
 
 
-def _silent(_: str) -> None:
+def _silent(*_: object) -> None:
     pass
 
 
@@ -274,6 +285,7 @@ def make_trainer(
     resume_from: Path | None = None,
     resting: Resting = nullcontext,
     note: Callable[[str], None] = _silent,
+    updating: Callable[[int, int], None] = _silent,
 ) -> RepairTrainer:
     """A trainer that changes the weights of `model` in place.
 
@@ -284,14 +296,14 @@ def make_trainer(
         resume_from: a checkpoint folder; `model` must hold its weights.
         resting: entered while a step computes, to pause the engine on the same hardware.
         note: told what a user should know.
+        updating: called after each micro-batch, with how many are done and how many there are.
 
     Raises:
         CrrlError: the checkpoint is damaged, or has no trainer state.
     """
     trainer, objective = config.trainer, config.objective
     optimizer = make_optimizer(model, trainer)
-    schedule = "constant_with_warmup" if trainer.schedule == "constant" else trainer.schedule
-    scheduler = get_scheduler(schedule, optimizer, trainer.warmup_steps, trainer.max_steps)
+    scheduler = make_schedule(optimizer, trainer)
     first, step = checkpoint.fingerprint(model), 0
     if resume_from is not None:
         known = checkpoint.verify(resume_from)
@@ -313,6 +325,7 @@ def make_trainer(
         resting=resting,
         loss=loss,
         note=note,
+        updating=updating,
         model=model,
         processing_class=tokenizer,
         reward_funcs=never,

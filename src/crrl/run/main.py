@@ -130,6 +130,7 @@ def fit(run: Run) -> None:
         resume_from=run.checkpoint,
         resting=run.resting,
         note=run.display.note,
+        updating=run.updating,
     )
     with run.spent("training"):
         trainer.train()
