@@ -89,7 +89,7 @@ def _compared(node: Node) -> tuple[list[Node], list[Node]] | None:
         "assertArrayEquals",
     ):
         given = grammar.arguments(node)
-        if len(given) == 3 and given[0].type == "string_literal" and given[1].type != "string_literal":
+        if len(given) == 3 and given[0].type == "string_literal" and given[2].type != "string_literal":
             given = given[1:]  # JUnit 4 has the message first
         return ([given[0]], [given[1]]) if len(given) > 1 else None
     return None
