@@ -236,8 +236,8 @@ def kill(event, arguments):
         os.kill(os.getpid(), 9)
 
 sys.addaudithook(kill)
-number, ended = 0, 1
-while ended != 0:
+number, ended = 0, -9
+while ended == -9:
     number += 1
     pid = os.fork()
     if pid == 0:
@@ -245,7 +245,7 @@ while ended != 0:
         create(Path(sys.argv[1], f"run{number}"), {"seed": 1}, "recipe: x").close()
         os._exit(0)
     ended = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-print(number)
+print(number, ended)
 """
 
 
@@ -253,8 +253,10 @@ def test_a_run_is_created_whole_or_not_at_all(tmp_path: Path) -> None:
     """Killed before each thing that it does to the file system (each audited event of Python's) while it makes the
     folder: a new run of that name is accepted, or `resume` is."""
     done = subprocess.run([sys.executable, "-c", CREATES, str(tmp_path)], capture_output=True, text=True, check=True)
+    last, ended = map(int, done.stdout.split())
+    assert ended == 0, done.stderr
     there = 0
-    for number in range(1, int(done.stdout) + 1):
+    for number in range(1, last + 1):
         folder = tmp_path / f"run{number}"
         if folder.exists():
             there += 1
@@ -263,7 +265,7 @@ def test_a_run_is_created_whole_or_not_at_all(tmp_path: Path) -> None:
         else:
             create(folder, {"seed": 1}, "recipe: x").close()
         assert not list(tmp_path.glob(f".new-{folder.name}-*"))
-    assert 1 < there < int(done.stdout)
+    assert 1 < there < last
 
 
 def test_a_full_disk_leaves_no_half_made_run(tmp_path: Path) -> None:
