@@ -15,7 +15,7 @@ from textwrap import indent
 from types import MappingProxyType
 
 from crrl.making.source_file import SourceFile
-from crrl.making.steps import leading_to, patches
+from crrl.making.steps import call_in, leading_to, patches
 from crrl.making.tracing import Call, Difference
 
 INLINE_CHARS = 60
@@ -42,10 +42,11 @@ ORDERED = (  # ways to say the same, drawn by the call
 
 @dataclass(frozen=True)
 class Told:
-    """`text`: the issue; `value`: whether a value is wrong rather than an error raised."""
+    """`text`: the issue; `value`: whether a value is wrong rather than an error raised, and `error`: of which type."""
 
     text: str
     value: bool
+    error: str = ""
 
 
 def issue(
@@ -63,27 +64,33 @@ def issue(
     name = found.wrong.name.rpartition(".")[2]
     if name.startswith("__") and name not in (*SIGNS, *UNARY, "__init__", "__call__", "__getitem__"):
         return None  # nobody calls it by that name
-    if name.startswith("_") and not name.startswith("__"):
+    if name.startswith(("_", "<")) and not name.startswith("__"):
         return None  # nor by one that is private: its users see what it is used for
     call = written(found.wrong)
+    if found.wrong.name.startswith("_") and len(call) > INLINE_CHARS:
+        return None  # of a private class: the call has to stand for its name
     told = _outcome(found)
     if told is None:
         return None
     title, outcome = told
     steps = reached
     unclear = _opaque(call) or _receiver_is_unknown(found.wrong)
+    unclear = unclear or found.wrong.name.startswith("_")  # a private class
     unclear = unclear or (source is not None and patches(source, test, params))
     if source is not None and (unclear or found.what not in ("returned", "yielded", "error")):
         steps = leading_to(source, test, found.wrong.line, params, OPAQUE)
     if unclear and not steps:
         return None
+    if steps and source is not None and (_opaque(call) or _receiver_is_unknown(found.wrong)):
+        call = call_in(source, test, found.wrong.line, name, found.wrong.property) or call
     done = f"With\n\n{indent(steps, '    ')}\n\nthe call" if steps else "The call"
     done += f"\n\n    {call}\n\n"
     more = f" {others} other test{'s fail' if others > 1 else ' fails'}, too." if others else ""
     text = f"{title}\n\n{done}{outcome}\n\nSeen in `{test.partition('::')[2]}` ({test.partition('::')[0]}).{more}\n"
     if any(len(line) >= LEAST_CHARS and line in text for line in given_away):
         return None
-    return Told(text, found.wrong.error is None)
+    error = found.wrong.error
+    return Told(text, error is None, error[0] if error is not None else "")
 
 
 def written(call: Call) -> str:
@@ -174,6 +181,8 @@ def _list(call: Call) -> str | None:
 
 def _public(call: Call) -> str:
     owner, _, name = call.name.rpartition(".")
+    if owner.startswith("_"):
+        return written(call)
     if name == "__init__":
         return call.kind or owner
     if name in SIGNS:

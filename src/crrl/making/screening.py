@@ -273,7 +273,7 @@ class Screener:
                 "function": ", ".join(f"{fault.function.path}:{fault.function.name}" for fault in faults),
                 "mutation": ", ".join(fault.mutant.kind for fault in faults),
                 "hidden": str(hidden),
-                "fails_by": ", ".join("value" if one.told.value else one.error for one in noticed),
+                "fails_by": ", ".join("value" if one.told.value else one.told.error or one.error for one in noticed),
                 "failed_share": f"{len(failing) / len(asked):.3f}",
                 "distance": str(max(depths)) if depths else "",
             },

@@ -63,6 +63,28 @@ def leading_to(source: SourceFile, test: str, line: int, params: Mapping[str, st
     return ""
 
 
+def call_in(source: SourceFile, test: str, line: int, name: str, is_property: bool) -> str:
+    """The only call of that name in the test's line, as it is written there; "" where there is none, or several."""
+    found = _find(source, test)
+    if found is None:
+        return ""
+    calls = [
+        node for node in ast.walk(found[0]) if getattr(node, "lineno", 0) == line and _calls(node, name, is_property)
+    ]
+    return re.sub(r"\bself\.(?=\w)", "", ast.unparse(calls[0])) if len(calls) == 1 else ""
+
+
+def _calls(node: ast.AST, name: str, is_property: bool) -> bool:
+    match node:
+        case ast.Subscript(ctx=ast.Load()):
+            return name == "__getitem__"
+        case ast.Call(func=ast.Name(id=called)) | ast.Call(func=ast.Attribute(attr=called)):
+            return called == name
+        case ast.Attribute(attr=read, ctx=ast.Load()):
+            return is_property and read == name
+    return False
+
+
 def patches(source: SourceFile, test: str, params: Mapping[str, str]) -> bool:
     """Whether the test changes what is around the call, itself or by a fixture that it does not look at: the call
     alone tells less than half."""
