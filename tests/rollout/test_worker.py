@@ -76,7 +76,7 @@ def test_a_killed_worker_loses_no_finished_episode(running: Running) -> None:
         below.extend(descendants(first))
         os.kill(first, signal.SIGKILL)
 
-    killer = threading.Thread(target=kill)
+    killer = threading.Thread(target=kill, daemon=True)
     killer.start()
     episodes = running.run(24)
     killer.join()
@@ -170,7 +170,7 @@ def test_a_worker_killed_while_it_starts_is_started_again(running: Running) -> N
                 os.kill(pid, signal.SIGKILL)
             time.sleep(0.001)
 
-    killer = threading.Thread(target=kill)
+    killer = threading.Thread(target=kill, daemon=True)
     killer.start()
     running.client.start()
     killer.join()
@@ -191,7 +191,7 @@ def test_a_worker_that_never_comes_up_ends_the_run_with_its_last_words(running: 
                 os.kill(pid, signal.SIGKILL)
             time.sleep(0.001)
 
-    killer = threading.Thread(target=kill)
+    killer = threading.Thread(target=kill, daemon=True)
     killer.start()
     with pytest.raises(CrrlError, match=f"did not start, {client_module.STARTS + 1} times"):
         running.client.start()
