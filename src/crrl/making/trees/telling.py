@@ -51,10 +51,13 @@ def _shown(tests: Sequence[str], unit: Unit | None, call: Call) -> str:
     """The test that the issue names: one of several subtests is any of them, so their test is named. "" where it is
     any of several."""
     if unit is None:  # its name is made at run time, most often of what the call is given
-        values = [value.strip("'\"") for _, value in call.args]
-        said = {test: sum(value in test for value in values) for test in tests}
-        best = max(tests, key=lambda test: (said[test], -len(test)))
-        return best if said[best] or len(tests) == 1 else ""
+        values = {word.lower() for _, value in call.args for word in re.findall(r"\w+", value)}
+        said = {test: len(values & set(re.findall(r"\w+", test.partition("::")[2].lower()))) for test in tests}
+        best = max(tests, key=lambda test: said[test])
+        unique = len(tests) == 1 or (said[best] and list(said.values()).count(said[best]) == 1)
+        return best if unique else ""
+    if len(tests) == 1:
+        return tests[0]
     inner = [test for test in tests if not any(other.startswith(f"{test}/") for other in tests)]
     return inner[0] if len(inner) == 1 else min(tests, key=len)
 
