@@ -222,6 +222,7 @@ async def test_every_family_takes_what_it_writes_itself_and_nothing_else(key: st
     renderer = RENDERERS[key]
     grammars = Grammars(renderer.tokenizer.backend.to_str(), renderer.tokenizer.backend.get_vocab_size())
     ask = Ask([Message("user", "x")], [EDIT_TOOL])
+    prompt = renderer.prompt(ask.messages, None)
     said = '{"line": 3, "how": "insert", "text": "a b"}'
     forms: list[tuple[Forced, Message]] = [(Forced("f", schema=EDIT), Message("assistant", said))]
     call = Forced("tool_choice", tool="edit")
@@ -229,13 +230,12 @@ async def test_every_family_takes_what_it_writes_itself_and_nothing_else(key: st
         forms.append((call, Message("assistant", calls=[Call("edit", said)])))
     else:
         with pytest.raises(BadRequest, match="does not write its calls as JSON"):
-            grammar(renderer, ask, call)
+            grammar(renderer, ask, call, prompt)
     for forced, message in forms:
         tools = ask.tools if forced.tool else None
-        matcher = grammars.begin(grammar(renderer, Ask(ask.messages, tools), forced))
+        matcher = grammars.begin(grammar(renderer, Ask(ask.messages, tools), forced, prompt))
         text = renderer.tokenizer.decode(renderer.assistant(message))
         ids = renderer.tokenizer.encode(re.sub(r'\{"(?:line|how)".*?\}', said, text))  # inkling sorts the keys
-        prompt = renderer.prompt(ask.messages, tools)
         for token in ids:
             assert matcher.allowed()[token], renderer.tokenizer.decode(ids)
             assert token in renderer.stop_ids or not any(matcher.allowed()[stop] for stop in renderer.stop_ids)
@@ -250,7 +250,9 @@ async def test_every_family_takes_what_it_writes_itself_and_nothing_else(key: st
 async def test_reasoning_comes_first_and_is_free() -> None:
     renderer = load_renderer(make_tokenizer(), "qwen3-thinking")
     grammars = Grammars(renderer.tokenizer.backend.to_str(), renderer.tokenizer.backend.get_vocab_size())
-    matcher = grammars.begin(grammar(renderer, Ask([Message("user", "x")]), Forced("f", schema=EDIT)))
+    ask = Ask([Message("user", "x")])
+    prompt = renderer.prompt(ask.messages, None)
+    matcher = grammars.begin(grammar(renderer, ask, Forced("f", schema=EDIT), prompt))
     assert renderer.think_open is not None and renderer.think_close is not None
     assert list(matcher.allowed().nonzero()[0]) == [renderer.think_open]
     for token in [renderer.think_open, *renderer.tokenizer.encode("Well, { it may be.\n")]:
@@ -261,6 +263,16 @@ async def test_reasoning_comes_first_and_is_free() -> None:
     assert not allowed[renderer.think_open]  # a mark is never text
 
 
-def test_only_one_thing_can_be_forced() -> None:
+def test_reasoning_that_a_prompt_opens_is_closed_before_the_answer() -> None:
+    """Gemma 4 reasons behind a tool's result, and not behind a user's message."""
+    renderer = RENDERERS["gemma4-thinking"]
+    prompt = renderer.prompt([Message("user", "x")], None)
+    called = renderer.assistant(Message("assistant", calls=[Call("look", "{}")]))
+    later = renderer.bridge(prompt, called, [Message("tool", "r")])
+    rules = [grammar(renderer, Ask([Message("user", "x")]), Forced("f", schema=EDIT), ids) for ids in (prompt, later)]
+    assert ["answer0: thought" in rule for rule in rules] == [False, True]
+
+
+def test_nothing_can_be_forced_that_is_not_there() -> None:
     with pytest.raises(BadRequest, match="no tools"):
         check(Ask([Message("user", "x")], forced=Forced("tool_choice")))

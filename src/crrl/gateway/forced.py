@@ -14,6 +14,7 @@ from typing import Any
 
 from crrl.engines import constrained
 from crrl.gateway.api import Ask, BadRequest, Forced
+from crrl.gateway.begun import behind
 from crrl.gateway.canonical import Call, Message
 from crrl.gateway.renderer import Renderer, RenderError
 
@@ -40,25 +41,26 @@ def check(ask: Ask) -> None:
         raise BadRequest(f"'{forced.param}' cannot go with an answer that is begun.", forced.param)
 
 
-def grammar(renderer: Renderer, ask: Ask, forced: Forced) -> str:
-    """What may be sampled: with a schema and tools that may be called, either. Raises BadRequest: the family cannot
-    be forced so, or the schema has what cannot be demanded."""
-    choices: list[tuple[str, list[Part], list[Part], Any]] = []
+def grammar(renderer: Renderer, ask: Ask, forced: Forced, prompt_ids: list[int]) -> str:
+    """What may be sampled behind a prompt: with a schema and tools that may be called, either. Raises BadRequest: the
+    family cannot be forced so, or the schema has what cannot be demanded."""
+    choices: list[tuple[str, str, str, Any]] = []
     if forced.schema is not None:
-        choices.append((forced.param, *_framed(renderer, Message("assistant", PROBE), forced), forced.schema))
+        answer = Message("assistant", PROBE)
+        choices.append((forced.param, *_framed(renderer, answer, forced, prompt_ids), forced.schema))
     if forced.schema is None or (ask.tools and ask.tool_choice == "auto"):
         for i, tool in enumerate(ask.tools or []):
             function = _function(tool)
             if forced.tool in ("", function["name"]):
                 call = Message("assistant", calls=[Call(function["name"], PROBE)])
                 schema = function.get("parameters") or {"type": "object"}
-                choices.append((f"tools[{i}]", *_framed(renderer, call, forced), schema))
+                choices.append((f"tools[{i}]", *_framed(renderer, call, forced, prompt_ids), schema))
     lines = [f"start: {' | '.join(f'answer{i}' for i in range(len(choices)))}", "thought: /(?s:.*)/"]
     for i, (where, before, after, schema) in enumerate(choices):
         demanded = f"%json {json.dumps(_spaced(schema))}"
         if why := constrained.problem(f"start: json\njson: {demanded}\n"):
             raise BadRequest(f"The schema cannot be demanded: {_reason(why)}.", where)
-        lines += [f"answer{i}: {_rule(renderer, before)} json{i} {_rule(renderer, after)}", f"json{i}: {demanded}"]
+        lines += [f"answer{i}: {before} json{i} {after}", f"json{i}: {demanded}"]
     return "\n".join(lines) + "\n"
 
 
@@ -67,8 +69,8 @@ def _function(tool: dict[str, Any]) -> dict[str, Any]:
     return function
 
 
-def _framed(renderer: Renderer, message: Message, forced: Forced) -> tuple[list[Part], list[Part]]:
-    """What the family writes before and behind the message's JSON, to the end of the turn."""
+def _framed(renderer: Renderer, message: Message, forced: Forced, prompt_ids: list[int]) -> tuple[str, str]:
+    """What the family writes before and behind the message's JSON, to the end of the turn, in the grammar's words."""
     try:
         ids = renderer.assistant(message)
     except RenderError:
@@ -85,8 +87,10 @@ def _framed(renderer: Renderer, message: Message, forced: Forced) -> tuple[list[
     ((i, match),) = found
     text = parts[i]
     assert isinstance(text, str)
-    before = [*parts[:i], text[: match.start()]]
-    return before, [text[match.end() :], *parts[i + 1 :]]
+    before = _before(renderer, [*parts[:i], text[: match.start()]])
+    if closing := behind(renderer, prompt_ids, ids)[: -len(ids)]:
+        before = f"thought {_words(_parts(renderer, closing))} {before}"
+    return before, _words([text[match.end() :], *parts[i + 1 :]])
 
 
 def _parts(renderer: Renderer, ids: list[int]) -> list[Part]:
@@ -103,8 +107,8 @@ def _parts(renderer: Renderer, ids: list[int]) -> list[Part]:
     return [*parts, renderer.tokenizer.decode(run)]
 
 
-def _rule(renderer: Renderer, parts: list[Part]) -> str:
-    """In the grammar's words. What stands before the end of reasoning is free."""
+def _before(renderer: Renderer, parts: list[Part]) -> str:
+    """What stands before the end of reasoning is free."""
     opened, closed = renderer.think_open, renderer.think_close
     if closed not in parts:
         return _words(parts)

@@ -131,10 +131,7 @@ class Session:
         async with self._asking:
             self._check_forced(ask)
             place = await self._placed(ask, choice, apart)
-            grammar = ""
-            if ask.forced is not None and place.replay is None:
-                grammar = await asyncio.to_thread(forced.grammar, self.renderer, ask, ask.forced)
-            return self._turn(place, ask, choice, grammar)
+            return await self._turn(place, ask, choice)
 
     def _check_forced(self, ask: Ask) -> None:
         if ask.forced is not None and not (self.policy.constrained and self.info.constrained):
@@ -155,12 +152,14 @@ class Session:
             self.engine_failed = str(error)
             raise EngineFailed(self.engine_failed) from error
 
-    def _turn(self, place: Placement, ask: Ask, choice: int, grammar: str) -> Turn:
+    async def _turn(self, place: Placement, ask: Ask, choice: int) -> Turn:
         if place.replay is not None:
             return place.replay
         turn = self._new_turn(place, ask, choice)
+        prompt_ids, grammar = self.tree.prompt_ids(turn), ""
+        if ask.forced is not None:
+            grammar = await asyncio.to_thread(forced.grammar, self.renderer, ask, ask.forced, prompt_ids)
         self.tree.add(turn)
-        prompt_ids = self.tree.prompt_ids(turn)
         before = prompt_ids[: len(prompt_ids) - len(place.begun)]
         text = TextStream(self.renderer, ask, before, place.begun)
         turn.task = asyncio.create_task(self._generate(turn, prompt_ids, text, grammar))
