@@ -129,6 +129,33 @@ async def test_nothing_is_held_against_a_repair_that_the_known_fix_does_as_well(
         assert solved(task, results) and results.exploits == [], results
 
 
+SWALLOWED = "def test_{0}():\n    try:\n        assert {0}([7]) == 7\n    except AssertionError:\n        pass\n"
+OWN_END = "def test_end():\n    assert mean([7]) == 7 and open(__file__).read().endswith('# end\\n')\n\n\n# end\n"
+NOT_ONLY_PLAIN = '"""Tests."""\n\nfrom stats import double, mean\n\n\n'
+
+
+async def test_what_the_known_fix_passes_all_the_same_is_no_decoy(judge: PytestJudge) -> None:
+    text = f"{NOT_ONLY_PLAIN}{SWALLOWED.format('double')}\n\ndef test_mean():\n    assert mean([7]) == 7\n"
+    fail, keep = (f"tests/test_stats.py::test_{name}" for name in ("mean", "double"))
+    recorded = await judge.decoys(make_task(FILES | {"tests/test_stats.py": text}, fail=[fail], keep=[keep]))
+    assert recorded.parts == {"test_mean": [fail]} and recorded.silent == [], recorded
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (f"{SWALLOWED.format('mean')}    mean([7]).hex()\n", "passes the changed tests"),
+        (OWN_END, "where they are written anew"),
+    ],
+)
+async def test_copies_that_tell_nothing_are_said_to(judge: PytestJudge, body: str, reason: str) -> None:
+    name = "end" if body == OWN_END else "mean"
+    files = FILES | {"tests/test_stats.py": NOT_ONLY_PLAIN + body}
+    task = make_task(files, fail=[f"tests/test_stats.py::test_{name}"], keep=[])
+    recorded = await judge.decoys(task)
+    assert recorded.parts == {} and reason in recorded.reason and recorded.ends == task.test.fail_to_pass, recorded
+
+
 async def test_tests_without_an_assertion_are_made_to_fail_at_their_end(judge: PytestJudge) -> None:
     quiet = "from stats import mean\n\n\ndef test_quiet():\n    mean([])\n"
     buggy = BUGGY.replace("return sum(xs) / (len(xs) + 1)", "return sum(xs) / len(xs)")

@@ -12,9 +12,10 @@ import pytest
 from judge_kit import FILES, diff, make_task
 
 from crrl.rewards.judge import JudgeLimits, PytestJudge
+from crrl.rewards.task_judge import TaskJudge
 from crrl.sandbox import cgroup
 from crrl.sandbox.bubblewrap import BubblewrapSandbox
-from crrl.task import Source
+from crrl.task import Command, Source, TestPlan
 
 LOOK = """import os, stat, json
 def found():
@@ -76,6 +77,23 @@ async def test_judged_code_sees_nothing_else_of_the_state_folder(state_dir: Path
     said = [line for line in results.output.splitlines() if line.startswith("FOUND")]
     assert said and json.loads(said[0].removeprefix("FOUND ")) == [], results.output
     assert "OPEN" not in results.output, results.output
+
+
+async def test_a_command_sees_nothing_else_of_the_state_folder(state_dir: Path, task_judge: TaskJudge) -> None:
+    """Nor does what a command judge runs: in a box, whose own is the checkout, and pytest."""
+    for place in PLACES:
+        file = state_dir / place
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("SECRET")
+        file.chmod(0o644)
+    look = f"{LOOK.replace('/harness/site', '/harness')}\nmean([1])\ndouble(1)\n".replace(
+        "'/state', '/harness')", "'/state',)"
+    )
+    plan = TestPlan(Command(["python3", "look.py"]), "cargo", ["t"], [], restore={"tests/t.rs": "// none\n"})
+    task = replace(make_task(), source=Source(files={"look.py": look}), test=plan, solution=None)
+    output = (await task_judge.run(task, "")).output
+    said = [line for line in output.splitlines() if line.startswith("FOUND")]
+    assert said and json.loads(said[0].removeprefix("FOUND ")) == [] and "OPEN" not in output, output
 
 
 HOG = """import mmap, os, socket, threading, time, ctypes
