@@ -144,7 +144,8 @@ def _functions(body: list[ast.stmt], prefix: str) -> Iterator[tuple[str, ast.Fun
         elif isinstance(node, ast.ClassDef):
             yield from _functions(node.body, f"{prefix}{node.name}.")
         elif isinstance(node, ast.If | ast.Try):
-            yield from _functions(node.body, prefix)
+            caught = [part for handler in getattr(node, "handlers", ()) for part in handler.body]
+            yield from _functions([*node.body, *caught, *node.orelse], prefix)
 
 
 def _defaults(function: ast.FunctionDef) -> Iterator[ast.expr]:
