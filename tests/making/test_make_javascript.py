@@ -14,7 +14,7 @@ from crrl.making.operators import WEIGHTS
 from crrl.making.trees.functions import functions
 from crrl.making.trees.hiding import without_tests
 from crrl.making.trees.javascript import framework
-from crrl.making.trees.script_trace import traced
+from crrl.making.trees.script_trace import read, traced
 from crrl.tasks.files import load_tasks
 
 CODE = """'use strict';
@@ -243,3 +243,22 @@ def test_a_returned_receiver_is_told_by_what_it_does_later() -> None:
     assert [f.name for f in found] == ["clamp", "Counter.constructor", "Counter.add", "Counter.count", "later"]
     kinds = {mutant.kind for mutant in found[2].mutants(random.Random(0), WEIGHTS)}
     assert {"stale_state", "call", "loop", "dropped_case"} <= kinds
+
+
+def test_values_that_cannot_be_shown_are_told_by_their_source() -> None:
+    """Callbacks, insides of objects, long values; a receiver by its variables' values, but not inside of strings."""
+    data = b"it('a', () => {\n  f();\n});\n"
+    plain = {"line": 2, "names": [None], "args": ["1"], "after": ["1"], "returned": "2"}
+    entries = [
+        plain | {"place": 0, "name": "f", "names": ["callback"], "args": ["[Function: callback]"]},
+        plain | {"place": 1, "name": "f", "returned": "<ref *1> Response { }"},
+        plain | {"place": 2, "name": "f", "returned": "'" + "x" * 700 + "'"},
+        plain | {"place": 3, "name": "f", "returned": "'[Function: no]'"},
+        plain | {"place": 4, "name": "make(text).add('text').get", "locals": {"text": "'b'"}},
+        plain | {"place": 5, "name": "object.get", "locals": {"object": "<object>"}},
+    ]
+    calls = read("a.js", data, "\n".join(map(json.dumps, [*entries[::-1]])) + '\n{"cut')["a"].calls
+    assert calls[0].args == (("?", "callback"),)
+    assert [call.returned for call in calls[1:4]] == ["<object>", "<object>", "'[Function: no]'"]
+    assert (calls[4].name, calls[4].args[0]) == ("get", ("self", "make('b').add('text')"))
+    assert (calls[5].name, calls[5].args[0]) == ("object.get", ("self", "object"))

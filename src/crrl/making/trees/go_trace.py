@@ -16,6 +16,7 @@ from tree_sitter import Node
 from crrl.making.tracing import Call, Trace
 from crrl.making.trees import grammar
 from crrl.making.trees.grammar import text
+from crrl.making.trees.scope import UNKNOWN_ARGUMENT
 from crrl.making.trees.units import unit_at, units
 from crrl.rewards.decoys.grammars import parser, walk
 
@@ -23,8 +24,6 @@ FILE = ".crrl/trace.jsonl"
 MOST_RESULTS = 4
 CONSTANT = frozenset({"identifier", "selector_expression"})  # where no statement makes them
 NOTED = frozenset({"identifier", "selector_expression", "index_expression", "slice_expression", "composite_literal"})
-UNKNOWN = "?"
-"""Before an argument of which only the source is known."""
 POINTER = re.compile(r"\(0x[0-9a-f]+\)|\b0xc[0-9a-f]{6,}\b")
 NIL = re.compile(r"^<nil>$|^\(\*[\w.]+\)\(nil\)$")
 PACKAGE = re.compile(rb"^package (\w+)", re.MULTILINE)
@@ -135,7 +134,7 @@ def traced(
         variables = _variables(root)
         for node, name, number in _calls(root, known, variables, module):
             given = grammar.arguments(node)
-            told = [text(one) if _literal(one) else f"{UNKNOWN}{text(one)}" for one in given]
+            told = [text(one) if _literal(one) else f"{UNKNOWN_ARGUMENT}{text(one)}" for one in given]
             edits.append((node.start_byte, node.start_byte, f"crrlR{len(own)}("))
             owner = name.rpartition(".")[0]
             receiver = f", {owner}" if owner in variables else ""
@@ -175,7 +174,10 @@ def read(tests: Mapping[str, bytes], found: str) -> dict[str, Trace]:
             continue
         noted = entry["args"] or {}
         values = [told or _plain(noted.get(str(place), "")) for place, told in enumerate(site["told"])]
-        args = [(UNKNOWN if value.startswith(UNKNOWN) else "*", value.removeprefix(UNKNOWN)) for value in values]
+        args = [
+            (UNKNOWN_ARGUMENT if value.startswith(UNKNOWN_ARGUMENT) else "*", value.removeprefix(UNKNOWN_ARGUMENT))
+            for value in values
+        ]
         owner = site["name"].rpartition(".")[0]
         unit = unit_at(known[site["path"]], site["line"])
         receiver = _plain(noted.get("-1", "<>"))

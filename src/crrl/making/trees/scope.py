@@ -10,6 +10,9 @@ from crrl.making.trees import grammar
 from crrl.making.trees.grammar import text
 from crrl.rewards.decoys.grammars import walk
 
+UNKNOWN_ARGUMENT = "?"
+"""The name of an argument in a `Call` of which only the source is known."""
+
 
 def local_names(root: Node) -> frozenset[str]:
     """Variables and parameters of functions."""

@@ -16,7 +16,7 @@ from crrl.making.issue import STRING
 from crrl.making.tracing import Call, Trace
 from crrl.making.trees import grammar
 from crrl.making.trees.grammar import text
-from crrl.making.trees.scope import local_names
+from crrl.making.trees.scope import UNKNOWN_ARGUMENT, local_names
 from crrl.making.trees.units import unit_at, units
 from crrl.rewards.decoys.grammars import parser, walk
 
@@ -38,6 +38,8 @@ ASSERTIONS = ("assert", "expect", "t")
 BOUND = ("identifier", "shorthand_property_identifier_pattern")
 LONGEST_NAME, LONGEST_RECEIVER = 60, 200
 UNKNOWN = "<object>"
+LONGEST_VALUE = 600
+INSIDES = re.compile(r"<ref |\[(?:Function|Circular|Object|Array|class|native|Getter)|Symbol\(")
 
 
 def traced(path: str, data: bytes, known: frozenset[str], package: str) -> bytes | None:
@@ -73,12 +75,13 @@ def read(path: str, data: bytes, found: str) -> dict[str, Trace]:
         unit = unit_at(tests, entry["line"])
         owner, _, member = entry["name"].rpartition(".")
         receiver = _told(owner, entry.get("locals") or {})
-        args = [*([("self", receiver)] if owner else []), *(("*", value) for value in entry["args"])]
-        after = {name: value for name, value in zip(entry["names"], entry["after"], strict=True) if name}
+        args = [*([("self", receiver)] if owner else []), *map(_argument, entry["args"], entry["names"])]
+        after = {name: _value(value) for name, value in zip(entry["names"], entry["after"], strict=True) if name}
         error = (entry["error"][0], entry["error"][1]) if "error" in entry else None
+        returned = _value(entry["returned"]) if "returned" in entry else None
         call = Call(
             entry["name"] if receiver == owner else member, path, entry["line"], tuple(args),
-            returned=entry.get("returned"), error=error, after=after, property="seen" in entry,
+            returned=returned, error=error, after=after, property="seen" in entry,
         )  # fmt: skip
         calls.setdefault(unit.name if unit else "", []).append(call)
     return {name: Trace(tuple(made)) for name, made in calls.items()}
@@ -113,6 +116,18 @@ def _recorded(
     between = f", {json.dumps(text(member))}, ["
     head += f"() => ({{ {', '.join(made_of)} }}), "
     return [(node.start_byte, node.start_byte, head), (owner.end_byte, arguments.start_byte + 1, between), tail]
+
+
+def _value(told: str) -> str:
+    """A value as it can be shown."""
+    bare = STRING.sub("''", told)
+    return UNKNOWN if len(told) > LONGEST_VALUE or INSIDES.search(bare) else told
+
+
+def _argument(told: str, source: str | None) -> tuple[str, str]:
+    """One that cannot be shown is called by its source."""
+    value = _value(told)
+    return (UNKNOWN_ARGUMENT, source) if value == UNKNOWN and source else ("*", value)
 
 
 def _told(owner: str, values: dict[str, str]) -> str:

@@ -18,9 +18,8 @@ from crrl.making.issue import INLINE_CHARS, LEAST_CHARS, OPAQUE, STRING, Told, i
 from crrl.making.steps import SHOWN_CHARS, SHOWN_LINES
 from crrl.making.tracing import Call, Difference, Trace, differences
 from crrl.making.trees import grammar
-from crrl.making.trees.go_trace import UNKNOWN
 from crrl.making.trees.grammar import text
-from crrl.making.trees.scope import top_level_names
+from crrl.making.trees.scope import UNKNOWN_ARGUMENT, top_level_names
 from crrl.making.trees.units import Unit, unit_at, units
 from crrl.rewards.decoys.grammars import parser, walk
 
@@ -70,7 +69,8 @@ def _issue(
         maker = _made_by(found.wrong.name, unit)
         return _seen(found, maker, _steps(found.wrong.line, unit, data), shown, others, given_away)
     wrong, right = (replace(call, args=_named(call)) for call in (found.wrong, found.right))
-    unclear = any(name == UNKNOWN for name, _ in found.wrong.args) or _opaque(*(value for _, value in wrong.args))
+    args = found.wrong.args
+    unclear = any(name == UNKNOWN_ARGUMENT for name, _ in args) or _opaque(*(value for _, value in args))
     known = _is_told(wrong) or _names(wrong) <= _top_level(wrong.path, data)
     if unclear or not known or found.what not in ("returned", "error"):
         if not (steps := _steps(wrong.line, unit, data)):
@@ -111,7 +111,7 @@ def _opaque(*values: str) -> bool:
 
 
 def _named(call: Call) -> tuple[tuple[str, str], ...]:
-    return tuple(("*" if name == UNKNOWN else name, value) for name, value in call.args)
+    return tuple(("*" if name == UNKNOWN_ARGUMENT else name, value) for name, value in call.args)
 
 
 def _is_told(call: Call) -> bool:

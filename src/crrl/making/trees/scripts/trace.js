@@ -1,5 +1,6 @@
 function __crrl_tell(value) {
   const { inspect } = __crrl_builtin('util');
+  if (Object.prototype.toString.call(value) === '[object Error]') return `${value.name}(${inspect(value.message)})`;
   return inspect(value, { depth: 6, breakLength: Infinity, compact: true, maxArrayLength: 200, sorted: false });
 }
 function __crrl_see(line, name, value) {
