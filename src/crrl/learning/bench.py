@@ -1,8 +1,9 @@
 """`crrl bench train`: the forward and backward pass of a step, beside TRL's own `GRPOTrainer` on the same rows.
 
 Eight rows of 1,000 shared and 300 own tokens, and eight of 1,300 own ones; half of what is their own is trained. Both
-trainers have the same model, loss, attention (sdpa) and number of threads (one), in one process, in turns; TRL's gets
-its rows as padded matrices, ready-made. Then one row of growing length, with checkpointed activations.
+trainers have the same model (the tiny policy, and a wider one with random weights), loss, attention (sdpa) and number of
+threads (one), in one process, in turns; TRL's gets its rows as padded matrices, ready-made. Then one row of growing
+length, with checkpointed activations.
 """
 
 from __future__ import annotations
@@ -11,14 +12,14 @@ import random
 import statistics
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import TrainerCallback
+from transformers import PreTrainedModel, Qwen2Config, Qwen2ForCausalLM, TrainerCallback
 from transformers.trainer_callback import PrinterCallback
 from trl import GRPOTrainer
 
@@ -33,18 +34,39 @@ from crrl.learning.trainer import arguments, make_trainer, never
 from crrl.models import model_folder
 
 ROWS = 8
-SHAPES = ((1000, 300), (0, 1300))  # shared and own tokens
+Policy = Callable[[], PreTrainedModel]
 LENGTHS = (1024, 4096, 8192)
 TURNS, STEPS = 2, 2  # the first step of a turn warms up
-TARGETS = (3.0, 1.0)
+
+
+def tiny() -> PreTrainedModel:
+    return load_model(model_folder("tiny"))
+
+
+def wide() -> PreTrainedModel:
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 8192, "hidden_size": 512, "intermediate_size": 2048, "num_hidden_layers": 2}
+    return Qwen2ForCausalLM(
+        Qwen2Config(**sizes, num_attention_heads=8, num_key_value_heads=2, tie_word_embeddings=True)
+    )
+
+
+# Of which policy; shared and own tokens; how many times TRL's time ours must be.
+SHAPES: tuple[tuple[Policy, int, int, float], ...] = (
+    (tiny, 1000, 300, 3.0),
+    (tiny, 0, 1300, 1.0),
+    (wide, 1000, 300, 3.0),
+)
 
 
 @dataclass(frozen=True)
 class Shape:
     """CPU-seconds of a step, medians; `gap`: the largest difference of the gradients, of their largest value."""
 
+    policy: str
     shared: int
     own: int
+    target: float
     computed: int
     ours_s: float
     trl_s: float
@@ -60,17 +82,18 @@ class TrainBench:
 
     def lines(self) -> list[str]:
         rows = [
-            f"  {shape.shared:5} + {shape.own:5}{ROWS * (shape.shared + shape.own):9,}{shape.computed:10,}"
-            f"{shape.ours_s:8.2f}{shape.trl_s:8.2f}{shape.trl_s / shape.ours_s:7.1f} (target {target:g})"
+            f"  {shape.policy:6}{shape.shared:5} + {shape.own:5}"
+            f"{ROWS * (shape.shared + shape.own):9,}{shape.computed:10,}"
+            f"{shape.ours_s:8.2f}{shape.trl_s:8.2f}{shape.trl_s / shape.ours_s:7.1f} (target {shape.target:g})"
             f"{shape.gap:11.1e}"
-            for shape, target in zip(self.shapes, TARGETS, strict=True)
+            for shape in self.shapes
         ]
         grown = ", ".join(f"{n:,}: {1e6 * s / n:.0f}" for n, s in self.lengths.items())
         return [
-            f"Forward and backward pass of {ROWS} rows, tiny policy, CPU-seconds, one thread:",
-            "  shared +   own    tokens  computed    crrl     TRL  ratio             gradients",
+            f"Forward and backward pass of {ROWS} rows, CPU-seconds, one thread:",
+            "        shared +   own    tokens  computed    crrl     TRL  ratio             gradients",
             *rows,
-            f"One row, checkpointed, CPU-microseconds per token by its length: {grown}",
+            f"One row, tiny policy, checkpointed, CPU-microseconds per token by its length: {grown}",
         ]
 
 
@@ -83,34 +106,34 @@ def bench() -> TrainBench:
         torch.set_num_threads(threads)
 
 
-def _shape(shared: int, own: int) -> Shape:
-    rows = _rows(shared, own, ROWS)
+def _shape(policy: Policy, shared: int, own: int, target: float) -> Shape:
+    rows = _rows(policy, shared, own, ROWS)
     ours, trl = [], []
     for _ in range(TURNS):
-        ours.append(_ours(rows))
-        trl.append(_trl(rows))
+        ours.append(_ours(policy, rows))
+        trl.append(_trl(policy, rows))
     (_, gradients), (_, wanted) = ours[-1], trl[-1]
     largest = max(tensor.abs().max().item() for tensor in wanted.values())
     gap = max((gradients[name] - wanted[name]).abs().max().item() for name in wanted) / largest
     computed = sum(m.tokens for m in micro_batches(rows, "rows", ROWS, 10**9, sharing=True))
     ours_s, trl_s = (statistics.median(s for s, _ in side) for side in (ours, trl))
-    return Shape(shared, own, computed, ours_s, trl_s, gap)
+    return Shape(policy.__name__, shared, own, target, computed, ours_s, trl_s, gap)
 
 
 def _long(tokens: int) -> float:
-    return _ours(_rows(0, tokens, 1), gradient_checkpointing=True)[0]
+    return _ours(tiny, _rows(tiny, 0, tokens, 1), gradient_checkpointing=True)[0]
 
 
-def _rows(shared: int, own: int, count: int) -> list[Row]:
+def _rows(policy: Policy, shared: int, own: int, count: int) -> list[Row]:
     """On-policy: their log-probs are the policy's, so that no token is at the edge of the clip."""
-    policy = load_model(model_folder("tiny"))
+    model = policy()
     rng = random.Random(shared + own)
     begin = [rng.randrange(900) for _ in range(shared)]
     rows = []
     for i in range(count):
         mask = [0] * shared + [i % 2 for i in range(own)]
         ids = begin + [rng.randrange(900) for _ in range(own)]
-        logprobs = [logprob * m for logprob, m in zip([0.0, *score(policy, ids)], mask, strict=True)]
+        logprobs = [logprob * m for logprob, m in zip([0.0, *score(model, ids)], mask, strict=True)]
         versions = [m - 1 for m in mask]
         rows.append(Row(ids, mask, logprobs, versions, rng.uniform(-1, 1), 1.0, f"e{i}", "g"))
     return rows
@@ -125,12 +148,12 @@ def _config(**trainer: Any) -> Config:
     return config
 
 
-def _ours(rows: Sequence[Row], **trainer: Any) -> tuple[float, dict[str, Tensor]]:
+def _ours(policy: Policy, rows: Sequence[Row], **trainer: Any) -> tuple[float, dict[str, Tensor]]:
     batch = StepBatch(list(rows), len(rows))
     folder = model_folder("tiny")
     with tempfile.TemporaryDirectory() as run:
         made = make_trainer(
-            *(load_model(folder), load_tokenizer(folder), _config(**trainer), Path(run)),
+            *(policy(), load_tokenizer(folder), _config(**trainer), Path(run)),
             *(lambda step: batch, lambda step, metrics: None),
         )
         return _measured(made)
@@ -145,14 +168,14 @@ class _Plain(GRPOTrainer):
         return self.batch
 
 
-def _trl(rows: Sequence[Row]) -> tuple[float, dict[str, Tensor]]:
+def _trl(policy: Policy, rows: Sequence[Row]) -> tuple[float, dict[str, Tensor]]:
     from datasets import Dataset  # type: ignore[import-untyped]
 
     config, folder = _config(), model_folder("tiny")
     tokenizer, loss = load_tokenizer(folder), losses.make(config.objective)
     with tempfile.TemporaryDirectory() as run:
         made = _Plain(
-            model=load_model(folder),
+            model=policy(),
             processing_class=tokenizer,
             reward_funcs=never,
             args=arguments(config, Path(run), loss),
