@@ -52,17 +52,21 @@ def test_it_answers_the_official_clients_and_keeps_what_was_sampled(tmp_path: Pa
         claude = anthropic.Anthropic(base_url=ways["anthropic"], api_key="secret", max_retries=0)
         other = claude.messages.create(model="mine", max_tokens=4, messages=[{"role": "user", "content": "Hi"}])
         assert other.usage.output_tokens <= 4
+        form = {"type": "json_schema", "json_schema": {"name": "n", "schema": {"enum": ["yes", "no"]}}}
+        forced = client.chat.completions.create(messages=[SYSTEM], response_format=form, **ask)
+        assert forced.choices[0].message.content in ('"yes"', '"no"')
         with pytest.raises(openai.AuthenticationError):
             openai.OpenAI(base_url=ways["openai"], api_key="guess", max_retries=0).models.list()
         server.send_signal(signal.SIGINT)
         assert server.wait(20) == 0
     conversations = sorted((read_ledger(file) for file in ledger.iterdir()), key=len)
-    assert [len(samples) for samples in conversations] == [1, 2]
-    first_turn, second_turn = conversations[1]
+    assert [len(samples) for samples in conversations] == [1, 1, 2]
+    first_turn, second_turn = conversations[2]
     assert second_turn.prompt_ids[: len(first_turn.prompt_ids) + len(first_turn.ids)] == (
         first_turn.prompt_ids + first_turn.ids
     )
-    assert first_turn.params["temperature"] == 0 and conversations[0][0].params["temperature"] == 1.0
+    assert first_turn.params["temperature"] == 0 and 1.0 in [turns[0].params["temperature"] for turns in conversations]
+    assert [turns[0].params.get("forced") for turns in conversations].count("response_format") == 1
     assert all(damaged(samples) == [] for samples in conversations)
 
 

@@ -29,7 +29,8 @@ checkpoints (runs/NAME/checkpoints/step-20). The gateway prompts and samples it 
 
   rollout.temperature=0.7   engine.context=4096   renderer.key=auto
 
-It speaks /v1/chat/completions, /v1/responses, /v1/completions and /v1/messages. Ctrl-C ends it.
+It speaks /v1/chat/completions, /v1/responses, /v1/completions and /v1/messages, forced tool calls and JSON schemas
+included. Ctrl-C ends it.
 """
 OF_THE_RECIPE = ("engine.", "renderer.", "rollout.temperature")  # the settings that serving reads
 
