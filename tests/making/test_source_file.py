@@ -70,7 +70,6 @@ def test_what_python_does_not_read_is_named(data: bytes) -> None:
 
 def test_functions_of_every_branch_of_a_module() -> None:
     code = b"if 1:\n    def f(): pass\nelse:\n    def g(): pass\n"
-    code += (
-        b"try:\n    import a\nexcept ImportError:\n    def h(): pass\nelse:\n    class C:\n        def m(self): pass\n"
-    )
+    code += b"try:\n    import a\nexcept ImportError:\n    def h(): pass\n"
+    code += b"else:\n    class C:\n        def m(self): pass\n"
     assert [function.name for function in functions("m.py", code)] == ["f", "g", "h", "C.m"]
