@@ -1,8 +1,8 @@
 """`crrl bench train`: the forward and backward pass of a step, beside TRL's own `GRPOTrainer` on the same rows.
 
 Eight rows of 1,000 shared and 300 own tokens, and eight of 1,300 own ones; half of what is their own is trained. Both
-trainers have the same model (the tiny policy, and a wider one with random weights), loss, attention (sdpa) and number of
-threads (one), in one process, in turns; TRL's gets its rows as padded matrices, ready-made. Then one row of growing
+trainers have the same model (the tiny policy, and a wider one with random weights), loss, attention (sdpa) and number
+of threads (one), in one process, in turns; TRL's gets its rows as padded matrices, ready-made. Then one row of growing
 length, with checkpointed activations.
 """
 
@@ -45,7 +45,7 @@ def tiny() -> PreTrainedModel:
 
 def wide() -> PreTrainedModel:
     torch.manual_seed(0)
-    sizes = {"vocab_size": 8192, "hidden_size": 512, "intermediate_size": 2048, "num_hidden_layers": 2}
+    sizes: dict[str, Any] = {"vocab_size": 8192, "hidden_size": 512, "intermediate_size": 2048, "num_hidden_layers": 2}
     return Qwen2ForCausalLM(
         Qwen2Config(**sizes, num_attention_heads=8, num_key_value_heads=2, tie_word_embeddings=True)
     )
