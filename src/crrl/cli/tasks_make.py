@@ -17,7 +17,7 @@ KEYS = {
 HELP = """
 make    turns a project with a suite (REPO: a git checkout or an unpacked sdist) into admitted tasks: mutants where
         tests cover them, an issue written from a failure, some failing tests kept back for judging. Python with
-        pytest, Go modules, npm packages with node --test, mocha, jest or vitest
+        pytest, Go modules, npm packages with node --test, mocha, jest or vitest, cargo packages with tests in tests/
 mine    turns the commits of a git repository that changed code and tests together into admitted tasks, in any
         language; what must flip is measured by the test command before and after
         Both go on where they were stopped. JSON: {out, tasks, candidates: {...}, seconds, cpu_seconds}
@@ -29,7 +29,7 @@ mine    turns the commits of a git repository that changed code and tests togeth
   tests=ARGS   of make: the part of the suite to use, as for pytest; packages of Go; test files of npm packages
   test=CMD     of mine: `pytest [ARGS]`, or a command that compiles and runs the tests of /workspace; for Java without
                one: javac and JUnit over the whole tree
-  language=L   of make: python, go or javascript (TypeScript, too); by default what the project's files say
+  language=L   of make: python, go, javascript (TypeScript, too) or rust; by default what the project's files say
                of mine: python (default) or java; another one with test= and its parser: go, rust, javascript
   since=DATE   of mine: only commits after this date, written as 2020-01-31; without it all
   faults=N     of make: so many faults in each task, in different files where there are such (1)
