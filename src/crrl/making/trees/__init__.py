@@ -1,7 +1,7 @@
 """`crrl tasks make` for Go, JavaScript and TypeScript, and Rust: the parts that a language brings.
 
     grammar      what the nodes of the syntax trees are called, language by language (Java's, too)
-    operators    changes of one function, by kind, as edits of its text
+    operators    changes of one function, by kind, as edits of its text; `mistaken`: their tables of words
     functions    the functions of a file, and their mutants
     toolchain    how a language's suite is set up, run, covered and judged; `go`, `javascript`, `rust` say it
     traced       languages whose tests can be made to note their calls: `go_trace`, `script_trace`

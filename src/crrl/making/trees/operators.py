@@ -15,34 +15,22 @@ from tree_sitter import Node
 
 from crrl.making.trees import grammar
 from crrl.making.trees.grammar import called, inner, otherwise, text
+from crrl.making.trees.mistaken import (
+    BOOLEAN,
+    BOUNDARY,
+    COMPARE,
+    COPIES,
+    DEFAULTS,
+    NEGATED,
+    OPERATE,
+    RENAMED,
+    SLICED,
+    UNDONE,
+)
 from crrl.rewards.decoys.grammars import walk
 from crrl.rewards.decoys.sites import Edit
 
 Change = tuple[str, tuple[Edit, ...]]
-BOUNDARY = {"<": "<=", "<=": "<", ">": ">=", ">=": ">"}
-COMPARE = {"==": "!=", "!=": "==", "===": "!==", "!==": "===", "<": ">", ">": "<", "<=": ">=", ">=": "<="}
-NEGATED = {"<": ">=", ">": "<=", "<=": ">", ">=": "<"}
-OPERATE = {"+": "-", "-": "+", "*": "+", "/": "*", "%": "/", "&": "|", "|": "&", "<<": ">>", ">>": "<<"}
-OPERATE |= {"+=": "-=", "-=": "+=", "*=": "+=", "|=": "&=", "&=": "|="}
-BOOLEAN = {"&&": "||", "||": "&&", "??": "||"}
-ALIKE = [
-    *("toLowerCase toUpperCase", "indexOf lastIndexOf", "startsWith endsWith", "trimStart trimEnd", "push unshift"),
-    *("some every", "floor ceil", "min max", "shift pop", "HasPrefix HasSuffix", "ToLower ToUpper", "Floor Ceil"),
-    *("TrimLeft TrimRight", "TrimPrefix TrimSuffix", "Index LastIndex", "Min Max", "IsUpper IsLower"),
-    *("starts_with ends_with", "to_lowercase to_uppercase", "trim_start trim_end", "find rfind", "any all"),
-    *("first last", "addFirst addLast", "getFirst getLast", "removeFirst removeLast"),
-    *("isLetter isDigit", "IsLetter IsDigit"),
-]
-RENAMED = {a: b for pair in map(str.split, ALIKE) for a, b in (pair, pair[::-1])}
-SLICED = frozenset({"slice", "substring", "substr", "subarray", "subList", "copyOfRange", "subSequence"})
-COPIES = frozenset({"Clone", "from", "structuredClone", "copyOf", "slice", "clone", "concat"})
-DEFAULTS = frozenset({"unwrap_or", "getOrDefault", "get", "GetOr", "orElse"})
-UNDONE = frozenset(
-    [
-        *("delete", "clear", "pop", "push", "add", "remove", "set", "reset", "put", "insert", "append"),
-        *("Reset", "Delete", "Add", "Set", "Remove", "push_back", "extend"),
-    ]
-)
 OWN = frozenset({"this", "self"})
 ERRORS = re.compile(r"\berr\b|panic|throw|Error")
 NAMES = frozenset(  # what an identifier is the name of, or changed by
