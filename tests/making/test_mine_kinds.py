@@ -122,7 +122,7 @@ def test_python_files_that_a_set_up_generates_are_part_of_the_task(tmp_path: Pat
     code, out = mine(root, "setup=echo 'VERSION = 1' > _version.py")
     assert code == 0
     (task,), _ = load_tasks(out)
-    assert "_version.py" in "".join(task.source.patches) and "_version" not in (task.solution or "")
+    assert "_version.py" in "".join(task.source.patches) and "b/_version.py" not in (task.solution or "")
     assert main(["tasks", "check", str(out), "times=1"]) == 0
 
 
