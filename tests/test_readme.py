@@ -47,6 +47,8 @@ COMMANDS: dict[str, tuple[str, ...] | None] = {
     "crrl eval tiny": SHORT_EVALUATION,
     "crrl serve RUN": None,
     "crrl replay RUN": (),
+    "crrl compare RUN:before RUN": None,
+    "crrl sft RUN out=MODEL": ("threads=1",),
     "crrl gateway record FILE.jsonl upstream=URL": None,
     "crrl gateway check FILE.jsonl": None,
     "crrl tasks list generated": (),
@@ -240,7 +242,7 @@ def test_completion_in_bash(place: Place) -> None:
 
 def test_the_torch_that_is_named_is_the_one_that_setup_installs() -> None:
     (named,) = set(re.findall(r"torch==[\d.]+\d", README))
-    assert named in (ROOT / "scripts/setup.sh").read_text()
+    assert "-c constraints.txt torch" in (ROOT / "scripts/setup.sh").read_text()
     assert named in (ROOT / "constraints.txt").read_text()
 
 
