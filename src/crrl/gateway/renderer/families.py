@@ -18,6 +18,7 @@ class Family:
     """A renderer of the package with its settings.
 
     Args:
+        tool_names: results show which call they answer.
         think: the tokens around reasoning.
         varies: reasoning is open in some generation prompts alone (behind a user's message, or a tool's result).
         call_mark: text in front of a call's mark, and the mark, where that does not look like one.
@@ -26,6 +27,7 @@ class Family:
 
     name: str
     settings: dict[str, Any] = field(default_factory=dict)
+    tool_names: bool = False
     think: tuple[str, str] = ("<think>", "</think>")
     call_start: str = ""
     call_mark: tuple[str, str] = ("", "")
@@ -56,7 +58,9 @@ FAMILIES: dict[str, Family] = {
     **_switched("glm-5", clear_thinking=False),
     **_switched("glm-5.1", clear_thinking=False),
     "glm-5.3": Family("glm-5.3", {"clear_thinking": False}),
-    "gpt-oss": Family("gpt-oss", {"auto_drop_analysis": False, "conversation_start_date": _DATE}, think=("", "")),
+    "gpt-oss": Family(
+        "gpt-oss", {"auto_drop_analysis": False, "conversation_start_date": _DATE}, tool_names=True, think=("", "")
+    ),
     "hy3": Family(
         "hy3",
         {"reasoning_effort": "no_think", "preserved_thinking": True},
@@ -67,10 +71,10 @@ FAMILIES: dict[str, Family] = {
         {"reasoning_effort": "high", "preserved_thinking": True},
         think=("<think:opensource>", "</think:opensource>"),
     ),
-    "inkling": Family("inkling", think=("", "")),
-    "kimi-k2": Family("kimi-k2", {"enable_thinking": False}),
-    "kimi-k2.5": Family("kimi-k2.5", {"thinking": False}, declares=True),
-    "kimi-k2.5-thinking": Family("kimi-k2.5", {"thinking": True}, declares=True),
+    "inkling": Family("inkling", tool_names=True, think=("", "")),
+    "kimi-k2": Family("kimi-k2", {"enable_thinking": False}, tool_names=True),
+    "kimi-k2.5": Family("kimi-k2.5", {"thinking": False}, tool_names=True, declares=True),
+    "kimi-k2.5-thinking": Family("kimi-k2.5", {"thinking": True}, tool_names=True, declares=True),
     **_switched("laguna-xs.2"),
     **_switched("laguna-m.1"),
     **_switched("laguna-xs-2.1"),

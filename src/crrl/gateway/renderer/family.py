@@ -116,7 +116,8 @@ class FamilyRenderer:
         """The package's own bridge, over a short history in place of the real one, so that its cost does not grow
         with that (tested equal). What the package refuses goes by what the family renders behind a short turn: a turn
         which closed inside open reasoning, nothing appended, several results."""
-        calls = self.parse(ids, None, prompt_ids).calls
+        asks = self._family.tool_names or self._places.counts(appended)
+        calls = self.parse(ids, None, prompt_ids).calls if asks else []
         appended = self._places.behind(appended, len(calls))
         shown = self._linked([Message("assistant", calls=calls), *appended], sampled=True)[1:]
         closed = bool(ids) and ids[-1] in self._stops
@@ -129,7 +130,12 @@ class FamilyRenderer:
             if bridged is not None and bridged.token_ids[: len(before)] == before:
                 return [*prompt_ids, *ids, *bridged.token_ids[len(before) :]]
         close = [] if closed else self.stop_ids[:1]
-        return [*prompt_ids, *ids, *close, *self._tail(calls, appended)]
+        return [
+            *prompt_ids,
+            *ids,
+            *close,
+            *self._tail(calls if asks else self.parse(ids, None, prompt_ids).calls, appended),
+        ]
 
     def _tail(self, calls: list[Call], appended: list[Message]) -> list[int]:
         """What a full render puts behind the end of a short turn with these calls."""

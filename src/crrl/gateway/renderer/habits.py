@@ -8,6 +8,7 @@ that are easily read back as something else. Nothing may be lost or moved, and n
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 from crrl.gateway.canonical import Call, Message
@@ -68,6 +69,7 @@ def check(renderer: Renderer) -> None:
         _bridge(renderer, turn, [_SYSTEM, _USER], answer, appended, tools)
     if renderer.tools:
         _arguments(renderer)
+        _results_of_some(renderer)
         _text_behind_a_call(renderer)
 
 
@@ -181,6 +183,21 @@ def _arguments(renderer: Renderer) -> None:
     read = renderer.parse(ids, TOOLS, renderer.prompt([_USER], TOOLS)).calls
     if different := differences(HARD, read):
         raise Refusal(turn, different)
+
+
+def _results_of_some(renderer: Renderer) -> None:
+    """Results of two calls: both, and that of the second alone."""
+    answer = Message("assistant", "", [_PLAIN, HARD])
+    try:
+        ids = renderer.assistant(answer)
+    except RenderError:
+        return  # the template has room for one call
+    if len(renderer.parse(ids, TOOLS, renderer.prompt([_USER], TOOLS)).calls) < 2:
+        return
+    second = replace(_OTHER, place=1)
+    _bridge(renderer, "two results after two calls", [_USER], answer, [_RESULT, _OTHER], TOOLS)
+    _bridge(renderer, "the second call's result alone", [_USER], answer, [second], TOOLS)
+    _prompt(renderer, "the second call's result alone", [_USER, answer, second], TOOLS)
 
 
 def _text_behind_a_call(renderer: Renderer) -> None:
