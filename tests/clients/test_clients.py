@@ -204,7 +204,9 @@ async def test_the_key_alone_names_the_session(do, bench: Bench) -> None:
 async def test_an_engine_that_fails_is_told_and_not_asked_again(client: Client, do, bench: Bench) -> None:
     await bench.start()  # a script without answers fails
     said = await do("ask", bench.gateway.open("a"), retries=1)
-    assert said["status"] == 503 and "The engine failed: the script has no answer left" in said["error"], said
+    assert said["status"] == 503 and "The engine failed: " in said["error"] and "has no answer left" in said["error"], (
+        said
+    )
     assert said["sent"] == (1 if client.retries else 2)  # the AI SDK does not read `x-should-retry`
     assert len(bench.engine.requests) == 1
 
