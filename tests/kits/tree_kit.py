@@ -69,9 +69,12 @@ class TreeAgent:
             if message.role != "assistant":
                 self.passed[key(kind, history[:i])] = self.time
         at = 0
-        for _, version in history:
+        for i, (_, version) in enumerate(history):
             if version is not None:
-                at = position(turn.prompt_ids, self.ids[version], at)
+                said = self.ids[version]
+                if i == len(history) - 1 and said[-1] in RENDERER.stop_ids:
+                    said = said[:-1]  # a turn that comes last is gone on from
+                at = position(turn.prompt_ids, said, at)
                 self.continued.setdefault(version, self.time)
         if how == "cancel":
             await asyncio.sleep(0)

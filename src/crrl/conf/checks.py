@@ -138,7 +138,7 @@ def check(config: Config) -> None:
         )
     if (config.trainer.dtype, config.trainer.optimizer) == ("bfloat16", "adamw"):
         raise UsageError(
-            "trainer.dtype=bfloat16 would keep the moments of trainer.optimizer=adamw in bfloat16, which is too coarse.",
+            "trainer.dtype=bfloat16 would keep the moments of trainer.optimizer=adamw in bfloat16: too coarse.",
             "Write trainer.dtype=mixed (float32 weights and moments), or trainer.optimizer=adamw_8bit.",
         )
     _check_plugged_in(config)

@@ -83,7 +83,12 @@ class Tree:
                 parent = before
         else:
             prompt_ids, spliced, changed = self._prompt(parent, messages, known, ask)
-            if begun is not None:
+            if begun is not None and (same := self._taken_up(begun)) is not None:
+                spliced = [*spliced, same]  # it was sampled behind another history: the same tokens, not the same text
+                said = [*same.place.begun, *same.ids]
+                whole = said[:-1] if said[-1] in self._renderer.stop_ids else said
+                begun_ids = behind(self._renderer, prompt_ids, whole)
+            elif begun is not None:
                 begun_ids = behind(self._renderer, prompt_ids, ids_of(self._renderer, begun))
         prompt_ids = [*prompt_ids, *begun_ids] if begun_ids else prompt_ids
         appended = self._behind(parent, prompt_ids)
@@ -104,6 +109,11 @@ class Tree:
         found = self._by_after.get(next_digest(history, begun)) if begun is not None else None
         turn = _unchanged(found, begun) if found and begun is not None else None
         return None if turn is None or turn.stopped_by else turn  # a stop string is sampled, but not shown
+
+    def _taken_up(self, begun: Message) -> Turn | None:
+        """A turn of this session that says the same, behind whatever history."""
+        turn = self._sampled(begun)
+        return None if turn is None or turn.stopped_by else turn
 
     def _joined(self, messages: list[Message]) -> list[Message]:
         """A turn that the client began and that came back as its beginning and the rest is one message again."""
