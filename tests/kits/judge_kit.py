@@ -58,7 +58,7 @@ def make_task(
         family="mean",
         source=Source(files=files),
         issue="mean is too small",
-        test=TestPlan(Command(argv or ["tests"]), "pytest", fail, keep, restore, timeout_s),
+        test=TestPlan(Command(argv or ["tests"]), "pytest", list(fail), list(keep), restore, timeout_s),
         solution=diff({"stats.py": FIXED}, files),
     )
 

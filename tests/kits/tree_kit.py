@@ -126,6 +126,8 @@ class TreeAgent:
             self.history = [*self.history[:-1], (message, None)]
         elif op == "back" and len(self.history) > 2:  # it forgets its last two messages
             self.history = self.history[:-2]
+            if self.history[-1][0].calls:  # calls without results cannot be gone on from
+                self.history = self.history[:-1]
         await self.ask([(self.system, None), *self.history])
 
     def used(self) -> dict[int, list[int]]:

@@ -164,10 +164,13 @@ async def test_bad_sources_are_clear_errors(sandbox, state_dir, source):
 
 async def test_preparing_a_small_repository_is_cheap(state_dir):
     files = {"m.py": "x\n", "tests/test_m.py": "y\n", "README.md": "z\n", "tests/conftest.py": ""}
-    start = time.process_time()
-    for n in range(20):
-        workspace.prepare(Source(files={**files, "n": f"{n} {start}"}), state_dir, 65534)
-    assert (time.process_time() - start) / 20 < 0.030  # 6 ms measured; twice the 15 ms budget on a busy machine
+    spent = []
+    for _ in range(5):  # the best: other threads of this process count, too
+        start = time.process_time()
+        for n in range(8):
+            workspace.prepare(Source(files={**files, "n": f"{n} {start}"}), state_dir, 65534)
+        spent.append((time.process_time() - start) / 8)
+    assert min(spent) < 0.030  # 6 ms measured; twice the 15 ms budget on a busy machine
 
 
 def test_this_host_is_found_usable_and_problems_are_named(state_dir, monkeypatch, tmp_path):

@@ -161,7 +161,7 @@ async def test_the_warm_judge_says_that_it_has_one_python(
 ) -> None:
     (tmp_path / "cpython-3.7.1/bin").mkdir(parents=True)
     (tmp_path / "cpython-3.7.1/bin/python3.7").touch()
-    monkeypatch.setattr(interpreters, "folder", lambda: tmp_path)
+    monkeypatch.setattr(interpreters, "folder", lambda *_: tmp_path)
     made = task(repository(tmp_path))
     with pytest.raises(CrrlError, match="the warm judge runs"):
         await task_judge.run(replace(made, test=replace(made.test, needs=["python3.7"])), "")
