@@ -5,7 +5,7 @@ the token after it, so that a node has one label; rows with the same beginning h
 order are one packed row for the model: `Forest.ids_N` at the positions `positions_N`. In that order the new tokens of
 each row are one `Segment`, which attends to its path to the root and, causally, to itself (`tree_attention.py`).
 
-Invariant: the log-prob of a trained token is that of its row alone, up to rounding (tests/learning/test_prefix_tree.py).
+Invariant: the log-prob of a trained token is that of its row alone, up to rounding (test_prefix_tree.py).
 """
 
 from __future__ import annotations
