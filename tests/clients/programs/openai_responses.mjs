@@ -14,7 +14,9 @@ const bare = { model: order.model, instructions: order.system, input: order.ques
 
 async function respond(more) {
   if (!order.stream) return client.responses.create({ ...bare, ...more });
-  return client.responses.stream({ ...bare, ...more }).finalResponse();
+  const response = await client.responses.stream({ ...bare, ...more }).finalResponse();
+  if (response.status === "failed") throw new Error(response.error.message); // the library returns it as an answer
+  return response;
 }
 
 function turnOf(response) {

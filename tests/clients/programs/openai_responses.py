@@ -23,6 +23,9 @@ def respond(**more: Any) -> Any:
     if not ORDER["stream"]:
         return client.responses.create(**body)
     with client.responses.stream(**body) as stream:
+        for event in stream:
+            if event.type == "response.failed":  # the library itself only misses the end
+                raise RuntimeError(event.response.error.message)
         return stream.get_final_response()
 
 
