@@ -41,15 +41,18 @@ class _Rule:
 
 def alarms(steps: Sequence[Metrics]) -> list[Alarm]:
     """All alarms of a run, oldest first. `steps`: the metrics of its updates, in order."""
-    raised: list[Alarm] = []
-    holding: set[str] = set()
-    for taken in range(1, len(steps) + 1):
-        for rule in RULES:
-            says = rule.holds(steps[:taken]) if taken >= WINDOW else ""
-            if says and rule.name not in holding:
-                raised.append(Alarm(rule.name, taken, says, rule.cause))
-            (holding.add if says else holding.discard)(rule.name)
-    return raised
+    return [alarm for taken in range(1, len(steps) + 1) for alarm in raised(steps[:taken])]
+
+
+def raised(steps: Sequence[Metrics]) -> list[Alarm]:
+    """Those that the last of these steps raised."""
+
+    def said(rule: _Rule, taken: int) -> str:
+        return rule.holds(steps[:taken]) if taken >= WINDOW else ""
+
+    taken = len(steps)
+    now = [(rule, said(rule, taken)) for rule in RULES]
+    return [Alarm(rule.name, taken, says, rule.cause) for rule, says in now if says and not said(rule, taken - 1)]
 
 
 def _values(steps: Sequence[Metrics], name: str) -> list[float]:

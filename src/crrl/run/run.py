@@ -36,7 +36,7 @@ from crrl.learning import objective, precision
 from crrl.learning.curriculum import Curriculum
 from crrl.learning.push import BOUND, bound_in, push_and_prove
 from crrl.models import model_folder
-from crrl.report.alarms import Alarm, alarms
+from crrl.report.alarms import alarms, raised
 from crrl.report.exploit_examples import exploit_examples
 from crrl.report.exploit_rate import exploit_rates
 from crrl.report.summary import Summary, versions
@@ -211,12 +211,12 @@ class Run:
 
     def alarm(self) -> None:
         """Tell the user what the latest update raised."""
-        for alarm in self._alarms():
-            if alarm.step == self.step:
-                self.display.note(f"Alarm: {alarm.name}: {alarm.says}. {alarm.cause}")
+        for alarm in raised(self._updates()):
+            self.display.note(f"Alarm: {alarm.name}: {alarm.says}. {alarm.cause}")
 
-    def _alarms(self) -> list[Alarm]:
-        return alarms([step.metrics for step in self.journal.steps() if step.state == "trained"])
+    def _updates(self) -> list[dict[str, Any]]:
+        """The metrics of all updates, in order."""
+        return [step.metrics for step in self.journal.steps() if step.state == "trained"]
 
     def updating(self, done: int, total: int) -> None:
         """Show that so many micro-batches of the update are done."""
@@ -281,7 +281,7 @@ class Run:
             steps=self.step,
             control=self.config.objective.shuffle_rewards,
             memory_limits=cgroup.kept_by(),
-            alarms=[asdict(alarm) for alarm in self._alarms()],
+            alarms=[asdict(alarm) for alarm in alarms(self._updates())],
         )
 
     def _exploits(self) -> dict[str, Any]:
