@@ -91,7 +91,10 @@ def test_a_package_becomes_tasks(tmp_path: Path, capsys: pytest.CaptureFixture[s
         ("A.java", 'assertEquals("a", f(1), "message");', ("f(1)", True)),
         ("A.java", "assertEquals(expected, actual);", ("actual", True)),
         ("A.java", "assertEquals(f(x), g(y));", None),
-        ("A.java", "assertTrue(f(x));", None),
+        ("A.java", 'assertEquals(3, f("a  b"));', ('f("a  b")', True)),
+        ("A.java", "assertTrue(f(x));", ("f(x)", True)),
+        ("A.java", 'assertFalse("message", f(x));', ("f(x)", True)),
+        ("A.java", "assertSame(f(x), y);", None),
     ],
 )
 def test_sides_of_an_assertion(path: str, assertion: str, expected: tuple[str, bool] | None) -> None:

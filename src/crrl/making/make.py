@@ -184,17 +184,23 @@ class Maker:
             self.display.note(f"left out: {path}: {why}")
 
     async def _steady(self, found: Survey) -> list[str]:
-        """The tests that pass in the judge, twice. Raises CrrlError where most do not."""
         tests = list(found.seconds)
         named = arguments(tests, found.sampled) if found.sampled else self.wanted.tests
         whole = asking(self.base, tests, [*found.options, GO_ON, *named], self.wanted.timeout_s)
+        has = f"is offline, and has {self.judge.limits.memory_bytes >> 20} MiB"
+        return await self._passing_twice(whole, has, "Name a part of the suite that needs neither: tests=PATH.")
+
+    async def _passing_twice(self, whole: Task, has: str, remedy: str) -> list[str]:
+        """Those of the plan's tests that pass in the judge, twice. Raises CrrlError where most do not; `has`: what the
+        judge has that they may not stand."""
+        tests = whole.test.pass_to_pass
         results = [await self.judge.run_anew(whole, "") for _ in range(2)]
         steady = [test for test in tests if all(result.tests[test] == "passed" for result in results)]
         if 2 * len(steady) < len(tests):
             raise CrrlError(
-                f"Only {len(steady)} of {len(tests)} passing tests pass in the judge ({results[0].reason}): it is "
-                f"offline, and has {self.judge.limits.memory_bytes >> 20} MiB.\n{results[0].output[-800:]}",
-                "Name a part of the suite that needs neither: tests=PATH.",
+                f"Only {len(steady)} of {len(tests)} passing tests pass in the judge ({results[0].reason}): it {has}.\n"
+                f"{results[0].output[-800:]}",
+                remedy,
             )
         return steady
 

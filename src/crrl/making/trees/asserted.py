@@ -6,6 +6,7 @@ sure: the syntax tree does. The side that is written out is the right one; the o
 
 from __future__ import annotations
 
+import re
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +22,8 @@ from crrl.making.trees.units import unit_at, units
 from crrl.rewards.decoys.grammars import parser, walk
 from crrl.rewards.decoys.trees import CONSTRUCTORS, EXPECTED, MAKERS
 
-EQUALITIES = ("assertEquals", "assertArrayEquals", "assertIterableEquals", "assertLinesMatch")
+EQUALITIES = ("assertEquals", "assertArrayEquals")
+TRUTHS = ("assertTrue", "assertFalse")
 LONGEST = 80  # of what is compared, to be its name
 
 
@@ -60,43 +62,47 @@ class Asserted(Toolchain):
 
 def sides(path: str, data: bytes, line: int, known: frozenset[str]) -> tuple[str, bool] | None:
     """What is compared, by its text, and whether what is expected stands first; None where nobody can say."""
-    root = parser(PurePath(path).suffix).parse(data).root_node
-    for node in walk(root):
+    if (parts := compared_at(path, data, line)) is None:
+        return None
+    said = [_said(data, part) for part in parts]
+    if len(parts) == 1:  # to be true, or false
+        return (said[0], True) if len(said[0]) <= LONGEST else None
+    written = [_written(part) for part in parts]
+    if written[0] == written[1]:
+        written = [_is_expected(part, known) for part in parts]
+    actual = said[1] if written[0] else said[0]
+    return (actual, written[0]) if written[0] != written[1] and len(actual) <= LONGEST else None
+
+
+def compared_at(path: str, data: bytes, line: int) -> list[list[Node]] | None:
+    """Both sides of the equality that stands in this line, or what has to be true or false; None where none does."""
+    for node in walk(parser(PurePath(path).suffix).parse(data).root_node):
         if node.start_point.row + 1 <= line <= node.end_point.row + 1 and (parts := _compared(node)):
-            first, second = parts
-            said = [
-                " ".join(data[part[0].start_byte : part[-1].end_byte].decode("utf-8", "replace").split())
-                for part in parts
-            ]
-            written = [_written(first), _written(second)]
-            if written[0] == written[1]:
-                written = [_is_expected(first, known), _is_expected(second, known)]
-            actual = said[1] if written[0] else said[0]
-            if written[0] != written[1] and len(actual) <= LONGEST:
-                return actual, written[0]
-            return None
+            return parts
     return None
 
 
-def _compared(node: Node) -> tuple[list[Node], list[Node]] | None:
+def _compared(node: Node) -> list[list[Node]] | None:
     if node.type == "macro_invocation" and text(node.child_by_field_name("macro")) in ("assert_eq", "debug_assert_eq"):
         parts: list[list[Node]] = [[]]
         for token in node.named_children[-1].children[1:-1]:
             parts.append([]) if token.type == "," else parts[-1].append(token)
-        return (parts[0], parts[1]) if len(parts) > 1 and parts[0] and parts[1] else None
-    if node.type == "method_invocation" and text(node.child_by_field_name("name")) in (
-        "assertEquals",
-        "assertArrayEquals",
-    ):
-        given = grammar.arguments(node)
+        return parts[:2] if len(parts) > 1 and parts[0] and parts[1] else None
+    if node.type != "method_invocation":
+        return None
+    name, given = text(node.child_by_field_name("name")), grammar.arguments(node)
+    if name in TRUTHS:
+        return [[one] for one in given if one.type != "string_literal"][:1] or None
+    if name in EQUALITIES:
         if len(given) == 3 and given[0].type == "string_literal" and given[2].type != "string_literal":
             given = given[1:]  # JUnit 4 has the message first
-        return ([given[0]], [given[1]]) if len(given) > 1 else None
+        return [[given[0]], [given[1]]] if len(given) > 1 else None
     return None
 
 
 def _said(data: bytes, part: Sequence[Node]) -> str:
-    return " ".join(data[part[0].start_byte : part[-1].end_byte].decode("utf-8", "replace").split())
+    """In one line; white space in a text stays as it is."""
+    return re.sub(r"\s*\n\s*", " ", data[part[0].start_byte : part[-1].end_byte].decode("utf-8", "replace"))
 
 
 def _written(part: Sequence[Node]) -> bool:

@@ -16,6 +16,7 @@ from crrl.making.source_file import UnreadableError
 from crrl.making.survey import Survey
 from crrl.making.trees.functions import functions
 from crrl.making.trees.go import Go
+from crrl.making.trees.java import Java
 from crrl.making.trees.javascript import JavaScript
 from crrl.making.trees.rust import Rust
 from crrl.making.trees.screening import TreeScreener
@@ -26,8 +27,9 @@ from crrl.task import Source, Task
 from crrl.tasks.setup import toolchains
 from crrl.tasks.setup.environments import with_generated
 
-TOOLCHAINS: dict[str, type[Toolchain]] = {"go": Go, "javascript": JavaScript, "rust": Rust}
+TOOLCHAINS: dict[str, type[Toolchain]] = {"go": Go, "java": Java, "javascript": JavaScript, "rust": Rust}
 MARKS = {"pyproject.toml": "python", "setup.py": "python", "setup.cfg": "python", "go.mod": "go"}
+MARKS |= dict.fromkeys(("pom.xml", "build.gradle", "build.gradle.kts", "build.xml"), "java")
 MARKS |= {"package.json": "javascript", "Cargo.toml": "rust"}
 """What the folder of a project has -> its language; the first that there is."""
 
@@ -93,21 +95,12 @@ class TreeMaker(Maker):
         )
 
     async def _steady_of(self, found: Survey, own: Boxes) -> list[str]:
-        """The tests that pass in the judge, twice. Raises CrrlError where most do not."""
-        tests = list(found.seconds)
         screener = TreeScreener(
             self.base, self.tree, found, found.seconds, self.judge, 0.0, self.toolchain, own, frozenset()
         )
-        whole = screener.whole(tests)
-        results = [await self.judge.run_anew(whole, "") for _ in range(2)]
-        steady = [test for test in tests if all(result.tests[test] == "passed" for result in results)]
-        if 2 * len(steady) < len(tests):
-            raise CrrlError(
-                f"Only {len(steady)} of {len(tests)} passing tests pass in the judge ({results[0].reason}): it is "
-                f"offline, and has its canaries among them.\n{results[0].output[-800:]}",
-                "Name a part of the suite that needs no network: tests=...",
-            )
-        return steady
+        has = "is offline, and has its canaries among them"
+        remedy = "Name a part of the suite that needs no network: tests=..."
+        return await self._passing_twice(screener.whole(list(found.seconds)), has, remedy)
 
     def _paths(self, steady: list[str]) -> list[str]:
         """Its code: what a repair may change."""
