@@ -1,4 +1,4 @@
-"""A project that pytest itself needs (packaging, pluggy) is judged by its own code, not by the judge's copy of it."""
+"""A project that pytest itself needs, or that is named as a module of the judge is, is judged by its own code."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def own(name: str, layout: str) -> Task:
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("name", ["packaging", "pluggy", "iniconfig"])
+@pytest.mark.parametrize("name", ["packaging", "pluggy", "iniconfig", "inside", "judged_init", "memory_use"])
 async def test_the_projects_own_wins(task_judge: TaskJudge, name: str, layout: str) -> None:
     task = own(name, layout)
     assert solved(task, await task_judge.run(task, task.solution or ""))

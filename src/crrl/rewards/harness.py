@@ -22,7 +22,10 @@ from crrl.sandbox.whole import whole
 NEEDS = ("pluggy", "iniconfig", "packaging", "pygments")
 PACKAGES = ("pytest", "_pytest", *NEEDS)
 HERE = Path(__file__).parent
-SCRIPTS = (HERE / "zygote.py", HERE / "inside.py", HERE.parent / "sandbox" / "memory_use.py")
+SCRIPTS = (
+    *(HERE / f"{name}.py" for name in ("zygote", "judged_init", "inside")),
+    HERE.parent / "sandbox" / "memory_use.py",
+)
 
 
 @dataclass(frozen=True)
