@@ -72,7 +72,8 @@ class Probe:
 
 
 class WeightSource(Protocol):
-    """Where new weights come from; names as in the Hugging Face state dict. Iterated layer by layer."""
+    """Where new weights come from; names as in the Hugging Face state dict. Iterated layer by layer, and twice where the
+    engine checks all before it changes any. A tensor is good until the next one is asked for."""
 
     def tensors(self) -> Iterator[tuple[str, torch.Tensor]]: ...
 
@@ -106,7 +107,8 @@ class Weights(Protocol):
 
     async def push(self, source: WeightSource, version: int) -> Probe:
         """Swap weights in between decode steps, drop KV and prefix caches (running requests are re-prefilled under
-        the new weights), bump the version, score the probe. Raises CrrlError: they do not fit; the old ones stay."""
+        the new weights), bump the version, score the probe. Raises CrrlError: they do not fit; the old ones stay. An
+        engine whose source breaks off when some weights are new serves nothing from then on."""
         ...
 
     def forget(self, scope: str) -> None:

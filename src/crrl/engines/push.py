@@ -1,7 +1,8 @@
-"""New weights for a module that is serving: checks all names and shapes before it changes anything.
+"""New weights for a module that is serving: checks all names, shapes and values before it changes anything.
 
-`stage` reads a source into buffers while decoding goes on; `swap` copies the buffers in, between two decode steps.
-The probe sequence that proves a push (DESIGN, invariant 7) is `probe_ids`.
+`check` reads a source while decoding goes on, and keeps none of it. Then the engine reads it again, between two decode
+steps, and puts each tensor where the old one is, so that a push takes no more memory than its largest tensor. The probe
+sequence that proves a push (DESIGN, invariant 7) is `probe_ids`.
 """
 
 from __future__ import annotations
@@ -20,19 +21,12 @@ def probe_ids(vocab_size: int, length: int = PROBE_LENGTH) -> list[int]:
     return [(7919 * (i + 1) + 104729 * i * i) % vocab_size for i in range(length)]
 
 
-def _own(module: nn.Module) -> dict[str, Tensor]:
-    return module.state_dict(keep_vars=False)
-
-
-def stage(module: nn.Module, source: WeightSource) -> list[tuple[Tensor, Tensor]]:
-    """(own tensor, buffered new values) for every tensor of the source.
-
-    Raises:
-        CrrlError: a name is unknown or missing, a shape differs, or a value is not finite; nothing was changed.
+def check(module: nn.Module, source: WeightSource) -> None:
+    """Raises:
+    CrrlError: a name is unknown or missing, a shape differs, or a value is not finite.
     """
-    own = _own(module)
-    staged: list[tuple[Tensor, Tensor]] = []
-    seen: set[int] = set()
+    own = module.state_dict()
+    seen: set[int | str] = set()
     wrong: list[str] = []
     for name, tensor in source.tensors():
         target = own.get(name)
@@ -41,23 +35,18 @@ def stage(module: nn.Module, source: WeightSource) -> list[tuple[Tensor, Tensor]
         elif target.shape != tensor.shape:
             wrong.append(f"{name}: shape {tuple(tensor.shape)}, the engine's is {tuple(target.shape)}")
         else:
-            seen.add(target.data_ptr())
+            seen.add(_storage(name, target))
             if not torch.isfinite(tensor).all():
                 wrong.append(f"{name}: holds NaN or infinity")
-            else:
-                staged.append((target, tensor.detach().to(target.device, target.dtype, copy=True)))
-    # Tied tensors share storage: one of the names is enough.
-    wrong += [f"{name}: missing" for name, tensor in own.items() if tensor.data_ptr() not in seen]
+    wrong += [f"{name}: missing" for name, tensor in own.items() if _storage(name, tensor) not in seen]
     if wrong:
         raise CrrlError(
             "The pushed weights do not fit the engine's model, which keeps serving the old ones: "
             + "; ".join(wrong[:8]),
             "Push the same architecture, with Hugging Face state-dict names and adapters merged.",
         )
-    return staged
 
 
-def swap(staged: list[tuple[Tensor, Tensor]]) -> None:
-    with torch.no_grad():
-        for target, new in staged:
-            target.copy_(new)
+def _storage(name: str, tensor: Tensor) -> int | str:
+    """Tied tensors share storage: one of the names is enough. Packed ones have none here, and are never tied."""
+    return name if tensor.is_meta else tensor.data_ptr()

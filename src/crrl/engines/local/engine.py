@@ -173,8 +173,8 @@ class LocalEngine:
             self._call(lambda: self._hold(False)).result()
 
     async def push(self, source: WeightSource, version: int) -> Probe:
-        staged = await asyncio.to_thread(push.stage, self._runner.model, source)
-        return await asyncio.wrap_future(self._call(lambda: self._swap(staged, version)))
+        await asyncio.to_thread(push.check, self._runner.model, source)
+        return await asyncio.wrap_future(self._call(lambda: self._swap(source, version)))
 
     def forget(self, scope: str) -> None:
         self._commands.put(lambda: self._prefixes.forget(scope))
@@ -227,7 +227,7 @@ class LocalEngine:
                 if not self._closed and not self._resting and (self._rows or self._waiting):
                     self._step()
                     self._flush()
-            self._broken = EngineError("the engine was closed")
+            self._broken = self._broken or EngineError("the engine was closed")
         except BaseException as e:
             self._broken = EngineError(f"the model loop died: {type(e).__name__}: {e}")
         self._fail_everything(self._broken)
@@ -252,9 +252,14 @@ class LocalEngine:
             self._leave(row, keep=False)
             self._end(row, "cancelled")
 
-    def _swap(self, staged: list[tuple[torch.Tensor, torch.Tensor]], version: int) -> Probe:
-        push.swap(staged)
-        self._runner.refresh()
+    def _swap(self, source: WeightSource, version: int) -> Probe:
+        try:
+            with torch.inference_mode(False):  # the source computes as it would for anyone
+                self._runner.load(source)
+        except BaseException as e:  # some weights are new, others old: there is no policy left to serve
+            self._broken = EngineError(f"the push of version {version} broke off: {type(e).__name__}: {e}")
+            self._closed = True
+            raise
         self._prefixes.drop()
         for row in self._rows:  # back to the front of the queue; sampled tokens are prefilled, too
             row.cached = 0

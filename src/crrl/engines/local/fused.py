@@ -2,11 +2,13 @@
 
 A decode step of a small model is mostly call overhead and small matrix products. Here q, k and v are one product, gate
 and up another; every product keeps its matrix in the layout that is fastest for few tokens; and nothing stands between
-the operations but this file. These matrices are copies of the module's weights, so whoever changes the weights calls
-`refresh`: the engine does at every push, before it scores the probe, which therefore proves the copies (invariant 7).
+the operations but this file. These matrices are the only copy: the module's own are views of them, or empty where the
+layout is opaque, so that its own `forward` no longer works. Only a head that is tied to the embedding is held twice on a
+CPU. New weights go in one tensor at a time (`take`, then `settle`), and a push then scores the probe, which proves them
+(invariant 7).
 
 Any other model runs through its own `forward` (`runner`), and so does one of these if its logits here differ from those
-of its plain forward pass at start.
+of its plain forward pass at start: `unpack` gives the module its weights back.
 """
 
 from __future__ import annotations
@@ -37,23 +39,65 @@ _PACK_FROM = 2**17
 
 
 class _Product:
-    """x [N, in] -> [N, out] for one linear, or for several of the same input side by side."""
+    """x [N, in] -> [N, out] for one linear, or for several of the same input side by side.
 
-    def __init__(self, *linears: nn.Linear) -> None:
-        self._linears = linears
-        self.refresh()
+    Takes the linears' weights over: theirs become views of ours, or, where ours are packed, tensors on `meta` that keep
+    name, shape and type. `tied`: the weight is the embedding's, too, so the linear keeps it and we have a copy.
+    """
 
-    def refresh(self) -> None:
-        biases = [linear.bias.detach() for linear in self._linears if linear.bias is not None]
-        self._bias = torch.cat(biases) if biases else None
-        weight = torch.cat([linear.weight.detach() for linear in self._linears])
-        on_cpu = weight.device.type == "cpu" and weight.dtype == torch.float32
-        self._packed = on_cpu and weight.numel() >= _PACK_FROM and torch.backends.mkldnn.is_available()
+    def __init__(self, *linears: nn.Linear, tied: bool = False) -> None:
+        self.linears = linears
+        self._tied = tied
+        self._rows = [linear.out_features for linear in linears]
+        self._new: dict[nn.Linear, Tensor] = {}
+        biased = [linear for linear in linears if linear.bias is not None]
+        self._bias = torch.cat([linear.bias.detach() for linear in biased]) if biased else None
+        if self._bias is not None:
+            for linear, bias in zip(biased, self._bias.split([len(linear.bias) for linear in biased]), strict=True):
+                linear.bias.data = bias
+        like = linears[0].weight
+        self._on_cpu = like.device.type == "cpu" and like.dtype == torch.float32
+        size = sum(linear.weight.numel() for linear in linears)
+        self._packed = self._on_cpu and size >= _PACK_FROM and torch.backends.mkldnn.is_available()
+        self._lay([linear.weight.detach() for linear in linears])
+
+    def _lay(self, parts: list[Tensor]) -> None:
+        weight = torch.cat(parts) if len(parts) > 1 else parts[0]
         if self._packed:  # 64: the number of tokens it is laid out for; good for fewer and for many more
-            weight = torch.ops.mkldnn._reorder_linear_weight(weight, 64)
-        elif on_cpu:  # [in, out] in memory
-            weight = weight.t().contiguous().t()
-        self._weight = weight
+            self._weight = torch.ops.mkldnn._reorder_linear_weight(weight, 64)
+            if not self._tied:
+                for linear in self.linears:
+                    empty = torch.empty_like(linear.weight, device="meta")
+                    linear.weight = nn.Parameter(empty, requires_grad=False)
+            return
+        self._weight = weight.t().contiguous().t() if self._on_cpu else weight  # on a CPU [in, out] in memory
+        if not self._tied:
+            for linear, view in zip(self.linears, self._weight.split(self._rows), strict=True):
+                linear.weight.data = view
+
+    @property
+    def opaque(self) -> bool:
+        """Whether the linears' own weights are empty."""
+        return self._packed and not self._tied
+
+    def take(self, linear: nn.Linear, weight: Tensor) -> None:
+        """New values of a packed linear; laid out when all of its neighbours' have come."""
+        # The source may take its tensor back with the next one.
+        self._new[linear] = weight.detach().to("cpu", torch.float32, copy=len(self.linears) > 1)
+        if len(self._new) == len(self.linears):
+            self._lay([self._new.pop(each) for each in self.linears])
+
+    def settle(self) -> None:
+        """The embedding that this head is tied to has changed."""
+        if self._tied and self._on_cpu:
+            del self._weight  # first: it is the largest matrix of most small models
+            self._lay([self.linears[0].weight.detach()])
+
+    def unpack(self) -> None:
+        """Gives the linears their weights back."""
+        if self.opaque:
+            for linear, weight in zip(self.linears, self._weight.to_dense().split(self._rows), strict=True):
+                linear.weight = nn.Parameter(weight.clone(), requires_grad=False)
 
     def __call__(self, x: Tensor) -> Tensor:
         if self._packed:
@@ -83,7 +127,7 @@ class FusedModel:
     def __init__(self, model: Any) -> None:
         config = model.config
         self._embed: nn.Module = model.model.embed_tokens
-        self._head = _Product(model.lm_head)
+        self._head = _Product(model.lm_head, tied=model.lm_head.weight is self._embed.weight)
         self._norm: Tensor = model.model.norm.weight
         self._eps: float = config.rms_norm_eps
         self._rotary: nn.Module = model.model.rotary_emb
@@ -94,6 +138,10 @@ class FusedModel:
         self._heads: int = config.num_attention_heads
         self._kv_heads: int = config.num_key_value_heads
         self._layers = [self._layer(layer, config) for layer in model.model.layers]
+        products = [p for layer in self._layers for p in (layer.qkv, layer.o, layer.gate_up, layer.down)]
+        self._products = [*products, self._head]
+        owner = {linear: product for product in self._products for linear in product.linears if product.opaque}
+        self._packed = {f"{name}.weight": (owner[m], m) for name, m in model.named_modules() if m in owner}
 
     @staticmethod
     def of(model: PreTrainedModel) -> FusedModel | None:
@@ -125,12 +173,22 @@ class FusedModel:
             window=getattr(attention, "sliding_window", everywhere),
         )
 
-    def refresh(self) -> None:
-        """Take over the weights that the module has now."""
-        self._head.refresh()
-        for layer in self._layers:
-            for product in (layer.qkv, layer.o, layer.gate_up, layer.down):
-                product.refresh()
+    def take(self, name: str, tensor: Tensor) -> bool:
+        """New values of a tensor of the state dict. False: it is an ordinary one of the module, to be copied there."""
+        if name not in self._packed:
+            return False
+        product, linear = self._packed[name]
+        product.take(linear, tensor)
+        return True
+
+    def settle(self) -> None:
+        """All new values have come."""
+        self._head.settle()
+
+    def unpack(self) -> None:
+        """Gives the module its weights back; this object is of no use any more."""
+        for product in self._products:
+            product.unpack()
 
     def forward(self, p: Pass, ids_N: Tensor, positions: int, keep_M: Tensor | None) -> Tensor:
         """Logits [M, vocab] of the packed tokens `keep_M` (None: of all).

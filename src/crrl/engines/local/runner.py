@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from crrl.engines.api import WeightSource
 from crrl.engines.local.attention import IMPLEMENTATION, KVCache, Pass, Segment
 from crrl.engines.local.fused import FusedModel
 from crrl.errors import CrrlError
@@ -34,7 +35,7 @@ class Runner:
         self.model: PreTrainedModel = module.to(device=device, dtype=dtype).eval().requires_grad_(False)
         self.device = device
         self.cache = KVCache()
-        self.fused = FusedModel.of(self.model)
+        self.fused: FusedModel | None = None
         self.vocab_size = int(model.config.get_text_config().vocab_size)
         self._prove()
 
@@ -84,10 +85,15 @@ class Runner:
                 logits_to_keep=0 if keep_M is None else keep_M,
             ).logits[0]
 
-    def refresh(self) -> None:
-        """The module's weights have changed."""
-        if self.fused is not None:
-            self.fused.refresh()
+    def load(self, source: WeightSource) -> None:
+        """Put new weights where the old ones are, one tensor at a time. They have been checked (`push.check`)."""
+        own = self.model.state_dict()
+        with torch.no_grad():
+            for name, tensor in source.tensors():
+                if self.fused is None or not self.fused.take(name, tensor):
+                    own[name].copy_(tensor)
+            if self.fused is not None:
+                self.fused.settle()
 
     def score(self, ids: Sequence[int]) -> list[float]:
         """log p(ids[i] | ids[:i]) at T = 1, i >= 1, without touching the cache."""
@@ -115,22 +121,33 @@ class Runner:
         elif getattr(config, "num_kv_shared_layers", 0):
             reason = "its layers share keys and values"
         if not reason:
-            reason = self._difference(config.num_hidden_layers)
-        if reason and self.fused is not None:
-            self.fused = None
-            reason = self._difference(config.num_hidden_layers)
+            plain_TV = self._plain()
+            self.fused = FusedModel.of(self.model)
+            reason = self._difference(plain_TV, config.num_hidden_layers)
+            if reason and self.fused is not None:
+                self.fused.unpack()
+                self.fused = None
+                reason = self._difference(plain_TV, config.num_hidden_layers)
         if reason:
             raise CrrlError(
                 f"The local engine cannot serve {name}: {reason}.",
                 "Serve this model with vLLM (engine=vllm), or choose a decoder with plain or sliding-window attention.",
             )
 
+    def _ids(self) -> list[int]:
+        return [(31 * i + 7) % self.vocab_size for i in range(24)]
+
     @torch.inference_mode()
-    def _difference(self, layers: int) -> str:
-        ids = [(31 * i + 7) % self.vocab_size for i in range(24)]
+    def _plain(self) -> Tensor:
+        """Logits of the model's own forward pass, which the fused one leaves without weights."""
         self.model.set_attn_implementation("eager")
-        plain_TV = self.model(self._tensor(np.asarray(ids))[None], use_cache=False).logits[0].float()
+        logits_TV: Tensor = self.model(self._tensor(np.asarray(self._ids()))[None], use_cache=False).logits[0].float()
         self.model.set_attn_implementation(IMPLEMENTATION)
+        return logits_TV
+
+    @torch.inference_mode()
+    def _difference(self, plain_TV: Tensor, layers: int) -> str:
+        ids = self._ids()
         try:
             self.forward(ids[:10], [], 0, [Segment(0, 10, 0, 0)], keep=[9])
             second = self.forward(ids[10:23], [], 0, [Segment(0, 13, 0, 10)], keep=[12])
