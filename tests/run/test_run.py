@@ -168,9 +168,9 @@ async def test_while_the_trainer_computes_the_engine_rests_and_its_cores_are_len
 
 def test_an_evaluation_holds_one_model(tmp_path: Path) -> None:
     """The engine's, where and in what the settings say; it is no trainer's."""
-    config = load_recipe("quickstart", ["engine.context=512", f"runs_dir={tmp_path}"])
+    config = load_recipe("quickstart", ["engine.context=512", f"runs_dir={tmp_path}", "run=one"])
     before = {id(o) for o in gc.get_objects() if isinstance(o, PreTrainedModel)}
-    with Run.temporary(config, live=False) as run:
+    with Run.evaluation(config, {}, {}, live=False) as run:
         assert run.model is None
         models = [o for o in gc.get_objects() if isinstance(o, Qwen3ForCausalLM) and id(o) not in before]
         assert models == [run.engine._runner.model]

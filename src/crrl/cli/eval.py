@@ -1,73 +1,229 @@
-"""`crrl eval`: a checkpoint or a run on held-out tasks."""
+"""`crrl eval`: a policy on a benchmark, or on held-out tasks, in a folder of its own."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
+import tempfile
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from crrl.cli.call import Call, print_json
+from crrl.cli.call import Call, print_json, whole_number
+from crrl.cli.train import free_name
 from crrl.conf.schema import Config
 from crrl.errors import UsageError
 
-USAGE = "crrl eval CHECKPOINT_OR_RUN [key=value...] [--json] [--dry-run]"
-HELP = """
-CHECKPOINT_OR_RUN is `tiny` (the shipped policy), a Hugging Face model folder, a run's name, or one of its
-checkpoints (runs/NAME/checkpoints/step-20). For a run, it evaluates the last checkpoint with the run's own settings.
+if TYPE_CHECKING:
+    from crrl.evaluation.sets import TaskSet
+    from crrl.run.evaluate import Plan
 
-  corpus.name=FILE.jsonl           a task file instead of generated tasks; for a run's own file, the tasks it held out
-  corpus.held_out=N evaluation.tasks_per_split=N   for a task file: this many of its tasks (100), or all it has
-  evaluation.tasks_per_split=400   more tasks, narrower intervals
-  evaluation.splits=[unseen_families] evaluation.decodings=[greedy]
-  seed=N                           another draw of held-out tasks
+USAGE = "crrl eval [BENCHMARK] MODEL [key=value...] [--json] [--dry-run]\ncrrl eval resume=NAME"
+HELP = """
+MODEL is `tiny` (the shipped policy), a Hugging Face model folder, a run's name, or one of its checkpoints
+(runs/NAME/checkpoints/step-20). For a run, it is the checkpoint that evaluation.checkpoint_rule chose, with the run's
+own settings.
+
+BENCHMARK is swe-bench-verified, swe-bench-lite, swe-bench-multilingual, gitbug-java, defects4j, bugsinpy,
+quixbugs-python, quixbugs-java, polyglot, quickstart; a task file (.jsonl), a corpus, or a data set on the hub
+(ORG/NAME@REVISION). Without it: the tasks that the model's own settings hold out.
+
+  path=FILE                        the benchmark's tasks: the file that `crrl tasks check ... out=FILE` wrote, or the
+                                   corpus's own files
+  ids=A,B  limit=N                 these tasks; N of them, drawn with the seed
+  samples=K                        samples of each task (sampled decoding)
+  evaluation.temperature=0.6       its temperature; training has its own
+  agent=mini-swe-agent agent.turns=50          another agent, other budgets
+  trained_on=FILE.jsonl            what MODEL was trained on, to see what it has seen (known for runs)
+  evaluation.prices.hour=2.5       USD: hour (of an episode), input, output (a million tokens each)
+  evaluation.tasks_per_split=400 evaluation.splits=[unseen_families] evaluation.decodings=[greedy]     held-out tasks
+  run=NAME runs_dir=FOLDER         where it goes; resume=NAME goes on after Ctrl-C, a crash or kill -9
+  seed=N                           seed of the sampling, and of generated tasks
 """
 
 
 TRAINING = ("trainer", "objective", "tracker", "launch", "adapter")
 """Groups of settings that an evaluation has no use for."""
+RESUMABLE = ("engine.threads", "engine.device", "engine.max_batch", "rollout.concurrency", "rollout.judges")
+"""What a resumed evaluation may change: how fast it goes, never what it measures."""
 
 
 def run(call: Call) -> int:
-    (target,) = call.only("CHECKPOINT_OR_RUN")
     for setting in call.settings:
-        if setting.partition("=")[0].partition(".")[0] in TRAINING:
-            key = setting.partition("=")[0]
+        key = setting.partition("=")[0]
+        if key.partition(".")[0] in TRAINING:
             raise UsageError(f"{key} would be ignored: crrl eval does not train.", f"Leave {key} out.")
-    config, checkpoint = resolve(target, call.settings)
+    if (name := call.take("resume")) is not None:
+        return _resume(call, name)
+    wanted = Wanted.of(call)
+    with tempfile.TemporaryDirectory(prefix="crrl-eval-") as scratch:
+        plan = planned(wanted, call.settings, Path(scratch))
     if call.dry_run:
-        if call.json:
-            print_json({"config": asdict(config), "checkpoint": str(checkpoint)})
-        else:
-            from crrl.conf.load import to_yaml
+        return _show(call, plan)
+    from crrl.run.evaluate import evaluate
 
-            print(to_yaml(config) + f"# evaluate {checkpoint}")
+    return int(evaluate(plan, json=call.json) or 0)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The verb's arguments and its own settings."""
+
+    model: str
+    benchmark: str = ""
+    path: Path | None = None
+    ids: tuple[str, ...] = ()
+    limit: int = 0
+    trained_on: Path | None = None
+
+    @classmethod
+    def of(cls, call: Call) -> Wanted:
+        from crrl.evaluation.sets import is_set
+
+        values = {key: v for key in ("path", "ids", "limit", "trained_on") if (v := call.take(key)) is not None}
+        if (samples := call.take("samples")) is not None:
+            call.settings.append(f"evaluation.samples={samples}")
+        first, second = [*call.only("BENCHMARK or MODEL", "MODEL", optional=1), ""][:2]
+        if not second and is_set(first):
+            raise UsageError(f"Which model shall do {first}?", f"Write: crrl eval {first} tiny, or a run, or a folder.")
+        if second and not is_set(first):
+            raise UsageError(_no_benchmark(first), "See: crrl eval --help")
+        if not second:
+            first, second = "", first
+        if not first and values:
+            key = next(iter(values))
+            raise UsageError(f"{key}={values[key]} is for a benchmark.", "Write: crrl eval BENCHMARK MODEL ...")
+        return cls(
+            model=second,
+            benchmark="" if first == "quickstart" else first,
+            path=Path(values["path"]) if "path" in values else None,
+            ids=tuple(id for id in values.get("ids", "").split(",") if id),
+            limit=whole_number(values, "limit", 0),
+            trained_on=Path(values["trained_on"]) if "trained_on" in values else None,
+        )
+
+
+def _no_benchmark(word: str) -> str:
+    from crrl.errors import nearest
+    from crrl.evaluation import presets
+
+    return f"There is no benchmark {word}. {nearest(word, presets.names())}"
+
+
+def planned(wanted: Wanted, settings: list[str], scratch: Path) -> Plan:
+    """Raises UsageError or CrrlError: something cannot be evaluated so."""
+    from crrl.evaluation import presets, sets
+    from crrl.run.evaluate import TASKS, Plan
+
+    tasks: TaskSet | None = None
+    own: list[str] = []
+    if wanted.benchmark:
+        seed = next((int(s[5:]) for s in reversed(settings) if s.startswith("seed=") and s[5:].isdigit()), 0)
+        tasks = sets.load(wanted.benchmark, path=wanted.path, ids=wanted.ids, limit=wanted.limit, seed=seed)
+        preset = presets.find(wanted.benchmark)
+        if preset and preset.tasks and len(tasks.tasks) < preset.tasks:
+            part = f"{len(tasks.tasks)} of its {preset.tasks} tasks are evaluated"
+            tasks = replace(tasks, notes=[*tasks.notes, part])
+        file = scratch / TASKS
+        sets.write(file, tasks)
+        own = [*(preset.words() if preset else []), f"corpus.name={file}", f"corpus.held_out={len(tasks.tasks)}"]
+        for setting in settings:
+            if setting.partition("=")[0] in ("corpus.name", "corpus.held_out", "evaluation.splits"):
+                raise UsageError(f"{setting} would be ignored: {wanted.benchmark} names the tasks.", "Leave it out.")
+    config, checkpoint, rule = resolve(wanted.model, [*own, *settings])
+    if not any(s.startswith("run=") for s in settings):
+        what = tasks.name if tasks else "held-out"
+        config.run = free_name(Path(config.runs_dir), f"eval-{what}-{Path(wanted.model).name}")
+    elif (Path(config.runs_dir) / config.run).exists():
+        raise UsageError(
+            f"{Path(config.runs_dir) / config.run} exists.",
+            f"Go on with it: crrl eval resume={config.run}. Otherwise choose another run=NAME.",
+        )
+    training, source = _trained_on(wanted)
+    return Plan(config, wanted.model, checkpoint, tasks, training, source, rule)
+
+
+def _trained_on(wanted: Wanted) -> tuple[Any, str]:
+    """The tasks that the model was trained on, and where that is known from."""
+    from crrl.tasks.files import load_tasks
+
+    if wanted.trained_on is not None:
+        return load_tasks(wanted.trained_on, measured=False)[0], str(wanted.trained_on)
+    owner = _run_of(wanted.model)
+    if owner is None:
+        return None, "what the policy was trained on is not recorded; say it with trained_on=FILE.jsonl"
+    from crrl.conf.load import load_saved
+    from crrl.learning.curriculum import Curriculum
+
+    config = load_saved(owner / "config.yaml")
+    if config.corpus.name == "generated":
+        return [], f"run {owner.name} was trained on generated tasks"
+    return Curriculum(config).training(), f"{config.corpus.name}, of run {owner.name}"
+
+
+def _resume(call: Call, name: str) -> int:
+    from crrl.cli.train import in_folder
+    from crrl.conf.checks import value_at
+    from crrl.conf.load import in_full, load_saved
+    from crrl.run.evaluate import refuse_training_run, resume
+
+    folder = in_folder(call, name)
+    refuse_training_run(folder)
+    saved = load_saved(folder / "config.yaml")
+    config = load_saved(folder / "config.yaml", call.settings) if call.settings else saved
+    for key in (s.partition("=")[0] for s in in_full(call.settings)):
+        if key not in RESUMABLE and value_at(config, key) != value_at(saved, key):
+            raise UsageError(
+                f"You cannot change {key} in the middle of an evaluation.",
+                f"Leave it out, or start a new one. You may change: {', '.join(RESUMABLE)}.",
+            )
+    call.only()
+    config.run, config.runs_dir = folder.name, str(folder.parent)
+    return int(resume(config, json=call.json) or 0)
+
+
+def _show(call: Call, plan: Plan) -> int:
+    config, benchmark = plan.config, plan.benchmark
+    if call.json:
+        tasks = [task.id for task in benchmark.tasks] if benchmark else []
+        print_json({"config": asdict(config), "checkpoint": plan.checkpoint, "tasks": tasks})
         return 0
-    from crrl.run.main import evaluate
+    from crrl.conf.load import to_yaml
 
-    return int(evaluate(config, checkpoint, json=call.json) or 0)
+    print(to_yaml(config) + f"# evaluate {plan.checkpoint}{f' ({plan.rule})' if plan.rule else ''}")
+    if benchmark is not None:
+        sampled = "sampled" in config.evaluation.decodings
+        each = (config.evaluation.samples if sampled else 0) + ("greedy" in config.evaluation.decodings)
+        print(f"# on {len(benchmark.tasks)} tasks of {benchmark.name}, {len(benchmark.tasks) * each} episodes")
+    print(f"# in {Path(config.runs_dir) / config.run}")
+    return 0
 
 
-def resolve(target: str, settings: list[str]) -> tuple[Config, str]:
-    """The settings to evaluate with, and the model folder (or `tiny`)."""
+def resolve(target: str, settings: list[str]) -> tuple[Config, str, str]:
+    """The settings to evaluate with, the model folder (or `tiny`), and by which rule it was chosen among a run's."""
     from crrl.conf.load import load_recipe, load_saved
 
     if target == "tiny":
-        return load_recipe("quickstart", settings), "tiny"
+        return load_recipe("quickstart", settings), "tiny", ""
     path = Path(target)
     for folder in (path, Path("runs") / target):
         if (folder / "config.yaml").is_file() and not (folder / "config.json").is_file():
-            return load_saved(folder / "config.yaml", settings), str(last_checkpoint(folder))
+            config = load_saved(folder / "config.yaml", settings)
+            config.run = ""
+            return config, str(last_checkpoint(folder)), "last"
     if not (path / "config.json").is_file():
         raise UsageError(
             f"{target} is neither a run nor a model folder (no config.yaml, no config.json).",
             "Write tiny, a run's name, runs/NAME/checkpoints/step-N, or a Hugging Face model folder.",
         )
-    owner = next(
-        (p for p in path.resolve().parents if (p / "config.yaml").is_file() and (p / "checkpoints").is_dir()),
-        None,
-    )
-    if owner is not None:
-        return load_saved(owner / "config.yaml", settings), str(path)
-    return load_recipe("quickstart", [*settings, f"model.path={path}"]), str(path)
+    if (owner := _run_of(target)) is not None:
+        return load_saved(owner / "config.yaml", settings), str(path), "named in the command"
+    return load_recipe("quickstart", [*settings, f"model.path={path}"]), str(path), ""
+
+
+def _run_of(target: str) -> Path | None:
+    """The run whose name, folder or checkpoint this is."""
+    path = Path(target)
+    candidates = (path, Path("runs") / target, *path.resolve().parents)
+    return next((p for p in candidates if (p / "config.yaml").is_file() and (p / "checkpoints").is_dir()), None)
 
 
 def last_checkpoint(run_folder: Path) -> Path:

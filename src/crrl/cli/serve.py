@@ -80,7 +80,7 @@ def candidates() -> list[str]:
 def run(call: Call) -> int:
     serving = Serving.take(call)
     (target,) = call.only("CHECKPOINT_OR_RUN")
-    config, checkpoint = resolve(target, call.settings)
+    config, checkpoint, _ = resolve(target, call.settings)
     if not serving.model:
         serving = replace(serving, model="tiny" if target == "tiny" else Path(checkpoint).name)
     if call.dry_run:

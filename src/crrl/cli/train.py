@@ -95,12 +95,7 @@ def resumed(call: Call, name: str) -> Config:
     """The run's own settings; the user may change only those in `RESUMABLE`."""
     from crrl.conf.load import in_full, load_saved
 
-    runs_dir = call.take("runs_dir") or "runs"
-    folder = Path(name) if "/" in name else Path(runs_dir) / name
-    if not (folder / "config.yaml").is_file():
-        known = [p.parent.name for p in folder.parent.glob("*/config.yaml")]
-        hint = nearest(folder.name, known) if known else f"{folder.parent}/ has no runs."
-        raise UsageError(f"There is no run to resume at {folder}.", hint)
+    folder = in_folder(call, name)
     saved = load_saved(folder / "config.yaml")
     if call.arguments and call.only("RECIPE", optional=1)[0] != saved.recipe:
         raise UsageError(
@@ -118,6 +113,17 @@ def resumed(call: Call, name: str) -> Config:
             )
     config.run, config.runs_dir = folder.name, str(folder.parent)
     return config
+
+
+def in_folder(call: Call, name: str) -> Path:
+    """The folder that `resume=NAME` means. Raises UsageError: there is none."""
+    runs_dir = call.take("runs_dir") or "runs"
+    folder = Path(name) if "/" in name else Path(runs_dir) / name
+    if not (folder / "config.yaml").is_file():
+        known = [p.parent.name for p in folder.parent.glob("*/config.yaml")]
+        hint = nearest(folder.name, known) if known else f"{folder.parent}/ has no runs."
+        raise UsageError(f"There is no run to resume at {folder}.", hint)
+    return folder
 
 
 def free_name(runs: Path, wanted: str) -> str:

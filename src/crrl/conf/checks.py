@@ -43,6 +43,7 @@ WORDS: dict[str, tuple[str, ...]] = {
 DECODINGS = ("sampled", "greedy")
 KINDS = ("main", "compaction", "subagent", "side")  # of a session's calls: `gateway.api.SampleKind`
 GENERATED_SPLITS = ("rl_instances", "sft_instances", "unseen_families")
+PRICES = ("input", "output", "hour")
 
 AT_LEAST: dict[str, float] = {
     "seed": 0,
@@ -79,12 +80,14 @@ AT_LEAST: dict[str, float] = {
 }
 POSITIVE = (
     "agent.wall_s",
+    "evaluation.samples": 1,
     "agent.command_s",
     "trainer.max_grad_norm",
     "rollout.temperature",
     "objective.clip",
 )
 
+    "evaluation.temperature",
 # Settings of other trainers that people try here, and why crrl refuses them (invariant 6).
 TRUNCATED = "its log-probs are of the whole distribution, so truncated or penalised sampling would train on wrong ones"
 REFUSED: dict[str, str] = {
@@ -158,6 +161,8 @@ def _greedy_hint(key: str) -> str:
 
 
 def _check_plugged_in(config: Config) -> None:
+    if key == "evaluation.temperature":
+        return "Write evaluation.decodings=[greedy] for greedy decoding."
     """Parts of other distributions are imported now, so that a broken one stops nothing half-way."""
     for key, group in PARTS.items():
         if not (part := registry.find(group, value_at(config, key))).ours:
@@ -254,6 +259,11 @@ def _check_evaluation(config: Config) -> None:
         if len(set(words)) < len(words):
             raise UsageError(f"evaluation.{key} names something twice.", "Name each once.")
 
+    for name, price in wanted.prices.items():
+        if name not in PRICES:
+            raise UsageError(f"evaluation.prices.{name}: there is no such price.", nearest(name, PRICES))
+        if not (math.isfinite(price) and price >= 0):
+            raise UsageError(f"evaluation.prices.{name}={price} is not a price.", "Write a number of USD, 0 or more.")
 
 def check_rows(config: RowsConfig, explicit: Iterable[str]) -> None:
     """Raises UsageError: `crrl sft DATA...` cannot work with these settings, or one that the user wrote would change
@@ -361,6 +371,10 @@ IGNORED: tuple[Ignored, ...] = (
         "none of these trackers keeps files",
     ),
     ("tracker.episodes", lambda c: not c.tracker.name, "there is no tracker"),
+    *(
+        (f"evaluation.{key}", lambda c: "sampled" not in c.evaluation.decodings, "nothing is sampled")
+        for key in ("samples", "temperature")
+    ),
     *(
         (f"adapter.{key}", lambda c: c.adapter.name == "none", "it is for an adapter")
         for key in ("r", "alpha", "targets")

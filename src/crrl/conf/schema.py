@@ -180,7 +180,7 @@ class Rollout:
 class Evaluation:
     tasks_per_split: int = doc("held-out tasks in each split", 100)
     splits: list[str] = doc("held-out splits of generated tasks", ["rl_instances", "sft_instances", "unseen_families"])
-    decodings: list[str] = doc("`sampled` (T = 1), `greedy`", ["sampled", "greedy"])
+    decodings: list[str] = doc("`sampled` (at evaluation.temperature), `greedy`", ["sampled", "greedy"])
     before: bool = doc("also evaluate before training (needed for a comparison)", True)
 
 
@@ -210,6 +210,9 @@ class Config:
 
 @dataclass
 class WarmstartConfig:
+    samples: int = doc("samples of each task under `sampled`", 1)
+    temperature: float = doc("temperature of `sampled`; training has its own, rollout.temperature", 1.0)
+    prices: dict[str, float] = doc("USD: `input`, `output` (a million tokens each), `hour` (of an episode); reported", {})
     """`crrl sft warmstart`: makes the shipped tiny policy."""
 
     seed: int = doc("seed of demonstrations and weights", 1)

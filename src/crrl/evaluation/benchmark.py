@@ -13,30 +13,42 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+import numpy as np
+
+from crrl.evaluation import samples
 from crrl.evaluation.statistics import Paired, detectable_difference, mcnemar_exact, newcombe_paired, wilson
 from crrl.rollout.api import Attempt, Episode
 from crrl.task import Task
 
 Decoding = Literal["sampled", "greedy"]
 Phase = Literal["before", "after", "eval"]
-TEMPERATURES: dict[Decoding, float] = {"sampled": 1.0, "greedy": 0.0}
 
 
 def evaluation_attempts(
-    tasks: Iterable[Task], split: str, decoding: Decoding, seed: int, phase: Phase
+    tasks: Iterable[Task],
+    split: str,
+    decoding: Decoding,
+    seed: int,
+    phase: str,
+    *,
+    samples: int = 1,
+    temperature: float = 1.0,
 ) -> list[Attempt]:
-    """One attempt per task. Ids are stable, so a resumed run recognises its episodes. The seed does not depend on
-    `phase`: before and after use the same noise, so their episodes are pairs."""
+    """`samples` attempts per task under `sampled`, at `temperature`; one under `greedy`. Ids are stable, so a resumed
+    run recognises its episodes. The seed does not depend on `phase`: before and after use the same noise, so their
+    episodes are pairs."""
+    greedy = decoding == "greedy"
     return [
         Attempt(
-            id=f"eval/{phase}/{split}/{decoding}/{task.id}",
+            id=f"eval/{phase}/{split}/{decoding}/{task.id}" + (f"#{number}" if number else ""),
             group=f"eval/{phase}/{split}/{decoding}/{task.id}",
             task=task,
-            attempt=0,
-            seed=_episode_seed(seed, split, decoding, task.id),
-            temperature=TEMPERATURES[decoding],
+            attempt=number,
+            seed=_episode_seed(seed, split, decoding, task.id, *([str(number)] if number else [])),
+            temperature=0.0 if greedy else temperature,
         )
         for task in tasks
+        for number in range(1 if greedy else samples)
     ]
 
 
@@ -45,20 +57,15 @@ def _episode_seed(seed: int, *parts: str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
 
 
-def solved(episode: Episode) -> bool:
-    """A lost episode is neither solved nor unsolved: asking is the caller's mistake."""
-    if episode.outcome == "lost" or episode.verdict is None:
-        raise ValueError(f"episode {episode.id} is {episode.outcome} and has no verdict to count")
-    return episode.verdict.solved
-
-
 @dataclass(frozen=True)
 class SplitResult:
     """One split, one decoding, one policy.
 
     Args:
         solved, total: scored episodes, truncated ones included, lost ones not.
-        ci95: Wilson's interval of `rate`.
+        rate: mean over tasks of the share of their samples that solved them.
+        ci95: Wilson's interval of `rate`; of several samples a task, the bootstrap's over tasks.
+        bounds: the rate if every lost episode had been unsolved, and solved.
         well_formed: share of `total` in which every tool call was valid, an edit applied, and the agent stopped by
             itself.
         lost, truncated: numbers of episodes.
@@ -81,6 +88,7 @@ class SplitResult:
     visible_only: int = 0
     reward: float = 0.0
     first_try: float | None = None
+    bounds: tuple[float, float] = (0.0, 1.0)
 
     @classmethod
     def of(cls, episodes: Iterable[Episode]) -> SplitResult:
@@ -88,11 +96,14 @@ class SplitResult:
         counted = [(e, e.verdict) for e in everything if e.outcome != "lost" and e.verdict is not None]
         total = len(counted)
         wins = sum(verdict.solved for _, verdict in counted)
+        scores, lost = scores_of(everything)
+        rate, ci95 = rate_of(scores)
         return cls(
             solved=wins,
             total=total,
-            rate=wins / total if total else 0.0,
-            ci95=wilson(wins, total),
+            rate=rate,
+            ci95=ci95,
+            bounds=bounds_of(scores, lost),
             well_formed=sum(e.well_formed for e, _ in counted) / total if total else 0.0,
             lost=len(everything) - total,
             truncated=sum(e.outcome == "truncated" for e, _ in counted),
@@ -112,12 +123,12 @@ class Difference:
 
     Args:
         points: rate after − rate before, in percentage points.
-        ci95: Newcombe's paired interval, in points.
-        p: of the exact two-sided McNemar test.
-        pairs, gained, fell: the counts behind them.
+        ci95: Newcombe's paired interval, in points; of several samples a task, the bootstrap's over tasks.
+        p: of the exact two-sided McNemar test; of several samples, of the permutation test over tasks.
+        pairs, gained, fell: tasks behind them; `gained`, `fell`: whose mean rose, or fell.
         excluded: tasks that were not scored on both sides.
         detectable: the difference, in points, that this many pairs show with 80% power at the observed share of
-            changed tasks; None if that share is too small to show any.
+            changed tasks; None if that share is too small to show any, or there are several samples.
     """
 
     points: float
@@ -131,10 +142,16 @@ class Difference:
 
     @classmethod
     def of(cls, before: Iterable[Episode], after: Iterable[Episode]) -> Difference:
-        """Pairs by (task, attempt). Raises ValueError if one occurs twice on a side."""
-        old, new = _by_task(before), _by_task(after)
-        pairs = [k for k in old if k in new and old[k].outcome != "lost" and new[k].outcome != "lost"]
-        table = Paired.of([solved(old[k]) for k in pairs], [solved(new[k]) for k in pairs])
+        """Pairs by task. Raises ValueError if an attempt occurs twice on a side."""
+        (old, _), (new, _) = scores_of(before), scores_of(after)
+        each = samples.differences(old, new)
+        excluded = len(old.keys() | new.keys()) - len(each)
+        if any(len(side[task]) > 1 for side in (old, new) for task in each):
+            mean = samples.MeanDifference.of(old, new)
+            low, high = mean.ci95
+            gained, fell = (sum(sign * d > 0 for d in each.values()) for sign in (1, -1))
+            return cls(100 * mean.difference, (100 * low, 100 * high), mean.p, len(each), gained, fell, excluded)
+        table = Paired.of([old[t][0] > 0.5 for t in each], [new[t][0] > 0.5 for t in each])
         low, high = newcombe_paired(table)
         changed = (table.gained + table.fell) / table.total if table.total else 0.0
         detectable = 100 * detectable_difference(table.total, changed)
@@ -145,19 +162,45 @@ class Difference:
             pairs=table.total,
             gained=table.gained,
             fell=table.fell,
-            excluded=len(old.keys() | new.keys()) - table.total,
+            excluded=excluded,
             detectable=detectable if detectable <= 100 else None,
         )
 
 
-def _by_task(episodes: Iterable[Episode]) -> dict[tuple[str, int], Episode]:
-    found: dict[tuple[str, int], Episode] = {}
+def scores_of(episodes: Iterable[Episode]) -> tuple[dict[str, list[float]], dict[str, int]]:
+    """task -> 1.0 or 0.0 for each judged sample (a task that lost all has an empty list), and task -> lost samples.
+    Raises ValueError if an attempt occurs twice."""
+    scores: dict[str, list[float]] = {}
+    lost: Counter[str] = Counter()
+    seen: set[tuple[str, int]] = set()
     for episode in episodes:
-        key = (episode.task, episode.attempt)
-        if key in found:
-            raise ValueError(f"attempt {key[1]} at task {key[0]} occurs twice on one side of the comparison")
-        found[key] = episode
-    return found
+        if (episode.task, episode.attempt) in seen:
+            raise ValueError(f"attempt {episode.attempt} at task {episode.task} occurs twice on one side")
+        seen.add((episode.task, episode.attempt))
+        judged = scores.setdefault(episode.task, [])
+        if episode.outcome == "lost" or episode.verdict is None:
+            lost[episode.task] += 1
+        else:
+            judged.append(float(episode.verdict.solved))
+    return scores, dict(lost)
+
+
+def rate_of(scores: samples.Scores) -> tuple[float, tuple[float, float]]:
+    """The mean over tasks of their means, and its 95% interval. Tasks without a judged sample are left out."""
+    judged = [s for s in scores.values() if s]
+    if all(len(s) == 1 for s in judged):
+        wins = int(sum(s[0] for s in judged))
+        return wins / len(judged) if judged else 0.0, wilson(wins, len(judged))
+    means = np.array([sum(s) / len(s) for s in judged])
+    low, high = samples.bootstrap(means)
+    return float(means.mean()), (max(0.0, low), min(1.0, high))
+
+
+def bounds_of(scores: samples.Scores, lost: Mapping[str, int]) -> tuple[float, float]:
+    """The rate over all tasks if every lost sample had been unsolved, and if every one had been solved."""
+    filled = [[[*s, *[value] * lost.get(task, 0)] for task, s in scores.items()] for value in (0.0, 1.0)]
+    low, high = (sum(sum(s) / len(s) for s in side) / len(side) if side else 0.0 for side in filled)
+    return low, high if scores else 1.0
 
 
 Cells = Mapping[tuple[str, str], Sequence[Episode]]  # (split, decoding) -> episodes

@@ -46,6 +46,10 @@ class Curriculum:
         count = range(evaluation.tasks_per_split)
         return {split: [generate(split, self._config.seed, i) for i in count] for split in evaluation.splits}
 
+    def training(self) -> list[Task]:
+        """The tasks of a task file that are trained on."""
+        return self._file[self._config.corpus.held_out :]
+
     def images(self) -> list[str]:
         """The container images of the run's tasks."""
         return sorted({task.source.image for task in self._file if task.source.image is not None})

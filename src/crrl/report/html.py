@@ -97,34 +97,43 @@ def render(
     runs_dir: str = "runs",
 ) -> str:
     """The page."""
-    environment = jinja2.Environment(
+    total = summary.seconds.get("total", sum(summary.seconds.values()))
+    table = rows(summary)
+    told = told_columns(table)
+    return (
+        environment()
+        .get_template("report.html.jinja")
+        .render(
+            s=summary,
+            notice=notice,
+            columns=[COLUMNS[i] for i in told],
+            rows=[[row[i] for i in told] for row in table],
+            curve=Markup(solve_curve(summary, steps)) if steps else "",
+            small=[(name, Markup(svg)) for name, svg in small_curves(steps)],
+            style=Markup(STYLE),
+            spent=where_time_went(summary.seconds, total),
+            total=seconds(total),
+            exploit_names=NAMES,
+            headline=headline(summary),
+            transcripts=list(transcripts)[:MAX_TRANSCRIPTS],
+            config=config_yaml,
+            next=next_steps(summary.run, runs_dir),
+            machine=summary.machine,
+        )
+    )
+
+
+def environment() -> jinja2.Environment:
+    """Of every page: nothing that a page is given is markup."""
+    made = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(clean=_cut, seconds=seconds, percent=percent)
-    total = summary.seconds.get("total", sum(summary.seconds.values()))
-    table = rows(summary)
-    told = told_columns(table)
-    return environment.get_template("report.html.jinja").render(
-        s=summary,
-        notice=notice,
-        columns=[COLUMNS[i] for i in told],
-        rows=[[row[i] for i in told] for row in table],
-        curve=Markup(solve_curve(summary, steps)) if steps else "",
-        small=[(name, Markup(svg)) for name, svg in small_curves(steps)],
-        style=Markup(STYLE),
-        spent=where_time_went(summary.seconds, total),
-        total=seconds(total),
-        exploit_names=NAMES,
-        headline=headline(summary),
-        transcripts=list(transcripts)[:MAX_TRANSCRIPTS],
-        config=config_yaml,
-        next=next_steps(summary.run, runs_dir),
-        machine=summary.machine,
-    )
+    made.filters.update(clean=_cut, seconds=seconds, percent=percent, interval=interval)
+    return made
 
 
 def _cut(text: str) -> str:

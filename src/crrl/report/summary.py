@@ -46,6 +46,7 @@ class Summary:
         control: rewards were shuffled (`objective.shuffle_rewards`).
         memory_limits: who kept boxes and judged runs within theirs: `cgroup v2`, `cgroup v1` or `watchdog`.
         alarms: {name, step, says, cause} of each (`alarms.py`).
+        evaluation: of `crrl eval`: {benchmark, origin, policy, checkpoint, rule, weights, seen, metrics, groups}.
     """
 
     run: str
@@ -62,6 +63,7 @@ class Summary:
     control: bool = False
     memory_limits: str = ""
     alarms: list[dict[str, Any]] = field(default_factory=list)
+    evaluation: dict[str, Any] = field(default_factory=dict)
     recipe: str = ""
     versions: dict[str, str] = field(default_factory=dict)
     machine: str = ""

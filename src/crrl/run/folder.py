@@ -23,8 +23,9 @@ from crrl.rollout.journal import Journal
 CONFIG = "config.yaml"
 
 
-def create(folder: Path, meta: Mapping[str, Any], config: str) -> Journal:
-    """Create the folder of a new run and open its journal. Raises CrrlError: it exists, or cannot be made."""
+def create(folder: Path, meta: Mapping[str, Any], config: str, files: Mapping[str, bytes] | None = None) -> Journal:
+    """Create the folder of a new run, with further `files` by name, and open its journal. Raises CrrlError: it exists,
+    or cannot be made."""
     new: Path | None = None
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -35,6 +36,9 @@ def create(folder: Path, meta: Mapping[str, Any], config: str) -> Journal:
         try:
             (new / CONFIG).write_text(config)
             flush(new / CONFIG)
+            for name, content in (files or {}).items():
+                (new / name).write_bytes(content)
+                flush(new / name)
             Journal.fill(new, meta)
             flush(new)
             os.rename(new, folder)

@@ -1,4 +1,4 @@
-"""`crrl train` and `crrl eval`: the whole run, top to bottom.
+"""`crrl train`: the whole run, top to bottom.
 
 Evaluate the policy on held-out tasks, train it on real episodes with GRPO, evaluate it again on the same tasks, and
 report the difference. Per training step: draw `groups_per_step` tasks, let the agent try each `group_size` times, judge
@@ -33,6 +33,7 @@ import json as jsonlib
 from typing import TYPE_CHECKING, cast
 
 from crrl.evaluation.benchmark import Decoding, Phase, assemble, evaluation_attempts
+from crrl.evaluation.sets import TASK_SETS, fingerprint
 from crrl.report.summary import Summary, next_steps, print_closing
 
 if TYPE_CHECKING:
@@ -67,31 +68,18 @@ def train(config: Config, resume: str | None = None, json: bool = False) -> int:
     return 0
 
 
-def evaluate(config: Config, checkpoint: str, json: bool = False) -> int:
-    """`crrl eval`: evaluate one policy on the held-out tasks, without training."""
-    from crrl.run.run import Run
-
-    config.model.path = checkpoint
-    with Run.temporary(config, live=False if json else None) as run:
-        try:
-            cells = evaluate_policy(run, "eval")
-        except KeyboardInterrupt:
-            return INTERRUPTED
-        summary = run.summary(assemble({}, cells))
-    if json:
-        shown = {"splits": summary.splits, "random_floor": summary.random_floor, "exploits": summary.exploits}
-        print(jsonlib.dumps({"schema": summary.schema, **shown}))
-    else:
-        print_closing(summary, f"Evaluation of {checkpoint}")
-    return 0
-
-
-def evaluate_policy(run: Run, phase: Phase) -> Cells:
-    """Evaluate the current policy on every held-out split, in every decoding; only episodes not in the journal run."""
+def evaluate_policy(run: Run, phase: Phase, name: str | None = None) -> Cells:
+    """Evaluate the current policy on every held-out split, in every decoding; only episodes not in the journal run.
+    `name`: of the one split of a task file."""
     evaluation = run.config.evaluation
-    tasks = run.curriculum.held_out()
+    tasks = {name or split: held for split, held in run.curriculum.held_out().items()}
+    run.journal.set_meta(TASK_SETS, {split: fingerprint(held) for split, held in tasks.items()})
     planned = {
-        (split, decoding): evaluation_attempts(tasks[split], split, decoding, run.config.seed, phase)
+        (split, decoding): evaluation_attempts(
+            *(tasks[split], split, decoding, run.config.seed, phase),
+            samples=evaluation.samples,
+            temperature=evaluation.temperature,
+        )
         for split in tasks
         for decoding in cast("list[Decoding]", evaluation.decodings)  # checked when they were read
     }

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -52,7 +51,7 @@ from crrl.sandbox.cache import keep_within
 
 
 class Run:
-    """Made by `open` (a run folder) or `temporary` (evaluation only); a context manager.
+    """Made by `open` (train) or `evaluation` (evaluate only), each in a folder of its own; a context manager.
 
     Attributes: `step`: the number of updates, which is also the policy's version. `checkpoint`: where the trainer
     resumes. `model`: the trainer's; None where nothing is left to train, and the engine's is enough.
@@ -90,19 +89,19 @@ class Run:
         return cls(config, folder, create(folder, meta, to_yaml(config)), live)
 
     @classmethod
-    @contextmanager
-    def temporary(cls, config: Config, live: bool | None) -> Iterator[Run]:
-        """Evaluation only, with a journal that is deleted at the end; trackers see nothing of it."""
+    def evaluation(
+        cls, config: Config, meta: Mapping[str, Any] | None, files: Mapping[str, bytes], live: bool | None
+    ) -> Run:
+        """Evaluate only; trackers see nothing of it. `meta`: what is evaluated, and `files` of the folder; None: the
+        folder is there, resume in it."""
         config.tracker.name = []
+        folder = Path(config.runs_dir) / config.run
         can_compute(config)
+        if meta is None:
+            return cls(config, folder, Journal.open(folder), live, trains=False)
         named(config)
-        folder = Path(tempfile.mkdtemp(prefix="crrl-eval-"))
-        try:
-            journal = Journal.create(folder / "run", {"seed": config.seed})
-            with cls(config, folder, journal, live, trains=False) as run:
-                yield run
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+        meta = {"seed": config.seed, "recipe": config.recipe, "versions": versions(), **meta}
+        return cls(config, folder, create(folder, meta, to_yaml(config), files), live, trains=False)
 
     def __enter__(self) -> Run:
         return self

@@ -88,11 +88,15 @@ def write_tasks(path: Path, tasks: Iterable[Task]) -> None:
     """Atomically: a reader sees the old file or the whole new one."""
     partial = path.with_name(f".{path.name}.partial")
     with partial.open("wb") as file:
-        for task in tasks:
-            file.write(msgspec.json.encode(task) + b"\n")
+        file.writelines(encoded(tasks))
         file.flush()
         os.fsync(file.fileno())
     os.replace(partial, path)
+
+
+def encoded(tasks: Iterable[Task]) -> list[bytes]:
+    """The lines of a task file."""
+    return [msgspec.json.encode(task) + b"\n" for task in tasks]
 
 
 def _object(line: bytes) -> object:

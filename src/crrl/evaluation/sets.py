@@ -1,0 +1,115 @@
+"""The tasks of an evaluation: of a preset, a corpus, a data set on the hub, or a task file.
+
+Only measured tasks are evaluated: where a corpus does not list its tests, `crrl tasks check` measures them first, and
+says which bugs can be judged on this machine at all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import msgspec
+
+from crrl.errors import CrrlError, UsageError, nearest
+from crrl.evaluation import presets
+from crrl.task import Source, Task
+from crrl.tasks import corpora
+from crrl.tasks.files import load_tasks, write_tasks
+
+TASK_SETS = "tasks"
+"""A journal's name for the fingerprints of its evaluations' tasks: split -> `fingerprint`."""
+
+
+@dataclass(frozen=True)
+class TaskSet:
+    """`origin`: where the tasks were read: the file or corpus, the hub's revision. `notes`: what was left out."""
+
+    name: str
+    tasks: list[Task]
+    origin: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def is_set(word: str) -> bool:
+    """A preset, corpus, hub id or task file, and no model."""
+    if word in presets.names() or word.endswith(".jsonl"):
+        return True
+    return word in corpora.CORPORA or (corpora.HUB.fullmatch(word) is not None and not Path(word).exists())
+
+
+def load(word: str, *, path: Path | None = None, ids: Sequence[str] = (), limit: int = 0, seed: int = 0) -> TaskSet:
+    """`limit`: so many of the tasks, drawn with the seed; 0: all.
+
+    Raises UsageError or CrrlError, naming the command that measures tasks that are not measured.
+    """
+    preset = presets.find(word)
+    corpus = preset.corpus if preset else word
+    file = path if path is not None and _holds_tasks(path) else Path(word) if word.endswith(".jsonl") else None
+    notes: list[str] = []
+    if file is not None:
+        tasks, problems = load_tasks(file)
+        notes += [str(problem) for problem in problems]
+        origin = {"file": str(file)}
+    else:
+        loaded = corpora.load(corpora.find(corpus), path)
+        tasks, origin = loaded.tasks, {"corpus": corpus} | ({"path": str(path)} if path else {})
+        notes += [str(problem) for problem in loaded.problems]
+    origin |= {"hub": tasks[0].provenance["hub"]} if tasks[0].provenance.get("hub") else {}
+    if preset and preset.language:
+        tasks = [task for task in tasks if task.language == preset.language]
+        if not tasks:
+            raise CrrlError(f"{file or path} has no task in {preset.language}.", f"{word} is the corpus {corpus}.")
+    if file is None and any(task.test.baseline for task in tasks):
+        where = f" path={path}" if path else ""
+        raise CrrlError(
+            f"{corpus} does not list its tests: they are measured first.",
+            f"crrl tasks check {corpus}{where} out={word}.jsonl, then: crrl eval {word} MODEL path={word}.jsonl",
+        )
+    name = preset.name if preset else Path(word).stem if word.endswith(".jsonl") else word.replace("/", "--")
+    return TaskSet(name, _chosen(word, tasks, ids, limit, seed), origin, notes)
+
+
+def write(file: Path, tasks: TaskSet) -> None:
+    write_tasks(file, tasks.tasks)
+
+
+def _chosen(word: str, tasks: list[Task], ids: Sequence[str], limit: int, seed: int) -> list[Task]:
+    known = {task.id for task in tasks}
+    if unknown := [id for id in ids if id not in known]:
+        raise UsageError(f"{word} has no task {unknown[0]}.", nearest(unknown[0], known) if len(known) < 3000 else "")
+    chosen = [task for task in tasks if not ids or task.id in ids]
+    if not limit or limit >= len(chosen):
+        return chosen
+    drawn = {task.id for task in random.Random(f"limit/{seed}").sample(chosen, limit)}
+    return [task for task in chosen if task.id in drawn]
+
+
+def _holds_tasks(path: Path) -> bool:
+    """Whether its first line is one of our tasks; a corpus's own records may be .jsonl, too."""
+    if path.suffix != ".jsonl" or not path.is_file():
+        return False
+    try:
+        with path.open() as file:
+            first = json.loads(next((line for line in file if line.strip()), "null"))
+    except ValueError:
+        return False
+    return isinstance(first, dict) and "source" in first and "test" in first
+
+
+def fingerprint(tasks: Sequence[Task]) -> str:
+    """Of what is asked and how it is judged, wherever the repositories lie: equal for equal benchmarks."""
+    asked = [
+        replace(
+            task,
+            source=Source(base_commit=task.source.base_commit, files=task.source.files, image=task.source.image),
+            test=replace(task.test, decoys=None),
+            provenance={},
+        )
+        for task in sorted(tasks, key=lambda task: task.id)
+    ]
+    return hashlib.blake2b(msgspec.json.encode(asked), digest_size=12).hexdigest()
