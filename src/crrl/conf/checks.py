@@ -41,9 +41,9 @@ WORDS: dict[str, tuple[str, ...]] = {
     "trainer.schedule": ("constant", "linear", "cosine"),
 }
 DECODINGS = ("sampled", "greedy")
+PRICES = ("input", "output", "hour")
 KINDS = ("main", "compaction", "subagent", "side")  # of a session's calls: `gateway.api.SampleKind`
 GENERATED_SPLITS = ("rl_instances", "sft_instances", "unseen_families")
-PRICES = ("input", "output", "hour")
 
 AT_LEAST: dict[str, float] = {
     "seed": 0,
@@ -77,17 +77,17 @@ AT_LEAST: dict[str, float] = {
     "rollout.judges": 1,
     "rollout.watchdog_s": 0,
     "evaluation.tasks_per_split": 1,
+    "evaluation.samples": 1,
 }
 POSITIVE = (
     "agent.wall_s",
-    "evaluation.samples": 1,
     "agent.command_s",
     "trainer.max_grad_norm",
     "rollout.temperature",
+    "evaluation.temperature",
     "objective.clip",
 )
 
-    "evaluation.temperature",
 # Settings of other trainers that people try here, and why crrl refuses them (invariant 6).
 TRUNCATED = "its log-probs are of the whole distribution, so truncated or penalised sampling would train on wrong ones"
 REFUSED: dict[str, str] = {
@@ -157,12 +157,12 @@ def check(config: Config) -> None:
 def _greedy_hint(key: str) -> str:
     if key == "rollout.temperature":
         return "Write rollout.temperature=1.0: samples must differ. Greedy decoding is for evaluation."
+    if key == "evaluation.temperature":
+        return "Write evaluation.decodings=[greedy] for greedy decoding."
     return f"Write a positive number for {key}."
 
 
 def _check_plugged_in(config: Config) -> None:
-    if key == "evaluation.temperature":
-        return "Write evaluation.decodings=[greedy] for greedy decoding."
     """Parts of other distributions are imported now, so that a broken one stops nothing half-way."""
     for key, group in PARTS.items():
         if not (part := registry.find(group, value_at(config, key))).ours:
@@ -255,15 +255,15 @@ def _check_evaluation(config: Config) -> None:
     for word in wanted.splits:
         if word not in GENERATED_SPLITS:
             raise UsageError(f"evaluation.splits: {word} is not a split.", nearest(word, GENERATED_SPLITS))
-    for key, words in (("decodings", wanted.decodings), ("splits", wanted.splits)):
-        if len(set(words)) < len(words):
-            raise UsageError(f"evaluation.{key} names something twice.", "Name each once.")
-
     for name, price in wanted.prices.items():
         if name not in PRICES:
             raise UsageError(f"evaluation.prices.{name}: there is no such price.", nearest(name, PRICES))
         if not (math.isfinite(price) and price >= 0):
             raise UsageError(f"evaluation.prices.{name}={price} is not a price.", "Write a number of USD, 0 or more.")
+    for key, words in (("decodings", wanted.decodings), ("splits", wanted.splits)):
+        if len(set(words)) < len(words):
+            raise UsageError(f"evaluation.{key} names something twice.", "Name each once.")
+
 
 def check_rows(config: RowsConfig, explicit: Iterable[str]) -> None:
     """Raises UsageError: `crrl sft DATA...` cannot work with these settings, or one that the user wrote would change

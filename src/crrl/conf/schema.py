@@ -182,6 +182,9 @@ class Evaluation:
     splits: list[str] = doc("held-out splits of generated tasks", ["rl_instances", "sft_instances", "unseen_families"])
     decodings: list[str] = doc("`sampled` (at evaluation.temperature), `greedy`", ["sampled", "greedy"])
     before: bool = doc("also evaluate before training (needed for a comparison)", True)
+    samples: int = doc("samples of each task under `sampled`", 1)
+    temperature: float = doc("temperature of `sampled`; training has its own, rollout.temperature", 1.0)
+    prices: dict[str, float] = doc("USD: `input`, `output` (a million tokens each), `hour` (of an episode); reported", {})
 
 
 @dataclass
@@ -210,9 +213,6 @@ class Config:
 
 @dataclass
 class WarmstartConfig:
-    samples: int = doc("samples of each task under `sampled`", 1)
-    temperature: float = doc("temperature of `sampled`; training has its own, rollout.temperature", 1.0)
-    prices: dict[str, float] = doc("USD: `input`, `output` (a million tokens each), `hour` (of an episode); reported", {})
     """`crrl sft warmstart`: makes the shipped tiny policy."""
 
     seed: int = doc("seed of demonstrations and weights", 1)
