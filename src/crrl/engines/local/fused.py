@@ -3,8 +3,8 @@
 A decode step of a small model is mostly call overhead and small matrix products. Here q, k and v are one product, gate
 and up another; every product keeps its matrix in the layout that is fastest for few tokens; and nothing stands between
 the operations but this file. These matrices are the only copy: the module's own are views of them, or empty where the
-layout is opaque, so that its own `forward` no longer works. Only a head that is tied to the embedding is held twice on a
-CPU. New weights go in one tensor at a time (`take`, then `settle`), and a push then scores the probe, which proves them
+layout is opaque, so that its own `forward` no longer works. Only a head that is tied to the embedding is held twice, on
+a CPU. New weights go in one tensor at a time (`take`, then `settle`); a push then scores the probe, which proves them
 (invariant 7).
 
 Any other model runs through its own `forward` (`runner`), and so does one of these if its logits here differ from those
