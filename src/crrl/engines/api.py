@@ -72,8 +72,8 @@ class Probe:
 
 
 class WeightSource(Protocol):
-    """Where new weights come from; names as in the Hugging Face state dict. Iterated layer by layer, and twice where the
-    engine checks all before it changes any. A tensor is good until the next one is asked for."""
+    """Where new weights come from; names as in the Hugging Face state dict. Iterated layer by layer, and twice where
+    the engine checks all before it changes any. A tensor is good until the next one is asked for."""
 
     def tensors(self) -> Iterator[tuple[str, torch.Tensor]]: ...
 
