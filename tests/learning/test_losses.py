@@ -202,7 +202,7 @@ def test_trl_reads_from_the_batch_what_we_know_of() -> None:
     source = inspect.getsource(GRPOTrainer._compute_loss)
     needed = set(re.findall(r'inputs\["(\w+)"\]', source))
     optional = set(re.findall(r'inputs\.get\("(\w+)"', source)) - needed
-    ours = set(tensors(MicroBatch(some_rows(), 1, 1.0, 1.0), 63, torch.device("cpu")))
+    ours = set(tensors(MicroBatch(some_rows(), 1, 1.0, 1.0, 1), 63, torch.device("cpu")))
     ours |= {"ref_per_token_logps"}  # with beta > 0
     assert needed == {
         *("prompt_ids", "prompt_mask", "completion_ids", "completion_mask", "tool_mask", "advantages"),

@@ -5,12 +5,16 @@ rows of a micro-batch have equal weight. The loss of a micro-batch is multiplied
 micro-batches is the loss of the whole step, whatever the budget: a sum over rows weighted by `Row.weight`, divided once
 by a number of the whole step. Weights are not folded into advantages, so that they apply to loss terms that do not
 depend on the advantage, too (KL).
+
+Several ranks take rounds (`plan`): in each, every rank has one micro-batch of equally many rows, because ranks compute
+and gather together. Gradients are averaged over ranks, so scales have their number as a factor.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -24,12 +28,14 @@ from crrl.learning.tree import shared_nodes
 @dataclass(frozen=True)
 class MicroBatch:
     """`rows` share one weight. `tokens` go through the model. `items` is the weighted number of trained tokens of the
-    whole step."""
+    whole step. `trained` is their number, unweighted, in this micro-batch and in those that the other ranks compute
+    meanwhile."""
 
     rows: list[Row]
     tokens: int
     scale: float
     items: float
+    trained: int
 
 
 def trim(row: Row) -> Row | None:
@@ -45,17 +51,66 @@ def trim(row: Row) -> Row | None:
 
 
 def micro_batches(rows: Sequence[Row], mean: Mean, episodes: int, tokens: int, *, sharing: bool) -> list[MicroBatch]:
-    """At most `tokens` each; a longer row gets its own. `sharing`: beginnings count once. Deterministic in the order of
-    `rows`."""
+    """For one rank: at most `tokens` each; a longer row gets its own. `sharing`: beginnings count once. Deterministic
+    in the order of `rows`."""
+    return [micro for (micro,) in plan(rows, mean, episodes, tokens, sharing=sharing, ranks=1)]
+
+
+def plan(
+    rows: Sequence[Row], mean: Mean, episodes: int, tokens: int, *, sharing: bool, ranks: int
+) -> list[list[MicroBatch]]:
+    """Rounds, in each a micro-batch for every rank. A round takes as long as its longest micro-batch, so micro-batches
+    are dealt longest first; of budgets up to `tokens`, that with the shortest rounds in all is taken."""
     kept = [row for row in map(trim, rows) if row is not None]
     items = sum(row.weight * sum(row.loss_mask[1:]) for row in kept)
-    parts = _forests(kept, tokens) if sharing else _padded(kept, tokens)
-    return [
-        MicroBatch(part, count, part[0].weight * _share(part, mean, episodes, items), items) for part, count in parts
-    ]
+    divide = _forests if sharing else _padded
+    whole = list(divide(kept, tokens))
+    dealt = _dealt(whole, ranks) if ranks > 1 else [[part] for part in whole]
+    if ranks > 1:
+        fair = sum(count for _, count in whole) / (ranks * len(dealt) or 1)
+        for share in (1.0, 1.15, 1.3, 1.5):
+            if (budget := math.ceil(share * fair)) < tokens:
+                dealt = min(dealt, _dealt(list(divide(kept, budget)), ranks), key=_length)
+    return [_round(parts, ranks, mean, episodes, items) for parts in dealt]
 
 
-def _padded(rows: Sequence[Row], tokens: int) -> Iterator[tuple[list[Row], int]]:
+Part = tuple[list[Row], int]
+"""Rows of one weight, and how many tokens go through the model for them."""
+
+
+def _dealt(parts: Sequence[Part], ranks: int) -> list[list[Part]]:
+    longest = sorted(parts, key=lambda part: -part[1])
+    return [longest[i : i + ranks] for i in range(0, len(longest), ranks)]
+
+
+def _length(rounds: Sequence[Sequence[Part]]) -> int:
+    return sum(max(count for _, count in parts) for parts in rounds)
+
+
+def _round(parts: Sequence[Part], ranks: int, mean: Mean, episodes: int, items: float) -> list[MicroBatch]:
+    """Equally many rows for each rank: where a rank has fewer, the beginning of a row in which nothing is trained."""
+    most = max(len(part) for part, _ in parts)
+    trained = sum(_trained(part) for part, _ in parts)
+    made = []
+    for rank in range(ranks):
+        part, count = parts[rank] if rank < len(parts) else ([], 0)
+        filler = _filler((part or parts[0][0])[0])
+        filled = [*part, *[filler] * (most - len(part))]
+        scale = filler.weight * _share(filled, mean, episodes, items) * (1 if mean == "step" else ranks)
+        made.append(MicroBatch(filled, count or 1, scale, items, trained))
+    return made
+
+
+def _filler(row: Row) -> Row:
+    """The first two tokens: one node of a forest, and where `row` is in it, too, none."""
+    return replace(row, ids=row.ids[:2], loss_mask=[0, 0], logprobs=[0.0, 0.0], versions=[-1, -1], advantage=0.0)
+
+
+def _trained(part: Sequence[Row]) -> int:
+    return sum(sum(row.loss_mask[1:]) for row in part)
+
+
+def _padded(rows: Sequence[Row], tokens: int) -> Iterator[Part]:
     """Parts of `rows`, and the length of their matrix: rows of like length together."""
     part: list[Row] = []
     for row in sorted(rows, key=lambda row: (row.weight, -len(row.ids))):
@@ -67,7 +122,7 @@ def _padded(rows: Sequence[Row], tokens: int) -> Iterator[tuple[list[Row], int]]
         yield part, len(part) * len(part[0].ids)
 
 
-def _forests(rows: Sequence[Row], tokens: int) -> Iterator[tuple[list[Row], int]]:
+def _forests(rows: Sequence[Row], tokens: int) -> Iterator[Part]:
     """Parts of `rows`, and the size of their forest: rows that begin alike together."""
     part: list[Row] = []
     count, before = 0, np.zeros(0, np.int64)
@@ -88,7 +143,7 @@ def _share(part: Sequence[Row], mean: Mean, episodes: int, items: float) -> floa
     if mean == "rows":
         return len(part) / episodes
     if mean == "tokens":
-        return sum(sum(row.loss_mask[1:]) for row in part) / items
+        return _trained(part) / items
     return 1.0
 
 

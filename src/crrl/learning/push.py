@@ -2,13 +2,16 @@
 
 Engine and trainer score the same fixed probe, each with its own code. If one log-prob differs by more than the bound,
 the run stops with both numbers, because from then on every importance weight would be wrong.
+
+With several ranks, rank 0 pushes; what must be collective under ZeRO-3 (putting layers together, scoring the probe) the
+others do when it tells them (`follow_push`).
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -18,7 +21,9 @@ from crrl.engines.api import Engine, Weights
 from crrl.engines.push import PROBE_LENGTH, probe_ids
 from crrl.errors import CrrlError
 from crrl.learning.logprobs import score, unwrapped
+from crrl.learning.ranks import ALONE, Ranks
 
+WALK = "walk"
 BOUND = 1e-3
 """Nats, float32 on one device type. Correct pushes differ by about 1e-6; one wrong tensor by 0.1 or more."""
 ROUNDING = 1.0
@@ -34,22 +39,93 @@ class ModuleWeights:
 
     Adapters are merged tensor by tensor into new tensors, W + delta. The module itself never changes, not even for a
     moment, so others may read it meanwhile.
+
+    Under ZeRO-3 all ranks go through `tensors` together: a layer's shards are put together while its tensors are
+    given, and taken apart again before the next one, so that at most one layer is whole.
     """
 
     def __init__(self, model: nn.Module) -> None:
         self._model = model
 
-    def tensors(self) -> Iterator[tuple[str, Tensor]]:
+    def tensors(self) -> Generator[tuple[str, Tensor]]:
+        """Whoever stops early closes it; the layers that are left are then gone through without being given, because
+        the other ranks go through them."""
         base = unwrapped(self._model)
         deltas = _deltas(base)
-        for name, tensor in base.state_dict(keep_vars=False).items():
-            if ".lora_" in name:
-                continue
-            plain = name.replace(".base_layer.", ".")
-            delta = deltas.pop(plain, None)
-            yield plain, tensor if delta is None else tensor + delta().to(tensor.dtype)
+        layers = iter(_layers(base))
+        try:
+            for layer in layers:
+                with whole(layer.values()):
+                    for name, tensor in layer.items():
+                        if ".lora_" in name:
+                            continue
+                        plain = name.replace(".base_layer.", ".")
+                        delta = deltas.pop(plain, None)
+                        yield plain, tensor.detach() if delta is None else tensor.detach() + delta().to(tensor.dtype)
+        finally:
+            for layer in layers:
+                with whole(layer.values()):
+                    pass
         if deltas:
             raise CrrlError(f"Adapter weights without a tensor to add them to: {', '.join(sorted(deltas)[:4])}")
+
+
+def _layers(base: nn.Module) -> list[dict[str, Tensor]]:
+    """The parameters and buffers of a checkpoint, by name; those of one decoder layer together, in order."""
+    lists = [f"{name}." for name, module in base.named_modules() if isinstance(module, nn.ModuleList)]
+    found: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in base.state_dict(keep_vars=True).items():
+        inside = next((prefix for prefix in lists if name.startswith(prefix)), None)  # the outermost comes first
+        if inside is None:  # an adapter beside its weight
+            layer = name.partition(".base_layer.")[0].partition(".lora_")[0].removesuffix(".weight")
+        else:
+            layer = inside + name[len(inside) :].partition(".")[0]
+        found.setdefault(layer, {})[name] = tensor
+    return list(found.values())
+
+
+@contextmanager
+def whole(tensors: Iterable[Tensor]) -> Iterator[None]:
+    """In it, tensors that ZeRO-3 has split over the ranks are whole. All ranks enter it together."""
+    shards = list({id(tensor): tensor for tensor in tensors if hasattr(tensor, "ds_id")}.values())
+    if not shards:
+        yield
+        return
+    import deepspeed
+
+    with deepspeed.zero.GatheredParameters(shards):
+        yield
+
+
+class _Told:
+    """Rank 0's view of weights that all ranks go through together: the others are told to, by `follow_push`."""
+
+    def __init__(self, source: ModuleWeights, ranks: Ranks) -> None:
+        self._source, self._ranks = source, ranks
+        self._going: Generator[tuple[str, Tensor]] | None = None
+
+    def tensors(self) -> Iterator[tuple[str, Tensor]]:
+        self.close()
+        self._ranks.share(WALK)
+        self._going = self._source.tensors()
+        return self._going
+
+    def close(self) -> None:
+        """The other ranks go to the end of what was begun, whether or not whoever read it did."""
+        if self._going is not None:
+            next(self._going, None)  # closing would not begin what has not begun
+            self._going.close()
+
+
+def follow_push(model: nn.Module, ranks: Ranks, computing: AbstractContextManager[Any] | None = None) -> None:
+    """What the other ranks do while rank 0 pushes: the collective parts. Raises Stopped: the push failed."""
+    while (told := ranks.share()) is not None:
+        if told == WALK:
+            for _ in ModuleWeights(model).tensors():
+                pass
+        else:
+            with computing or nullcontext():
+                score(model, told)
 
 
 def _deltas(base: nn.Module) -> dict[str, Callable[[], Tensor]]:
@@ -104,9 +180,10 @@ async def push_and_prove(
     version: int,
     bound: float = BOUND,
     computing: AbstractContextManager[Any] | None = None,
+    ranks: Ranks = ALONE,
 ) -> float:
     """Make an engine serve `model` as policy `version`, and prove that it does. `computing`: in which the trainer's
-    forward passes are.
+    forward passes are. Called on rank 0; the others `follow_push`.
 
     Returns:
         The largest difference between engine and trainer over the probe's log-probs, in nats.
@@ -115,9 +192,15 @@ async def push_and_prove(
         PushError: the engine's log-probs on the probe differ from the trainer's; the run must stop.
         CrrlError: the weights do not fit the engine's model.
     """
-    probe = await weights.push(ModuleWeights(model), version)
+    source = _Told(ModuleWeights(model), ranks)
+    try:
+        probe = await weights.push(source, version)
+    finally:
+        source.close()
+    ranks.share(probe.ids)
     with computing or nullcontext():
         wanted = score(model, probe.ids)
+    ranks.share(None)
     if probe.version != version:
         raise PushError(
             f"The engine serves version {probe.version} after the push of version {version}.",
