@@ -30,6 +30,39 @@ from crrl.task import Command, Source, Task, TestPlan
         ("Error: Cannot find module 'lodash/fp'", "the npm package lodash/fp"),
         ("E   ModuleNotFoundError: No module named 'yaml'", "the Python module yaml"),
         ("sh: 1: protoc: not found", "the program protoc"),
+        ('Error: Error importing plugin "pytest_x": No module named \'pytest_x\'', "the Python module pytest_x"),
+        ("Plugin [id: 'com.example.x', version: '1.0'] was not found in any of", "the Gradle plugin com.example.x"),
+        ("java.lang.UnsupportedClassVersionError: a/B has been compiled by a more recent version of the Java Runtime "
+         "(class file version 65.0)", "a newer Java (class files of version 65.0)"),
+        ("error: release version 21 not supported", "Java 21"),
+        ("x.go:3:2: no required module provides package github.com/a/b; to add it:", "the Go module of github.com/a/b"),
+        ("x.go:4:2: package slices is not in GOROOT (/usr/lib/go/src/slices)", "a newer Go (with its package slices)"),
+        ("note: module requires Go 1.22", "Go 1.22"),
+        ("  feature `edition2024` is required", "a newer Cargo (edition2024)"),
+        ("error: no such command: `nextest`", "the program cargo-nextest"),
+        ("error: linker `cc` not found", "the program cc"),
+        ("Error [ERR_MODULE_NOT_FOUND]: Cannot find package 'chai' imported from /workspace/a.mjs", "the npm package "
+         "chai"),
+        ("Error [ERR_UNKNOWN_BUILTIN_MODULE]: No such built-in module: node:sqlite", "a newer Node.js (with "
+         "node:sqlite)"),
+        ("x.c:1:10: fatal error: openssl/ssl.h: No such file or directory", "the C header openssl/ssl.h"),
+        ("ImportError: libGL.so.1: cannot open shared object file: No such file", "the library libGL.so.1"),
+        ("importlib.metadata.PackageNotFoundError: No package metadata was found for attrs", "the Python package "
+         "attrs"),
+        ("pkg_resources.DistributionNotFound: The 'six>=1.9' distribution was not found", "the Python package six"),
+        ("ImportError: cannot import name 'Mapping' from 'collections' (/usr/lib/x.py)", "an older Python (its "
+         "collections has no Mapping)"),
+        ("ERROR: Package 'x' requires a different Python: 3.11.2 not in '<3.9'", "another Python (3.11.2 not in "
+         "'<3.9')"),
+        ("Error: getaddrinfo EAI_AGAIN example.com", "the network"),
+        ("java.net.UnknownHostException: example.com", "the network"),
+        ("_tkinter.TclError: no display name and no $DISPLAY environment variable", "a display"),
+        ("locale.Error: unsupported locale setting", "a locale"),
+        ("bash: protoc: command not found", "the program protoc"),
+        ("E   FileNotFoundError: [Errno 2] No such file or directory: 'hg'\n\n/usr/lib/python3.11/subprocess.py:1955: "
+         "FileNotFoundError", "the program hg"),
+        ("E   FileNotFoundError: [Errno 2] No such file or directory: 'data.txt'\n\nm.py:3: FileNotFoundError", ""),
+        ("importlib.metadata.PackageNotFoundError: No package metadata was found for pkg", ""),
         ("E   ModuleNotFoundError: No module named 'pkg.gone'", ""),  # the project's own: that is a bug
         ("FAILED test_m.py::test_a - assert 1 == 2", ""),
         ("Cannot find module './own'", ""),

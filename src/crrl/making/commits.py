@@ -11,9 +11,18 @@ from crrl.errors import CrrlError
 from crrl.making.snapshot import git
 
 TESTS = re.compile(
-    r"(^|/)(tests?|testing|__tests__|spec)/|(^|/)(test_[^/]*|[^/]*_test\.\w+|[^/]*Tests?\.java|[^/]*\.(test|spec)\.\w+)$"
+    r"(^|/)(tests?|testing|__tests__|spec)/|(^|/)conftest\.py$"
+    r"|(^|/)(test_[^/]*|[^/]*_test\.\w+|[^/]*Tests?\.java|[^/]*\.(test|spec)\.\w+)$"
 )
-DIFF = ("diff", "--no-renames", "--no-color", "--no-ext-diff", "--src-prefix=a/", "--dst-prefix=b/", "--full-index")
+SETTINGS = (
+    *("safe.directory=*", "core.quotePath=false", "log.showSignature=false", "i18n.logOutputEncoding=UTF-8"),
+    "diff.relative=false",
+)
+DIFF = (
+    *("diff", "--no-renames", "--no-color", "--no-ext-diff", "--no-textconv", "--text", "--full-index"),
+    *("--src-prefix=a/", "--dst-prefix=b/", "--diff-algorithm=default", "-O/dev/null", "--submodule=short"),
+)
+"""Both hold whatever the repository's own configuration and attributes say."""
 REGULAR = ("100644", "100755")
 
 
@@ -42,9 +51,16 @@ class History:
     """Of a git repository. Raises CrrlError where it is none."""
 
     def __init__(self, repository: Path) -> None:
-        self._at = ["-c", "safe.directory=*", "-c", "core.quotePath=false", "-C", str(repository)]
+        self._at = [*(word for setting in SETTINGS for word in ("-c", setting)), "-C", str(repository)]
         if not repository.is_dir():
             raise CrrlError(f"{repository} is no folder.", "Write the path of a git clone.")
+        prefix = git([*self._at, "rev-parse", "--show-prefix"]).decode("utf-8", "replace").strip()
+        if prefix:
+            root = git([*self._at, "rev-parse", "--show-toplevel"]).decode("utf-8", "replace").strip()
+            raise CrrlError(f"{repository} is a folder in a repository.", f"Write the repository's own: {root}")
+        named = git([*self._at, "rev-list", "-n1", "--all"])
+        if not named.strip():
+            raise CrrlError(f"{repository} has no commit.", "Is it the right folder?")
         self.head = git([*self._at, "rev-parse", "HEAD"]).decode().strip()
         self.shallow = git([*self._at, "rev-parse", "--is-shallow-repository"]).strip() == b"true"
 
@@ -74,10 +90,11 @@ class History:
     def diff(self, commit: Commit, paths: list[str]) -> str | None:
         """Of these files, with as many lines around each change as are UTF-8; None where the change is not."""
         for context in (3, 2, 1):
-            made = git([*self._at, *DIFF, f"-U{context}", commit.parent, commit.id, "--", *paths])
+            between = [f"-U{context}", commit.parent, commit.id, "--", *paths]
+            made = git([*self._at, *DIFF, *between], GIT_LITERAL_PATHSPECS="1")
             try:
                 text = made.decode()
             except UnicodeDecodeError:
                 continue
-            return None if "\nBinary files " in text else text
+            return None if "\0" in text else text
         return None

@@ -145,6 +145,8 @@ class Miner:
         there = [file.path for file in tests if file.there]
         if not code or not any(path.endswith(suffixes) for path in there):
             return Refused(NO_CANDIDATE)
+        if any("\udc80" <= letter <= "\udcff" for path in (*code, *(file.path for file in tests)) for letter in path):
+            return Refused("not text", "the name of a file that it changes is not UTF-8")
         solution = self.history.diff(commit, code)
         if solution is None:
             return Refused("not text", "its change of the code is not UTF-8")

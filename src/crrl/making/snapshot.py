@@ -25,6 +25,8 @@ LEFT_OUT = {
     ".mypy_cache",
 }
 LEFT_OUT |= {".ruff_cache", ".hypothesis", ".eggs"}
+AS_IT_IS = "* -text -eol -ident -filter -working-tree-encoding\n"
+"""Overrules the repository's own .gitattributes: files are kept byte for byte."""
 WHO = {
     f"GIT_{role}_{what}": text
     for role in ("AUTHOR", "COMMITTER")
@@ -41,8 +43,10 @@ def take(repository: Path, store: Path, suffixes: tuple[str, ...] = (".py",)) ->
         raise CrrlError(f"{repository} has no {' or '.join(suffixes)} files.", "Is it the right folder, and language=?")
     if not store.exists():
         git(["init", "-q", "--bare", str(store)])
+    (store / "info").mkdir(exist_ok=True)
+    (store / "info/attributes").write_text(AS_IT_IS)
     at = [f"--git-dir={store}", f"--work-tree={repository.resolve()}", "-c", "core.autocrlf=false"]
-    names = "\0".join(files).encode()
+    names = "\0".join(files).encode("utf-8", "surrogateescape")
     git([*at, "read-tree", "--empty"])
     git([*at, "add", "-f", "--pathspec-from-file=-", "--pathspec-file-nul"], names, GIT_LITERAL_PATHSPECS="1")
     tree = git([*at, "write-tree"]).decode().strip()

@@ -81,7 +81,10 @@ class SourceFile(TextFile):
             tree = ast.parse(data)
         except (SyntaxError, ValueError, RecursionError, MemoryError, LookupError) as error:
             raise UnreadableError(f"{path}: {type(error).__name__}: {error}") from None
-        return SourceFile(path, data, encoding, LINE.findall(text), tree)
+        found = SourceFile(path, data, encoding, LINE.findall(text), tree)
+        if found.of(found.lines) != data:  # one that has several ways to write the same
+            raise UnreadableError(f"{path}: {encoding} would not give back its bytes")
+        return found
 
 
 def diff(path: str, old: bytes, new: bytes) -> str | None:

@@ -67,7 +67,8 @@ class Copies:
         for part in sorted(set(parts) - {HELPERS}):
             sites = places.get(part, [])
             best = [site for site in sites if not site.readable] or sites
-            found += [random.Random(f"{seed} {path} {part}").choice(best)] if best else []
+            place = f"{seed} {path} {part}".encode("utf-8", "surrogateescape")  # a path may be no text
+            found += [random.Random(place).choice(best)] if best else []
         return found
 
     def _owner(self, id: str) -> str | None:
