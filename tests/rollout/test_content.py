@@ -117,7 +117,7 @@ def test_a_run_of_schema_1_goes_on(tmp_path: Path) -> None:
             journal.add_episode(TRAIN, dataclasses.replace(old[0], patch="another"))
         assert journal.ledger_hash() == before
         assert journal.add_episode(TRAIN, new)
-    assert schema(tmp_path) == journal_file.SCHEMA_VERSION == 2  # an older crrl must not try to read it
+    assert schema(tmp_path) == journal_file.SCHEMA_VERSION == 3  # an older crrl must not try to read it
     with Journal.open(tmp_path) as journal:
         assert sorted(journal.episodes(), key=lambda e: e.id) == sorted([*old, new], key=lambda e: e.id)
 

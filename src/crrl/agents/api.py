@@ -26,7 +26,7 @@ class Endpoint:
 
 @dataclass(frozen=True)
 class AgentLimits:
-    """Budgets of one episode. `wall_s` does not count time spent waiting for the engine (held or queued requests);
+    """Budgets of one episode. `wall_s` does not count the time in which a request is at the engine;
     `spent_s` says how much is charged so far."""
 
     turns: int

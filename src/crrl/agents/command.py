@@ -27,7 +27,7 @@ from crrl.task import Task
 
 HOME = "/home/agent"
 KEPT_OUTPUT = 1 << 16  # bytes of the agent's output to keep, from its beginning and its end
-NO_LIMIT_S = 1e6  # the host enforces the wall budget, which does not count waiting for the engine
+NO_LIMIT_S = 1e6  # the host enforces the wall budget, which does not count time at the engine
 # The variables that agents read, under the API's own names and other common ones. A box offers no version check,
 # telemetry or price list, and these keep agents from waiting for a time-out.
 ENVIRONMENT = {

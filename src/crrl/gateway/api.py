@@ -161,19 +161,22 @@ class Budget:
     tokens: int = 4096  # sampled, all turns together
     turns: int = 16
     context: int | None = None  # None: the engine's
-    seconds: float | None = None  # since `open`, without waiting for the engine; None: no limit
+    seconds: float | None = None  # since `open`, without those at the engine (`clock.py`); None: no limit
 
 
 @dataclass(frozen=True)
 class SessionRecord:
     """A closed session; `samples` are linked (`ledger.linked`). `exhausted` names the budget that refused a request (""
-    if none did: tokens, turns, seconds or context); `engine_wait_s` is the time its requests spent queued or held (not
-    charged to an episode's wall budget); `engine_failed` is why the engine failed, and makes the episode lost;
-    `refused` is why its requests were, where none could be answered: the settings do not fit together."""
+    if none did: tokens, turns, seconds or context); `engine_wait_s` is the time in which a request of it was at
+    the engine (not charged to an episode's wall budget), `queued_s` and `held_s` what its requests spent of it before
+    their first tokens, and in gaps between tokens (`clock.py`); `engine_failed` is why the engine failed, and makes the
+    episode lost; `refused` is why its requests were, where none could be answered: the settings do not fit together."""
 
     session: str
     samples: list[Sample]
     exhausted: str = ""
     engine_wait_s: float = 0.0
+    queued_s: float = 0.0
+    held_s: float = 0.0
     engine_failed: str = ""
     refused: str = ""

@@ -1,4 +1,4 @@
-"""One session: its tree, its budgets, its generations, and the time it waited for the engine.
+"""One session: its tree, its budgets, and its generations.
 
 A generation belongs to the session and not to the connection that asked for it: when the client goes away it
 goes on for a grace period, and an identical request then gets what was sampled.
@@ -19,6 +19,7 @@ import msgspec
 from crrl.engines.api import Engine, EngineInfo, FinishReason, Request
 from crrl.gateway import begun, forced
 from crrl.gateway.api import Ask, BadRequest, Budget, SessionRecord
+from crrl.gateway.clock import Asked, EngineClock
 from crrl.gateway.dialects.common import name_of, unsupported_value
 from crrl.gateway.ledger import request_seed
 from crrl.gateway.renderer import Renderer, RenderError
@@ -28,7 +29,6 @@ from crrl.gateway.tree import Placement, PrefixChanged, Tree, Turn
 GRACE_S = 10.0
 SILENCE_S = 15.0  # clients end after 300 s without a byte, some after 60
 MAX_TEMPERATURE = 2.0
-HELD_GAP_S = 0.5  # a stream that stands still for longer was held (a weight push), not decoding
 
 
 @dataclass(frozen=True)
@@ -68,32 +68,6 @@ class EngineFailed(Exception):
     """The engine failed under this session; the episode is lost."""
 
 
-@dataclass
-class WaitClock:
-    """Wall time during which at least one request of the session was queued or held."""
-
-    total_s: float = 0.0
-    _waiting: int = 0
-    _since: float = 0.0
-
-    def enter(self) -> None:
-        if self._waiting == 0:
-            self._since = time.monotonic()
-        self._waiting += 1
-
-    def leave(self) -> None:
-        self._waiting -= 1
-        if self._waiting == 0:
-            self.total_s += time.monotonic() - self._since
-
-    def held(self, gap_s: float) -> None:
-        if self._waiting == 0:
-            self.total_s += gap_s
-
-    def read(self) -> float:
-        return self.total_s + (time.monotonic() - self._since if self._waiting else 0.0)
-
-
 @dataclass(eq=False)
 class Session:
     id: str
@@ -109,7 +83,7 @@ class Session:
     exhausted: str = ""
     refused: str = ""  # why the first request that cannot be answered was not
     engine_failed: str = ""
-    clock: WaitClock = field(default_factory=WaitClock)
+    clock: EngineClock = field(default_factory=EngineClock)
 
     def __post_init__(self) -> None:
         self.tree = Tree(self.renderer)
@@ -256,7 +230,7 @@ class Session:
 
     @property
     def spent_s(self) -> float:
-        """Wall seconds since `open` that are charged: waiting for the engine is not."""
+        """Wall seconds since `open` that are charged (`clock.py`)."""
         return time.monotonic() - self._opened - self.clock.read()
 
     async def _generate(self, turn: Turn, prompt_ids: list[int], text: TextStream, grammar: str) -> None:
@@ -270,18 +244,14 @@ class Session:
             scope=self.id,
             grammar=grammar,
         )
-        waiting, last = True, 0.0
-        self.clock.enter()
+        with self.clock.asked() as asked:
+            await self._sample(turn, request, text, asked)
+
+    async def _sample(self, turn: Turn, request: Request, text: TextStream, asked: Asked) -> None:
         try:
             async with aclosing(self.engine.generate(request)) as chunks:  # type: ignore[type-var]
                 async for chunk in chunks:
-                    now = time.monotonic()
-                    if waiting:
-                        waiting = False
-                        self.clock.leave()
-                    elif now - last > HELD_GAP_S:
-                        self.clock.held(now - last)
-                    last = now
+                    asked.given()
                     turn.deltas += text.feed(chunk.ids)
                     used = len(text.ids) - len(turn.ids)  # what lies behind a stop string is no part of the sample
                     turn.sampled(chunk.ids[:used], chunk.logprobs[:used], chunk.versions[:used])
@@ -300,8 +270,6 @@ class Session:
         except Exception as error:  # whatever an engine raises is its failure: the episode is lost, not scored
             turn.failed = self.engine_failed = str(error) or type(error).__name__
         finally:
-            if waiting:
-                self.clock.leave()
             turn.wake()
 
     def _finish(self, turn: Turn, text: TextStream, finish: FinishReason | None) -> None:
@@ -334,14 +302,15 @@ class Session:
             task.cancel()
             with suppress(asyncio.CancelledError):
                 await task
-        turns, samples, waited_s = self.tree.turns, self.tree.samples(self.id), self.clock.read()
+        turns, samples, clock = self.tree.turns, self.tree.samples(self.id), self.clock
         later = {turn.id for turn in turns[self._refused_at :]}
         if self.exhausted == "context" and any(s.kind == "main" and s.id in later for s in samples):
             self.exhausted = ""  # the agent made room for itself, and went on
         if turns and turns[-1].finish == "length" and self._fills_the_context(turns[-1]):
             self.exhausted = self.exhausted or "context"
         refused = self.refused if not turns else ""
-        return SessionRecord(self.id, samples, self.exhausted, waited_s, self.engine_failed, refused)
+        times = (clock.read(), clock.queued_s, clock.held_s)
+        return SessionRecord(self.id, samples, self.exhausted, *times, self.engine_failed, refused)
 
     def _fills_the_context(self, turn: Turn) -> bool:
         return turn.place.prompt_tokens + len(turn.ids) >= self.context

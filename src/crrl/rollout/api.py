@@ -12,6 +12,10 @@ from crrl.task import Task
 
 Outcome = Literal["scored", "truncated", "lost"]
 
+AT_THE_ENGINE = ("engine_wait", "engine_queued", "engine_held")
+"""Of an episode's timings, those that are parts of its `agent`: with a request at the engine; of this before first
+tokens; and in gaps between tokens (`gateway/clock.py`)."""
+
 
 @dataclass(frozen=True)
 class Attempt:
@@ -29,8 +33,8 @@ class Attempt:
 @dataclass(frozen=True)
 class Episode:
     """The outcome of an attempt. A `lost` episode has no verdict but a reason; a `truncated` one is scored on what it
-    left. `timings`: wall seconds by part (start, agent, engine_wait, patch, judge). `earlier`: if the task allows
-    several tries, the verdicts of all but the last; after each, the agent was shown the failures."""
+    left. `timings`: wall seconds by part (start, agent, patch, judge, and `AT_THE_ENGINE`). `earlier`: if the task
+    allows several tries, the verdicts of all but the last; after each, the agent was shown the failures."""
 
     id: str
     group: str

@@ -20,7 +20,7 @@ from crrl.gateway import Budget, Gateway, SessionHandle, SessionRecord
 from crrl.rewards import conduct
 from crrl.rewards.task_judge import TaskJudge
 from crrl.rewards.verdict import Combine
-from crrl.rollout.api import Attempt, Episode
+from crrl.rollout.api import AT_THE_ENGINE, Attempt, Episode
 from crrl.rollout.tries import Tries
 from crrl.sandbox.api import GATEWAY_PORT, Box, Limits, Sandbox, Spec
 from crrl.task import Task
@@ -88,7 +88,7 @@ async def run_episode(attempt: Attempt, parts: Parts) -> Episode:
         earlier=tries.earlier,
         exit_reason=exit.reason,
         temperature=attempt.temperature,
-        timings={**clock.spent, "engine_wait": record.engine_wait_s},
+        timings={**clock.spent, **_at_the_engine(record)},
         counts=exit.counts,
         agent_output=exit.output,
         well_formed=exit.reason == "finished" and bool(patch) and not exit.counts.get("malformed"),
@@ -144,7 +144,7 @@ async def _run_agent(box: Box, attempt: Attempt, parts: Parts, tries: Tries) -> 
 
 
 def _limits(parts: Parts, session: SessionHandle, tries: Tries) -> AgentLimits:
-    """The agent's budgets. Waiting for the engine, and for the judge between tries, is not charged."""
+    """The agent's budgets. What is spent at the engine, or by the judge between tries, is not charged."""
     started = time.monotonic()
     return AgentLimits(
         turns=parts.budget.turns,
@@ -179,6 +179,11 @@ def _end_of(running: asyncio.Task[AgentExit], in_time: bool, record: SessionReco
         log.error("the agent failed", exc_info=error)
         exit = AgentExit("error", detail=f"{type(error).__name__}: {error}")
     return dataclasses.replace(exit, reason=EXHAUSTED.get(record.exhausted, exit.reason))
+
+
+def _at_the_engine(record: SessionRecord) -> dict[str, float]:
+    """`api.AT_THE_ENGINE`."""
+    return dict(zip(AT_THE_ENGINE, (record.engine_wait_s, record.queued_s, record.held_s), strict=True))
 
 
 def _conduct(task: Task, record: SessionRecord, gateway: Gateway) -> list[str]:

@@ -25,7 +25,7 @@ import msgspec
 
 from crrl.errors import CrrlError
 from crrl.rollout import journal_file
-from crrl.rollout.api import Episode, TrainedRow
+from crrl.rollout.api import AT_THE_ENGINE, Episode, TrainedRow
 from crrl.rollout.content import content_hash, decode_samples, encode_samples
 from crrl.rollout.tokens import Place, Segments
 
@@ -35,13 +35,15 @@ TRAIN = "train"
 
 @dataclass(frozen=True)
 class Step:
-    """One update. `groups`: in the order in which they are consumed. `version`: of the policy before the update."""
+    """One update. `groups`: in the order in which they are consumed; `tasks`: of each, its task's id ([]: not recorded,
+    as before schema 3). `version`: of the policy when the step's first attempts started."""
 
     step: int
     groups: list[str]
     version: int
     state: Literal["planned", "trained"]
     metrics: dict[str, Any]
+    tasks: list[str] = dataclasses.field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -168,7 +170,7 @@ class Journal:
             row = (
                 *(phase, episode.id, episode.group, episode.task, episode.attempt, episode.outcome),
                 *((verdict.reward, verdict.solved, len(verdict.exploits)) if verdict else (None, False, 0)),
-                *(episode.well_formed, episode.tries, sum(episode.timings.values()), time.time(), hash),
+                *(episode.well_formed, episode.tries, _wall_s(episode), time.time(), hash),
                 *dataclasses.astuple(place),
                 msgspec.msgpack.encode(dataclasses.replace(episode, samples=[])),
             )
@@ -187,19 +189,35 @@ class Journal:
             row = (phase, id, task, cause, detail, version, time.time())
             db.execute("INSERT INTO lost_tries VALUES (?,?,?,?,?,?,?)", row)
 
-    def plan_step(self, step: int, groups: Sequence[str], version: int) -> None:
-        """Record the groups that step `step` will be trained on, in order. Repeating the same plan changes nothing.
+    def plan_step(self, step: int, groups: Sequence[str], version: int, tasks: Sequence[str] = ()) -> None:
+        """Record the groups that step `step` will be trained on, in order, and the task of each. From then on this plan
+        holds: a resumed run follows it (`planned`). Groups may be appended to it while it is not trained.
 
         Raises:
             CrrlError: the step has another plan: the resumed run would differ from the one that was started.
         """
+        plan = (list(groups), list(tasks))
         with self._writing() as db:
-            known = db.execute("SELECT groups FROM steps WHERE step=?", (step,)).fetchone()
-            if known is None:
-                row = (step, json.dumps(list(groups)), version, "planned", "{}", time.time())
-                db.execute("INSERT INTO steps VALUES (?,?,?,?,?,?,NULL)", row)
-            elif json.loads(known[0]) != list(groups):
-                raise CrrlError(f"Step {step} was planned with other groups before: {known[0]}.")
+            found = db.execute("SELECT groups, tasks, state FROM steps WHERE step=?", (step,)).fetchone()
+            if found is None:
+                row = (step, json.dumps(plan[0]), version, "planned", "{}", time.time(), json.dumps(plan[1]))
+                db.execute("INSERT INTO steps VALUES (?,?,?,?,?,?,NULL,?)", row)
+                return
+            known = (json.loads(found[0]), json.loads(found[1]))
+            if any(new[: len(old)] != old for new, old in zip(plan, known, strict=True)) or (
+                found[2] == "trained" and plan[0] != known[0]
+            ):
+                raise CrrlError(f"Step {step} was planned with other groups before: {found[0]}, tasks {found[1]}.")
+            if plan != known:
+                values = (json.dumps(plan[0]), json.dumps(plan[1]), step)
+                db.execute("UPDATE steps SET groups=?, tasks=? WHERE step=?", values)
+
+    def planned(self, step: int) -> list[tuple[str, str]]:
+        """(group, task id) of a step, in order; []: it was not planned yet, or before tasks were recorded."""
+        found = self._all("SELECT groups, tasks FROM steps WHERE step=?", step)
+        with journal_file.decoded(self.folder / FILE, "steps"):
+            groups, tasks = map(json.loads, found[0]) if found else ([], [])
+            return list(zip(groups, tasks, strict=True)) if tasks else []
 
     def step_trained(self, step: int, metrics: Mapping[str, Any], rows: Sequence[TrainedRow] = ()) -> None:
         """Record that step `step` was trained on these rows. A resumed run repeats the steps after its last checkpoint,
@@ -290,9 +308,15 @@ class Journal:
         return [dict(zip(names, row, strict=True)) for row in found]
 
     def steps(self) -> list[Step]:
-        found = self._all("SELECT step, groups, version, state, metrics FROM steps ORDER BY step")
+        tasks = "tasks" if self._has_tasks else "'[]'"
+        found = self._all(f"SELECT step, groups, {tasks}, version, state, metrics FROM steps ORDER BY step")
         with journal_file.decoded(self.folder / FILE, "steps"):
-            return [Step(s, json.loads(g), v, state, json.loads(m)) for s, g, v, state, m in found]
+            return [Step(s, json.loads(g), v, state, json.loads(m), json.loads(t)) for s, g, t, v, state, m in found]
+
+    @property
+    def _has_tasks(self) -> bool:
+        """Not in a journal of an older schema that is only read."""
+        return any(row[1] == "tasks" for row in self._all("PRAGMA table_info(steps)"))
 
     def trained_rows(self, step: int | None = None) -> list[TrainedRow]:
         """The trained rows, in order. `learning.replay.replay` compares them with `episodes()`."""
@@ -328,3 +352,7 @@ class Journal:
                 samples = decode_samples(self._tokens.read(Place(*place)))
                 episode = dataclasses.replace(msgspec.msgpack.decode(body, type=Episode), samples=samples)
             yield episode
+
+
+def _wall_s(episode: Episode) -> float:
+    return sum(seconds for part, seconds in episode.timings.items() if part not in AT_THE_ENGINE)

@@ -14,9 +14,9 @@ from pathlib import Path
 from crrl.errors import CrrlError
 
 APPLICATION_ID = 0x6372726C  # "crrl" in SQLite's header: tells a journal from any other database
-# 1: each sample had its whole prompt. Such journals are read (`content.decode_samples`); whoever opens one to write
-# makes it 2, for older versions of crrl cannot read what is added.
-SCHEMA_VERSION = 2
+# 1: each sample had its whole prompt (`content.decode_samples`). 2: plans named groups, not their tasks. Such journals
+# are read; whoever opens one to write makes it the newest, for older versions of crrl cannot read what is added.
+SCHEMA_VERSION = 3
 NETWORK = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "ceph", "lustre", "gpfs", "beegfs", "glusterfs"}
 NETWORK |= {"fuse.sshfs", "fuse.glusterfs", "fuse.ceph", "fuse.s3fs", "fuse.rclone", "fuse.gcsfuse"}
 
@@ -34,7 +34,7 @@ CREATE TABLE lost_tries (
   version INTEGER, at REAL NOT NULL);
 CREATE TABLE steps (
   step INTEGER PRIMARY KEY, groups TEXT NOT NULL, version INTEGER NOT NULL, state TEXT NOT NULL,
-  metrics TEXT NOT NULL, planned_at REAL NOT NULL, trained_at REAL);
+  metrics TEXT NOT NULL, planned_at REAL NOT NULL, trained_at REAL, tasks TEXT NOT NULL);
 CREATE TABLE trained_rows (
   step INTEGER NOT NULL, position INTEGER NOT NULL, episode TEXT NOT NULL, row INTEGER NOT NULL,
   hash TEXT NOT NULL, advantage REAL NOT NULL, PRIMARY KEY (step, position)) WITHOUT ROWID;
@@ -63,7 +63,7 @@ def connect(file: Path, *, create: bool = False, read_only: bool = False) -> sql
                 db.executescript(f"BEGIN IMMEDIATE; {SCHEMA} COMMIT;")
             _check(db, file)
             if not read_only:
-                db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+                _renew(db)
             # In WAL mode, NORMAL keeps every commit through kill -9; after a power loss the file is undamaged, but the
             # last commits may be missing. FULL would cost one more fsync per episode; `Journal.sync` does it per step.
             db.execute("PRAGMA synchronous = NORMAL")
@@ -83,6 +83,15 @@ def _check(db: sqlite3.Connection, file: Path) -> None:
             f"{file} has schema {version}; this crrl knows {SCHEMA_VERSION}: a newer crrl wrote it.",
             "Use that version: pip install --upgrade coderepair-rl",
         )
+
+
+def _renew(db: sqlite3.Connection) -> None:
+    """A journal of an older schema becomes one of the newest: whole, or not at all."""
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    if version < SCHEMA_VERSION:
+        there = any(row[1] == "tasks" for row in db.execute("PRAGMA table_info(steps)"))
+        tasks = "" if there else "ALTER TABLE steps ADD COLUMN tasks TEXT NOT NULL DEFAULT '[]';"
+        db.executescript(f"BEGIN IMMEDIATE; {tasks} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
 
 
 def lock(folder: Path) -> int:
