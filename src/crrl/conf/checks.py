@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from crrl import registry
+from crrl.conf import objective_checks
 from crrl.conf.schema import Config, RowsConfig
 from crrl.conf.templates import check_templates
 from crrl.errors import UsageError, nearest
@@ -34,11 +35,12 @@ WORDS: dict[str, tuple[str, ...]] = {
     "renderer.calls": ("strict", "lenient"),
     "engine.dtype": ("float32", "bfloat16"),
     "sandbox.images": ("auto", "docker", "podman", "apptainer"),
-    "adapter.name": ("none",),
+    "adapter.name": ("none", "lora"),
     "launch.name": ("local",),
     "trainer.dtype": ("float32", "mixed", "bfloat16"),
     "trainer.optimizer": ("adamw", "adamw_8bit", "paged_adamw_8bit"),
     "trainer.schedule": ("constant", "linear", "cosine"),
+    **objective_checks.WORDS,
 }
 DECODINGS = ("sampled", "greedy")
 PRICES = ("input", "output", "hour")
@@ -63,6 +65,9 @@ AT_LEAST: dict[str, float] = {
     "objective.groups_per_step": 1,
     "objective.group_size": 2,
     "objective.beta": 0,
+    **objective_checks.AT_LEAST,
+    "adapter.r": 1,
+    "adapter.alpha": 1,
     "tracker.episodes": 0,
     "trainer.max_steps": 0,
     "trainer.learning_rate": 0,
@@ -139,15 +144,17 @@ def check(config: Config) -> None:
         raise UsageError(
             f"engine.device={config.engine.device} does not exist.", "Write engine.device=auto, cpu, cuda or cuda:N."
         )
-    if (config.trainer.dtype, config.trainer.optimizer) == ("bfloat16", "adamw"):
+    if (config.trainer.dtype, config.trainer.optimizer, config.adapter.name) == ("bfloat16", "adamw", "none"):
         raise UsageError(
             "trainer.dtype=bfloat16 would keep the moments of trainer.optimizer=adamw in bfloat16: too coarse.",
-            "Write trainer.dtype=mixed (float32 weights and moments), or trainer.optimizer=adamw_8bit.",
+            "Write trainer.dtype=mixed (float32 weights and moments), trainer.optimizer=adamw_8bit, or adapter=lora "
+            "(an adapter and its moments stay float32).",
         )
     _check_plugged_in(config)
     _check_agent(config)
     _check_rewards(config)
     _check_credit(config)
+    objective_checks.check_objective(config)
     _check_corpus(config)
     _check_evaluation(config)
     _check_trackers(config)
@@ -316,8 +323,11 @@ def _check_paths(config: Config) -> None:
             f"sandbox.state_dir={state} lies under HOME ({home}), which the sandbox's user may not read.",
             f"Write sandbox.state_dir=/var/tmp/crrl-{os.getuid()}, or leave it out.",
         )
+    base = config.model.base
+    if base and not Path(base).is_dir():
+        raise UsageError(f"model.base={base}: there is no such folder.", "Write where the adapter's base model is now.")
     path = config.model.path
-    if path != "tiny" and not Path(path).is_dir():
+    if path != "tiny" and not base and not Path(path).is_dir():
         raise UsageError(
             f"model.path={path}: there is no such folder.",
             "Write model.path=tiny, or the path of a Hugging Face model folder.",
@@ -351,11 +361,7 @@ IGNORED: tuple[Ignored, ...] = (
         "a task file has one, of corpus.held_out tasks",
     ),
     ("corpus.held_out", lambda c: c.corpus.name == "generated", "generated tasks have their own splits"),
-    (
-        "objective.length_normaliser",
-        lambda c: c.objective.loss != "dr_grpo",
-        "it is for objective.loss=dr_grpo",
-    ),
+    *objective_checks.IGNORED,
     *(
         (f"tracker.{key}", lambda c: not set(c.tracker.name) - {"trackio", "tensorboard"}, "it is for tracker=wandb")
         for key in ("entity", "offline")

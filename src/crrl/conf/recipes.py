@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 FOLDER = Path(__file__).parent.resolve()
-GROUPS = ("agent",)
+GROUPS = ("agent", "objective")
 """Groups of settings that have ready configurations, in a folder of that name: `agent=mini-swe-agent`."""
 
 

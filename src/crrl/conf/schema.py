@@ -23,7 +23,10 @@ def doc(text: str, default: Any) -> Any:
 
 @dataclass
 class Model:
-    path: str = doc("Hugging Face model folder, or `tiny`: the policy shipped with the package", "tiny")
+    path: str = doc(
+        "Hugging Face model folder, folder of a LoRA adapter, or `tiny`: the policy shipped with the package", "tiny"
+    )
+    base: str = doc("folder of an adapter's base model, where that was moved; empty: where it was", "")
 
 
 @dataclass
@@ -66,7 +69,7 @@ class Agent:
     options: dict[str, Any] = doc("plugged-in agent: its own parameters", {})
     turns: int = doc("limit on model calls per episode", 8)
     tokens: int = doc("limit on sampled tokens per episode", 1024)
-    wall_s: float = doc("limit on an episode's seconds, not counting waits for the engine", 60.0)
+    wall_s: float = doc("limit on an episode's seconds, not counting those with a request at the engine", 60.0)
     command_s: float = doc("limit on a command's seconds", 10.0)
     output_chars: int = doc("number of characters of a tool's output that the model sees", 4000)
 
@@ -104,6 +107,8 @@ class Rewards:
 
 @dataclass
 class Objective:
+    """`objective=NAME` is a ready one, of conf/objective/."""
+
     loss: str = doc(
         "one of TRL's (grpo, bnpo, dr_grpo, dapo, cispo, sapo, vespo, luspo), or one that is plugged in", "dr_grpo"
     )
@@ -113,9 +118,35 @@ class Objective:
     )
     groups_per_step: int = doc("tasks per step", 8)
     group_size: int = doc("attempts per task", 8)
-    beta: float = doc("weight of the KL divergence to the first policy", 0.0)
-    clip: float = doc("PPO's epsilon", 0.2)
+    level: str = doc(
+        "an importance ratio is of a `token`, or of a `sequence`: the geometric mean over a row's trained tokens",
+        "token",
+    )
+    old: str = doc(
+        "denominator of importance ratios: log-probs of the `sampler` as recorded, or of the `trainer` before the "
+        "step, with objective.correction for the rest",
+        "sampler",
+    )
+    correction: str = doc(
+        "old=trainer: each token's, or row's, loss is weighted by exp(trainer − sampler), which beyond "
+        "objective.correction_bound is truncated, or masked: `none`, `token_truncate`, `token_mask`, "
+        "`sequence_truncate`, `sequence_mask`",
+        "none",
+    )
+    correction_bound: float = doc("correction: the largest weight", 2.0)
+    updates_per_batch: int = doc("optimizer steps on the rows of one step", 1)
+    clip: float = doc("PPO's epsilon: ratios count down to 1 − clip, and up to 1 + clip_high", 0.2)
+    clip_high: float = doc("the epsilon of ratios above 1; 0: as objective.clip", 0.0)
+    beta: float = doc("weight of the KL divergence to the reference policy", 0.0)
+    every: int = doc("steps after which the reference policy follows; 0: never, it is the first policy", 0)
+    mixup: float = doc("how far it then follows: reference = mixup * policy + (1 − mixup) * reference", 1.0)
     length_normaliser: int = doc("dr_grpo: divides sums over an episode's tokens by this constant", 30)
+    dynamic_sampling: int = doc(
+        "at most so many more groups a step, each in the place of one whose attempts all got the same reward", 0
+    )
+    overlong: float = doc(
+        "the last share of agent.tokens over which an episode's reward falls by up to 1 (DAPO); 0: none", 0.0
+    )
     credit: dict[str, float] = doc(
         "kind of model call (main, compaction, subagent, side) -> share of the episode's advantage; 0: not trained",
         {"main": 1.0, "compaction": 0.0, "subagent": 0.0, "side": 0.0},
@@ -164,7 +195,10 @@ class Trainer:
     )
     threads: int = doc("torch threads for an update, while rollouts pause; 0: the number of cores", 0)
     save_steps: int = doc("steps between checkpoints", 10)
-    keep_checkpoints: int = doc("number of checkpoints to keep", 2)
+    keep_checkpoints: int = doc("number of checkpoints to keep, besides the best", 2)
+    checkpoints_dir: str = doc(
+        "another folder for checkpoints (a disk that several hosts share); empty: in the run folder", ""
+    )
 
 
 @dataclass

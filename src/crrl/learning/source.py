@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
 from crrl import registry
+from crrl.learning import dynamic_sampling
 from crrl.learning.advantages import Advantage
 from crrl.learning.api import Row
+from crrl.learning.overlong import Overlong
 from crrl.learning.rows import CREDIT, RowCounts, row_hash, rows_of
 from crrl.learning.step_metrics import of_episodes
 from crrl.rollout.api import Attempt, Episode, Group, TrainedRow
@@ -23,6 +25,7 @@ from crrl.rollout.journal import TRAIN, Journal
 if TYPE_CHECKING:
     from crrl.conf.schema import Config
     from crrl.learning.curriculum import Curriculum
+    from crrl.task import Task
 
 
 class Episodes(Protocol):
@@ -77,15 +80,35 @@ class RolloutSource:
         finished = self._journal.finished(TRAIN)
         self._client.run([a for a in attempts if a.id not in finished], self._keep)
         objective = self._config.objective
-        found = [Group(group, "", self._journal.group(group)) for group in groups]
-        if objective.shuffle_rewards:
-            found = [shuffled(group, self._config.seed) for group in found]
-        batch = step_batch(found, self._advantage, objective.credit)
+        found, replaced = self._found(groups), None
+        if objective.dynamic_sampling:
+            found, replaced = dynamic_sampling.complete(
+                found, has_spread, objective.dynamic_sampling, lambda first, count: self._more(step, first, count)
+            )
+        overlong = Overlong(self._config.agent.tokens, objective.overlong) if objective.overlong else None
+        batch = step_batch(found, self._advantage, objective.credit, overlong, replaced)
         self.trained = batch.trained
         return batch
 
+    def _found(self, groups: Sequence[str]) -> list[Group]:
+        found = [Group(group, "", self._journal.group(group)) for group in groups]
+        return [shuffled(g, self._config.seed) for g in found] if self._config.objective.shuffle_rewards else found
+
+    def _more(self, step: int, first: int, count: int) -> list[Group]:
+        """Appends groups to the step's plan, number `first` and on, and runs them."""
+        tasks = dynamic_sampling.tasks_beyond(self._config, self._curriculum.training(), step, first, count)
+        attempts = self._attempts(step, tasks, first)
+        groups = list(dict.fromkeys(a.group for a in attempts))
+        self._journal.plan_step(step, [f"train/{step}/{g}" for g in range(first)] + groups, version=step)
+        finished = self._journal.finished(TRAIN)
+        self._client.run([a for a in attempts if a.id not in finished], self._keep)
+        return self._found(groups)
+
     def attempts(self, step: int) -> list[Attempt]:
-        """A function of the seed and the step alone."""
+        """Those planned: a function of the seed and the step alone."""
+        return self._attempts(step, self._curriculum.step(step))
+
+    def _attempts(self, step: int, tasks: Sequence[Task], first: int = 0) -> list[Attempt]:
         return [
             Attempt(
                 id=f"train/{step}/{g}/{k}",
@@ -95,7 +118,7 @@ class RolloutSource:
                 seed=_seed(self._config.seed, task.id, f"{step}/{g}/{k}"),
                 temperature=self._config.rollout.temperature,
             )
-            for g, task in enumerate(self._curriculum.step(step))
+            for g, task in enumerate(tasks, first)
             for k in range(self._config.objective.group_size)
         ]
 
@@ -118,11 +141,22 @@ def shuffled(group: Group, seed: int) -> Group:
     return replace(group, episodes=[dealt.get(e.id, e) for e in group.episodes])
 
 
-def step_batch(groups: Sequence[Group], advantage: Advantage, credit: Mapping[str, float] = CREDIT) -> StepBatch:
+def step_batch(
+    groups: Sequence[Group],
+    advantage: Advantage,
+    credit: Mapping[str, float] = CREDIT,
+    overlong: Overlong | None = None,
+    replaced: Set[str] | None = None,
+) -> StepBatch:
     """The rows of a step, in the order of `groups`.
 
-    Metrics: `reward` is the mean over scored and truncated episodes; `groups_*` add up to the number of groups;
-    `tokens_*` count sampled tokens; the others are `step_metrics.of_episodes`.
+    Metrics: `reward` is the mean over scored and truncated episodes; `groups_*`, but for `groups_replaced`, add up to
+    the number of groups; `tokens_*` count sampled tokens; `overlong` is the mean penalty; the others are
+    `step_metrics.of_episodes`.
+
+    Args:
+        overlong: a penalty, which advantages see with the reward.
+        replaced: ids of groups (without spread) whose episodes are in no mean of the loss.
     """
     rows: list[Row] = []
     trained: list[TrainedRow] = []
@@ -134,24 +168,38 @@ def step_batch(groups: Sequence[Group], advantage: Advantage, credit: Mapping[st
         if len(scored) < 2:
             kinds["groups_too_few"] += 1
             continue
-        if max(rewards) == min(rewards):
+        if not has_spread(group):
             kinds["groups_no_spread"] += 1
             continue
         kinds["groups_trained"] += 1
-        for (episode, _), value in zip(scored, advantage(rewards), strict=True):
+        shaped = [reward + (overlong(episode) if overlong else 0.0) for episode, reward in scored]
+        values = advantage(shaped) if max(shaped) > min(shaped) else [0.0] * len(shaped)
+        for (episode, _), value in zip(scored, values, strict=True):
             of_episode, tokens = rows_of(episode, value, credit)
             counts.add(tokens)
             rows += of_episode
             trained += [TrainedRow(episode.id, i, row_hash(row), value) for i, row in enumerate(of_episode)]
     everyone = [episode for group in groups for episode in group.episodes]
-    rewards = [reward for group in groups for _, reward in scored_members(group)]
+    members = [member for group in groups for member in scored_members(group)]
+    rewards = [reward for _, reward in members]
     metrics = {
         "reward": sum(rewards) / len(rewards) if rewards else 0.0,
         **of_episodes(everyone),
         **kinds,
         "tokens_left_out": sum(counts.left_out.values()),
     }
-    return StepBatch(rows, len(rewards), {k: float(v) for k, v in metrics.items()}, trained)
+    if replaced is not None:
+        metrics["groups_replaced"] = len(replaced)
+    if overlong and members:
+        metrics["overlong"] = sum(overlong(episode) for episode, _ in members) / len(members)
+    episodes = sum(len(scored_members(group)) for group in groups if group.id not in (replaced or ()))
+    return StepBatch(rows, episodes, {k: float(v) for k, v in metrics.items()}, trained)
+
+
+def has_spread(group: Group) -> bool:
+    """It gives a gradient: two scored members, and not all with one reward."""
+    rewards = [reward for _, reward in scored_members(group)]
+    return len(rewards) > 1 and max(rewards) > min(rewards)
 
 
 def scored_members(group: Group) -> list[tuple[Episode, float]]:
