@@ -60,8 +60,12 @@ DAMAGES: list[tuple[Callable[[Path], Any], str, str]] = [
     (manifest(lambda m: m | {"files": ["weights"]}), "crrl.json is damaged", RESUME),
     (manifest(lambda m: {k: v for k, v in m.items() if k != "step"}), "crrl.json is damaged", RESUME),
     (lambda p: (p / checkpoint.MANIFEST).unlink(), "is not a checkpoint of crrl", "model.path=FOLDER"),
-    (manifest(lambda m: m | {"schema": 2}), "newer crrl", "pip install --upgrade"),
-    (manifest(lambda m: {"schema": 2, "contents": "laid out otherwise"}), "newer crrl", "pip install --upgrade"),
+    (manifest(lambda m: m | {"schema": checkpoint.SCHEMA + 1}), "newer crrl", "pip install --upgrade"),
+    (
+        manifest(lambda m: {"schema": checkpoint.SCHEMA + 1, "contents": "laid out otherwise"}),
+        "newer crrl",
+        "pip install --upgrade",
+    ),
 ]
 
 

@@ -29,6 +29,7 @@ For all settings: crrl train RECIPE --dry-run, or shell completion (crrl complet
 
 # A resumed run may change how fast and how far it goes, never what it measures.
 RESUMABLE = (
+    "model.base",
     "trainer.max_steps",
     "trainer.save_steps",
     "trainer.keep_checkpoints",

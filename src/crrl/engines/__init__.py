@@ -42,13 +42,16 @@ def make(
     device: str = "auto",
     dtype: str = "float32",
     version: int = 0,
+    base: str = "",
     trained: bool = False,
 ) -> Any:
     """The engine called `name` on a model folder, serving it as policy `version`; its owner calls `close()`.
-    `context`: None, the model's own. `device`, `dtype`: words of the settings (`engines.device`). `trained`: weights
-    will be pushed to it. Raises UsageError, CrrlError."""
+    `context`: None, the model's own. `device`, `dtype`: words of the settings (`engines.device`). `base`: where the
+    base of the adapter in `model` was moved to, given only then. `trained`: weights will be pushed to it. Raises
+    UsageError, CrrlError."""
     part = registry.find("crrl.engines", name)
-    made = part.make(model, context=context, max_batch=max_batch, device=device, dtype=dtype, version=version)
+    moved = {"base": base} if base else {}
+    made = part.make(model, context=context, max_batch=max_batch, device=device, dtype=dtype, version=version, **moved)
     return part.require(made, Engine, *([Weights] if trained else []))
 
 

@@ -1,4 +1,7 @@
-"""A model folder on disk -> model and tokenizer, or an error that explains the folder's fault."""
+"""A model folder on disk -> model and tokenizer, or an error that explains the folder's fault.
+
+The folder of a LoRA adapter (`adapter.py`) is one, too: its base with the adapter merged into it.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +16,10 @@ from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils.logging import disable_progress_bar
 
+from crrl.engines import adapter
 from crrl.engines.device import device_of, dtype_of
 from crrl.engines.local import LocalEngine
-from crrl.errors import CrrlError
+from crrl.errors import CrrlError, UsageError
 
 disable_progress_bar()  # one shard in a second; bars would tear the run's own display
 
@@ -27,10 +31,22 @@ def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
     return hashlib.sha256(f"{body}\0{tokenizer.chat_template}".encode()).hexdigest()[:16]
 
 
-def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
-    """Raises: CrrlError: there is no folder, no tokenizer or no chat template in it."""
+def tokenizer_folder(path: str | Path, base: str = "") -> Path:
+    """The folder itself, or that of its base where an adapter came without a tokenizer. Raises CrrlError."""
     folder = _folder(path)
-    if not any((folder / name).exists() for name in ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")):
+    if not _has_tokenizer(folder) and adapter.is_adapter(folder):
+        return adapter.base_folder(folder, base)
+    return folder
+
+
+def _has_tokenizer(folder: Path) -> bool:
+    return any((folder / name).exists() for name in ("tokenizer.json", "tokenizer_config.json", "tokenizer.model"))
+
+
+def load_tokenizer(path: str | Path, base: str = "") -> PreTrainedTokenizerBase:
+    """`base`: see `load_model`. Raises: CrrlError: there is no folder, no tokenizer or no chat template in it."""
+    folder = tokenizer_folder(path, base)
+    if not _has_tokenizer(folder):
         raise CrrlError(
             f"The model folder {folder} has no tokenizer (tokenizer.json).",
             "Copy the model's tokenizer files into it, or save it with tokenizer.save_pretrained(folder).",
@@ -51,18 +67,25 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def copy_tokenizer(source: Path, target: Path) -> None:
+def copy_tokenizer(source: Path, target: Path, base: str = "") -> None:
     """Everything in a model folder except weights: tokenizer, templates, and the settings that name its family."""
-    weights = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.h5", "*.msgpack", "*.gguf", "*.onnx", ".*")
-    shutil.copytree(source, target, ignore=shutil.ignore_patterns(*weights))
+    weights = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.h5", "*.msgpack", "*.gguf", "*.onnx", ".*", "global_step*")
+    shutil.copytree(tokenizer_folder(source, base), target, ignore=shutil.ignore_patterns(*weights))
 
 
-def load_model(path: str | Path, *, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
-    """With `sdpa` attention, or `eager` where the model has no other.
+def load_model(path: str | Path, *, dtype: torch.dtype = torch.float32, base: str = "") -> PreTrainedModel:
+    """With `sdpa` attention, or `eager` where the model has no other; adapters merged.
+
+    Args:
+        base: of an adapter, where its base model is now ("": where it was).
 
     Raises: CrrlError: no folder, no config, an unknown architecture, damaged or foreign weights.
     """
     folder = _folder(path)
+    if adapter.is_adapter(folder):
+        return adapter.merged(load_model(adapter.base_folder(folder, base), dtype=dtype), folder)
+    if base:
+        raise UsageError(f"model.base={base} would be ignored: {folder} is a whole model.", "Leave model.base out.")
     config = folder / "config.json"
     if not config.exists():
         raise CrrlError(
@@ -106,20 +129,26 @@ def load_model(path: str | Path, *, dtype: torch.dtype = torch.float32) -> PreTr
     if foreign:
         raise CrrlError(
             f"The weights in {folder} are not those of its config.json: " + ", ".join(sorted(foreign)[:6]),
-            "Put weights and config.json of one and the same model there (adapters: merge them first).",
+            "Put weights and config.json of one and the same model there.",
         )
     return model
 
 
 def load_local(
-    path: str | Path, *, context: int | None = None, device: str = "auto", dtype: str = "float32", **options: Any
+    path: str | Path,
+    *,
+    context: int | None = None,
+    device: str = "auto",
+    dtype: str = "float32",
+    base: str = "",
+    **options: Any,
 ) -> LocalEngine:
     """The local engine on a model folder. `context` defaults to the model's own; `device` and `dtype` are words of the
-    settings (`engines.device`); `options`: see `LocalEngine`."""
+    settings (`engines.device`); `base`: see `load_model`; `options`: see `LocalEngine`."""
     where = device_of(device)
     number = dtype_of(dtype, where, "engine.dtype")
-    tokenizer = load_tokenizer(path)
-    model = load_model(path, dtype=number)
+    tokenizer = load_tokenizer(path, base)
+    model = load_model(path, dtype=number, base=base)
     longest = int(getattr(model.config.get_text_config(), "max_position_embeddings", 0) or 0)
     if context is not None and longest and context > longest:
         raise CrrlError(

@@ -1,40 +1,43 @@
 """Checkpoints: written whole or not at all, and verified before use (invariant 8).
 
-A checkpoint is written under a temporary name, flushed, and renamed, so a folder `step-N` is complete whenever the run
-was killed. Its manifest (`crrl.json`) has the length and checksum of every file, the number of steps (the cursor: steps
-of the journal before N are consumed), and the fingerprint of the run's first policy, which tells checkpoints of other
-runs apart.
+This is the envelope; the files in it are Hugging Face's own (`trainer_state.py`). A checkpoint is written under a
+temporary name (`begin`), flushed, and renamed (`seal`), so a folder `step-N` is complete whenever the run was killed.
+Its manifest (`crrl.json`) has the length and checksum of every file, the number of steps (the cursor: steps of the
+journal before N are consumed), and the fingerprint of the run's first policy, which tells checkpoints of other runs
+apart.
 """
 
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import os
 import re
 import shutil
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from torch import nn
-
 from crrl.errors import CrrlError
+from crrl.learning import best
 
+FOLDER = "checkpoints"
 MANIFEST = "crrl.json"
-SCHEMA = 1
+SCHEMA = 2
+"""1 had the trainer's state in a file of our own (`older_checkpoint.py`)."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The policy after `step` updates. `path` is also a Hugging Face model folder, fit for `model.path=`."""
+    """The policy after `step` updates, written by so many `ranks`. `path` is also a Hugging Face model or adapter
+    folder, fit for `model.path=`."""
 
     path: Path
     step: int
     policy: str
+    ranks: int = 1
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -47,9 +50,15 @@ def latest(run: Path) -> Path | None:
     """The newest checkpoint of a run folder, verified; None if there is none.
 
     Raises:
-        CrrlError: it is damaged.
+        CrrlError: it is damaged, or the disk that holds it is not there.
     """
-    found = checkpoints(run / "checkpoints")
+    folder = run / FOLDER
+    if folder.is_symlink() and not folder.is_dir():
+        raise CrrlError(
+            f"The checkpoints of {run.name} are in {folder.readlink()}, which is not there.",
+            f"Mount that disk. If it has another name now: ln -sfn NEW_PLACE {folder}",
+        )
+    found = checkpoints(folder)
     return verify(found[-1]).path if found else None
 
 
@@ -79,7 +88,7 @@ def verify(path: Path) -> Checkpoint:
                 f"{path} was written by a newer crrl (schema {schema}; this one knows {SCHEMA}).",
                 "Use that version: pip install --upgrade coderepair-rl",
             )
-        step, policy = int(manifest["step"]), str(manifest["policy"])
+        step, policy, ranks = int(manifest["step"]), str(manifest["policy"]), int(manifest.get("ranks", 1))
         files = {str(name): (int(size), int(crc)) for name, (size, crc) in manifest["files"].items()}
     except OSError as error:
         raise CrrlError(
@@ -94,35 +103,53 @@ def verify(path: Path) -> Checkpoint:
             raise CrrlError(f"Checkpoint {path} is incomplete: {name} is missing.", remedy)
         if file.stat().st_size != size or _crc(file) != crc:
             raise CrrlError(f"Checkpoint {path} is damaged: {name} has changed since it was written.", remedy)
-    return Checkpoint(path, step, policy)
+    return Checkpoint(path, step, policy, ranks)
 
 
-def write(folder: Path, step: int, policy: str, keep: int, fill: Callable[[Path], None]) -> Checkpoint:
-    """Writes `folder/step-N` atomically. `fill` writes the files into the folder it gets. Only the newest `keep`
-    checkpoints remain.
+def begin(folder: Path, step: int) -> Path:
+    """The folder in which the files of `folder/step-N` are written. It is no checkpoint before `seal`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for leftover in folder.glob(".writing-*"):
+        _delete(leftover)
+    new = folder / f".writing-step-{step}"
+    new.mkdir()
+    return new
+
+
+def seal(new: Path, policy: str, keep: int, ranks: int = 1) -> Checkpoint:
+    """Makes a checkpoint of what was written since `begin`: on the disk, with checksums, under its own name. Only the
+    newest `keep` remain, and the best (`best.py`)."""
+    folder, final = new.parent, new.with_name(new.name.removeprefix(".writing-"))
+    step = int(final.name[5:])
+    files = sorted(p for p in new.rglob("*") if p.is_file())
+    listed = {str(p.relative_to(new)): (p.stat().st_size, _crc(p)) for p in files}
+    manifest = {"schema": SCHEMA, "step": step, "policy": policy, "ranks": ranks, "files": listed}
+    (new / MANIFEST).write_text(json.dumps(manifest, indent=1))
+    for path in [*files, new / MANIFEST, *(p for p in new.rglob("*") if p.is_dir()), new]:
+        flush(path)
+    if final.exists():  # the run resumed from an earlier one
+        _remove(final)
+    os.rename(new, final)
+    flush(folder)
+    found = checkpoints(folder)
+    kept = {*found[-keep:], best.point(folder)}
+    for old in found:
+        if old not in kept:
+            _remove(old)
+    return Checkpoint(final, step, policy, ranks)
+
+
+@contextmanager
+def writing(folder: Path, step: int) -> Iterator[None]:
+    """Around `begin`, what writes the files, and `seal`: nothing is left of a checkpoint that failed.
 
     Raises:
         CrrlError: the disk is full. Earlier checkpoints are untouched.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    for leftover in folder.glob(".writing-*"):
-        shutil.rmtree(leftover, ignore_errors=True)
-    new, final = folder / f".writing-step-{step}", folder / f"step-{step}"
     try:
-        new.mkdir()
-        fill(new)
-        files = sorted(p for p in new.rglob("*") if p.is_file())
-        listed = {str(p.relative_to(new)): (p.stat().st_size, _crc(p)) for p in files}
-        manifest = {"schema": SCHEMA, "step": step, "policy": policy, "files": listed}
-        (new / MANIFEST).write_text(json.dumps(manifest, indent=1))
-        for path in [*files, new / MANIFEST, *(p for p in new.rglob("*") if p.is_dir()), new]:
-            flush(path)
-        if final.exists():  # the run resumed from an earlier one
-            _remove(final)
-        os.rename(new, final)
-        flush(folder)
+        yield
     except Exception as error:
-        shutil.rmtree(new, ignore_errors=True)
+        _delete(folder / f".writing-step-{step}")
         if _is_full(error):
             raise CrrlError(
                 f"The disk that holds {folder} is full: no checkpoint of step {step} was written. "
@@ -130,18 +157,38 @@ def write(folder: Path, step: int, policy: str, keep: int, fill: Callable[[Path]
                 f"Free some space, then resume: crrl train resume={folder.parent.name}",
             ) from error
         raise
-    for old in checkpoints(folder)[:-keep]:
-        _remove(old)
-    return Checkpoint(final, step, policy)
 
 
-def fingerprint(model: nn.Module) -> str:
-    """The hash of a policy: name, shape and first values of every tensor. Cheap at any size."""
-    h = hashlib.blake2b(digest_size=12)
-    for name, tensor in sorted(model.state_dict().items()):
-        h.update(f"{name} {tuple(tensor.shape)} ".encode())
-        h.update(tensor.detach().flatten()[:64].to("cpu", torch.float32).numpy().tobytes())
-    return h.hexdigest()
+def write(folder: Path, step: int, policy: str, keep: int, fill: Callable[[Path], None]) -> Checkpoint:
+    """In one process: `fill` writes the files into the folder it gets. Raises CrrlError: the disk is full."""
+    with writing(folder, step):
+        new = begin(folder, step)
+        fill(new)
+        return seal(new, policy, keep)
+
+
+# Where they are ------------------------------------------------------------------------------------------------
+
+
+def elsewhere(run: Path, checkpoints_dir: str) -> Path:
+    """The folder of this run's checkpoints in `trainer.checkpoints_dir`. Raises CrrlError: another run's are there."""
+    target = Path(checkpoints_dir).expanduser().absolute() / run.name
+    if not (run / FOLDER).is_symlink() and target.is_dir() and any(target.iterdir()):
+        raise CrrlError(
+            f"{target} has the checkpoints of another run of this name.",
+            "Choose another name, run=NAME, or another trainer.checkpoints_dir.",
+        )
+    return target
+
+
+def link(run: Path, checkpoints_dir: str) -> None:
+    """`run/checkpoints` leads to `checkpoints_dir`, so that everything else finds them where they always are."""
+    if (run / FOLDER).is_symlink():
+        return
+    target = elsewhere(run, checkpoints_dir)
+    target.mkdir(parents=True, exist_ok=True)
+    (run / FOLDER).symlink_to(target)
+    flush(run)
 
 
 def _remove(path: Path) -> None:
@@ -149,6 +196,13 @@ def _remove(path: Path) -> None:
     grave = path.with_name(f".writing-removed-{path.name}")
     os.rename(path, grave)
     shutil.rmtree(grave)
+
+
+def _delete(leftover: Path) -> None:
+    if leftover.is_dir() and not leftover.is_symlink():
+        shutil.rmtree(leftover, ignore_errors=True)
+    else:
+        leftover.unlink(missing_ok=True)
 
 
 def _crc(file: Path) -> int:
@@ -169,11 +223,12 @@ def flush(path: Path) -> None:
 
 
 def _is_full(error: BaseException | None) -> bool:
-    """safetensors and torch wrap the system's error, or only its message."""
+    """safetensors and torch wrap the system's error, or only its message; torch's own writer says only that it failed
+    (`inline_container`)."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             return True
-        if "No space left" in str(error) or "os error 28" in str(error):
+        if any(said in str(error) for said in ("No space left", "os error 28", "inline_container.cc")):
             return True
         error = error.__cause__ or error.__context__
     return False

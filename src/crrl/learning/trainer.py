@@ -11,9 +11,8 @@ gradient does not grow as more groups agree. For `dr_grpo` (arXiv:2503.20783, eq
 
 from __future__ import annotations
 
-import pickle
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -21,27 +20,30 @@ from typing import Any
 import torch
 from datasets import Dataset  # type: ignore[import-untyped]
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_utils import TrainOutput
 from trl import GRPOConfig
 
 from crrl.conf.schema import Config
+from crrl.engines import adapter
+from crrl.engines.fingerprint import fingerprint
 from crrl.engines.load import load_model
 from crrl.errors import CrrlError
-from crrl.learning import checkpoint, losses
-from crrl.learning.batches import MicroBatch, micro_batches
+from crrl.learning import checkpoint, losses, older_checkpoint, trainer_state
+from crrl.learning.batches import MicroBatch, plan
 from crrl.learning.losses import Loss, TrlLoss
-from crrl.learning.precision import make_optimizer, weights_dtype
+from crrl.learning.precision import computing, make_optimizer, weights_dtype
+from crrl.learning.push import follow_push
+from crrl.learning.ranks import ALONE, Ranks
 from crrl.learning.schedule import make_schedule
 from crrl.learning.source import StepBatch
-from crrl.learning.trl_loss import LossTrainer
+from crrl.learning.trl_loss import LossTrainer, Prepared
 from crrl.models import model_folder
 
 StepHook = Callable[[int, dict[str, float]], None]
 Resting = Callable[[], AbstractContextManager[None]]
 """`engines.api.Weights.resting`."""
-STATE = "trainer.pt"
 
 
 class TrainingError(CrrlError):
@@ -52,7 +54,8 @@ class RepairTrainer(LossTrainer):
     """Made by `make_trainer`. `train()` runs from the first step not yet taken to `trainer.max_steps`.
 
     For every step k (0-based): gets rows from `source(k)`, updates the weights, calls `on_step(k, metrics)`, and, if
-    one is due, writes a checkpoint of k + 1 steps.
+    one is due, writes a checkpoint of k + 1 steps. On several ranks `source` and `on_step` are rank 0's; the others
+    compute what it tells them.
     """
 
     def __init__(
@@ -62,22 +65,30 @@ class RepairTrainer(LossTrainer):
         folder: Path,
         first: str,
         begin: int,
+        resume_from: Path | None,
         source: Callable[[int], StepBatch],
         on_step: StepHook,
         resting: Resting,
         loss: Loss | TrlLoss,
         note: Callable[[str], None],
         updating: Callable[[int, int], None],
+        ranks: Ranks,
         **kwargs: Any,
     ) -> None:
+        self._ranks = ranks
+        self._counted: dict[str, float] = {}
         self._config, self._folder, self._first, self._begin = config, folder, first, begin
         self._source, self._on_step, self._resting, self._updating = source, on_step, resting, updating
+        self._resume_from = resume_from
         self._taken: dict[str, float] = {}
-        super().__init__(loss=loss, note=note, **kwargs)
+        super().__init__(objective=config.objective, loss=loss, note=note, **kwargs)
+        self._base = adapter.Base.of(self.policy) if hasattr(self.policy, "peft_config") else None
 
     def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
         if self._begin >= self._config.trainer.max_steps:  # the loop would take a step before it looks
             return TrainOutput(self._begin, 0.0, {})
+        if self._resume_from is not None:
+            kwargs["resume_from_checkpoint"] = str(self._resume_from)
         return super().train(*args, **kwargs)
 
     # One step -----------------------------------------------------------------------------------------------
@@ -86,36 +97,86 @@ class RepairTrainer(LossTrainer):
         """Rows, and all micro-batches of one step, backward included: TRL's gradient accumulation needs a fixed number
         of them. `inputs` is the dummy dataset's."""
         model.train()
-        batch = self._source(self.state.global_step)
+        batch = None
+        if self._ranks.main:
+            with self._ranks.stopping():
+                batch = self._source(self.state.global_step)
+        self._ranks.share()  # the others have waited for rows
         with self._resting():
             micros = self._micro_batches(batch)
+            prepared = [self._prepare(micro) for micro in micros]
+            if self._reference is not None:
+                self._reference.follow(self.state.global_step)
+            updates = self._config.objective.updates_per_batch
             losses = []
-            for done, micro in enumerate(micros, 1):
-                losses.append(self._micro_step(model, micro))
-                self._updating(done, len(micros))
-        loss = torch.stack(losses).sum() if losses else torch.zeros((), device=self.accelerator.device)
-        self._require_finite("loss", loss)
+            for update in range(updates):
+                if update:
+                    self._update(model)
+                losses.append(self._one_pass(model, prepared, update, updates))
+        loss = torch.stack(losses).mean()
         self._step += 1
-        rows = [row for micro in micros for row in micro.rows]
-        self._taken = {
-            **batch.metrics,
-            **self._collected(micros),
-            "loss": loss.item(),
-            "rows": float(len(rows)),
-            "trained_tokens": float(sum(sum(row.loss_mask[1:]) for row in rows)),
-            "row_tokens": float(sum(len(row.ids) for row in rows)),
-            "computed_tokens": float(sum(micro.tokens for micro in micros)),
-            "skipped": float(not rows),
-        }
+        self._taken = {**self._counted, **self._collected(prepared), "loss": loss.item()}
         return loss
 
-    def _micro_batches(self, batch: StepBatch) -> list[MicroBatch]:
+    def _one_pass(self, model: Any, prepared: list[Prepared], update: int, updates: int) -> Tensor:
+        """Gradients of the step's whole loss: all micro-batches, backward included. Returns that loss."""
+        losses = []
+        for done, one in enumerate(prepared, 1):
+            with self._accumulating(model, last=done == len(prepared)):
+                losses.append(self._micro_step(model, one))
+            self._updating(update * len(prepared) + done, updates * len(prepared))
+        return torch.stack(losses).sum() if losses else torch.zeros((), device=self.accelerator.device)
+
+    @contextmanager
+    def _accumulating(self, model: Any, *, last: bool) -> Iterator[None]:
+        """Around a micro-batch. With the last one gradients are averaged over ranks, and DeepSpeed, which updates
+        weights inside `backward`, does so."""
+        self.accelerator.gradient_state._set_sync_gradients(last)
+        with nullcontext() if last else self.accelerator.no_sync(model):
+            yield
+
+    def _backward(self, loss: Tensor) -> Tensor:
+        """Returns the loss of all ranks, whose gradients are averaged. Raises TrainingError on all of them."""
+        (total,) = self._ranks.sum([loss.item()])
+        self._require_finite("loss", torch.tensor(total))
+        # DeepSpeed would divide by a fixed number of micro-batches.
+        self.accelerator.backward(loss, **({"scale_wrt_gas": False} if self.is_deepspeed_enabled else {}))
+        return torch.tensor(total / self._ranks.size, device=loss.device)
+
+    def _update(self, model: Any) -> None:
+        """An update within a step; TRL's loop makes the step's last one, and then moves the schedule on."""
+        if self.args.max_grad_norm > 0:
+            self._clip_grad_norm(model)
+        self.control = self.callback_handler.on_pre_optimizer_step(self.args, self.state, self.control)
+        assert self.optimizer is not None, "train() makes it"
+        self.optimizer.step()
+        model.zero_grad()
+
+    def _micro_batches(self, batch: StepBatch | None) -> list[MicroBatch]:
+        """This rank's, one for each round; and what rank 0, which has the `batch`, counts of all of them."""
         if self._sharing is None:
             self._sharing = self._share()
-        mean, budget = self._policy_loss.mean, self._config.trainer.tokens_per_micro_batch
-        return micro_batches(batch.rows, mean, batch.episodes, budget, sharing=self._sharing)
+        parts = None
+        if batch is not None:
+            mean, budget = self._policy_loss.mean, self._config.trainer.tokens_per_micro_batch
+            limits: dict[str, Any] = {"sharing": self._sharing, "ranks": self._ranks.size}
+            rounds = plan(batch.rows, mean, batch.episodes, budget, **limits)
+            micros = [micro for each in rounds for micro in each]
+            rows = [row for micro in micros for row in micro.rows if any(row.loss_mask)]
+            self._counted = {
+                **batch.metrics,
+                "rows": float(len(rows)),
+                "trained_tokens": float(sum(sum(row.loss_mask[1:]) for row in rows)),
+                "row_tokens": float(sum(len(row.ids) for row in rows)),
+                "computed_tokens": float(sum(micro.tokens for micro in micros)),
+                "skipped": float(not rows),
+            }
+            parts = [[each[rank] for each in rounds] for rank in range(self._ranks.size)]
+        return self._ranks.scatter(parts)
 
     def _clip_grad_norm(self, model: Any) -> Any:
+        if self.is_deepspeed_enabled and self.accelerator.deepspeed_engine_wrapped.get_global_grad_norm() is None:
+            return torch.zeros(())  # no step had rows yet
         norm = super()._clip_grad_norm(model)
         self._require_finite("gradient norm", torch.as_tensor(norm))
         return norm
@@ -134,43 +195,58 @@ class RepairTrainer(LossTrainer):
         for name in ("grad_norm", "learning_rate"):
             self._taken[name] = float(logs.get(name, 0.0))
         taken = self.state.global_step
-        self._on_step(taken - 1, self._taken)
         trainer = self._config.trainer
+        if self._ranks.main:
+            with self._ranks.stopping():
+                self._on_step(taken - 1, self._taken)
+            self._ranks.share()
+        else:
+            follow_push(self.policy, self._ranks, computing(trainer))
         if taken % trainer.save_steps == 0 or taken == trainer.max_steps:
             self._write_checkpoint(taken)
 
+    # transformers makes them when it has wrapped the model; with ZeRO, of the shards.
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        if self.optimizer is None:
+            self.optimizer = make_optimizer(self.policy, self._config.trainer)
+        return self.optimizer
+
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
+        if self.lr_scheduler is None:
+            assert self.optimizer is not None
+            self.lr_scheduler = make_schedule(self.optimizer, self._config.trainer)
+        return self.lr_scheduler
+
     # Checkpoints --------------------------------------------------------------------------------------------
 
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        """The model was made with these weights."""
+
     def _write_checkpoint(self, step: int) -> None:
-        optimizer, scheduler = self.optimizer, self.lr_scheduler
-        assert optimizer is not None and scheduler is not None, "train() makes them"
+        if not self._ranks.main:
+            self._write_content(self._ranks.share())
+            self._ranks.all_ok(True)
+            return
+        folder = self._folder / checkpoint.FOLDER
+        with checkpoint.writing(folder, step):
+            with self._ranks.stopping():
+                new = checkpoint.begin(folder, step)
+            self._ranks.share(new)
+            self._write_content(new)
+            self._ranks.all_ok(True)  # every rank's files are there
+            with self._ranks.stopping():
+                checkpoint.seal(new, self._first, self._config.trainer.keep_checkpoints, self._ranks.size)
 
-        def fill(folder: Path) -> None:
-            self.policy.save_pretrained(folder)
-            self._tokenizer.save_pretrained(folder)
-            state = {
-                "optimizer": optimizer.state_dict(),
-                "scheduler": scheduler.state_dict(),
-                "rng": torch.get_rng_state(),
-            }
-            with open(folder / STATE, "wb") as file:  # given a path, torch would not report a full disk
-                torch.save(state, file)
-
-        checkpoint.write(self._folder / "checkpoints", step, self._first, self._config.trainer.keep_checkpoints, fill)
+    def _write_content(self, new: Path) -> None:
+        """On all ranks together."""
+        trainer_state.save(self, new, self._base)
+        if self._reference is not None and self._reference.moves:
+            self._reference.save(new)
 
 
 def _silent(*_: object) -> None:
     pass
-
-
-class _BeginAt(TrainerCallback):
-    """The loop's resume reads files of its own; ours needs only the step number."""
-
-    def __init__(self, step: int) -> None:
-        self._step = step
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        state.global_step = self._step
 
 
 def make_trainer(
@@ -184,6 +260,7 @@ def make_trainer(
     resting: Resting = nullcontext,
     note: Callable[[str], None] = _silent,
     updating: Callable[[int, int], None] = _silent,
+    ranks: Ranks = ALONE,
 ) -> RepairTrainer:
     """A trainer that changes the weights of `model` in place.
 
@@ -195,49 +272,45 @@ def make_trainer(
         resting: entered while a step computes, to pause the engine on the same hardware.
         note: told what a user should know.
         updating: called after each micro-batch, with how many are done and how many there are.
+        ranks: those that train. `source`, `on_step`, `resting`, `note` and `updating` are rank 0's.
 
     Raises:
         CrrlError: the checkpoint is damaged, or has no trainer state.
     """
     trainer, objective = config.trainer, config.objective
-    optimizer = make_optimizer(model, trainer)
-    scheduler = make_schedule(optimizer, trainer)
-    first, step = checkpoint.fingerprint(model), 0
+    first, step = fingerprint(model_folder(config.model.path)), 0
     if resume_from is not None:
         known = checkpoint.verify(resume_from)
+        trainer_state.require(known)
         first, step = known.policy, known.step
-        state = _read_state(resume_from / STATE)
-        optimizer.load_state_dict(state["optimizer"])
-        scheduler.load_state_dict(state["scheduler"])
     loss = losses.make(objective)
     reference = None
-    if objective.beta:
-        reference = deepcopy(model) if resume_from is None else _first_policy(config, first)
+    if objective.beta and not hasattr(model, "peft_config"):
+        reloaded = resume_from is not None and not objective.every
+        reference = _first_policy(config, first) if reloaded else deepcopy(model)
     made = RepairTrainer(
         config=config,
         folder=folder,
         first=first,
         begin=step,
+        resume_from=resume_from,
         source=source,
         on_step=on_step,
         resting=resting,
         loss=loss,
         note=note,
         updating=updating,
+        ranks=ranks,
         model=model,
         processing_class=tokenizer,
         reward_funcs=never,
         args=arguments(config, folder, loss),
-        # One dummy row per step: the loop needs a dataset, and stops at its end.
-        train_dataset=Dataset.from_dict({"prompt": [""] * max(trainer.max_steps, 1)}),
-        optimizers=(optimizer, scheduler),
-        callbacks=[_BeginAt(step)],
+        # One dummy row per step and rank: the loop needs a dataset, and stops at its end.
+        train_dataset=Dataset.from_dict({"prompt": [""] * max(trainer.max_steps, 1) * ranks.size}),
     )
     made.remove_callback(PrinterCallback)
-    if reference is not None:
-        made.use_reference(reference, objective.beta)
-    if resume_from is not None:
-        torch.set_rng_state(state["rng"])
+    if objective.beta:
+        made.use_reference(reference, resume_from)
     return made
 
 
@@ -245,7 +318,7 @@ def _first_policy(config: Config, first: str) -> PreTrainedModel:
     """Raises CrrlError: `model.path` is no longer what the run began with."""
     folder = model_folder(config.model.path)
     found = load_model(folder, dtype=weights_dtype(config.trainer))
-    if (now := checkpoint.fingerprint(found)) != first:
+    if first not in (now := fingerprint(folder), older_checkpoint.fingerprint(found)):
         raise CrrlError(
             f"objective.beta={config.objective.beta} needs the run's first policy, {first}, as the reference; "
             f"{folder} has another one now, {now}.",
@@ -253,16 +326,6 @@ def _first_policy(config: Config, first: str) -> PreTrainedModel:
             "model.path=CHECKPOINT",
         )
     return found
-
-
-def _read_state(file: Path) -> dict[str, Any]:
-    try:
-        return torch.load(file, weights_only=True, map_location="cpu")
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise CrrlError(
-            f"{file} is not readable as trainer state ({type(error).__name__}).",
-            f"To start from the weights alone: crrl train RECIPE model.path={file.parent}",
-        ) from error
 
 
 def never(**_: Any) -> list[float | None]:
@@ -279,11 +342,14 @@ def arguments(config: Config, folder: Path, loss: Loss | TrlLoss) -> GRPOConfig:
         max_steps=trainer.max_steps,
         learning_rate=trainer.learning_rate,
         loss_type=loss.loss_type if isinstance(loss, TrlLoss) else "dr_grpo",  # unused by a plug-in: see _compute_loss
+        importance_sampling_level=objective.level,
         epsilon=objective.clip,
+        # In TRL's cispo: the bound of the ratio itself.
+        epsilon_high=(objective.clip_high or objective.clip) + (1.0 if objective.loss == "cispo" else 0.0),
         max_completion_length=objective.length_normaliser,  # in TRL's dr_grpo: the constant that sums are divided by
         temperature=config.rollout.temperature,
         max_grad_norm=trainer.max_grad_norm,
-        beta=0.0,  # see use_reference
+        beta=0.0,  # see LossTrainer.use_reference
         # The estimator is k3 times the importance ratio: its gradient is that of the reverse KL (arXiv:2512.02556).
         use_bias_correction_kl=True,
         disable_dropout=True,

@@ -25,13 +25,14 @@ from crrl.console.display import Display
 from crrl.console.time_breakdown import TimeBreakdown, peak_memory_bytes
 from crrl.engines.api import Weights
 from crrl.engines.device import device_of, dtype_of
-from crrl.engines.load import copy_tokenizer, load_model, load_tokenizer
+from crrl.engines.fingerprint import fingerprint
+from crrl.engines.load import copy_tokenizer, load_tokenizer
 from crrl.engines.wire import EngineServer
 from crrl.errors import LostError
 from crrl.evaluation.benchmark import Phase
 from crrl.gateway.renderer import load_renderer
 from crrl.learning import checkpoint as checkpoints
-from crrl.learning import objective, precision
+from crrl.learning import lora, objective, older_checkpoint, precision
 from crrl.learning.curriculum import Curriculum
 from crrl.learning.push import BOUND, bound_in, push_and_prove
 from crrl.models import model_folder
@@ -66,6 +67,8 @@ class Run:
         self.moved = 0  # episodes and parts of updates: what the watchdog looks at
         self._in_step = 0
         self.phase: str = TRAIN
+        if trains and config.trainer.checkpoints_dir:
+            checkpoints.link(folder, config.trainer.checkpoints_dir)
         self.checkpoint = checkpoints.latest(folder)
         self._closing = ExitStack()
         self.display = Display(live=live)
@@ -84,6 +87,8 @@ class Run:
             return cls(config, folder, Journal.open(folder), live)
         # First: a bad model folder, or a chat template that fails, leaves no run folder behind.
         named(config)
+        if config.trainer.checkpoints_dir:
+            checkpoints.elsewhere(folder, config.trainer.checkpoints_dir)
         meta = {"seed": config.seed, "recipe": config.recipe, "versions": versions()}
         meta["credit"] = config.objective.credit  # a replay needs the rule
         return cls(config, folder, create(folder, meta, to_yaml(config)), live)
@@ -122,13 +127,19 @@ class Run:
             for note in self.curriculum.notes:
                 self.display.note(note)
             source = self.checkpoint or model_folder(config.model.path)
-            self.tokenizer = load_tokenizer(source)
+            base = config.model.base
+            self.tokenizer = load_tokenizer(source, base)
             if self.checkpoint is not None:
+                if self.trains and older_checkpoint.is_older(self.checkpoint):
+                    older_checkpoint.rewrite(self.checkpoint)
                 self.step = checkpoints.of_policy(self.checkpoint, self.journal.meta["policy"]).step
             updates = self.trains and self.step < config.trainer.max_steps
-            self.model = load_model(source, dtype=precision.weights_dtype(config.trainer)) if updates else None
+            dtype = precision.weights_dtype(config.trainer)
+            self.model = (
+                lora.trainable(source, config.adapter, config.seed, dtype=dtype, base=base) if updates else None
+            )
             if self.model is not None and self.checkpoint is None:
-                self.journal.set_meta("policy", checkpoints.fingerprint(self.model))
+                self.journal.set_meta("policy", fingerprint(source))
             self.tracking = Tracking(config, self.folder, self.journal, self.step, self.display.note)
             self._closing.callback(self.tracking.close)
             engine = config.engine
@@ -140,6 +151,7 @@ class Run:
                 device=engine.device,
                 dtype=engine.dtype,
                 version=self.step,
+                base=base,
                 trained=updates,
             )
             self._closing.callback(self.engine.close)
@@ -148,7 +160,7 @@ class Run:
             server = EngineServer(self.engine, own / "engine.sock")
             self._closing.callback(server.close)
             # A copy for workers that restart later: the run deletes old checkpoints meanwhile.
-            copy_tokenizer(source, own / "tokenizer")
+            copy_tokenizer(source, own / "tokenizer", base)
             self.client = RolloutClient(
                 RolloutConfig.from_config(config, own / "tokenizer", server.address, self.curriculum.images()),
                 self.folder / "log.txt",
@@ -297,7 +309,7 @@ def can_compute(config: Config) -> None:
 
 def named(config: Config) -> None:
     """Resolve `renderer.key`: `auto` depends on the model's name, which checkpoints and copies lack."""
-    tokenizer = load_tokenizer(model_folder(config.model.path))
+    tokenizer = load_tokenizer(model_folder(config.model.path), config.model.base)
     config.renderer.key = load_renderer(tokenizer, config.renderer.key).key
 
 

@@ -1,0 +1,56 @@
+"""What a checkpoint holds of the trainer: Hugging Face's own files, so that each kind of run (one process, DDP, ZeRO,
+with an adapter or without) is saved and resumed as `transformers.Trainer` does it.
+
+| file | what |
+|---|---|
+| `model.safetensors` (an adapter: `adapter_model.safetensors`, `base.json`) | the policy (and what it stands on) |
+| `optimizer.pt`, `scheduler.pt` (ZeRO: `global_stepN/`) | moments, learning rate |
+| `rng_state.pth` (`rng_state_RANK.pth`) | random numbers: Python, NumPy, torch, CUDA |
+| `trainer_state.json` | the step |
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from transformers import Trainer
+from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME, TRAINER_STATE_NAME, TRAINING_ARGS_NAME
+
+from crrl.engines import adapter
+from crrl.errors import CrrlError
+from crrl.learning.checkpoint import Checkpoint
+
+SHARDS = "global_step"  # DeepSpeed's folders begin so
+
+
+def save(trainer: Trainer, folder: Path, base: adapter.Base | None) -> None:
+    """On all ranks together. `folder` is there. `base`: of an adapter."""
+    to = str(folder)
+    trainer.save_model(to, _internal_call=True)
+    trainer._save_optimizer_and_scheduler(to)
+    trainer._save_scaler(to)
+    trainer._save_rng_state(to)
+    if not trainer.args.should_save:
+        return
+    model: Any = trainer.model
+    if hasattr(model, "peft_config"):
+        model.get_base_model().config.save_pretrained(to)  # names the family, as in a model folder
+        if base is not None:
+            base.write(folder)
+    trainer.state.save_to_json(str(folder / TRAINER_STATE_NAME))
+    # Pickled settings, which loading would run as code, and PEFT's card with nothing filled in.
+    for name in (TRAINING_ARGS_NAME, "README.md"):
+        (folder / name).unlink(missing_ok=True)
+
+
+def require(found: Checkpoint) -> None:
+    """Raises CrrlError: a trainer cannot go on from this checkpoint."""
+    path = found.path
+    sharded = any(path.glob(f"{SHARDS}*"))
+    wanted = [TRAINER_STATE_NAME, *([] if sharded else [OPTIMIZER_NAME, SCHEDULER_NAME])]
+    if missing := [name for name in wanted if not (path / name).is_file()]:
+        raise CrrlError(
+            f"{path} has no state of a trainer: {', '.join(missing)}.",
+            f"To start from the weights alone: crrl train RECIPE model.path={path}",
+        )
