@@ -72,4 +72,7 @@ def test_functions_of_every_branch_of_a_module() -> None:
     code = b"if 1:\n    def f(): pass\nelse:\n    def g(): pass\n"
     code += b"try:\n    import a\nexcept ImportError:\n    def h(): pass\n"
     code += b"else:\n    class C:\n        def m(self): pass\n"
-    assert [function.name for function in functions("m.py", code)] == ["f", "g", "h", "C.m"]
+    code += b"finally:\n    def i(): pass\nmatch 1:\n    case 1:\n        async def j(): pass\n"
+    code += b"for x in ():\n    def k(): pass\nelse:\n    with open(x):\n        def l(): pass\n"
+    names = [function.name for function in functions("m.py", code)]
+    assert names == ["f", "g", "h", "C.m", "i", "j", "k", "l"]

@@ -83,6 +83,8 @@ def issue(
         return None
     if steps and source is not None and (_opaque(call) or _receiver_is_unknown(found.wrong)):
         call = call_in(source, test, found.wrong.line, name, found.wrong.property) or call
+    if found.wrong.awaited:
+        call = f"await {call}"
     done = f"With\n\n{indent(steps, '    ')}\n\nthe call" if steps else "The call"
     done += f"\n\n    {call}\n\n"
     more = f" {others} other test{'s fail' if others > 1 else ' fails'}, too." if others else ""

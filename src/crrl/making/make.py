@@ -38,7 +38,7 @@ from crrl.tasks.files import write_tasks
 from crrl.tasks.setup import project
 from crrl.tasks.setup.environments import with_generated
 
-VERSION = 3
+VERSION = 4
 AT_ONCE = 4  # candidates screened at a time, while at most as many are being admitted
 BROKEN_SHOWN = 5  # test files that cannot be imported
 TRIES, MOST = 16, 4  # mutants tried, and tasks taken, of one function

@@ -15,6 +15,7 @@ from typing import Any
 
 from crrl.tasks.mutation import Change, put, set_to, single_changes
 
+FunctionLike = ast.FunctionDef | ast.AsyncFunctionDef
 COMPARE: dict[type, type] = {ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.NotIn: ast.In}
 OPERATE: dict[type, type] = {ast.Div: ast.Mult, ast.BitAnd: ast.BitOr, ast.BitOr: ast.BitAnd, ast.Pow: ast.Mult}
 BOUNDARY: dict[type, type] = {ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Lt: ast.LtE, ast.LtE: ast.Lt}
@@ -62,7 +63,7 @@ WEIGHTS = {
 """How often each kind is drawn, among the kinds that a function offers."""
 
 
-def changes(function: ast.FunctionDef) -> Iterator[tuple[int, str, Change]]:
+def changes(function: FunctionLike) -> Iterator[tuple[int, str, Change]]:
     """(index of the node in `ast.walk` of the module that holds the function alone, kind, what to do with it)."""
     tree = ast.Module([function], [])
     alike = _alike(function)
@@ -85,7 +86,7 @@ def changes(function: ast.FunctionDef) -> Iterator[tuple[int, str, Change]]:
         yield index, kind, change
 
 
-def _more(nodes: list[ast.AST], function: ast.FunctionDef) -> Iterator[tuple[int, str, Change]]:
+def _more(nodes: list[ast.AST], function: FunctionLike) -> Iterator[tuple[int, str, Change]]:
     for index, node in enumerate(nodes):
         match node:
             case ast.Compare(ops=[operator]) if type(operator) in COMPARE:
@@ -156,7 +157,7 @@ def _other_defaults(default: ast.expr | None) -> Iterator[ast.expr]:
             yield ast.Constant("" if value else " ")
 
 
-def _alike(function: ast.FunctionDef) -> dict[str, set[str]]:
+def _alike(function: FunctionLike) -> dict[str, set[str]]:
     """Variable -> those that are used as it is: likely of one type."""
     uses: dict[str, set[str]] = defaultdict(set)
     every = [*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs]

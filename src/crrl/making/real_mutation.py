@@ -14,10 +14,12 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from crrl.making.operators import changes
+from crrl.making.operators import FunctionLike, changes
 from crrl.making.source_file import Edit, SourceFile, UnreadableError
 
 CASE_LINES = 3  # of a case that is left out
+BRANCHES = (ast.If, ast.Try, ast.TryStar, ast.With, ast.For, ast.While, ast.Match)  # of a module or a class
+WITHOUT_PLACE = (ast.arguments, ast.comprehension, ast.match_case, ast.withitem)  # and parts that have one
 UNDONE = ("clear", "pop", "discard", "remove", "invalidate", "reset", "update", "cache_clear", "append", "add")
 
 
@@ -41,7 +43,7 @@ class Function:
 
     source: SourceFile
     name: str
-    node: ast.FunctionDef
+    node: FunctionLike
 
     @property
     def path(self) -> str:
@@ -136,19 +138,23 @@ def functions(path: str, data: bytes) -> list[Function]:
     return [Function(source, name, node) for name, node in _functions(source.tree.body, "")]
 
 
-def _functions(body: list[ast.stmt], prefix: str) -> Iterator[tuple[str, ast.FunctionDef]]:
+def _functions(body: list[ast.stmt], prefix: str) -> Iterator[tuple[str, FunctionLike]]:
     """Functions of the module and methods of its classes; what is nested in one is part of it."""
     for node in body:
-        if isinstance(node, ast.FunctionDef):
+        if isinstance(node, FunctionLike):
             yield prefix + node.name, node
         elif isinstance(node, ast.ClassDef):
             yield from _functions(node.body, f"{prefix}{node.name}.")
-        elif isinstance(node, ast.If | ast.Try):
-            caught = [part for handler in getattr(node, "handlers", ()) for part in handler.body]
-            yield from _functions([*node.body, *caught, *node.orelse], prefix)
+        elif isinstance(node, BRANCHES):
+            inside = [
+                part for block in (*getattr(node, "handlers", ()), *getattr(node, "cases", ())) for part in block.body
+            ]
+            after = [*getattr(node, "orelse", ()), *getattr(node, "finalbody", ())]
+            parts = [*getattr(node, "body", ()), *inside, *after]
+            yield from _functions(parts, prefix)
 
 
-def _defaults(function: ast.FunctionDef) -> Iterator[ast.expr]:
+def _defaults(function: FunctionLike) -> Iterator[ast.expr]:
     yield from function.args.defaults
     yield from (default for default in function.args.kw_defaults if default is not None)
 
@@ -183,7 +189,7 @@ def _smallest(old: ast.AST, new: ast.AST) -> tuple[ast.AST, ast.AST]:
         old, new = differing[0]
         if hasattr(old, "lineno") and not isinstance(old, ast.keyword):
             found = old, new
-        elif not isinstance(old, ast.arguments):  # an operator, a keyword: its owner is replaced
+        elif not isinstance(old, WITHOUT_PLACE):  # an operator, a keyword: its owner is replaced
             return found
     return found
 

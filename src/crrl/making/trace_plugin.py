@@ -26,7 +26,8 @@ MOST_CALLS, LONG, DEEP, MANY = 300, 600, 4, 40
 RETURNS = {dis.opmap[name] for name in ("RETURN_VALUE", "RETURN_CONST", "YIELD_VALUE") if name in dis.opmap}
 TEST_FILE = re.compile(r"(^|/)(tests?|testing)/|(^|/)(test_[^/]*|[^/]*_test|conftest)\.py$")
 ADDRESS = re.compile(r"(?:\s+at|\s*@|\s+id=)\s*(?:0x[0-9a-fA-F]+|\d{9,})")  # an object's own, another in each run
-GENERATOR, COROUTINE = 0x20, 0x80
+SUSPENDS = {dis.opmap[name] for name in ("YIELD_VALUE", "YIELD_FROM") if name in dis.opmap}
+GENERATOR, COROUTINE, ASYNC_GENERATOR = 0x20, 0x80, 0x200
 LIKE_PLAIN = re.compile(r"[\[{('\"\d+-]|[bf]['\"]|(None|True|False|set\(\))$")  # the repr of a list, of a dict...
 PLAIN = (bool, int, float, complex, str, bytes, type(None), type(Ellipsis))
 FOUND: dict[str, dict[str, Any]] = {}
@@ -140,8 +141,8 @@ class Tracer:
             return
         if (file, frame.f_code.co_firstlineno) in FAULTS:
             self.measure(frame)
-        if id(frame) in self.open or len(self.calls) >= MOST_CALLS:
-            return
+        if id(frame) in self.open or len(self.calls) >= MOST_CALLS or frame.f_code.co_flags & ASYNC_GENERATOR:
+            return  # what an asynchronous generator yields is wrapped
         back = frame.f_back
         while back is not None and not back.f_code.co_filename.startswith(ROOT):
             back = back.f_back
@@ -157,6 +158,8 @@ class Tracer:
             call["property"] = isinstance(getattr(type(values["self"]), frame.f_code.co_name, None), property)
         if frame.f_code.co_flags & GENERATOR:
             call["yielded"] = []
+        if frame.f_code.co_flags & COROUTINE:
+            call["awaited"] = True
         self.calls.append(call)
         self.open[id(frame)] = (frame, call)
 
@@ -164,6 +167,8 @@ class Tracer:
         _, call = self.open[id(frame)]
         code = frame.f_code.co_code
         ended = code[frame.f_lasti] in RETURNS
+        if "awaited" in call and code[frame.f_lasti] in SUSPENDS and (arg is not None or "error" not in call):
+            return  # it waits
         resumed = "yielded" in call and ended and code[frame.f_lasti] == dis.opmap["YIELD_VALUE"]
         if resumed:
             if len(call["yielded"]) < MANY:

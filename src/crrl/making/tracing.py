@@ -27,7 +27,7 @@ TIMEOUT_S = 120.0
 @dataclass(frozen=True)
 class Call:
     """What went in and what came out. `kind`: the class of `self`, of which it may be a `property`; `error`: type and
-    message of what it raised; `after`: what it may have changed, afterwards."""
+    message of what it raised; `after`: what it may have changed, afterwards; `awaited`: of a coroutine."""
 
     name: str
     path: str
@@ -39,6 +39,7 @@ class Call:
     error: tuple[str, str] | None = None
     after: Mapping[str, str] = field(default_factory=dict)
     property: bool = False
+    awaited: bool = False
 
 
 @dataclass(frozen=True)
@@ -132,6 +133,7 @@ def _trace(found: dict[str, Any]) -> Trace:
             _error(call.get("error")),
             call.get("after", {}),
             call.get("property", False),
+            call.get("awaited", False),
         )
         for call in found["calls"]
     )

@@ -104,11 +104,11 @@ def single_changes(tree: ast.Module) -> Iterator[tuple[int, str, Change]]:
     """(index of the node in `ast.walk`, kind, what to do with it) for every single change there is."""
     nodes = list(ast.walk(tree))
     function = tree.body[0]
-    assert isinstance(function, ast.FunctionDef)
+    assert isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
     names = sorted({n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)})
     names = sorted({*names, *(a.arg for a in function.args.args)} - {"row"})
     result = next((n.value for n in reversed(function.body) if isinstance(n, ast.Return)), None)
-    loops = [n for n in nodes if isinstance(n, ast.For | ast.While)]
+    loops = [n for n in nodes if isinstance(n, ast.For | ast.AsyncFor | ast.While)]
     inside = {id(child) for loop in loops for child in ast.walk(loop)}
     for index, node in enumerate(nodes):
         match node:
