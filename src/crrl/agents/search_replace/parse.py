@@ -1,0 +1,205 @@
+"""Reads search/replace blocks out of whatever a model wrote. Never raises, in time linear in the answer.
+
+Survives: fences around blocks or around the code in them, indented marks, a missing closing mark, a missing opening
+mark in a fence, marks of other lengths, CRLF, paths in headings, backticks, fences and comments, or only before the
+first of several blocks. What it cannot read is a `Fault`; the other blocks count.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from crrl.agents.search_replace import Block, Fault, Reading
+
+OPEN = re.compile(r"^[ \t]*(<{5,})[ \t]*SEARCH\b(.*)$", re.IGNORECASE)
+DIVIDE = re.compile(r"^[ \t]*(={5,})[ \t]*$")
+CLOSE = re.compile(r"^[ \t]*(>{5,})[ \t]*REPLACE\b.*$", re.IGNORECASE)
+FENCE = re.compile(r"^[ \t]*(?:`{3,}|~{3,})(.*)$")
+_PATH = re.compile(r"^[^\s:<>|\"'`*?]*[^\s:<>|\"'`*?/.]\.\w{1,10}$|^[^\s:<>|\"'`*?]+/[^\s:<>|\"'`*?/]+$")
+_LABEL = re.compile(r"^(?:file(?:name)?|path)\s*[:=]?\s+|^(?:file(?:name)?|path)[:=]\s*", re.IGNORECASE)
+LINES_ABOVE = 3  # above a block, not counting blank ones and fences, in which its path is looked for
+
+
+@dataclass(frozen=True)
+class Parsed:
+    blocks: list[Block]
+    faults: list[Fault]
+
+
+def parse(answer: str, files: Collection[str] = ()) -> Parsed:
+    """`files`: the paths that the answer may be about; where there is one only, blocks need not name it."""
+    lines = answer.split("\n")
+    if all(line.endswith("\r") for line in lines[:-1]):
+        lines = [line.removesuffix("\r") for line in lines]
+    return _Reader(lines, files).read()
+
+
+class _Reader:
+    def __init__(self, lines: list[str], files: Collection[str]) -> None:
+        self.lines, self.files = lines, files
+        self.known = {name: name for name in files}
+        tails: dict[str, list[str]] = {}
+        for name in files:
+            parts = name.split("/")
+            for i in range(1, len(parts)):
+                tails.setdefault("/".join(parts[i:]), []).append(name)
+        self.known |= {tail: names[0] for tail, names in tails.items() if len(names) == 1 and tail not in self.known}
+        self.path: str | None = next(iter(files)) if len(files) == 1 else None
+        self.blocks: list[Block] = []
+        self.faults: list[Fault] = []
+
+    def read(self) -> Parsed:
+        at = begin = 0  # `begin`: where the previous block ended
+        divided = None  # a divider outside any block
+        while at < len(self.lines):
+            line = self.lines[at]
+            if (opened := OPEN.match(line)) is not None:
+                at = begin = self._block(at, begin, len(opened[1]), opened[2])
+                divided = None
+                continue
+            if DIVIDE.match(line):
+                divided = at
+            elif CLOSE.match(line):
+                self._unopened(begin, divided, at)
+                begin, divided = at + 1, None
+            at += 1
+        return Parsed(self.blocks, self.faults)
+
+    def _block(self, at: int, begin: int, length: int, rest: str) -> int:
+        """Reads the block whose opening mark is at `at`. Returns the line after it."""
+        end, after = self._end(at, length)
+        body = self.lines[at + 1 : end]
+        indent = self.lines[at][: len(self.lines[at]) - len(self.lines[at].lstrip())]
+        if indent and all(line.startswith(indent) for line in body if line.strip()):
+            body = [line.removeprefix(indent) for line in body]
+        self._add(at, self._path_above(at, begin, rest), self._readings(body, length))
+        return after
+
+    def _end(self, at: int, length: int) -> tuple[int, int]:
+        """(the line that ends the body, the line to go on with). A body without a closing mark ends before the next
+        opening one, or at the fence in which it stands."""
+        divided, other, fence = False, None, None
+        for i in range(at + 1, len(self.lines)):
+            line = self.lines[i]
+            if (closed := CLOSE.match(line)) is not None:
+                if len(closed[1]) == length:
+                    return i, i + 1
+                other = i if other is None else other
+            elif (opened := OPEN.match(line)) is not None and len(opened[1]) == length:
+                break
+            elif DIVIDE.match(line):
+                divided = True
+            elif divided and fence is None and (fenced := FENCE.match(line)) is not None and not fenced[1].strip():
+                fence = i
+        else:
+            i = len(self.lines)
+        if other is not None:
+            return other, other + 1
+        if fence is not None and self._fenced(at):
+            return fence, fence + 1
+        while i > at + 1 and not self.lines[i - 1].strip():
+            i -= 1
+        return i, i
+
+    def _fenced(self, at: int) -> bool:
+        """Whether a fence stands shortly above."""
+        return any(FENCE.match(line) for line in self.lines[max(0, at - LINES_ABOVE) : at])
+
+    def _readings(self, body: Sequence[str], length: int) -> list[Reading]:
+        marks = [(i, len(mark[1])) for i, line in enumerate(body) if (mark := DIVIDE.match(line))]
+        exact = [i for i, size in marks if size == length] or [i for i, _ in marks]
+        readings = []
+        for i in exact[:8]:
+            search, replace = tuple(body[:i]), tuple(body[i + 1 :])
+            readings.append(Reading(search, replace))
+            if _in_fence(search) or _in_fence(replace):
+                readings.append(Reading(_without_fence(search), _without_fence(replace)))
+        return readings
+
+    def _unopened(self, begin: int, divided: int | None, at: int) -> None:
+        """A closing mark without an opening one: the search text begins at the fence, or after the line of the path."""
+        if divided is None:
+            self.faults.append(Fault(at + 1, "REPLACE without SEARCH: write <<<<<<< SEARCH, the old lines, =======."))
+            return
+        start = next((i + 1 for i in range(divided - 1, begin - 1, -1) if FENCE.match(self.lines[i])), None)
+        path = None
+        if start is None:
+            start = next((i + 1 for i in range(divided - 1, begin - 1, -1) if self._named(self.lines[i])), None)
+            path = None if start is None else self._named(self.lines[start - 1])
+        elif start < divided and (path := self._named(self.lines[start])) is not None:
+            start += 1
+        if start is None or start >= divided:
+            self.faults.append(Fault(at + 1, "The mark <<<<<<< SEARCH is missing before the old lines."))
+            return
+        body = self.lines[start:at]
+        path = path or self._path_above(start, begin, "")
+        self._add(start, path, [Reading(tuple(body[: divided - start]), tuple(body[divided - start + 1 :]))])
+
+    def _add(self, at: int, path: str | None, readings: Sequence[Reading]) -> None:
+        if not readings:
+            self.faults.append(Fault(at + 1, "The block has no line ======= between the old and the new lines."))
+        elif path is None:
+            self.faults.append(Fault(at + 1, "The block names no file: write its path in the line above SEARCH."))
+        else:
+            self.path = path
+            self.blocks.append(Block(path, tuple(readings), at + 1))
+
+    # Paths ------------------------------------------------------------------------------------------------------
+
+    def _path_above(self, at: int, begin: int, rest: str) -> str | None:
+        """The path in the opening mark's own line, or in one of the lines above it; else that of the block before."""
+        if rest.strip() and (path := self._named(rest)) is not None:
+            return path
+        seen = 0
+        for i in range(at - 1, begin - 1, -1):
+            line = self.lines[i]
+            fence = FENCE.match(line)
+            candidates = fence[1].split() if fence else [line]
+            for candidate in reversed(candidates):
+                if (path := self._named(candidate)) is not None:
+                    return path
+            seen += bool(line.strip()) and fence is None
+            if seen == LINES_ABOVE:
+                break
+        return self.path
+
+    def _named(self, line: str) -> str | None:
+        """The file that a line names, or None: a known one, or anything that looks like a path."""
+        for text in _cleaned(line):
+            if (path := self._resolved(text)) is not None:
+                return path
+        return None
+
+    def _resolved(self, text: str) -> str | None:
+        for name in (text, text.removeprefix("./"), text.lstrip("/")):
+            if name in self.known:
+                return self.known[name]
+        plain = text.removeprefix("./")
+        if plain[:2] in ("a/", "b/") and plain[2:] in self.known:
+            return self.known[plain[2:]]
+        parts = text.split("/")
+        for i in range(1, len(parts)):  # an absolute path, or one below another folder
+            if "/".join(parts[i:]) in self.files:
+                return "/".join(parts[i:])
+        return plain if _PATH.match(plain) and len(plain) < 256 and ".." not in parts and plain[0] != "/" else None
+
+
+def _cleaned(line: str) -> list[str]:
+    """What of a line may be a path: all of it, without its decoration, without a label, the part in backticks."""
+    if len(line) > 512:
+        return []
+    text = line.strip()
+    bare = text.strip("#*:`\"'<>[]() \t-").strip()
+    found = [text, bare, _LABEL.sub("", bare).strip("`\"'* \t")]
+    found += re.findall(r"`([^`]+)`", text)[:1]
+    return [part for part in dict.fromkeys(found) if part]
+
+
+def _in_fence(lines: Sequence[str]) -> bool:
+    return len(lines) >= 2 and bool(FENCE.match(lines[0])) and bool(FENCE.match(lines[-1]))
+
+
+def _without_fence(lines: tuple[str, ...]) -> tuple[str, ...]:
+    return lines[1:-1] if _in_fence(lines) else lines
