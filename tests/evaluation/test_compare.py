@@ -11,8 +11,10 @@ import yaml
 from crrl.cli.main import main
 from crrl.errors import CrrlError, UsageError
 from crrl.evaluation.benchmark import Difference
-from crrl.evaluation.compare import Comparison, compare, markdown, repository
-from crrl.evaluation.results import Cell, Results, read
+from crrl.evaluation.cells import Cell, Results
+from crrl.evaluation.compare import Comparison, compare, halves, markdown, non_inferior, repository
+from crrl.evaluation.results import read
+from crrl.evaluation.sets import TASK_SETS
 from crrl.rewards.api import Verdict
 from crrl.rollout.api import Episode
 from crrl.rollout.journal import Journal
@@ -27,22 +29,28 @@ def results(name: str, outcomes: str, tasks: list[str] | None = None, **measured
             cell.lost[task] = 1
         elif outcome != " ":
             cell.scores[task] = [float(outcome)]
-    return Results(name, {"": cell}, measured)
+    return Results(name, {"": cell}, measured=measured)
 
 
 def one(*found: Results) -> Comparison:
     return compare(found).comparisons[0]
 
 
-def run_folder(folder: Path, **phases: str) -> Path:
+def run_folder(
+    folder: Path,
+    *,
+    decoding: str = "greedy",
+    harness: str = "h1",
+    tasks: dict[str, str] | None = None,
+    **phases: str,
+) -> Path:
     """A run with an evaluation of one split for each phase."""
-    with Journal.create(folder, {"seed": 0}) as journal:
+    with Journal.create(folder, {"seed": 0, TASK_SETS: {"s": tasks or {}}}) as journal:
         for phase, outcomes in phases.items():
             for i, outcome in enumerate(outcomes):
-                verdict = (
-                    None if outcome == "x" else Verdict(float(outcome), harness_version="h1", solved=outcome == "1")
-                )
-                id, kind = f"eval/{phase}/s/greedy/t{i}", "lost" if outcome == "x" else "scored"
+                judged = Verdict(float(outcome == "1"), harness_version=harness, solved=outcome == "1")
+                verdict = None if outcome == "x" else judged
+                id, kind = f"eval/{phase}/s/{decoding}/t{i}", "lost" if outcome == "x" else "scored"
                 journal.add_episode(phase, Episode(id, id, f"t{i}", 0, 1, kind, verdict=verdict))
     settings = {"agent": {"turns": 10, "env": {}}, "corpus": {"name": "generated"}, "seed": 0}
     (folder / "config.yaml").write_text(yaml.safe_dump(settings))
@@ -132,12 +140,12 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
 
 def test_what_cannot_be_compared(tmp_path: Path) -> None:
     folder = str(run_folder(tmp_path / "a", before="01"))
-    (tmp_path / "preds.json").write_text("{}")
+    (tmp_path / "preds.jsonl").write_text("{}")
     (tmp_path / "torn.json").write_text("{")
     assert main(["compare", folder]) == 2
     assert main(["compare", folder, folder, "format=pdf"]) == 2
-    for word, said in (("nowhere", "neither a run"), (str(tmp_path / "preds.json"), "graded first")):
-        with pytest.raises(UsageError, match="neither a run") as caught:
+    for word, said in (("nowhere", "nor a report"), (str(tmp_path / "preds.jsonl"), "crrl eval BENCHMARK")):
+        with pytest.raises(UsageError, match="holds") as caught:
             read(word)
         assert said in f"{caught.value.message} {caught.value.remedy}"
     with pytest.raises(CrrlError, match="cannot be read"):
@@ -154,3 +162,91 @@ def test_what_cannot_be_compared(tmp_path: Path) -> None:
 def test_markdown_has_a_row_for_each_comparison() -> None:
     text = markdown(compare([results("a", "0011"), results("b", "0111"), results("c", "1111")]))
     assert text.count("\n| all |") == 2 and text.count("\n- ") == 2
+
+
+SETTINGS = {
+    "agent.name": "command",
+    "agent.turns": 20,
+    "agent.tokens": 999,
+    "agent.wall_s": 5.0,
+    "agent.prompts": "full",
+    "agent.command_s": 3.0,
+    "agent.output_chars": 80,
+    "renderer.key": "generic",
+    "renderer.calls": "lenient",
+    "sandbox.memory_mb": 512,
+    "sandbox.processes": 3,
+    "sandbox.disk_mb": 9,
+    "engine.context": 512,
+    "engine.dtype": "bfloat16",
+    "evaluation.temperature": 0.6,
+}
+
+
+@pytest.mark.parametrize("key", SETTINGS)
+def test_each_setting_that_matters_is_said(tmp_path: Path, key: str, capsys: pytest.CaptureFixture[str]) -> None:
+    from dataclasses import asdict
+
+    from crrl.conf.load import load_recipe
+
+    folders = [str(run_folder(tmp_path / name, after="0101", decoding="sampled")) for name in "ab"]
+    for folder, changed in zip(folders, (False, True), strict=True):
+        settings = asdict(load_recipe("quickstart"))
+        group, _, word = key.partition(".")
+        if changed:
+            settings[group][word] = SETTINGS[key]
+            settings["trainer"]["max_steps"] = 3  # which changes nothing that is measured
+            settings["engine"]["threads"] = 2
+        (Path(folder) / "config.yaml").write_text(yaml.safe_dump(settings))
+    report = compare([read(folder) for folder in folders])
+    assert list(report.differs) == [key]
+    assert main(["compare", *folders]) == 0
+    assert f"Not measured in the same way:\n  {key}: " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("what", ["judge", "tasks"])
+def test_another_judge_and_other_tasks_are_refused(
+    tmp_path: Path, what: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    a = run_folder(tmp_path / "a", after="0101", tasks={"t0": "x", "t1": "y"})
+    other = {"judge": {"harness": "h2"}, "tasks": {"tasks": {"t0": "x", "t1": "z"}}}[what]
+    b = run_folder(tmp_path / "b", after="0111", **other)
+    assert main(["compare", str(a), str(b)]) == 1
+    said = {"judge": "judge's version: h1", "tasks": "1 tasks of the same id are not the same"}[what]
+    assert said in capsys.readouterr().err
+    assert main(["compare", str(a), str(b), "anyway=yes"]) == 0
+    assert f"Not comparable, and compared anyway: {said}" in capsys.readouterr().out
+    more = run_folder(tmp_path / "c", after="01011", tasks={"t0": "x", "t1": "y", "t4": "w"})
+    assert main(["compare", str(a), str(more)]) == 0  # one has more of the same tasks
+
+
+def test_a_margin_that_was_stated_before() -> None:
+    found = one(results("a", "0011" * 50), results("b", "0011" * 50))
+    assert "is not worse than a by 5 points or more" in non_inferior(found, 5)
+    assert "is not shown" in non_inferior(found, 0.1)
+
+
+def test_one_policy_against_itself_by_its_samples(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cell = Cell({"a": [1.0, 0.0, 1.0], "b": [0.0, 0.0], "c": [1.0]})
+    odd, even = halves(Results("r", {"s": cell}))
+    assert odd.cells["s"].scores == {"a": [1.0, 1.0], "b": [0.0]}
+    assert even.cells["s"].scores == {"a": [0.0], "b": [0.0]}
+    with pytest.raises(ValueError, match="one sample a task"):
+        halves(results("r", "01"))
+
+
+def test_results_that_know_no_cell_are_compared_with_the_only_one() -> None:
+    ours = Results("ours", {"verified, greedy": Cell({"t0": [1.0], "t1": [0.0]})})
+    assert compare([results("theirs", "01"), ours]).comparisons[0].pairs == 2
+    two = Results("two", {**ours.cells, "verified, sampled": Cell({"t0": [0.0]})})
+    with pytest.raises(ValueError, match="'verified, greedy', 'verified, sampled'"):
+        compare([results("theirs", "01"), two])
+    assert compare([results("theirs", "01"), two], "verified, sampled").comparisons[0].pairs == 1
+
+
+def test_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    a = str(run_folder(tmp_path / "a<script>", before="0011010x10", after="1011110100"))
+    file = tmp_path / "page.html"
+    assert main(["compare", f"{a}:before", a, f"html={file}"]) == 0
+    page = file.read_text()
+    assert "<script" not in page and "not distinguishable" in page and page.count(">differs<") == 3

@@ -6,13 +6,15 @@ bootstrap and the permutation test over tasks (`samples.py`). A verdict says wha
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import combinations
 from typing import Any
 
 from crrl.evaluation import samples
+from crrl.evaluation.cells import Cell, Results
 from crrl.evaluation.planning import tasks_needed
-from crrl.evaluation.results import Cell, Results
 from crrl.evaluation.statistics import (
     Paired,
     cochran_q,
@@ -37,6 +39,8 @@ class Comparison:
             solved and none of the first, and the other way round: what the lost ones could change.
         detectable: points that so many pairs show with 80% power; None: none.
         without: repository -> points without its tasks, and `p_by_repository`: whole repositories exchanged.
+        repositories: how many equal ones weigh as much; `clustered`: interval whose error is clustered by them, where
+            they are enough.
         verdict: in words.
     """
 
@@ -56,6 +60,8 @@ class Comparison:
     detectable: float | None
     without: dict[str, float] = field(default_factory=dict)
     p_by_repository: float | None = None
+    repositories: float | None = None
+    clustered: tuple[float, float] | None = None
     p_holm: float | None = None
     verdict: str = ""
 
@@ -68,35 +74,70 @@ class Report:
     comparisons: list[Comparison]
     cochran_q: dict[str, float]
     differs: dict[str, list[Any]]
+    names: list[str] = field(default_factory=list)
 
 
-def compare(results: Sequence[Results]) -> Report:
-    """Raises ValueError: they have no cell, or no task, in common."""
+def compare(results: Sequence[Results], cell: str = "") -> Report:
+    """`cell`: this one only; results that have one cell are taken to be it. Raises ValueError: they have no cell, or no
+    task, in common."""
+    results = [_only(r, cell) for r in results] if cell else _aligned(results)
     first, *others = results
-    cells = [cell for cell in first.cells if all(cell in r.cells for r in others)]
+    cells = [name for name in first.cells if all(name in r.cells for r in others)]
     if not cells:
-        raise ValueError("They were not evaluated on the same splits under the same decodings.")
+        known = "; ".join(f"{r.name} has {', '.join(map(repr, r.cells))}" for r in results)
+        raise ValueError(f"They were not evaluated on the same splits under the same decodings: {known}.")
     found = [_compared(cell, first, other) for cell in cells for other in others]
     if not any(c.pairs for c in found):
         raise ValueError("They have no task in common.")
     adjusted = holm([c.p for c in found]) if len(found) > 1 else [None] * len(found)
     told = [_with_verdict(c, p) for c, p in zip(found, adjusted, strict=True)]
     q = {cell: p for cell in cells if len(results) > 2 and (p := _q(cell, results)) is not None}
-    return Report(told, q, differences(results))
+    return Report(told, q, differences([r.measured for r in results]), [r.name for r in results])
 
 
-def differences(results: Sequence[Results]) -> dict[str, list[Any]]:
-    """What was not measured in the same way."""
-    keys = {key for r in results for key in r.measured}
-    values = {key: [r.measured.get(key) for r in results] for key in sorted(keys)}
+def _aligned(results: Sequence[Results]) -> Sequence[Results]:
+    """Where some know no cells (a report of SWE-bench, a log of Inspect), and the others have one, that is theirs."""
+    named = {name for r in results for name in r.cells if name}
+    if len(named) == 1 and all(len(r.cells) == 1 for r in results):
+        return [replace(r, cells={next(iter(named)): next(iter(r.cells.values()))}) for r in results]
+    return results
+
+
+def _only(results: Results, cell: str) -> Results:
+    if cell in results.cells:
+        return replace(results, cells={cell: results.cells[cell]})
+    if list(results.cells) == [""]:
+        return replace(results, cells={cell: results.cells[""]})
+    raise ValueError(f"{results.name} has no cell {cell!r}; it has {', '.join(map(repr, results.cells))}.")
+
+
+def differences(conditions: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """key -> the value on each side, where they are not all the same. What a side does not know is None."""
+    keys = {key for side in conditions for key in side}
+    values = {key: [side.get(key) for side in conditions] for key in sorted(keys)}
     return {key: those for key, those in values.items() if any(v != those[0] for v in those)}
+
+
+def incomparable(results: Sequence[Results]) -> list[str]:
+    """Why a difference of these would mean nothing, in words: another judge, another benchmark, or other tasks under
+    the same ids. Sides that do not know something are not held to it."""
+    said = []
+    for key in sorted({key for r in results for key in r.ruler}):
+        known = [(r.name, r.ruler[key]) for r in results if key in r.ruler]
+        if any(value != known[0][1] for _, value in known):
+            said.append(f"{key}: " + ", ".join(f"{value!s} ({name})" for name, value in known))
+    for a, b in combinations([r for r in results if r.tasks], 2):
+        changed = sorted(t for t, digest in a.tasks.items() if b.tasks.get(t, digest) != digest)
+        if changed:
+            said.append(f"{len(changed)} tasks of the same id are not the same ({a.name}, {b.name}): {changed[0]}...")
+    return said
 
 
 def _compared(name: str, first: Results, second: Results) -> Comparison:
     a, b = first.cells[name], second.cells[name]
     each = samples.differences(a.scores, b.scores)
     old, new = ({t: side.scores[t] for t in each} for side in (a, b))
-    single = all(len(s) == 1 for s in (*old.values(), *new.values()))
+    single = all(len(s) == 1 and s[0] in (0.0, 1.0) for s in (*old.values(), *new.values()))
     n = len(each)
     rates = tuple(sum(sum(s) / len(s) for s in side.values()) / n if n else 0.0 for side in (old, new))
     table = Paired.of([s[0] > 0.5 for s in old.values()], [s[0] > 0.5 for s in new.values()]) if single else None
@@ -128,7 +169,13 @@ def _compared(name: str, first: Results, second: Results) -> Comparison:
         detectable=100 * seen if seen <= 1 else None,
         without={k: 100 * v for k, v in samples.leave_one_out(each, repositories).items()} if several else {},
         p_by_repository=samples.sign_flip(each, repositories) if several else None,
+        repositories=samples.effective_clusters(list(Counter(repositories.values()).values())) if several else None,
+        clustered=_in_points(samples.clustered(each, repositories)) if several else None,
     )
+
+
+def _in_points(interval: tuple[float, float] | None) -> tuple[float, float] | None:
+    return None if interval is None else (100 * interval[0], 100 * interval[1])
 
 
 def _if_lost(a: Cell, b: Cell) -> tuple[float, float] | None:
@@ -178,9 +225,36 @@ def verdict(c: Comparison) -> str:
     return said
 
 
-def markdown(report: Report) -> str:
-    """A table for a paper or an issue."""
+def non_inferior(c: Comparison, margin: float) -> str:
+    """Whether the second may be taken to be no worse than the first by `margin` points, which was stated before: its
+    95% interval lies above −margin (a one-sided test at 2.5%)."""
+    low = c.ci95[0]
+    if low > -margin:
+        return f"{c.second} is not worse than {c.first} by {margin:g} points or more (lower bound {low:+.1f})"
+    shown = f"lower bound {low:+.1f}"
+    return f"that {c.second} is not worse than {c.first} by {margin:g} points is not shown ({shown})"
+
+
+def halves(results: Results) -> tuple[Results, Results]:
+    """A/A: the samples of one policy, odd ones against even ones, which differ by chance only. Raises ValueError: no
+    task has two."""
+    sides = []
+    for half in (0, 1):
+        cells = {n: Cell({t: s[half::2] for t, s in c.scores.items() if len(s) > 1}) for n, c in results.cells.items()}
+        sides.append(replace(results, name=f"{results.name}, {('odd', 'even')[half]} samples", cells=cells))
+    kept = [{n: c for n, c in side.cells.items() if c.scores} for side in sides]
+    if not kept[0]:
+        raise ValueError(f"{results.name} has one sample a task: nothing to compare it with.")
+    return replace(sides[0], cells=kept[0]), replace(sides[1], cells=kept[1])
+
+
+def markdown(report: Report, refused: Sequence[str] = ()) -> str:
+    """A table for a paper or an issue; what differs in how they were measured comes first."""
+    differs = [f"- {key}: {' / '.join(map(str, values))}" for key, values in report.differs.items()]
     lines = [
+        *(f"- Not comparable, and compared anyway: {reason}" for reason in refused),
+        *(["Not measured in the same way:", "", *differs] if differs else []),
+        *([""] if differs or refused else []),
         "| tasks | first | second | points [95%] | p | pairs | gained, fell |",
         "|---|---|---|---|---|---|---|",
     ]

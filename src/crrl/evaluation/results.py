@@ -1,20 +1,24 @@
-"""Results to compare, from wherever they were made: a run of ours, or the report of SWE-bench's harness.
+"""Reads results to compare, from wherever they were made: runs and evaluations of ours, reports of SWE-bench's harness,
+logs of Inspect, jobs of Harbor.
 
-A reader is one function here, and one line in `READERS`. Invariant 2 holds for others' results, too: what the
-infrastructure lost is no failure, and is told apart from what was judged.
+A reader is one function, and one line in `READERS`. Invariant 2 holds for others' results, too: what the infrastructure
+lost is no failure, and is told apart from what was judged.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from crrl.errors import CrrlError, UsageError
+from crrl.evaluation import harbor, inspect_logs
+from crrl.evaluation.cells import Cell, Results
+from crrl.evaluation.sets import TASK_SETS
 from crrl.rollout.journal import FILE, Journal
 
 PHASES = ("after", "eval", "before")  # of a run, the first that it has
@@ -23,33 +27,20 @@ MEASURES = (
     "agent",
     "renderer",
     "corpus",
+    "sandbox.name",
     "sandbox.memory_mb",
     "sandbox.processes",
     "sandbox.disk_mb",
     "engine.context",
+    "engine.dtype",
+    "evaluation.temperature",
 )
-
-
-@dataclass
-class Cell:
-    """One benchmark under one decoding. `scores`: task -> 1.0 or 0.0 for each judged sample; `lost`: task -> samples
-    that were not judged."""
-
-    scores: dict[str, list[float]] = field(default_factory=dict)
-    lost: dict[str, int] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Results:
-    """`cells`: by name ("" where there is one). `measured`: what must agree for a comparison to mean something."""
-
-    name: str
-    cells: dict[str, Cell]
-    measured: Mapping[str, Any] = field(default_factory=dict)
+HOW_FAST = ("agent.install", "corpus.rl_share")  # below one of these, but nothing that is measured depends on it
 
 
 def read(word: str) -> Results:
-    """A run's name or folder (its last evaluation; `RUN:before` for another), or a SWE-bench report.
+    """A run's or an evaluation's name or folder (of a run its last evaluation; `RUN:before` for another), a report of
+    SWE-bench, a log of Inspect, a job of Harbor.
 
     Raises:
         UsageError: there is no such thing.
@@ -62,10 +53,16 @@ def read(word: str) -> Results:
                 found = reader(path, phase)
                 if not any(cell.scores for cell in found.cells.values()):
                     raise CrrlError(f"{word} has no judged results.", "Finish its evaluation first.")
-                return Results(word, found.cells, found.measured)
+                return replace(found, name=word)
+    if Path(where).suffix == ".jsonl" and Path(where).is_file():
+        raise UsageError(
+            f"{where} holds predictions, which nobody has graded.",
+            f"Grade them: crrl eval BENCHMARK {where} path=TASKS.jsonl, or with swebench's own harness.",
+        )
     raise UsageError(
-        f"{where} is neither a run (a folder with {FILE}) nor a report of SWE-bench's harness (JSON, resolved_ids).",
-        "Predictions must be graded first: swebench's own harness writes the report.",
+        f"{where} holds no results: it is neither a run or evaluation (a folder with {FILE}), nor a report of "
+        "SWE-bench's harness (JSON, resolved_ids), a log of Inspect (.eval or JSON) or a job of Harbor.",
+        "See: crrl compare --help",
     )
 
 
@@ -73,21 +70,35 @@ def _of_run(folder: Path, phase: str) -> Results:
     cells: dict[str, Cell] = {}
     harness: set[str] = set()
     with Journal.open(folder, read_only=True) as journal:
+        meta = journal.meta
         known = journal.phases()
         chosen = phase or next((p for p in PHASES if known.get(p)), "")
         if not known.get(chosen):
             raise CrrlError(f"Run {folder} has no evaluation{f' {phase}' if phase else ''}.", "Finish it first.")
         for episode in journal.episodes(chosen):
             _, _, split, decoding, _ = episode.id.split("/", 4)
-            cell = cells.setdefault(f"{split}, {decoding}", Cell())
-            if episode.outcome == "lost" or episode.verdict is None:
-                cell.lost[episode.task] = cell.lost.get(episode.task, 0) + 1
-            else:
-                cell.scores.setdefault(episode.task, []).append(float(episode.verdict.solved))
-                harness.add(episode.verdict.harness_version)
+            judged = episode.verdict if episode.outcome != "lost" else None
+            cells.setdefault(f"{split}, {decoding}", Cell()).add(
+                episode.task, float(judged.solved) if judged is not None else None
+            )
+            if judged is not None:
+                harness.add(judged.harness_version)
     settings = _flat(yaml.safe_load((folder / "config.yaml").read_text()) or {})
-    measured = {k: v for k, v in settings.items() if any(k == m or k.startswith(f"{m}.") for m in MEASURES)}
-    return Results("", cells, {**measured, "judge's version": ", ".join(sorted(harness))})
+    tasks = {task: digest for of in meta.get(TASK_SETS, {}).values() for task, digest in of.items()}
+    measured = {
+        key: value
+        for key, value in settings.items()
+        if any(key == m or key.startswith(f"{m}.") for m in MEASURES)
+        and key not in HOW_FAST
+        and not (tasks and key.startswith("corpus."))  # what is asked says more than where it was read
+        and not (key == "evaluation.temperature" and all(cell.endswith(", greedy") for cell in cells))
+    }
+    told = meta.get("evaluation", {})
+    policy = {key: told[key] for key in ("policy", "checkpoint", "rule", "weights", "benchmark") if key in told}
+    policy |= {"seed": settings.get("seed"), "phase": chosen, "folder": str(folder)}
+    if "checkpoint_rule" in meta:
+        policy["checkpoint_rule"] = meta["checkpoint_rule"]
+    return Results("", cells, {"judge's version": ", ".join(sorted(harness))}, measured, tasks, policy)
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -105,8 +116,8 @@ def _of_report(file: Path, phase: str) -> Results:
     resolved = set(report["resolved_ids"])
     judged = ("resolved_ids", "unresolved_ids", "empty_patch_ids", "error_ids")
     for task in sorted({task for key in judged for task in report.get(key, [])} - set(cell.lost)):
-        cell.scores[task] = [float(task in resolved)]
-    return Results("", {"": cell}, {"schema": report.get("schema_version", "")})
+        cell.add(task, float(task in resolved))
+    return Results("", {"": cell}, {"schema of SWE-bench's report": report.get("schema_version", "")})
 
 
 def _is_report(path: Path) -> bool:
@@ -125,4 +136,6 @@ Reader = Callable[[Path, str], Results]
 READERS: tuple[tuple[Callable[[Path], bool], Reader], ...] = (
     (lambda path: (path / FILE).is_file() and (path / "config.yaml").is_file(), _of_run),
     (_is_report, _of_report),
+    (inspect_logs.is_log, lambda path, phase: inspect_logs.read(path)),
+    (harbor.is_job, lambda path, phase: harbor.read(path)),
 )

@@ -126,6 +126,25 @@ def effective_clusters(sizes: Sequence[int]) -> float:
     return sum(sizes) ** 2 / sum(n * n for n in sizes) if sum(sizes) else 0.0
 
 
+ENOUGH = 20.0  # effective clusters, below which clustered errors are too small (MacKinnon & Webb 2017)
+
+
+def clustered(each: Mapping[str, float], cluster: Mapping[str, str]) -> tuple[float, float] | None:
+    """95% interval of the mean, its error clustered: the sandwich estimator with G / (G − 1), and Student's t with
+    G − 1 degrees of freedom (CR1; Cameron & Miller 2015, J. Human Resources 50:317). None: too few clusters to trust
+    it."""
+    groups: dict[str, list[float]] = {}
+    for task, value in each.items():
+        groups.setdefault(cluster[task], []).append(value)
+    if effective_clusters([len(g) for g in groups.values()]) < ENOUGH:
+        return None
+    mean, count = float(np.mean(list(each.values()))), len(groups)
+    spread = sum(sum(value - mean for value in g) ** 2 for g in groups.values())
+    error = math.sqrt(spread * count / (count - 1)) / len(each)
+    half = float(stats.t.ppf(0.975, count - 1)) * error
+    return max(-1.0, mean - half), min(1.0, mean + half)
+
+
 def leave_one_out(each: Mapping[str, float], cluster: Mapping[str, str]) -> dict[str, float]:
     """cluster -> the mean difference over the tasks of all others; a cluster that is alone has none."""
     left = {}

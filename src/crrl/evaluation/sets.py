@@ -22,7 +22,7 @@ from crrl.tasks import corpora
 from crrl.tasks.files import load_tasks, write_tasks
 
 TASK_SETS = "tasks"
-"""A journal's name for the fingerprints of its evaluations' tasks: split -> `fingerprint`."""
+"""A journal's name for what its evaluations ask: split -> `fingerprints` of its tasks."""
 
 
 @dataclass(frozen=True)
@@ -101,15 +101,11 @@ def _holds_tasks(path: Path) -> bool:
     return isinstance(first, dict) and "source" in first and "test" in first
 
 
-def fingerprint(tasks: Sequence[Task]) -> str:
-    """Of what is asked and how it is judged, wherever the repositories lie: equal for equal benchmarks."""
-    asked = [
-        replace(
-            task,
-            source=Source(base_commit=task.source.base_commit, files=task.source.files, image=task.source.image),
-            test=replace(task.test, decoys=None),
-            provenance={},
-        )
-        for task in sorted(tasks, key=lambda task: task.id)
-    ]
-    return hashlib.blake2b(msgspec.json.encode(asked), digest_size=12).hexdigest()
+def fingerprints(tasks: Sequence[Task]) -> dict[str, str]:
+    """Task -> a digest of what is asked and how it is judged, wherever its repository lies."""
+    return {task.id: hashlib.blake2b(msgspec.json.encode(_asked(task)), digest_size=8).hexdigest() for task in tasks}
+
+
+def _asked(task: Task) -> Task:
+    source = Source(base_commit=task.source.base_commit, files=task.source.files, image=task.source.image)
+    return replace(task, source=source, test=replace(task.test, decoys=None), provenance={})

@@ -33,7 +33,7 @@ import json as jsonlib
 from typing import TYPE_CHECKING, cast
 
 from crrl.evaluation.benchmark import Decoding, Phase, assemble, evaluation_attempts
-from crrl.evaluation.sets import TASK_SETS, fingerprint
+from crrl.evaluation.sets import TASK_SETS, fingerprints
 from crrl.report.summary import Summary, next_steps, print_closing
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def evaluate_policy(run: Run, phase: Phase, name: str | None = None) -> Cells:
     `name`: of the one split of a task file."""
     evaluation = run.config.evaluation
     tasks = {name or split: held for split, held in run.curriculum.held_out().items()}
-    run.journal.set_meta(TASK_SETS, {split: fingerprint(held) for split, held in tasks.items()})
+    run.journal.set_meta(TASK_SETS, {split: fingerprints(held) for split, held in tasks.items()})
     planned = {
         (split, decoding): evaluation_attempts(
             *(tasks[split], split, decoding, run.config.seed, phase),
