@@ -218,7 +218,7 @@ REFUSED = {
     "not in the file": (block("    return math.pi * radius", NEW), "Did you mean these, from line 6?\n" + OLD),
     "in two places": (
         block("", "", PATH).replace("SEARCH\n", "SEARCH\n\n", 1),
-        "2 times in it, at lines 2, 7:",
+        "stands 2 times in the file, at lines 2, 7",
     ),
     "empty for a file that is there": (f"{PATH}\n<<<<<<< SEARCH\n=======\nx\n>>>>>>> REPLACE\n", "SEARCH is empty"),
     "no such file": (block("a", "b", "src/none.py"), "there is no such file"),
