@@ -227,6 +227,11 @@ def test_repairs_told_in_prose(message: str, told: bool) -> None:
 def test_commands_are_made_to_report() -> None:
     rust = plans.plan("rust", ["cargo", "test", "--all"], [], {})
     assert rust.command.argv == ["cargo", "test", "--no-fail-fast", "--all"]
+    rust = plans.plan("rust", ["env", "A=1", "cargo", "+stable", "test", "--", "slow"], [], {})
+    assert rust.command.argv == ["env", "A=1", "cargo", "+stable", "test", "--no-fail-fast", "--", "slow"]
+    with pytest.raises(CrrlError, match="go on after a failure"):
+        plans.plan("rust", ["sh", "-c", "cargo test"], [], {})
+    plans.check("rust", ["cargo", "test", "--test", "quick-q"])
     jest = plans.plan("javascript", ["npx", "jest"], [], {})
     assert jest.command.argv[2:] == ["--json", "--outputFile=.crrl/report.json"] and jest.report is not None
     assert plans.plan("javascript", ["npm", "test"], [], {}).command.argv[2] == "--"
@@ -234,6 +239,12 @@ def test_commands_are_made_to_report() -> None:
     assert plans.plan("python", ["sh", "-c", "run --junitxml"], [], {}).parser == "pytest-xml"
     for language, test in [
         ("rust", ["cargo", "test", "--", "--nocapture"]),
+        ("rust", ["env", "RUST_TEST_NOCAPTURE=1", "cargo", "test"]),
+        ("rust", ["cargo", "test", "-q"]),
+        ("rust", ["cargo", "test", "--", "--format=json"]),
+        ("rust", ["cargo", "nextest", "run"]),
+        ("javascript", ["npx", "vitest", "run"]),
+        ("javascript", ["node", "--test"]),
         ("go", ["go", "test", "./..."]),
         ("go", []),
         ("cobol", ["make"]),

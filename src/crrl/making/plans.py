@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Sequence
 from pathlib import PurePath
@@ -45,9 +46,14 @@ def check(language: str, test: Sequence[str]) -> None:
         raise CrrlError(f"language={language} is not known.", f"There is: {', '.join(SUFFIXES)}.")
     if not test and language not in ("python", "java"):
         raise CrrlError(f"mine needs a test command for {language}.", "Write test='COMMAND'.")
-    if "--nocapture" in " ".join(test) or "--show-output" in " ".join(test):
+    said = " ".join(test)
+    if re.search(r"--no-?capture|--show-output|RUST_TEST_NOCAPTURE", said):
         raise CrrlError("What tests print stands between their names and results (--nocapture).", "Leave it out.")
-    if language == "go" and "-json" not in " ".join(test):
+    if language == "rust" and (unnamed := re.search(r"(?<!\S)(-q|--quiet|--format[= ]\S+|nextest)(?!\S)", said)):
+        raise CrrlError(f"mine cannot read what {unnamed[1]} prints.", "Write test='cargo test'.")
+    if language == "javascript" and (other := re.search(r"\b(vitest|mocha|ava|tap|node --test)\b", said)):
+        raise CrrlError(f"mine reads jest's report, not that of {other[1]}.", "crrl tasks make can run mocha, vitest.")
+    if language == "go" and "-json" not in said:
         raise CrrlError("go test prints results that can be read with -json only.", "Write test='go test -json ./...'.")
 
 
@@ -78,8 +84,12 @@ def _go(test: list[str], tests: list[str], plan: TestPlan) -> TestPlan:
 
 def _rust(test: list[str], tests: list[str], plan: TestPlan) -> TestPlan:
     """cargo goes on after a test binary that fails: the others' tests would be missing."""
-    if test[:2] == ["cargo", "test"] and "--no-fail-fast" not in test:
-        test = [*test[:2], "--no-fail-fast", *test[2:]]
+    if "--no-fail-fast" not in " ".join(test):
+        cargo = next((place for place, word in enumerate(test) if PurePath(word).name == "cargo"), len(test))
+        if "test" not in test[cargo:]:
+            raise CrrlError("A shell command for cargo has to go on after a failure.", "Add --no-fail-fast.")
+        after = test.index("test", cargo) + 1
+        test = [*test[:after], "--no-fail-fast", *test[after:]]
     return _with(plan, Command(test), "cargo", needs=["rust"])
 
 
