@@ -19,10 +19,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import torch
+from peft import set_peft_model_state_dict
+from peft.utils import SAFETENSORS_WEIGHTS_NAME
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -103,7 +106,7 @@ class AdapterReference(Reference):
         super().__init__(policy, objective)
         self._picked = picked
         (self._active,) = policy.active_adapters
-        policy.add_adapter(ADAPTER, policy.peft_config[self._active])
+        policy.add_adapter(ADAPTER, deepcopy(policy.peft_config[self._active]))
         policy.set_adapter(self._active)
         with torch.no_grad():
             for _, mine, policys in self._pairs():
@@ -120,6 +123,13 @@ class AdapterReference(Reference):
     @property
     def moves(self) -> bool:
         return True  # a resumed run has no other copy of the adapter that it began with
+
+    def save(self, folder: Path) -> None:
+        """PEFT saves every adapter of a model: this one in a folder of its name."""
+
+    def load(self, folder: Path) -> None:
+        stored = load_file(folder / ADAPTER / SAFETENSORS_WEIGHTS_NAME)
+        set_peft_model_state_dict(self._policy, stored, adapter_name=ADAPTER)
 
     def _pairs(self) -> Iterator[tuple[str, Tensor, Tensor]]:
         weights = dict(unwrapped(self._policy).named_parameters())
