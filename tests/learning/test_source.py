@@ -24,13 +24,13 @@ CENTRED = advantages.centred
 Reward = float | None  # None: lost
 
 
-def episode(name: str, reward: Reward, group: str = "g", attempt: int = 0, **fields) -> Episode:
-    """Content is a function of the name: two samples of one conversation."""
+def episode(name: str, reward: Reward, group: str = "g", attempt: int = 0, version: int = 0, **fields) -> Episode:
+    """Content is a function of the name: two samples of one conversation, by the policy `version`."""
     rng = random.Random(name)
     ids = [rng.randrange(50) for _ in range(rng.randint(3, 9))]
     logprobs = [-rng.random() for _ in ids]
-    first = Sample("a", name, None, [1, 2], ids, logprobs, [0] * len(ids))
-    second = Sample("b", name, "a", [9], [5], [-0.25], [0])
+    first = Sample("a", name, None, [1, 2], ids, logprobs, [version] * len(ids))
+    second = Sample("b", name, "a", [9], [5], [-0.25], [version])
     verdict = None if reward is None else Verdict(reward, solved=reward >= 1)
     values = {"outcome": "lost" if reward is None else "scored", "samples": [first, second], **fields}
     return Episode(name, group, "task", attempt, 0, verdict=verdict, **values)
@@ -138,15 +138,22 @@ class Client:
     def __init__(self, arrival: int = 0, fail_after: int | None = None) -> None:
         self.arrival, self.fail_after = random.Random(arrival), fail_after
         self.ran: list[str] = []
+        self.pending: list[tuple[Attempt, Callable[[Episode], None]]] = []
 
-    def run(self, attempts: list[Attempt], keep: Callable[[Episode], None]) -> None:
-        for attempt in self.arrival.sample(attempts, len(attempts)):
+    def start(self, attempts: list[Attempt], keep: Callable[[Episode], None]) -> None:
+        self.pending += [(attempt, keep) for attempt in attempts]
+
+    def wait(self, ids: list[str]) -> None:
+        self.arrival.shuffle(self.pending)
+        while any(attempt.id in ids for attempt, _ in self.pending):
             if len(self.ran) == self.fail_after:
                 raise KeyboardInterrupt
+            attempt, keep = self.pending.pop()
             self.ran.append(attempt.id)
             rng = random.Random(f"{attempt.id}/{attempt.seed}/reward")
             reward = None if rng.random() < 0.2 else float(rng.random() < 0.5)
-            keep(episode(attempt.id, reward, attempt.group, attempt.attempt))
+            version = int(attempt.id.split("/")[1])
+            keep(episode(attempt.id, reward, attempt.group, attempt.attempt, version))
 
 
 def config(**objective) -> Config:
@@ -170,6 +177,7 @@ def test_rows_come_in_planned_order_whatever_arrives_first(tmp_path: Path) -> No
             (step,) = journal.steps()
             assert (step.step, step.version, step.state) == (5, 5, "planned")
             assert step.groups == ["train/5/0", "train/5/1", "train/5/2"]
+            assert step.tasks == [task.id for task in Curriculum(config()).step(5)]
             assert len(journal.finished(TRAIN)) == 12
     assert hashes(batches[0]) == hashes(batches[1]) and batches[0].trained == batches[1].trained
     assert batches[0].metrics == batches[1].metrics and len(batches[0].rows) > 4

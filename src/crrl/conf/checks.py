@@ -41,6 +41,7 @@ WORDS: dict[str, tuple[str, ...]] = {
     "trainer.optimizer": ("adamw", "adamw_8bit", "paged_adamw_8bit"),
     "trainer.schedule": ("constant", "linear", "cosine"),
     **objective_checks.WORDS,
+    "corpus.curriculum": ("planned", "adaptive"),
 }
 DECODINGS = ("sampled", "greedy")
 PRICES = ("input", "output", "hour")
@@ -80,6 +81,7 @@ AT_LEAST: dict[str, float] = {
     "rollout.concurrency": 1,
     "rollout.tries": 1,
     "rollout.judges": 1,
+    "rollout.staleness": 0,
     "rollout.watchdog_s": 0,
     "evaluation.tasks_per_split": 1,
     "evaluation.samples": 1,
@@ -140,6 +142,12 @@ def check(config: Config) -> None:
         )
     if "/" in config.run or config.run in (".", ".."):
         raise UsageError(f"run={config.run} is a folder name, not a path.", "Write run=NAME runs_dir=FOLDER.")
+    low, high = config.corpus.pass_rate_low, config.corpus.pass_rate_high
+    if not 0 <= low < high <= 1:
+        raise UsageError(
+            f"corpus.pass_rate_low={low} corpus.pass_rate_high={high} is no band of pass rates.",
+            "Write 0 <= low < high <= 1, such as corpus.pass_rate_low=0.2 corpus.pass_rate_high=0.8.",
+        )
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", config.engine.device):
         raise UsageError(
             f"engine.device={config.engine.device} does not exist.", "Write engine.device=auto, cpu, cuda or cuda:N."
@@ -364,6 +372,10 @@ IGNORED: tuple[Ignored, ...] = (
     *objective_checks.IGNORED,
     *(
         (f"tracker.{key}", lambda c: not set(c.tracker.name) - {"trackio", "tensorboard"}, "it is for tracker=wandb")
+    *(
+        (f"corpus.{key}", lambda c: c.corpus.curriculum != "adaptive", "it is for corpus.curriculum=adaptive")
+        for key in ("pass_rate_low", "pass_rate_high")
+    ),
         for key in ("entity", "offline")
     ),
     (

@@ -97,6 +97,13 @@ class Corpus:
         "share of training groups from families that only RL teaches; the rest come from the warm start's", 0.6
     )
     held_out: int = doc("task file: number of tasks held out for evaluation", 100)
+    curriculum: str = doc(
+        "which training tasks come when: `planned` (a function of the seed), or `adaptive`: tasks (of generated ones, "
+        "families) that the policy solves sometimes come more often",
+        "planned",
+    )
+    pass_rate_low: float = doc("adaptive: tasks solved more rarely than this are too hard for now", 0.2)
+    pass_rate_high: float = doc("adaptive: tasks solved more often than this are too easy", 0.8)
 
 
 @dataclass
@@ -209,6 +216,9 @@ class Rollout:
     judges: int = doc("number of warm judges", 2)
     watchdog_s: float = doc("write every process's stacks when nothing has moved for so long; 0: never", 900.0)
 
+    staleness: int = doc(
+        "steps that episodes may run ahead of the trainer, while it works; 0: they wait for its weights", 0
+    )
 
 @dataclass
 class Evaluation:

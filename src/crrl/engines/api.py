@@ -103,7 +103,9 @@ class Connection(Engine, Protocol):
 
 
 class Weights(Protocol):
-    """What the trainer sees."""
+    """What the trainer sees. `busy_s`: seconds that it has computed so far."""
+
+    busy_s: float
 
     async def push(self, source: WeightSource, version: int) -> Probe:
         """Swap weights in between decode steps, drop KV and prefix caches (running requests are re-prefilled under

@@ -7,6 +7,7 @@ played in the order of the requests. An answer is cut at `max_tokens` (`length`)
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -41,12 +42,27 @@ class ScriptedEngine:
         self._open.set()
         self._cancelled: set[str] = set()
         self.version = 0
+        self.busy_s = 0.0  # with a request, or several
+        self._asked, self._since = 0, 0.0
         self.requests: list[Request] = []
 
     async def generate(self, request: Request) -> AsyncIterator[Chunk]:
         if len(request.prompt_ids) + 1 > self._info[0]:
             raise ContextLengthError(len(request.prompt_ids), self._info[0])
         self.requests.append(request)
+        self._count(1)
+        try:
+            async for chunk in self._chunks(request):
+                yield chunk
+        finally:
+            self._count(-1)
+
+    def _count(self, more: int) -> None:
+        now = time.monotonic()
+        self.busy_s += now - self._since if self._asked else 0.0
+        self._asked, self._since = self._asked + more, now
+
+    async def _chunks(self, request: Request) -> AsyncIterator[Chunk]:
         ids, finish = self._play(request)
         loop = asyncio.get_running_loop()
         due = loop.time()

@@ -1,19 +1,26 @@
-"""The tasks of every training step, and those held out: a function of the configuration and the seed.
+"""The tasks of every training step, and those held out: a function of the configuration and the seed, and, under
+`corpus.curriculum=adaptive`, of the outcomes that it was told (`step_plan.py` tells those that a step may know).
 
-Nothing is drawn during the run, so step k has the same tasks in a run that was killed and resumed.
+Nothing else is drawn during the run, so step k has the same tasks in a run that was killed and resumed.
 """
 
 from __future__ import annotations
 
 import random
+import re
+from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 from crrl.conf.schema import Config
 from crrl.errors import CrrlError
+from crrl.learning.difficulty import Difficulty
+from crrl.rollout.journal import EpisodeRow
 from crrl.task import Task
 from crrl.tasks.generator.generate import generate
 
 HELD_OUT = "held_out"
+CANDIDATES = 4  # generated tasks that an adaptive curriculum chooses from, for each that it takes
 
 
 class Curriculum:
@@ -29,15 +36,46 @@ class Curriculum:
         self.notes: list[str] = []
         if config.corpus.name != "generated":
             self._file = self._read(Path(config.corpus.name))
+        self._by_id = {task.id: task for task in self._file}
+        self.adapts = config.corpus.curriculum == "adaptive"
+        self._difficulty = Difficulty(config.corpus.pass_rate_low, config.corpus.pass_rate_high)
 
     def step(self, step: int) -> list[Task]:
-        config = self._config
-        first = step * config.objective.groups_per_step
-        indices = range(first, first + config.objective.groups_per_step)
+        count = self._config.objective.groups_per_step
+        if self.adapts:
+            return self._chosen(step, count)
+        indices = range(step * count, (step + 1) * count)
         if not self._file:
-            return [generate("train", config.seed, index, config.corpus.rl_share) for index in indices]
-        tasks = self._file[config.corpus.held_out :]
+            return [self._generated(index) for index in indices]
+        tasks = self.training()
         return [self._epoch(index // len(tasks), tasks)[index % len(tasks)] for index in indices]
+
+    def learn(self, results: Sequence[EpisodeRow]) -> None:
+        """The outcomes of the next step, which later steps may know."""
+        groups: dict[tuple[str, str], list[bool]] = defaultdict(list)
+        for row in results:
+            if row.outcome != "lost":
+                groups[row.group, row.task].append(row.solved)
+        for (_, task), solved in groups.items():
+            self._difficulty.learn(self._key(self.task(task)), sum(solved), len(solved))
+
+    def task(self, id: str) -> Task:
+        """The training task with this id. Raises CrrlError: there is none (any more)."""
+        if not self._file:
+            index = re.fullmatch(rf"generated-train-{self._config.seed}-(\d+)", id)
+            found = self._generated(int(index[1])) if index else None
+        else:
+            found = self._by_id.get(id)
+        if found is None:
+            raise CrrlError(
+                f"The run planned to train on task {id}, and {self._config.corpus.name} does not have it.",
+                "Restore the task file as it was when the run was started.",
+            )
+        return found
+
+    def training(self) -> list[Task]:
+        """Those of a task file, in their order there; empty: they are generated."""
+        return self._file[self._config.corpus.held_out :]
 
     def held_out(self) -> dict[str, list[Task]]:
         evaluation = self._config.evaluation
@@ -46,13 +84,24 @@ class Curriculum:
         count = range(evaluation.tasks_per_split)
         return {split: [generate(split, self._config.seed, i) for i in count] for split in evaluation.splits}
 
-    def training(self) -> list[Task]:
-        """The tasks of a task file that are trained on."""
-        return self._file[self._config.corpus.held_out :]
-
     def images(self) -> list[str]:
         """The container images of the run's tasks."""
         return sorted({task.source.image for task in self._file if task.source.image is not None})
+
+    def _generated(self, index: int) -> Task:
+        return generate("train", self._config.seed, index, self._config.corpus.rl_share)
+
+    def _chosen(self, step: int, count: int) -> list[Task]:
+        """A weighted draw without replacement (Efraimidis and Spirakis 2006)."""
+        first, wide = step * count * CANDIDATES, count * CANDIDATES
+        tasks = self.training() or [self._generated(index) for index in range(first, first + wide)]
+        rng = random.Random(f"adaptive/{self._config.seed}/{step}")
+        keys = [rng.random() ** (1 / self._difficulty.weight(self._key(task))) for task in tasks]
+        best = sorted(range(len(tasks)), key=lambda i: keys[i], reverse=True)
+        return [tasks[best[i % len(tasks)]] for i in range(count)]
+
+    def _key(self, task: Task) -> str:
+        return task.id if self._file else task.family or ""
 
     def _epoch(self, epoch: int, tasks: list[Task]) -> list[Task]:
         return random.Random(f"epoch/{self._config.seed}/{epoch}").sample(tasks, len(tasks))

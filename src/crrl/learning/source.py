@@ -6,7 +6,6 @@ rows. Their scored episodes still count in the loss's mean, so a step's gradient
 
 from __future__ import annotations
 
-import hashlib
 import random
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
@@ -18,20 +17,23 @@ from crrl.learning.advantages import Advantage
 from crrl.learning.api import Row
 from crrl.learning.overlong import Overlong
 from crrl.learning.rows import CREDIT, RowCounts, row_hash, rows_of
+from crrl.learning.staleness import staleness
 from crrl.learning.step_metrics import of_episodes
+from crrl.learning.step_plan import StepPlan
 from crrl.rollout.api import Attempt, Episode, Group, TrainedRow
 from crrl.rollout.journal import TRAIN, Journal
 
 if TYPE_CHECKING:
     from crrl.conf.schema import Config
     from crrl.learning.curriculum import Curriculum
-    from crrl.task import Task
 
 
 class Episodes(Protocol):
-    """Runs attempts (`rollout.client`) and returns when all are finished; `keep` gets each as it finishes."""
+    """Runs attempts (`rollout.client`): `start` returns at once, and `keep` gets each episode as it finishes; `wait`
+    returns when these are finished."""
 
-    def run(self, attempts: list[Attempt], keep: Callable[[Episode], None]) -> None: ...
+    def start(self, attempts: list[Attempt], keep: Callable[[Episode], None]) -> None: ...
+    def wait(self, ids: list[str]) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -52,10 +54,12 @@ class StepBatch:
 
 
 class RolloutSource:
-    """Makes the rows of step k by running its episodes with the current policy (synchronous training).
+    """Makes the rows of step k by running its episodes, at most s = `rollout.staleness` steps ahead of the trainer.
 
-    Called with k, it returns the step's `StepBatch`. It does not rerun attempts that are in the journal, and reads the
-    groups back from the journal in their planned order, so a step repeated after a resume is trained on the same rows.
+    Called with k, when the engine serves version k, it starts the steps up to k + s, waits for those of step k alone,
+    and returns its `StepBatch`. So step k always trains on its own groups, whichever finished first, and nothing is
+    dropped; s = 0 is synchronous. It does not rerun attempts that are in the journal, and reads the groups back from
+    the journal in their planned order, so a step repeated after a resume is trained on the same rows.
 
     Attributes: `trained`: the journal's records of the latest step's rows.
     """
@@ -68,68 +72,51 @@ class RolloutSource:
         journal: Journal,
         count: Callable[[Episode], None],
     ) -> None:
-        self._config, self._curriculum = config, curriculum
+        self._config, self._plan = config, StepPlan(config, curriculum, journal)
         self._client, self._journal, self._count = client, journal, count
+        self._started: dict[int, list[Attempt]] = {}
         self._advantage: Advantage = registry.find("crrl.advantages", config.objective.advantage).load()
         self.trained: list[TrainedRow] = []
 
     def __call__(self, step: int) -> StepBatch:
-        attempts = self.attempts(step)
-        groups = list(dict.fromkeys(a.group for a in attempts))
-        self._journal.plan_step(step, groups, version=step)
-        finished = self._journal.finished(TRAIN)
-        self._client.run([a for a in attempts if a.id not in finished], self._keep)
-        objective = self._config.objective
-        found, replaced = self._found(groups), None
+        stale, objective = self._config.rollout.staleness, self._config.objective
+        for ahead in range(step, max(step, min(step + stale, self._config.trainer.max_steps - 1)) + 1):
+            if ahead not in self._started:
+                self._started[ahead] = self._start(self._plan.begin(ahead, version=step))
+        found, replaced = self._finished(self._started.pop(step)), None
         if objective.dynamic_sampling:
             found, replaced = dynamic_sampling.complete(
                 found, has_spread, objective.dynamic_sampling, lambda first, count: self._more(step, first, count)
             )
         overlong = Overlong(self._config.agent.tokens, objective.overlong) if objective.overlong else None
         batch = step_batch(found, self._advantage, objective.credit, overlong, replaced)
+        batch.metrics.update(staleness(batch.rows, step, stale))
         self.trained = batch.trained
         return batch
 
-    def _found(self, groups: Sequence[str]) -> list[Group]:
+    def attempts(self, step: int) -> list[Attempt]:
+        """Those planned."""
+        return self._plan.attempts(step)
+
+    def _start(self, attempts: list[Attempt]) -> list[Attempt]:
+        finished = self._journal.finished(TRAIN)
+        self._client.start([a for a in attempts if a.id not in finished], self._keep)
+        return attempts
+
+    def _finished(self, attempts: Sequence[Attempt]) -> list[Group]:
+        """The groups of these attempts, once all of them have finished."""
+        self._client.wait([a.id for a in attempts])
+        groups = dict.fromkeys(a.group for a in attempts)
         found = [Group(group, "", self._journal.group(group)) for group in groups]
         return [shuffled(g, self._config.seed) for g in found] if self._config.objective.shuffle_rewards else found
 
     def _more(self, step: int, first: int, count: int) -> list[Group]:
         """Appends groups to the step's plan, number `first` and on, and runs them."""
-        tasks = dynamic_sampling.tasks_beyond(self._config, self._curriculum.training(), step, first, count)
-        attempts = self._attempts(step, tasks, first)
-        groups = list(dict.fromkeys(a.group for a in attempts))
-        self._journal.plan_step(step, [f"train/{step}/{g}" for g in range(first)] + groups, version=step)
-        finished = self._journal.finished(TRAIN)
-        self._client.run([a for a in attempts if a.id not in finished], self._keep)
-        return self._found(groups)
-
-    def attempts(self, step: int) -> list[Attempt]:
-        """Those planned: a function of the seed and the step alone."""
-        return self._attempts(step, self._curriculum.step(step))
-
-    def _attempts(self, step: int, tasks: Sequence[Task], first: int = 0) -> list[Attempt]:
-        return [
-            Attempt(
-                id=f"train/{step}/{g}/{k}",
-                group=f"train/{step}/{g}",
-                task=task,
-                attempt=k,
-                seed=_seed(self._config.seed, task.id, f"{step}/{g}/{k}"),
-                temperature=self._config.rollout.temperature,
-            )
-            for g, task in enumerate(tasks, first)
-            for k in range(self._config.objective.group_size)
-        ]
+        return self._finished(self._start(self._plan.append(step, first, count)))
 
     def _keep(self, episode: Episode) -> None:
         self._journal.add_episode(TRAIN, episode)
         self._count(episode)
-
-
-def _seed(*parts: object) -> int:
-    text = "\0".join(map(str, ("train", *parts)))
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
 
 
 def shuffled(group: Group, seed: int) -> Group:

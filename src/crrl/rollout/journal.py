@@ -282,13 +282,20 @@ class Journal:
 
     def outline(self, phase: str | None = None) -> list[EpisodeRow]:
         """All episodes without their tokens, in the order in which they finished."""
+        return self._outline("", *()) if phase is None else self._outline("WHERE phase=?", phase)
+
+    def _outline(self, where: str, *args: Any) -> list[EpisodeRow]:
         names = [f.name for f in dataclasses.fields(EpisodeRow)]
         columns = ", ".join(names).replace("group", "grp")
-        where, args = ("WHERE phase=?", (phase,)) if phase is not None else ("", ())
         found = self._all(f"SELECT {columns} FROM episodes {where} ORDER BY finished_at, phase, id", *args)
         rows = [dict(zip(names, row, strict=True)) for row in found]
         with journal_file.decoded(self.folder / FILE, "episodes"):
             return [msgspec.convert(row, EpisodeRow, strict=False) for row in rows]
+
+    def results(self, groups: Sequence[str], phase: str = TRAIN) -> list[EpisodeRow]:
+        """The finished episodes of these groups without their tokens, by group and attempt."""
+        rows = [row for group in groups for row in self._outline("WHERE phase=? AND grp=?", phase, group)]
+        return sorted(rows, key=lambda row: (groups.index(row.group), row.attempt))
 
     def attempted_exploits(self) -> list[tuple[str, str, list[str]]]:
         """(phase, id, names of attempted exploits) of every episode that was not lost."""

@@ -47,9 +47,11 @@ Cells = dict[tuple[str, str], list["Episode"]]
 
 def train(config: Config, resume: str | None = None, json: bool = False) -> int:
     """Run a recipe, or resume a run, to its end. Returns the exit code."""
+    from crrl.learning.ranks import Ranks
     from crrl.run.run import Run
 
-    with Run.open(config, resume=resume is not None, live=False if json else None) as run:
+    live = False if json else None
+    with Run.open(config, resume=resume is not None, live=live, ranks=Ranks.joined()) as run:
         try:
             before = evaluate_policy(run, "before") if config.evaluation.before else {}
             run.tracking.evaluation(0, assemble({}, before))
@@ -95,6 +97,7 @@ def fit(run: Run) -> None:
 
     config = run.config
     if run.step >= config.trainer.max_steps:
+        run.ranks.share()
         return
     run.phase = TRAIN
     run.display.phase("train", config.trainer.max_steps)
@@ -104,6 +107,7 @@ def fit(run: Run) -> None:
     def on_step(step: int, metrics: dict[str, float]) -> None:
         with run.spent("push"):
             metrics["push_error"] = run.push(trainer.policy, version=step + 1)
+        metrics |= run.busy.of_step()
         run.journal.step_trained(step, metrics, source.trained)
         run.journal.sync()
         run.step = step + 1
@@ -112,17 +116,48 @@ def fit(run: Run) -> None:
         run.tracking.checkpoint()
         run.display.advance(1, **{k: metrics[k] for k in ("reward", "well_formed", "entropy") if k in metrics})
 
-    assert run.model is not None  # updates are left
     trainer = make_trainer(
-        *(run.model, run.tokenizer, config, run.folder, run.timed(source), on_step),
+        *(run.begin_together(), run.tokenizer, config, run.folder, run.timed(source), on_step),
         resume_from=run.checkpoint,
         resting=run.resting,
         note=run.display.note,
         updating=run.updating,
+        ranks=run.ranks,
     )
     with run.spent("training"):
         trainer.train()
     run.tracking.checkpoint()
+
+
+def follow() -> int:
+    """`crrl train` on all ranks but the first: waits while that one evaluates, then trains with it. Returns 0.
+
+    Raises:
+        Stopped: rank 0 has failed, or was interrupted.
+    """
+    import torch
+
+    from crrl.engines.load import load_tokenizer
+    from crrl.learning import zero3
+    from crrl.learning.precision import computing
+    from crrl.learning.push import follow_push
+    from crrl.learning.ranks import Ranks
+    from crrl.learning.trainer import make_trainer, never
+    from crrl.run.run import threads_of
+
+    ranks = Ranks.joined()
+    if (begin := ranks.share()) is None:  # there is nothing to train
+        return 0
+    config = begin.config
+    torch.set_num_threads(threads_of(config, ranks))
+    model = zero3.load(config, begin.source, ranks)
+    follow_push(model, ranks, computing(config.trainer))
+    tokenizer = load_tokenizer(begin.source, config.model.base)
+    trainer = make_trainer(
+        *(model, tokenizer, config, begin.folder, never, never), resume_from=begin.checkpoint, ranks=ranks
+    )
+    trainer.train()
+    return 0
 
 
 def conclude(run: Run, before: Cells, after: Cells) -> Summary:

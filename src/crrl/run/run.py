@@ -11,12 +11,13 @@ import os
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import asdict
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import PreTrainedModel
 
 from crrl import engines
 from crrl.conf.load import to_yaml
@@ -32,9 +33,10 @@ from crrl.errors import LostError
 from crrl.evaluation.benchmark import Phase
 from crrl.gateway.renderer import load_renderer
 from crrl.learning import checkpoint as checkpoints
-from crrl.learning import lora, objective, older_checkpoint, precision
+from crrl.learning import objective, older_checkpoint, precision, zero3
 from crrl.learning.curriculum import Curriculum
 from crrl.learning.push import BOUND, bound_in, push_and_prove
+from crrl.learning.ranks import ALONE, Ranks
 from crrl.models import model_folder
 from crrl.report.alarms import alarms, raised
 from crrl.report.exploit_examples import exploit_examples
@@ -44,6 +46,7 @@ from crrl.rollout.api import Attempt, Episode
 from crrl.rollout.client import RolloutClient
 from crrl.rollout.config import RolloutConfig
 from crrl.rollout.journal import TRAIN, Journal
+from crrl.run.busy import Busy
 from crrl.run.folder import create
 from crrl.run.tracking import Tracking
 from crrl.run.watchdog import Watchdog
@@ -51,16 +54,36 @@ from crrl.sandbox import cgroup, default_state_dir
 from crrl.sandbox.cache import keep_within
 
 
+@dataclass(frozen=True)
+class Begin:
+    """What the other ranks are told: the settings, the run's folder, where the policy's weights are, and the checkpoint
+    from which the trainer goes on."""
+
+    config: Config
+    folder: Path
+    source: Path
+    checkpoint: Path | None
+
+
 class Run:
     """Made by `open` (train) or `evaluation` (evaluate only), each in a folder of its own; a context manager.
 
     Attributes: `step`: the number of updates, which is also the policy's version. `checkpoint`: where the trainer
-    resumes. `model`: the trainer's; None where nothing is left to train, and the engine's is enough.
+    resumes. `model`: the trainer's; None where nothing is left to train, and the engine's is enough. `ranks`: those
+    that train; the run is rank 0's.
     """
 
     def __init__(
-        self, config: Config, folder: Path, journal: Journal, live: bool | None, *, trains: bool = True
+        self,
+        config: Config,
+        folder: Path,
+        journal: Journal,
+        live: bool | None,
+        *,
+        trains: bool = True,
+        ranks: Ranks = ALONE,
     ) -> None:
+        self.ranks = ranks
         self.config, self.folder, self.journal, self.trains = config, folder, journal, trains
         self.spent = TimeBreakdown()
         self.step = 0
@@ -78,20 +101,20 @@ class Run:
             self._start()
 
     @classmethod
-    def open(cls, config: Config, *, resume: bool, live: bool | None) -> Run:
+    def open(cls, config: Config, *, resume: bool, live: bool | None, ranks: Ranks = ALONE) -> Run:
         """Create the run folder, or resume in it."""
         folder = Path(config.runs_dir) / config.run
         can_compute(config)
         objective.require(config.objective)
         if resume:
-            return cls(config, folder, Journal.open(folder), live)
+            return cls(config, folder, Journal.open(folder), live, ranks=ranks)
         # First: a bad model folder, or a chat template that fails, leaves no run folder behind.
         named(config)
         if config.trainer.checkpoints_dir:
             checkpoints.elsewhere(folder, config.trainer.checkpoints_dir)
         meta = {"seed": config.seed, "recipe": config.recipe, "versions": versions()}
         meta["credit"] = config.objective.credit  # a replay needs the rule
-        return cls(config, folder, create(folder, meta, to_yaml(config)), live)
+        return cls(config, folder, create(folder, meta, to_yaml(config)), live, ranks=ranks)
 
     @classmethod
     def evaluation(
@@ -134,11 +157,10 @@ class Run:
                     older_checkpoint.rewrite(self.checkpoint)
                 self.step = checkpoints.of_policy(self.checkpoint, self.journal.meta["policy"]).step
             updates = self.trains and self.step < config.trainer.max_steps
-            dtype = precision.weights_dtype(config.trainer)
-            self.model = (
-                lora.trainable(source, config.adapter, config.seed, dtype=dtype, base=base) if updates else None
-            )
-            if self.model is not None and self.checkpoint is None:
+            self.source = source
+            # With several ranks all load it together (`main.fit`), when the engine, which rank 0 alone has, is there.
+            self.model = zero3.load(config, source, self.ranks) if updates and self.ranks.size == 1 else None
+            if updates and self.checkpoint is None:
                 self.journal.set_meta("policy", fingerprint(source))
             self.tracking = Tracking(config, self.folder, self.journal, self.step, self.display.note)
             self._closing.callback(self.tracking.close)
@@ -155,7 +177,8 @@ class Run:
                 trained=updates,
             )
             self._closing.callback(self.engine.close)
-            self._bound = self._bound_of_pushes() if self.model is not None else BOUND
+            self.busy = Busy(lambda: self.engine.busy_s)
+            self._bound = self.bound_of_pushes(self.model) if self.model is not None else BOUND
             own = Path(self._closing.enter_context(tempfile.TemporaryDirectory(prefix="crrl-")))
             server = EngineServer(self.engine, own / "engine.sock")
             self._closing.callback(server.close)
@@ -207,7 +230,8 @@ class Run:
 
     def _lost_try(self, attempt: str, task: str, error: LostError) -> None:
         self.engine.forget(attempt)
-        self.journal.add_lost_try(self.phase, attempt, task, error.cause, error.detail, version=self.step)
+        phase = TRAIN if attempt.startswith(f"{TRAIN}/") else self.phase
+        self.journal.add_lost_try(phase, attempt, task, error.cause, error.detail, version=self.step)
 
     def episode(self, attempt: Attempt) -> Episode:
         return self.journal.episode(attempt.id, attempt.id.split("/")[1])
@@ -216,6 +240,8 @@ class Run:
         """Add the timings of a finished training episode, and show it."""
         self.spent.add_timings(episode.timings)
         self.moved += 1
+        if not episode.group.startswith(f"{TRAIN}/{self.step}/"):
+            return  # of a step to come
         self._in_step += 1
         objective = self.config.objective
         self.display.within("episodes", self._in_step, objective.groups_per_step * objective.group_size)
@@ -237,7 +263,7 @@ class Run:
     def timed(self, source: Callable[[int], Any]) -> Callable[[int], Any]:
         def call(step: int) -> Any:
             self._in_step = sum(id.startswith(f"{TRAIN}/{step}/") for id in self.journal.finished(TRAIN))
-            with self.spent("rollouts"):
+            with self.spent("rollouts"), self.busy.waiting():
                 return source(step)
 
         return call
@@ -248,21 +274,34 @@ class Run:
         """Push new weights into the engine, and prove the push. Returns the largest log-prob difference on the probe.
         Raises PushError."""
         computing = precision.computing(self.config.trainer)
-        return asyncio.run(push_and_prove(self.engine, model, version, self._bound, computing))
+        return asyncio.run(push_and_prove(self.engine, model, version, self._bound, computing, self.ranks))
 
-    def _bound_of_pushes(self) -> float:
+    def begin_together(self) -> PreTrainedModel:
+        """The trainer's model, which all ranks load now."""
+        if self.model is None:
+            with self.ranks.stopping():
+                self.display.note(f"{self.ranks.size} processes train: launch={self.config.launch.name}")
+                self.ranks.share(Begin(self.config, self.folder, self.source, self.checkpoint))
+            self.model = zero3.load(self.config, self.source, self.ranks)
+            with self.ranks.stopping():
+                self._bound = self.bound_of_pushes(self.model)
+            self.ranks.share()
+        return self.model
+
+    def bound_of_pushes(self, model: Any) -> float:
         trainer = self.config.trainer
         if (self.config.engine.dtype, trainer.dtype) == ("float32", "float32"):
             return BOUND
-        model: Any = self.model  # transformers wraps `to` in a way mypy cannot follow
-        model.to(device_of("auto"))  # where it will be trained
-        bound = asyncio.run(bound_in(self.engine, model, precision.computing(trainer)))
+        if self.config.launch.name != "zero3":
+            model.to(device_of("auto"))  # where it will be trained
+        bound = asyncio.run(bound_in(self.engine, model, precision.computing(trainer), self.ranks))
         self.display.note(f"bfloat16: after a push, engine and trainer may differ by {bound:.2g} nats on the probe")
         return bound
 
     def resting(self) -> AbstractContextManager[None]:
-        """While the trainer computes."""
-        return lent(self.engine, self.config.trainer.threads)
+        """While the trainer computes. An engine whose episodes run ahead goes on."""
+        engine = None if self.config.rollout.staleness else self.engine
+        return lent(engine, threads_of(self.config, self.ranks))
 
     # The end --------------------------------------------------------------------------------------------------
 
@@ -313,12 +352,17 @@ def named(config: Config) -> None:
     config.renderer.key = load_renderer(tokenizer, config.renderer.key).key
 
 
+def threads_of(config: Config, ranks: Ranks) -> int:
+    """For an update, of torch in one rank: it shares the cores with the others."""
+    return config.trainer.threads or max(1, len(os.sched_getaffinity(0)) // ranks.size)
+
+
 @contextmanager
-def lent(weights: Weights, threads: int) -> Iterator[None]:
-    """The engine rests, and torch has so many threads; 0: one for each core this process may use."""
+def lent(weights: Weights | None, threads: int) -> Iterator[None]:
+    """The engine, if there is one here, rests, and torch has so many threads in this thread."""
     before = torch.get_num_threads()
-    with weights.resting():
-        torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
+    with weights.resting() if weights is not None else nullcontext():
+        torch.set_num_threads(threads)
         try:
             yield
         finally:

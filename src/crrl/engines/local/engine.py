@@ -125,6 +125,7 @@ class LocalEngine:
         self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self.probe_ids = push.probe_ids(self._runner.vocab_size, min(push.PROBE_LENGTH, context))
         self.steps = 0
+        self.busy_s = 0.0
         self.reused_tokens = 0
         self.prefilled_tokens = 0
         self._thread = threading.Thread(target=self._loop, name="crrl-engine", daemon=True)
@@ -225,7 +226,9 @@ class LocalEngine:
                     self._flush(everything=True)
                 self._obey(wait=idle)
                 if not self._closed and not self._resting and (self._rows or self._waiting):
+                    began = time.monotonic()
                     self._step()
+                    self.busy_s += time.monotonic() - began
                     self._flush()
             self._broken = self._broken or EngineError("the engine was closed")
         except BaseException as e:
