@@ -72,8 +72,8 @@ def _check_ratios(objective: Objective) -> None:
         )
     if loss == "vespo" and correction not in ("none", "token_truncate"):
         raise UsageError(
-            f"objective.correction={correction} with objective.loss=vespo: its weight is the product over the row, "
-            "which one masked token would make 0.",
+            f"objective.correction={correction} with objective.loss=vespo: its gate takes the product over a row of "
+            "truncated token weights.",
             "Write objective.correction=token_truncate.",
         )
     if objective.level == "sequence" and loss in ("dr_grpo", "dapo", "bnpo", "cispo"):
