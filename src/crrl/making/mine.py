@@ -23,6 +23,7 @@ from crrl.console.display import Display
 from crrl.errors import CrrlError
 from crrl.making import mined_issue, plans
 from crrl.making.commits import Commit, History
+from crrl.making.interface import interface
 from crrl.making.outcomes import LATER, Outcomes, Refused, refused
 from crrl.making.pytest_options import PYTEST, first_that_runs, left_out, plugins_env, refuse_part_of_pytest
 from crrl.rewards.task_judge import SITE, TaskJudge
@@ -33,7 +34,7 @@ from crrl.tasks.files import write_tasks
 from crrl.tasks.setup import project, toolchains
 from crrl.tasks.setup.environments import Environment, with_generated
 
-VERSION = 2
+VERSION = 3
 AT_ONCE = 2  # commits
 FIX = re.compile(
     r"\b(fix(e[sd]|ing)?|bugs?|defect|crash(es)?|regression|wrong|incorrect|broken|fail(s|ed|ure)?)\b", re.I
@@ -213,7 +214,7 @@ class Miner:
         solution = task.solution or ""
         buggy = await self.judge.run(task, "")
         text = mined_issue.report(commit.message, solution, tests)
-        brought = [line for line in mined_issue.interface(solution, tests) if line.split("`")[1] not in text]
+        brought = [line for line in interface(solution, tests) if line.split("`")[1] not in text]
         if not brought and not task.test.pass_to_pass and set(buggy.tests.values()) <= {"missing", "error"}:
             return Refused("nothing runs before the repair", "its tests do not compile, or cannot be imported")
         if not text:

@@ -1,8 +1,7 @@
 """The issue of a mined task: the commit's message as far as it reports, or what the failing tests say.
 
 Invariant 5: what tells the repair is left out, whether a line of it stands in the message, a name that only the repair
-brings, or prose ("use fmt.Errorf to ..."). Names that the tests use and only the repair brings are told, with their
-signatures: nobody could guess them.
+brings, or prose ("use fmt.Errorf to ..."). What the tests use and only the repair brings is told (`interface.py`).
 """
 
 from __future__ import annotations
@@ -24,10 +23,6 @@ REPAIRS = re.compile(
     r"|call(?:ing)?|wrap(?:ping)?|check(?:ing)?|add(?:ing)?|return(?:ing)?|mov(?:e|ing)|remov(?:e|ing)|set(?:ting)?"
     r"|swap(?:ping)?|chang(?:e|ing)|initiali[sz](?:e|ing)|cast(?:ing)?|convert(?:ing)?)\b",
     re.I,
-)
-SIGNATURE = re.compile(
-    r"^\s*((?:async\s+)?def\s+(\w+)\s*\(.*|class\s+(\w+).*|func\s+(?:\([^)]*\)\s*)?(\w+)\s*\(.*|(?:pub\s+)?fn\s+(\w+).*"
-    r"|(?:export\s+)?(?:async\s+)?function\s+(\w+)\s*\(.*|(?:public|protected)\s+[\w<>\[\], ]+\s(\w+)\s*\(.*)$"
 )
 SENTENCE = re.compile(r"(?<=[.!?])\s+")
 
@@ -61,19 +56,6 @@ def _names_it(sentence: str, new: set[str]) -> bool:
     if any(CODE_LIKE.search(word) or word in quoted or f"{word}(" in sentence for word in words & new):
         return True
     return REPAIRS.search(sentence) is not None and any(len(word) > 3 for word in words & new)
-
-
-def interface(solution: str, tests: str) -> list[str]:
-    """Signatures that the repair brings and the tests use."""
-    used, before = _names(_lines(tests, "+")), _names(_lines(solution, "-"))
-    found = []
-    for path, lines in changes(solution):
-        for line in lines:
-            if line[0] == "+" and (match := SIGNATURE.match(line[1:])):
-                name = next(group for group in match.groups()[1:] if group)
-                if name in used and name not in before:
-                    found.append(f"`{match[1].strip().rstrip('{:').strip()}` in {path}")
-    return found
 
 
 def _lines(patch: str, sign: str) -> list[str]:
