@@ -8,7 +8,9 @@ from xml.etree.ElementTree import Element
 import pytest
 
 from crrl.cli.main import main
+from crrl.making.trees.hiding import without_tests
 from crrl.making.trees.java import Java, _values
+from crrl.making.trees.units import units
 from crrl.tasks.files import load_tasks
 
 CODE = """package sums;
@@ -153,6 +155,17 @@ def test_what_is_missing_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert main(["tasks", "make", str(root), f"out={tmp_path}/none.jsonl", "network=no"]) == 1
     said = capsys.readouterr().err
     assert "package com.example does not exist" in said and "dependency:copy-dependencies" in said
+
+
+def test_which_methods_are_tests() -> None:
+    assert [unit.name for unit in units("SumsTest.java", JUPITER.encode())] == [
+        *("inside", "below", "above", "initials", "lastOnes", "copies")
+    ]
+    old = b"class A extends TestCase {\n  public void testSum() {}\n  private void testing() {}\n}\n"
+    (unit,) = units("A.java", old)
+    assert unit.name == "testSum" and unit.has("a.A::testSum()") and not unit.has("a.A::testSums")
+    left = without_tests("SumsTest.java", JUPITER.encode(), {"above", "copies"}).decode()
+    assert "CsvSource({" not in left and "copies()" not in left and left.count("@Test") == 4
 
 
 def test_where_code_and_tests_are(tmp_path: Path) -> None:

@@ -64,7 +64,9 @@ def _named(suffix: str, node: Node) -> str:
         return text(node.child_by_field_name("name")) if marked else ""
     if suffix == ".java":
         marks = [text(n) for n in node.children if n.type == "modifiers"] if node.type == "method_declaration" else []
-        return text(node.child_by_field_name("name")) if any("@Test" in mark for mark in marks) else ""
+        name = text(node.child_by_field_name("name"))
+        old = name.startswith("test") and any(mark.split() == ["public"] for mark in marks)  # JUnit 3
+        return name if old or any(re.search(r"@\w*Test\b", mark) for mark in marks) else ""
     if node.type != "call_expression" or not SCRIPT.match(text(node.child_by_field_name("function"))):
         return ""
     given = grammar.arguments(node)
