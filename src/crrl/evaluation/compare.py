@@ -80,7 +80,7 @@ class Report:
 def compare(results: Sequence[Results], cell: str = "") -> Report:
     """`cell`: this one only; results that have one cell are taken to be it. Raises ValueError: they have no cell, or no
     task, in common."""
-    results = [_only(r, cell) for r in results] if cell else _aligned(results)
+    results = aligned(results, cell)
     first, *others = results
     cells = [name for name in first.cells if all(name in r.cells for r in others)]
     if not cells:
@@ -95,12 +95,15 @@ def compare(results: Sequence[Results], cell: str = "") -> Report:
     return Report(told, q, differences([r.measured for r in results]), [r.name for r in results])
 
 
-def _aligned(results: Sequence[Results]) -> Sequence[Results]:
-    """Where some know no cells (a report of SWE-bench, a log of Inspect), and the others have one, that is theirs."""
+def aligned(results: Sequence[Results], cell: str = "") -> list[Results]:
+    """With `cell` alone. Where some know no cells (a report of SWE-bench, a log of Inspect), and the others have one,
+    that is theirs. Raises ValueError: one has no such cell."""
+    if cell:
+        return [_only(r, cell) for r in results]
     named = {name for r in results for name in r.cells if name}
     if len(named) == 1 and all(len(r.cells) == 1 for r in results):
         return [replace(r, cells={next(iter(named)): next(iter(r.cells.values()))}) for r in results]
-    return results
+    return list(results)
 
 
 def _only(results: Results, cell: str) -> Results:

@@ -14,8 +14,8 @@ from typing import Any
 
 from crrl.evaluation import samples
 from crrl.evaluation.benchmark import bounds_of, rate_of
-from crrl.rewards.diff_similarity import similarity
 from crrl.rewards.patching import PatchError, parse
+from crrl.rewards.similarity import changed_lines
 from crrl.rollout.api import Episode
 from crrl.task import Task
 
@@ -71,7 +71,7 @@ class Outline:
             well_formed=episode.well_formed,
             non_empty=bool(episode.patch.strip()),
             applied=verdict is not None and verdict.reason != "patch_refused" and _readable(episode.patch),
-            similarity=similarity(episode.patch, task.solution) if verdict and task.solution else None,
+            similarity=changed_lines(episode.patch, task.solution) if verdict and task.solution else None,
             must_flip=share(task.test.fail_to_pass),
             must_stay=share(task.test.pass_to_pass),
             exploits=tuple(verdict.exploits) if verdict else (),

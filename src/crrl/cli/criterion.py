@@ -1,0 +1,196 @@
+"""`crrl criterion`: is a claim met, not met, or not decidable?"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from crrl.cli.call import Call, print_json
+from crrl.errors import CrrlError, UsageError
+
+if TYPE_CHECKING:
+    from crrl.evaluation.cells import Results
+    from crrl.evaluation.criterion import Criterion, Lift
+
+USAGE = "crrl criterion BASELINE TRAINED [TRAINED...] [key=value...] [--json]\ncrrl criterion ROW.COLUMN=RESULT..."
+HELP = """
+Does TRAINED beat BASELINE by so many points? Several TRAINED are the training seeds of one recipe, and are pooled.
+BASELINE is the same base model, untrained, with the same agent, budgets, prompts and sampling: else it is refused.
+
+  met strongly    the lower bound of the paired 95% interval reaches the points
+  met             the difference does, and the lower bound lies above 0
+  not met         the upper bound lies below the points
+  not decidable   none of these; it is said what would decide it
+
+  points=5             the points (5; on gitbug-java 0: any lift, a lower bound above 0)
+  stronger=A,B         stronger baselines, which may have been measured otherwise; the claim has to hold against each
+  cell="SPLIT, DECODING"   where results have several
+
+A table of what was learnt where, each row against the row `base`, columns are benchmarks:
+
+  crrl criterion base.verified=A base.gitbug=B python.verified=C python.gitbug=D both.verified=E both.gitbug=F
+"""
+ANY_LIFT = ("gitbug-java",)
+"""Benchmarks on which any lift is the claim."""
+
+
+def run(call: Call) -> int:
+    if not call.arguments and call.settings:
+        return _table(call)
+    from crrl.evaluation.criterion import plain
+    from crrl.evaluation.results import read
+
+    cell, points, stronger = (call.take(key) for key in ("cell", "points", "stronger"))
+    call.no_settings()
+    if len(call.arguments) < 2:
+        raise UsageError("crrl criterion needs BASELINE and TRAINED.", "See: crrl criterion --help")
+    baseline, *trained = [read(word) for word in call.arguments]
+    others = [read(word) for word in (stronger or "").split(",") if word]
+    _same_conditions(baseline, trained)
+    found = _judged([baseline, *others], trained, cell or "", _wanted(points, trained))
+    if call.json:
+        print_json({"criteria": [plain(c) for c in found], "verdict": weakest(found)})
+    else:
+        _show(found)
+    return 0
+
+
+def _wanted(points: str | None, trained: list[Results]) -> float:
+    if points is None:
+        return 0.0 if any(r.policy.get("benchmark") in ANY_LIFT for r in trained) else 5.0
+    try:
+        value = float(points)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 100:
+        raise UsageError(f"points={points} is not a number of points.", "Write e.g. points=5, or points=0.")
+    return value
+
+
+def _same_conditions(baseline: Results, trained: list[Results]) -> None:
+    """Raises CrrlError: not the same conditions, or a policy twice."""
+    from crrl.evaluation.compare import differences, incomparable
+
+    refused = incomparable([baseline, *trained])
+    differs = differences([r.measured for r in (baseline, *trained)])
+    refused += [f"{key}: {' | '.join(map(str, values))}" for key, values in differs.items()]
+    if refused:
+        raise CrrlError(
+            "They were not measured under the same conditions, so the claim cannot be judged. " + " · ".join(refused),
+            "Evaluate the baseline as the trained policy was; crrl compare shows them as they are.",
+        )
+    known = [str(r.policy[key]) for r in trained for key in ("weights",) if r.policy.get(key)]
+    if len(set(known)) < len(known):
+        raise CrrlError("Two of the trained policies have the same weights.", "Name each training seed once.")
+
+
+def _judged(baselines: list[Results], trained: list[Results], cell: str, wanted: float) -> list[Criterion]:
+    from crrl.evaluation.compare import aligned
+    from crrl.evaluation.criterion import criterion
+
+    try:
+        results = aligned([*baselines, *trained], cell)
+        cells = [name for name in results[0].cells if all(name in r.cells for r in results)]
+        if not cells:
+            raise ValueError("They were not evaluated on the same splits under the same decodings.")
+        notes = [note for r in trained for note in _rule(r)]
+        first, rest = results[: len(baselines)], results[len(baselines) :]
+        found = [criterion(base, rest, name, wanted) for name in cells for base in first]
+    except ValueError as error:
+        raise UsageError(str(error), "Compare evaluations of the same tasks.") from None
+    return [replace(c, notes=notes) for c in found]
+
+
+def _rule(trained: Results) -> list[str]:
+    """How its checkpoint was chosen, and what it had seen."""
+    rule = trained.policy.get("rule") or trained.policy.get("checkpoint_rule")
+    said = (
+        f"{trained.name}: checkpoint by the rule `{rule}`, written down before training"
+        if trained.policy.get("checkpoint_rule") or rule in ("last", "best_validation")
+        else f"{trained.name}: no rule for the checkpoint was written down before training; it may be the best of many"
+    )
+    seen = trained.policy.get("seen")
+    return [said, *([f"{trained.name}: {seen['said']}"] if seen else [])]
+
+
+def weakest(found: list[Criterion]) -> str:
+    """A claim holds where it holds against every baseline."""
+    order = ("not met", "not decidable", "met", "met strongly")
+    return min((c.verdict for c in found), key=order.index)
+
+
+def _show(found: list[Criterion]) -> None:
+    for c in found:
+        lift = c.lift
+        goal = f"at least {c.wanted:g} points" if c.wanted else "any lift"
+        print(f"{c.verdict.upper()}: {goal} over {lift.baseline}{f' on {c.cell}' if c.cell else ''}")
+        print(f"  {_change(lift)} points over {lift.tasks} tasks")
+        if len(lift.seeds) > 1:
+            print("  training seeds: " + ", ".join(f"{name} {points:+.1f}" for name, points in lift.seeds.items()))
+        else:
+            print("  one training seed: the interval says nothing of others")
+        if lift.unpaired:
+            print(f"  left out: {lift.unpaired} tasks that not all of them judged")
+        if lift.bounds:
+            print(f"  with lost ones at their worst and best: {lift.bounds[0]:+.1f} to {lift.bounds[1]:+.1f} points")
+        if c.would_decide:
+            print(f"  would decide it: {c.would_decide}")
+    for note in found[0].notes:
+        print(f"- {note}")
+    if len(found) > 1:
+        print(f"In all: {weakest(found)}.")
+
+
+# The table of what was learnt where --------------------------------------------------------------------------------
+
+
+def _table(call: Call) -> int:
+    from crrl.evaluation.results import read
+
+    cell = call.take("cell")
+    rows: dict[str, dict[str, Results]] = {}
+    for setting in call.settings:
+        key, _, word = setting.partition("=")
+        row, dot, column = key.partition(".")
+        if not (dot and row and column and word):
+            raise UsageError(f"'{setting}' is not ROW.COLUMN=RESULT.", "See: crrl criterion --help")
+        rows.setdefault(row, {})[column] = read(word)
+    if "base" not in rows or len(rows) < 2:
+        raise UsageError(
+            "The table needs the row `base` and another one.", "Write base.COLUMN=RESULT ROW.COLUMN=RESULT."
+        )
+    found: dict[str, dict[str, Criterion]] = {}
+    for row, columns in rows.items():
+        for column, result in columns.items():
+            if row == "base":
+                continue
+            if column not in rows["base"]:
+                raise UsageError(f"base.{column} is missing.", f"Write base.{column}=RESULT.")
+            _same_conditions(rows["base"][column], [result])
+            judged = _judged([rows["base"][column]], [result], cell or "", 0.0)
+            if len(judged) > 1:
+                several = ", ".join(repr(c.cell) for c in judged)
+                raise UsageError(f"{row}.{column} has several cells: {several}.", 'Write cell="SPLIT, DECODING".')
+            found.setdefault(row, {})[column] = judged[0]
+    if call.json:
+        from crrl.evaluation.criterion import plain
+
+        print_json({"table": {row: {c: plain(v) for c, v in of.items()} for row, of in found.items()}})
+        return 0
+    names = list(rows["base"])
+    print(f"| trained on | {' | '.join(names)} |")
+    print("|---" * (len(names) + 1) + "|")
+    for row, of in found.items():
+        print(f"| {row} | " + " | ".join(_entry(of.get(name)) for name in names) + " |")
+    return 0
+
+
+def _entry(c: Criterion | None) -> str:
+    if c is None:
+        return "–"
+    return _change(c.lift)
+
+
+def _change(lift: Lift) -> str:
+    low, high = lift.ci95
+    return f"{lift.rates[0]:.1%} → {lift.rates[1]:.1%}, {lift.points:+.1f} [{low:+.1f}, {high:+.1f}]"
