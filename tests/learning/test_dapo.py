@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
-from test_source import CENTRED, episode, group
+from test_source import CENTRED, Client, config, episode, group, hashes, source
 
 from crrl.conf.schema import Config
 from crrl.gateway.api import Sample
@@ -11,6 +13,7 @@ from crrl.learning.dynamic_sampling import complete, tasks_beyond
 from crrl.learning.overlong import Overlong
 from crrl.learning.source import has_spread, step_batch
 from crrl.rollout.api import Episode, Group
+from crrl.rollout.journal import Journal
 
 
 def completed(planned: list[Group], later: list[Group], most: int) -> tuple[list[str], set[str], list[tuple[int, int]]]:
@@ -52,16 +55,16 @@ def test_a_replaced_group_counts_in_no_mean_of_the_loss() -> None:
 
 
 def test_tasks_of_appended_groups_are_a_function_of_seed_step_and_number() -> None:
-    config = Config(seed=3)
-    together = tasks_beyond(config, [], 2, 8, 4)
-    apart = tasks_beyond(config, [], 2, 8, 1) + tasks_beyond(config, [], 2, 9, 3)
+    made = Config(seed=3)
+    together = tasks_beyond(made, [], 2, 8, 4)
+    apart = tasks_beyond(made, [], 2, 8, 1) + tasks_beyond(made, [], 2, 9, 3)
     assert [t.id for t in together] == [t.id for t in apart] and len({t.id for t in together}) == 4
-    others = [*tasks_beyond(config, [], 1, 8, 4), *tasks_beyond(Config(seed=4), [], 2, 8, 4)]
+    others = [*tasks_beyond(made, [], 1, 8, 4), *tasks_beyond(Config(seed=4), [], 2, 8, 4)]
     assert not {t.id for t in together} & {t.id for t in others}
     file = together[:3]
-    few = tasks_beyond(config, file, 5, 4, 7)  # more than there are
+    few = tasks_beyond(made, file, 5, 4, 7)  # more than there are
     assert len(few) == 7 and {t.id for t in few[:3]} == {t.id for t in file}
-    assert [t.id for t in few[2:4]] == [t.id for t in tasks_beyond(config, file, 5, 6, 2)]
+    assert [t.id for t in few[2:4]] == [t.id for t in tasks_beyond(made, file, 5, 6, 2)]
 
 
 # Overlong shaping -------------------------------------------------------------------------------------------------
@@ -100,3 +103,35 @@ def test_length_alone_gives_no_gradient_and_may_take_one_away() -> None:
     level = Group("g", "t", [long_episode("e", 100, 1.0), long_episode("f", 50, 0.0)])
     batch = step_batch([level], CENTRED, overlong=Overlong(100, 0.2))
     assert [row.advantage for row in batch.rows] == [0.0, 0.0]
+
+
+# In a run ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_killed_run_appends_the_same_groups(tmp_path: Path) -> None:
+    """Groups of two attempts often have one reward, so several are appended, in rounds."""
+    made = config(group_size=2, dynamic_sampling=5)
+    with Journal.create(tmp_path / "whole", {}) as journal:
+        wanted = source(journal, client := Client(), made)(4)
+        (step,) = journal.steps()
+        total = len(client.ran)
+    appended = [group for group in step.groups if int(group.split("/")[-1]) >= 3]
+    assert step.groups == [f"train/4/{g}" for g in range(3 + len(appended))] and len(step.tasks) == len(step.groups)
+    assert 1 < len(appended) <= 5 and wanted.metrics["groups_replaced"] == len(appended)
+    for killed in range(0, total, 3):
+        folder = tmp_path / str(killed)
+        with Journal.create(folder, {}) as journal, pytest.raises(KeyboardInterrupt):
+            source(journal, Client(1, fail_after=killed), made)(4)
+        with Journal.open(folder) as journal:
+            again = source(journal, Client(2), made)
+            batch = again(4)
+            assert journal.steps() == [step]
+            assert hashes(batch) == hashes(wanted) and batch.episodes == wanted.episodes
+            journal.step_trained(4, batch.metrics, again.trained)
+
+
+def test_without_it_no_group_is_appended(tmp_path: Path) -> None:
+    with Journal.create(tmp_path, {}) as journal:
+        source(journal, Client(), config(group_size=2))(4)
+        (step,) = journal.steps()
+    assert len(step.groups) == 3

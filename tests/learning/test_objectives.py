@@ -9,6 +9,7 @@ The policy gives every one of 64 tokens the same probability, whatever came befo
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -172,6 +173,18 @@ def test_metrics_on_three_tokens(tmp_path: Path) -> None:
     }
     assert {name: metrics[name] for name in wanted} == pytest.approx(wanted, rel=1e-4)
     assert "kl" not in metrics and "corrected" not in metrics
+
+
+def test_every_metric_is_defined(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text()
+    table = text[text.index("## Of a step") : text.index("## Alarms")]
+    cells = " ".join(line.split("|")[1] for line in table.splitlines() if line.startswith("|"))
+    names = set()
+    for name in ("gspo", "grpo"):
+        settings = {**settings_of(name), "beta": 0.1}
+        names |= one_step(tmp_path / name, three_tokens(), uniform_model(), **settings)[1].keys()
+    assert {"kl", "corrected", "clipped_low", "log_ratio_p99"} <= names
+    assert [name for name in sorted(names) if name not in re.findall(r"\w+", cells)] == []
 
 
 # Several updates of one step ------------------------------------------------------------------------------------
