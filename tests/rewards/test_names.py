@@ -13,7 +13,7 @@ import pytest
 from judge_kit import FILES, make_task
 
 from crrl.rewards import patching
-from crrl.rewards.diff_similarity import changed_lines, similarity
+from crrl.rewards.similarity import changed_lines, sides
 from crrl.rewards.task_judge import SITE, TaskJudge
 from crrl.rewards.tests import solved
 from crrl.sandbox.api import Spec
@@ -81,8 +81,8 @@ async def costs_nothing(judge: TaskJudge, task: Task, stray: list[str]) -> str:
     read = patching.reader((await judge._boxes.prepare(task.source)).lower, {})
     mine = patching.apply(patch, read, lambda path: False)
     assert len(mine) >= 2 and mine["stats.py"] is not None
-    lines = changed_lines(patch)
-    assert "+    return sum(xs) / len(xs)" in lines and 0 < similarity(patch, task.solution or "") < 1
+    assert any("    return sum(xs) / len(xs)" in added for _, added in sides(patch).values())
+    assert 0 < changed_lines(patch, task.solution or "") < 1
     for judged in (task, xml_task(task)):
         results = await judge.run(judged, patch)
         assert results.applied and solved(judged, results), results
@@ -137,15 +137,15 @@ async def test_a_byte_that_is_no_text_hides_nothing(task_judge: TaskJudge) -> No
         (part,) = [part for part in patching.parse(patch) if part.path == "Same.java"]
         assert next(line for line in part.lines if line[0] == "+") == "+" + cheat.splitlines()[1], (text, path)
         assert not any(line[0] == "-" for line in part.lines)  # nothing of the class is gone
-        assert any("equals(Object o)" in line for line in changed_lines(patch))
+        assert any("equals(Object o)" in line for line in sides(patch)["Same.java"][1])
 
 
 def test_a_picture_is_no_text() -> None:
     """Its bytes are looked at, and count for nothing in a comparison."""
     junk = bytes(range(128, 256)) * 40
     (part,) = patching.parse(binary(b"", junk))
-    assert part.lines and changed_lines(binary(b"", junk)) == ["file x"]
-    assert changed_lines(binary(b"", b"text\xff\n")) == ["file x", "+text\ufffd"]
+    assert part.lines and sides(binary(b"", junk)) == {"x": ([], [])}
+    assert sides(binary(b"", b"text\xff\n")) == {"x": ([], ["text\ufffd"])}
 
 
 def binary(old: bytes, new: bytes) -> str:

@@ -10,8 +10,8 @@ from posixpath import splitext
 
 from crrl.rewards import exploit_code, exploits, parsers, patching
 from crrl.rewards.command_judge import Rules
-from crrl.rewards.diff_similarity import changed_lines, similarity
 from crrl.rewards.patching import parse
+from crrl.rewards.similarity import changed_lines, sides
 from crrl.task import Task
 from crrl.tasks.corpora import find, load
 
@@ -29,10 +29,10 @@ def test_real_patches_are_read_whole(test_data: Path) -> None:
     assert len(found) > 10
     for patch in found:
         assert len(parse(patch)) == patch.count("diff --git ")
-        signs = [line[0] for line in changed_lines(patch) if not line.startswith("file ")]
+        read = [line for both in sides(patch).values() for side in both for line in side]
         body = [line for line in patch.splitlines() if line[:1] in "+-" and line[:4] not in ("+++ ", "--- ")]
-        assert len(signs) == sum(bool(line[1:].strip()) for line in body)
-        assert similarity(patch, patch) == 1.0 and similarity(patch, "") == 0.0
+        assert len(read) == sum(bool(line[1:].strip()) for line in body)
+        assert changed_lines(patch, patch) == 1.0 and changed_lines("", patch) == 0.0
 
 
 CORPORA = [

@@ -10,7 +10,6 @@ from crrl.errors import UsageError
 from crrl.gateway.api import Sample
 from crrl.rewards import REWARDS, combine, exploits, patching
 from crrl.rewards.api import TestResults
-from crrl.rewards.diff_similarity import similarity
 from crrl.rewards.format import Format
 
 SOLUTION = diff({"stats.py": FIXED})
@@ -50,16 +49,6 @@ def test_an_unknown_reward_names_the_nearest() -> None:
     with pytest.raises(UsageError):
         combine({})
     assert set(REWARDS) == {"tests", "diff_similarity", "format", "visible_only"}
-
-
-def test_similarity() -> None:
-    other = diff({"stats.py": BUGGY.replace("+ 1", "+ 2")})
-    assert similarity(SOLUTION, SOLUTION) == 1.0
-    assert similarity("", "") == 1.0 and similarity("", SOLUTION) == 0.0 and similarity(SOLUTION, "") == 0.0
-    assert similarity("nonsense", SOLUTION) == 0.0
-    # file line and removed line agree, the added one does not: 2 * 2 / 6
-    assert similarity(other, SOLUTION) == pytest.approx(2 / 3)
-    assert similarity(SOLUTION.replace("@@ -4,7 +4,7 @@", "@@ -4,7 +4,7 @@ def mean"), SOLUTION) == 1.0
 
 
 def test_format() -> None:
