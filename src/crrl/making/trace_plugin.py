@@ -116,6 +116,7 @@ class Tracer:
     def __init__(self, id: str) -> None:
         self.calls: list[dict[str, Any]] = []
         self.open: dict[int, tuple[FrameType, dict[str, Any]]] = {}
+        self.raised: dict[int, int] = {}  # frame -> the instruction that raised last
         self.depth: int | None = None
         self.of_test: dict[str, bool] = {}
         FOUND[id] = {"calls": self.calls}
@@ -130,6 +131,7 @@ class Tracer:
 
     def ending(self, frame: FrameType, event: str, arg: Any) -> Any:
         if event == "exception":
+            self.raised[id(frame)] = frame.f_lasti
             self.open[id(frame)][1]["error"] = [arg[0].__name__, said(arg[1])]
         elif event == "return":
             self.returned(frame, arg)
@@ -167,14 +169,16 @@ class Tracer:
         _, call = self.open[id(frame)]
         code = frame.f_code.co_code
         ended = code[frame.f_lasti] in RETURNS
-        if "awaited" in call and code[frame.f_lasti] in SUSPENDS and (arg is not None or "error" not in call):
-            return  # it waits
+        waits = code[frame.f_lasti] in SUSPENDS and (arg is not None or self.raised.get(id(frame)) != frame.f_lasti)
+        if "awaited" in call and waits:
+            return
         resumed = "yielded" in call and ended and code[frame.f_lasti] == dis.opmap["YIELD_VALUE"]
         if resumed:
             if len(call["yielded"]) < MANY:
                 call["yielded"].append(shown(arg))
             return
         del self.open[id(frame)]
+        self.raised.pop(id(frame), None)
         if ended:
             call.pop("error", None)  # caught again
             if "yielded" not in call:

@@ -100,7 +100,7 @@ class Tracer:
     ) -> dict[str, Trace]:
         """Test -> its trace. `changed`: files in place of the source's; `faults`: path and first line of functions.
 
-        A run that leaves no report gives none."""
+        A run that leaves no report gives none. Raises LostError where the box was lost, or got little of a core."""
         env = self._env | {"CRRL_FAULTS": json.dumps(faults)}
         box = await self._boxes.start(Spec(await self._boxes.prepare(source), self._mounts, env=env))
         try:
@@ -111,6 +111,8 @@ class Tracer:
             self.spent_s += result.cpu_s
             if result.reason == "lost":
                 raise LostError("sandbox_died", "the box was lost while tests were traced")
+            if result.reason == "timeout" and result.cpu_s < TIMEOUT_S / 4:
+                raise LostError("starved", f"traced tests had {result.cpu_s:.0f} of {TIMEOUT_S:.0f} s of a core")
             try:
                 found = json.loads(await box.read(REPORT, limit=REPORT_BYTES))
             except (OSError, ValueError):
