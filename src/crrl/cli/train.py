@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import os
 import re
 from dataclasses import asdict
 from pathlib import Path
 
 from crrl.cli.call import Call, print_json
+from crrl.conf.launch_checks import LAUNCHED
 from crrl.conf.schema import Config
 from crrl.errors import UsageError, nearest
 
@@ -35,6 +37,8 @@ RESUMABLE = (
     "trainer.keep_checkpoints",
     "trainer.tokens_per_micro_batch",
     "trainer.gradient_checkpointing",
+    "launch.name",
+    "launch.processes",
     "engine.device",
     "engine.threads",
     "engine.max_batch",
@@ -54,16 +58,36 @@ RESUMABLE = (
 
 
 def run(call: Call) -> int:
+    if LAUNCHED in os.environ:
+        from crrl.run.launch import as_rank
+        from crrl.run.main import follow
+
+        return as_rank(follow if int(os.environ["RANK"]) else lambda: _train(call))
+    return _train(call)
+
+
+def _train(call: Call) -> int:
     from crrl.conf.load import to_yaml
 
+    words = [*call.arguments, *call.settings]
     resume = call.take("resume")
     config = resumed(call, resume) if resume is not None else fresh(call)
+    launched = config.launch.name != "local"
+    if launched and LAUNCHED not in os.environ:
+        from crrl.run import launch
+
+        launch.require(config)
+        if not call.dry_run:
+            named = [] if resume is not None else [f"run={config.run}"]
+            return launch.launch(config, ["train", *words, *named, *(["--json"] if call.json else [])])
     if call.dry_run:
         if call.json:
             print_json({"config": asdict(config), "resume": resume, "would": plan(config, resume)})
         else:
             print(to_yaml(config))
             print("\n".join(f"# {line}" for line in plan(config, resume)))
+            for name, content in (launch.configuration(config) if launched else {}).items():
+                print(f"\n# {name}, for accelerate launch\n{content.strip()}")
         return 0
     from crrl.run.main import train
 
@@ -151,8 +175,6 @@ def plan(config: Config, resume: str | None) -> list[str]:
         f"train    {config.trainer.max_steps} steps of {objective.groups_per_step} groups x {objective.group_size} "
         f"attempts = {trained} episodes"
     )
-    if objective.shuffle_rewards:
-        lines.append("         CONTROL RUN: rewards are shuffled; expect no gain")
     lines.append(f"evaluate {evaluated} episodes after, on the same tasks")
     lines.append("write    summary.json, report.html")
     return lines

@@ -17,6 +17,7 @@ from typing import Any
 
 from crrl import registry
 from crrl.conf import objective_checks
+from crrl.conf.launch_checks import check_launch
 from crrl.conf.schema import Config, RowsConfig
 from crrl.conf.templates import check_templates
 from crrl.errors import UsageError, nearest
@@ -36,7 +37,7 @@ WORDS: dict[str, tuple[str, ...]] = {
     "engine.dtype": ("float32", "bfloat16"),
     "sandbox.images": ("auto", "docker", "podman", "apptainer"),
     "adapter.name": ("none", "lora"),
-    "launch.name": ("local",),
+    "launch.name": ("local", "ddp", "zero3"),
     "trainer.dtype": ("float32", "mixed", "bfloat16"),
     "trainer.optimizer": ("adamw", "adamw_8bit", "paged_adamw_8bit"),
     "trainer.schedule": ("constant", "linear", "cosine"),
@@ -78,6 +79,7 @@ AT_LEAST: dict[str, float] = {
     "trainer.threads": 0,
     "trainer.save_steps": 1,
     "trainer.keep_checkpoints": 1,
+    "launch.processes": 1,
     "rollout.concurrency": 1,
     "rollout.tries": 1,
     "rollout.judges": 1,
@@ -166,6 +168,7 @@ def check(config: Config) -> None:
     _check_corpus(config)
     _check_evaluation(config)
     _check_trackers(config)
+    check_launch(config)
     _check_paths(config)
 
 
@@ -397,6 +400,7 @@ IGNORED: tuple[Ignored, ...] = (
         (f"adapter.{key}", lambda c: c.adapter.name == "none", "it is for an adapter")
         for key in ("r", "alpha", "targets")
     ),
+    ("launch.processes", lambda c: c.launch.name == "local", "it is for launch=ddp and launch=zero3"),
     (
         "trainer.warmup_steps",
         lambda c: c.trainer.max_steps == 0 and c.trainer.warmup_steps > 0,

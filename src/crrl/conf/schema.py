@@ -171,7 +171,12 @@ class Adapter:
 
 @dataclass
 class Launch:
-    name: str = doc("`local`: this machine, one process for trainer and engine", "local")
+    name: str = doc(
+        "`local`: one process trains; `ddp`: several, each with all weights; `zero3`: several, each with a part of "
+        "weights, gradients and moments (DeepSpeed)",
+        "local",
+    )
+    processes: int = doc("ddp, zero3: how many, on this machine; each has a GPU of its own where there are GPUs", 1)
 
 
 @dataclass

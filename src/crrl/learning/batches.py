@@ -97,13 +97,15 @@ def _round(parts: Sequence[Part], ranks: int, mean: Mean, episodes: int, items: 
         filler = _filler((part or parts[0][0])[0])
         filled = [*part, *[filler] * (most - len(part))]
         scale = filler.weight * _share(filled, mean, episodes, items) * (1 if mean == "step" else ranks)
-        made.append(MicroBatch(filled, count or 1, scale, items, trained))
+        made.append(MicroBatch(filled, count or 2, scale, items, trained))
     return made
 
 
 def _filler(row: Row) -> Row:
-    """The first two tokens: one node of a forest, and where `row` is in it, too, none."""
-    return replace(row, ids=row.ids[:2], loss_mask=[0, 0], logprobs=[0.0, 0.0], versions=[-1, -1], advantage=0.0)
+    """Its first three tokens: two nodes of a forest, and where `row` is in it, too, none. (TRL takes a column for a
+    value per row, so two tokens would be too few.)"""
+    ids = [*row.ids, row.ids[0]][:3]
+    return replace(row, ids=ids, loss_mask=[0] * 3, logprobs=[0.0] * 3, versions=[-1] * 3, advantage=0.0)
 
 
 def _trained(part: Sequence[Row]) -> int:

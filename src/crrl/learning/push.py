@@ -11,19 +11,20 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from crrl.engines.api import Engine, Weights
+from crrl.engines.api import AdapterWeights, Engine, Weights
 from crrl.engines.push import PROBE_LENGTH, probe_ids
 from crrl.errors import CrrlError
 from crrl.learning.logprobs import score, unwrapped
 from crrl.learning.ranks import ALONE, Ranks
 
 WALK = "walk"
+WALK_ADAPTER = "walk adapter"
 BOUND = 1e-3
 """Nats, float32 on one device type. Correct pushes differ by about 1e-6; one wrong tensor by 0.1 or more."""
 ROUNDING = 1.0
@@ -52,22 +53,33 @@ class ModuleWeights:
         the other ranks go through them."""
         base = unwrapped(self._model)
         deltas = _deltas(base)
-        layers = iter(_layers(base))
-        try:
+        with closing(_through(_layers(base))) as layers:
             for layer in layers:
-                with whole(layer.values()):
-                    for name, tensor in layer.items():
-                        if ".lora_" in name:
-                            continue
-                        plain = name.replace(".base_layer.", ".")
-                        delta = deltas.pop(plain, None)
-                        yield plain, tensor.detach() if delta is None else tensor.detach() + delta().to(tensor.dtype)
-        finally:
-            for layer in layers:
-                with whole(layer.values()):
-                    pass
+                for name, tensor in layer.items():
+                    if ".lora_" in name:
+                        continue
+                    plain = name.replace(".base_layer.", ".")
+                    delta = deltas.pop(plain, None)
+                    yield plain, tensor.detach() if delta is None else tensor.detach() + delta()
         if deltas:
             raise CrrlError(f"Adapter weights without a tensor to add them to: {', '.join(sorted(deltas)[:4])}")
+
+    def adapter(self) -> AdapterWeights | None:
+        model: Any = self._model
+        if not hasattr(model, "peft_config"):
+            return None
+        (active,) = model.active_adapters
+        told = {k: sorted(v) if isinstance(v, set) else v for k, v in model.peft_config[active].to_dict().items()}
+        return AdapterWeights(told, self._adapter_tensors(active))
+
+    def _adapter_tensors(self, active: str) -> Generator[tuple[str, Tensor]]:
+        """On all ranks together, as `tensors`."""
+        found = _layers(unwrapped(self._model))
+        own = [{n: t for n, t in layer.items() if ".lora_" in n and f".{active}." in n} for layer in found]
+        with closing(_through(own)) as layers:
+            for layer in layers:
+                for name, tensor in layer.items():
+                    yield f"base_model.model.{name.replace(f'.{active}.', '.')}", tensor.detach()
 
 
 def _layers(base: nn.Module) -> list[dict[str, Tensor]]:
@@ -82,6 +94,19 @@ def _layers(base: nn.Module) -> list[dict[str, Tensor]]:
             layer = inside + name[len(inside) :].partition(".")[0]
         found.setdefault(layer, {})[name] = tensor
     return list(found.values())
+
+
+def _through(layers: Iterable[dict[str, Tensor]]) -> Generator[dict[str, Tensor]]:
+    """One layer after the other, each whole while it is given; to the last, also where whoever reads stops early."""
+    rest = iter(layers)
+    try:
+        for layer in rest:
+            with whole(layer.values()):
+                yield layer
+    finally:
+        for layer in rest:
+            with whole(layer.values()):
+                pass
 
 
 @contextmanager
@@ -110,6 +135,14 @@ class _Told:
         self._going = self._source.tensors()
         return self._going
 
+    def adapter(self) -> AdapterWeights | None:
+        found = self._source.adapter()
+        if found is not None:
+            self.close()
+            self._ranks.share(WALK_ADAPTER)
+            self._going = found.tensors
+        return found
+
     def close(self) -> None:
         """The other ranks go to the end of what was begun, whether or not whoever read it did."""
         if self._going is not None:
@@ -118,11 +151,16 @@ class _Told:
 
 
 def follow_push(model: nn.Module, ranks: Ranks, computing: AbstractContextManager[Any] | None = None) -> None:
-    """What the other ranks do while rank 0 pushes: the collective parts. Raises Stopped: the push failed."""
+    """What the other ranks do while rank 0 pushes, until it shares None: the collective parts. Raises Stopped: the push
+    failed."""
     while (told := ranks.share()) is not None:
         if told == WALK:
             for _ in ModuleWeights(model).tensors():
                 pass
+        elif told == WALK_ADAPTER:
+            if (adapter := ModuleWeights(model).adapter()) is not None:
+                for _ in adapter.tensors:
+                    pass
         else:
             with computing or nullcontext():
                 score(model, told)
@@ -153,7 +191,9 @@ def _delta(module: Any) -> Tensor:
     return torch.stack(parts).sum(0) if len(parts) > 1 else parts[0]
 
 
-async def bound_in(engine: Engine, model: nn.Module, computing: AbstractContextManager[Any]) -> float:
+async def bound_in(
+    engine: Engine, model: nn.Module, computing: AbstractContextManager[Any], ranks: Ranks = ALONE
+) -> float:
     """The bound of pushes where one of the two computes in bfloat16: by how much they differ now, with equal weights,
     three times. A small missed push stays below it, and shows as drift of the sampler's log-probs over the steps.
 
@@ -163,6 +203,7 @@ async def bound_in(engine: Engine, model: nn.Module, computing: AbstractContextM
     info = await engine.info()
     ids = probe_ids(info.vocab_size, min(PROBE_LENGTH, info.context))
     served = await engine.score(ids)
+    ranks.share(ids)
     with computing:
         gap = max(abs(a - b) for a, b in zip(served, score(model, ids), strict=True))
     if not gap <= ROUNDING:
@@ -200,7 +241,6 @@ async def push_and_prove(
     ranks.share(probe.ids)
     with computing or nullcontext():
         wanted = score(model, probe.ids)
-    ranks.share(None)
     if probe.version != version:
         raise PushError(
             f"The engine serves version {probe.version} after the push of version {version}.",

@@ -21,10 +21,11 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
+from crrl.conf.launch_checks import LAUNCHED
+from crrl.errors import CrrlError
+
 T = TypeVar("T")
 PATIENCE = timedelta(days=30)
-LAUNCHED = "CRRL_LAUNCHED"
-"""Set for ranks that `run/launch.py` starts. Others' variables (RANK of a job scheduler) mean nothing."""
 
 
 @dataclass(frozen=True)
@@ -48,10 +49,10 @@ class Ranks:
         """Of a process that was launched: joins the others. A process that was not is alone."""
         if LAUNCHED not in os.environ:
             return cls()
-        from accelerate import PartialState  # type: ignore[import-untyped]
-
-        state = PartialState()  # the default group, on what accelerate's configuration says
-        return cls(state.process_index, state.num_processes, dist.new_group(backend="gloo", timeout=PATIENCE))
+        if torch.cuda.is_available():
+            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")  # accelerate takes it as it is
+        return cls(dist.get_rank(), dist.get_world_size(), dist.new_group(backend="gloo", timeout=PATIENCE))
 
     def share(self, value: Any = None) -> Any:
         """What rank 0 gives, on all ranks. Raises Stopped."""
@@ -87,6 +88,17 @@ class Ranks:
         said = torch.tensor([int(ok)])
         dist.all_reduce(said, dist.ReduceOp.MIN, group=self._control)
         return bool(said.item())
+
+    def together(self, error: CrrlError | None) -> None:
+        """All ranks did the same, and `error` is what this one met: one of them is raised on rank 0, if there is any.
+        Raises CrrlError; on other ranks Stopped."""
+        met = [error]
+        if self.size > 1:
+            met = [None] * self.size
+            dist.all_gather_object(met, error and (error.message, error.remedy), group=self._control)
+            met = [found and CrrlError(*found) for found in met]  # type: ignore[misc]
+        if first := error or next((found for found in met if found), None):
+            raise first if self.main else Stopped
 
     def sum(self, values: Sequence[float]) -> list[float]:
         """Added up over the ranks, which call it together. NaN stays NaN."""

@@ -30,7 +30,7 @@ All state is in the run's journal and checkpoints, so a run that is killed at an
 from __future__ import annotations
 
 import json as jsonlib
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from crrl.evaluation.benchmark import Decoding, Phase, assemble, evaluation_attempts
 from crrl.evaluation.sets import TASK_SETS, fingerprints
@@ -138,7 +138,7 @@ def follow() -> int:
     import torch
 
     from crrl.engines.load import load_tokenizer
-    from crrl.learning import zero3
+    from crrl.learning import sharding
     from crrl.learning.precision import computing
     from crrl.learning.push import follow_push
     from crrl.learning.ranks import Ranks
@@ -150,11 +150,12 @@ def follow() -> int:
         return 0
     config = begin.config
     torch.set_num_threads(threads_of(config, ranks))
-    model = zero3.load(config, begin.source, ranks)
+    model = sharding.load(config, begin.source, ranks)
     follow_push(model, ranks, computing(config.trainer))
     tokenizer = load_tokenizer(begin.source, config.model.base)
+    of_rank_0: Any = never
     trainer = make_trainer(
-        *(model, tokenizer, config, begin.folder, never, never), resume_from=begin.checkpoint, ranks=ranks
+        *(model, tokenizer, config, begin.folder, of_rank_0, of_rank_0), resume_from=begin.checkpoint, ranks=ranks
     )
     trainer.train()
     return 0

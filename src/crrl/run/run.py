@@ -33,7 +33,7 @@ from crrl.errors import LostError
 from crrl.evaluation.benchmark import Phase
 from crrl.gateway.renderer import load_renderer
 from crrl.learning import checkpoint as checkpoints
-from crrl.learning import objective, older_checkpoint, precision, zero3
+from crrl.learning import objective, older_checkpoint, precision, sharding
 from crrl.learning.curriculum import Curriculum
 from crrl.learning.push import BOUND, bound_in, push_and_prove
 from crrl.learning.ranks import ALONE, Ranks
@@ -159,7 +159,7 @@ class Run:
             updates = self.trains and self.step < config.trainer.max_steps
             self.source = source
             # With several ranks all load it together (`main.fit`), when the engine, which rank 0 alone has, is there.
-            self.model = zero3.load(config, source, self.ranks) if updates and self.ranks.size == 1 else None
+            self.model = sharding.load(config, source, self.ranks) if updates and self.ranks.size == 1 else None
             if updates and self.checkpoint is None:
                 self.journal.set_meta("policy", fingerprint(source))
             self.tracking = Tracking(config, self.folder, self.journal, self.step, self.display.note)
@@ -282,7 +282,7 @@ class Run:
             with self.ranks.stopping():
                 self.display.note(f"{self.ranks.size} processes train: launch={self.config.launch.name}")
                 self.ranks.share(Begin(self.config, self.folder, self.source, self.checkpoint))
-            self.model = zero3.load(self.config, self.source, self.ranks)
+            self.model = sharding.load(self.config, self.source, self.ranks)
             with self.ranks.stopping():
                 self._bound = self.bound_of_pushes(self.model)
             self.ranks.share()

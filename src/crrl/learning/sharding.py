@@ -1,0 +1,60 @@
+"""ZeRO-3 (arXiv:1910.02054): every rank holds a part of weights, gradients and moments, DeepSpeed's way.
+
+The settings are whole, none "auto": what `--dry-run` prints is what DeepSpeed is told, and a model can be loaded in
+shards before the trainer is made.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from crrl.conf.schema import Config, Trainer
+from crrl.errors import CrrlError
+from crrl.learning import lora, precision
+from crrl.learning.ranks import Ranks
+
+PROMPTS = 2
+"""Dummy prompts of one rank's step (`trainer.arguments`): DeepSpeed wants to know, and does nothing with it."""
+
+
+def zero3_of(trainer: Trainer) -> dict[str, Any]:
+    """DeepSpeed's settings."""
+    return {
+        "zero_optimization": {
+            "stage": 3,
+            "contiguous_gradients": True,
+            "overlap_comm": False,
+            "stage3_param_persistence_threshold": 10_000,  # smaller ones (norms) every rank keeps
+            "stage3_gather_16bit_weights_on_model_save": True,
+        },
+        "train_micro_batch_size_per_gpu": PROMPTS,
+        "gradient_accumulation_steps": 1,  # the trainer says which micro-batch is the last one
+        "gradient_clipping": trainer.max_grad_norm,
+        "bf16": {"enabled": trainer.dtype == "mixed"},
+        "zero_allow_untested_optimizer": True,  # torch's AdamW, as with one process
+        "zero_force_ds_cpu_optimizer": False,
+        "steps_per_print": 2**31,
+    }
+
+
+def load(config: Config, source: Path, ranks: Ranks) -> PreTrainedModel:
+    """The model that is trained, under ZeRO-3 in shards: all ranks load it together. Raises UsageError, CrrlError."""
+    kept = failed = None
+    if config.launch.name == "zero3":
+        import deepspeed
+        from transformers.integrations import HfDeepSpeedConfig
+
+        deepspeed.init_distributed(auto_mpi_discovery=False, verbose=False)  # takes the group that there is
+        # As long as it lives, transformers shards what it loads; the engine's model must not be.
+        kept = HfDeepSpeedConfig({**zero3_of(config.trainer), "train_batch_size": PROMPTS * ranks.size})
+    dtype = precision.weights_dtype(config.trainer)
+    try:
+        model = lora.trainable(source, config.adapter, config.seed, dtype=dtype, base=config.model.base)
+    except CrrlError as error:
+        failed = error
+    del kept
+    ranks.together(failed)
+    return model
