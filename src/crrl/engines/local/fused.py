@@ -13,6 +13,7 @@ of its plain forward pass at start: `unpack` gives the module its weights back.
 
 from __future__ import annotations
 
+import ctypes
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +37,17 @@ _FIXED_ROPE = {"default", "linear", "llama3", "yarn"}
 
 _PACK_FROM = 2**17
 """Elements of a matrix from which oneDNN's packed product beats MKL's on a CPU, its higher cost per call included."""
+
+
+_GIVE_BACK_FROM = 2**20
+"""Elements from which freed memory is worth a walk through the heap."""
+
+
+def give_back(freed: int) -> None:
+    """Memory of so many elements has been freed: let the kernel have it. glibc keeps blocks of less than 32 MiB once
+    it has seen one that large freed, which would be most matrices of a small model."""
+    if freed >= _GIVE_BACK_FROM and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
+        trim(0)
 
 
 class _Product:
@@ -137,7 +149,10 @@ class FusedModel:
         self._scale: float = first.scaling
         self._heads: int = config.num_attention_heads
         self._kv_heads: int = config.num_key_value_heads
-        self._layers = [self._layer(layer, config) for layer in model.model.layers]
+        self._layers = []
+        for layer in model.model.layers:
+            self._layers.append(self._layer(layer, config))
+            give_back(sum(parameter.numel() for parameter in layer.parameters()))
         products = [p for layer in self._layers for p in (layer.qkv, layer.o, layer.gate_up, layer.down)]
         self._products = [*products, self._head]
         owner = {linear: product for product in self._products for linear in product.linears if product.opaque}
@@ -179,6 +194,7 @@ class FusedModel:
             return False
         product, linear = self._packed[name]
         product.take(linear, tensor)
+        give_back(tensor.numel())
         return True
 
     def settle(self) -> None:
