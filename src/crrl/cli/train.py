@@ -175,6 +175,8 @@ def plan(config: Config, resume: str | None) -> list[str]:
         f"train    {config.trainer.max_steps} steps of {objective.groups_per_step} groups x {objective.group_size} "
         f"attempts = {trained} episodes"
     )
+    if objective.shuffle_rewards:
+        lines.append("         CONTROL RUN: rewards are shuffled; expect no gain")
     lines.append(f"evaluate {evaluated} episodes after, on the same tasks")
     lines.append("write    summary.json, report.html")
     return lines

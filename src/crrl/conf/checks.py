@@ -372,13 +372,13 @@ IGNORED: tuple[Ignored, ...] = (
         "a task file has one, of corpus.held_out tasks",
     ),
     ("corpus.held_out", lambda c: c.corpus.name == "generated", "generated tasks have their own splits"),
-    *objective_checks.IGNORED,
-    *(
-        (f"tracker.{key}", lambda c: not set(c.tracker.name) - {"trackio", "tensorboard"}, "it is for tracker=wandb")
     *(
         (f"corpus.{key}", lambda c: c.corpus.curriculum != "adaptive", "it is for corpus.curriculum=adaptive")
         for key in ("pass_rate_low", "pass_rate_high")
     ),
+    *objective_checks.IGNORED,
+    *(
+        (f"tracker.{key}", lambda c: not set(c.tracker.name) - {"trackio", "tensorboard"}, "it is for tracker=wandb")
         for key in ("entity", "offline")
     ),
     (
