@@ -22,6 +22,7 @@ from crrl import registry
 from crrl.conf.recipes import FOLDER, ready
 from crrl.learning.api import Row
 from crrl.learning.source import StepBatch
+from crrl.learning.trainer import TrainingError
 
 UNIFORM = -math.log(VOCAB)
 T1, T2, T3 = 5, 9, 30  # ids of the trained tokens
@@ -203,11 +204,19 @@ def test_updates_of_one_step(tmp_path: Path) -> None:
     both.train()
     assert len(gradients.steps) == 4 and [step for step, _ in source.taken] == [0, 1]
     assert [metrics["learning_rate"] for _, metrics in source.taken] == pytest.approx([1e-2, 0.5e-2])
+    norms = [math.sqrt(sum(g.square().sum().item() for g in step.values())) for step in gradients.steps]
+    assert source.taken[0][1]["grad_norm"] == pytest.approx((norms[0] + norms[1]) / 2, rel=1e-4)
     for name, wanted in first.items():
         torch.testing.assert_close(gradients.steps[0][name], wanted)
     # Not the optimizer's second step, for which the one-step run had no moments: the gradient at the weights before it.
     for name, wanted in second.items():
         torch.testing.assert_close(gradients.steps[1][name], wanted, rtol=1e-4, atol=1e-6)
+
+
+def test_bad_numbers_in_a_later_update_are_told_as_such(tmp_path: Path) -> None:
+    trainer = trainer_of(tmp_path, Rows(random_rows), updates_per_batch=2, learning_rate=1e38)
+    with pytest.raises(TrainingError, match=r"of step 0 is nan, after 1 of its updates\."):
+        trainer.train()
 
 
 def test_a_tiny_clip_acts_on_what_updates_change_and_not_on_the_sampler(tmp_path: Path) -> None:

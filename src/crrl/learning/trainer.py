@@ -47,7 +47,7 @@ Resting = Callable[[], AbstractContextManager[None]]
 
 
 class TrainingError(CrrlError):
-    """The loss or the gradient is not a number. The weights are those of the previous step."""
+    """The loss or the gradient is not a number. The weights are those of the update before."""
 
 
 class RepairTrainer(LossTrainer):
@@ -81,6 +81,7 @@ class RepairTrainer(LossTrainer):
         self._source, self._on_step, self._resting, self._updating = source, on_step, resting, updating
         self._resume_from = resume_from
         self._taken: dict[str, float] = {}
+        self._norms: list[float] = []  # of the step's updates so far
         super().__init__(objective=config.objective, loss=loss, note=note, **kwargs)
         self._base = adapter.Base.of(self.policy) if hasattr(self.policy, "peft_config") else None
 
@@ -108,7 +109,7 @@ class RepairTrainer(LossTrainer):
             if self._reference is not None:
                 self._reference.follow(self.state.global_step)
             updates = self._config.objective.updates_per_batch
-            losses = []
+            losses, self._norms = [], []
             for update in range(updates):
                 if update:
                     self._update(model)
@@ -145,8 +146,8 @@ class RepairTrainer(LossTrainer):
 
     def _update(self, model: Any) -> None:
         """An update within a step; TRL's loop makes the step's last one, and then moves the schedule on."""
-        if self.args.max_grad_norm > 0:
-            self._clip_grad_norm(model)
+        norm = self._clip_grad_norm(model) if self.args.max_grad_norm > 0 else None
+        self._norms.append(float(self._get_grad_norm(model, grad_norm=norm)))
         self.control = self.callback_handler.on_pre_optimizer_step(self.args, self.state, self.control)
         assert self.optimizer is not None, "train() makes it"
         self.optimizer.step()
@@ -184,7 +185,8 @@ class RepairTrainer(LossTrainer):
     def _require_finite(self, what: str, value: Tensor) -> None:
         if not torch.isfinite(value):
             raise TrainingError(
-                f"The {what} of step {self.state.global_step} is {value.item()}; the weights were not changed.",
+                f"The {what} of step {self.state.global_step} is {value.item()}"
+                + (f", after {len(self._norms)} of its updates." if self._norms else "; the weights were not changed."),
                 "Lower trainer.learning_rate (and look at the rewards), then resume from the last checkpoint.",
             )
 
@@ -192,8 +194,9 @@ class RepairTrainer(LossTrainer):
         """The loop calls this once after each update, when the step is over."""
         if "learning_rate" not in logs:  # the loop's closing totals
             return
-        for name in ("grad_norm", "learning_rate"):
-            self._taken[name] = float(logs.get(name, 0.0))
+        norms = [*self._norms, float(logs.get("grad_norm", 0.0))]
+        self._taken["grad_norm"] = sum(norms) / len(norms)
+        self._taken["learning_rate"] = float(logs.get("learning_rate", 0.0))
         taken = self.state.global_step
         trainer = self._config.trainer
         if self._ranks.main:
