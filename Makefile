@@ -7,7 +7,7 @@ TORCH ?= $(or $(shell cat $(VENV)/.torch 2>/dev/null),pinned)
 INSTALLED := $(VENV)/.installed$(if $(filter system,$(TORCH)),-system-torch)
 WORKERS ?= 2
 
-.PHONY: help setup train test test-agents test-clients test-corpora test-containers test-kills test-uml test-vocabularies fuzz lint bench clean
+.PHONY: help setup train test test-agents test-clients test-corpora test-containers test-async test-kills test-uml test-vocabularies fuzz lint bench clean
 
 help:  ## what can be made
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -51,6 +51,11 @@ KILLS ?= 200
 
 test-kills: setup  ## kill -9 of every kind of process of a run, at random instants (KILLS=number, about 10 s each)
 	CRRL_KILLS=$(KILLS) OMP_NUM_THREADS=1 $(VENV)/bin/pytest -m kills -s tests/run/test_kills.py $(ARGS)
+
+ASYNC_KILLS ?= 40
+
+test-async: setup  ## kill -9 of runs whose episodes are ahead of the trainer; one is stopped for a minute (ASYNC_KILLS=number)
+	CRRL_KILLS=$(ASYNC_KILLS) OMP_NUM_THREADS=1 $(VENV)/bin/pytest -m kills -s tests/run/test_async_kills.py $(ARGS)
 
 FUZZ ?= 200
 

@@ -87,7 +87,7 @@ async def test_a_push_between_two_tokens_is_not_charged(
     with ExitStack() as held:
         held.enter_context(engine.resting())
         await asyncio.sleep(STALL_S)
-        await engine.push(None, 4)  # type: ignore[arg-type]
+        await engine.push(None, 4)
     episode = await running
     assert (episode.outcome, episode.exit_reason) == ("scored", "finished")
     assert {version for sample in episode.samples for version in sample.versions} == {0, 4}

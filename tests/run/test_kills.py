@@ -54,7 +54,7 @@ class Run:
         """Resume what there is, or begin: a run is created whole or not at all."""
         there = self.folder.is_dir()
         words = [f"resume={self.folder.name}"] if there else ["quickstart", f"run={self.folder.name}", *SETTINGS]
-        words += [] if there else [f"seed={self.seed}"]
+        words += [] if there else [f"seed={self.seed}", f"rollout.staleness={self.seed % 3}"]
         with open(self.folder.with_suffix(".log"), "ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "crrl.cli.main", "train", *words, f"runs_dir={self.folder.parent}"],
@@ -88,6 +88,10 @@ class Run:
             assert [(s.step, s.state) for s in journal.steps()] == [(n, "trained") for n in range(STEPS)]
             assert {row.outcome for row in journal.outline()} <= {"scored", "truncated"}
             assert replay(journal.episodes(TRAIN), journal.trained_rows()).exact
+            for episode in journal.episodes(TRAIN):
+                step = int(episode.id.split("/")[1])
+                versions = {version for sample in episode.samples for version in sample.versions}
+                assert versions <= set(range(step - self.seed % 3, step + 1)), (episode.id, versions)
             return Counter(lost["cause"] for lost in journal.lost_tries())
 
 

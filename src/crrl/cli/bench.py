@@ -10,13 +10,14 @@ from typing import Any
 from crrl.cli.call import Call, print_json
 from crrl.errors import UsageError, nearest
 
-USAGE = "crrl bench [engine|gateway|episodes|judge|sandbox|train|all|soak [seconds=600]] [--json]"
+USAGE = "crrl bench [engine|gateway|episodes|judge|sandbox|train|async|all|soak [seconds=600]] [--json]"
 HELP = """
 engine    the local engine against transformers generate: tokens per CPU-second, log-prob agreement
 gateway   time per request on top of the engine's, at 1, 32 and 256 sessions, and in a session of 64k tokens
 episodes  CPU-seconds of an episode without the model, by part, and many agents at once
 judge     CPU-seconds of one judged patch, against a plain pytest run
 train     a training step against TRL's GRPOTrainer on the same rows: time, gradients; rows of up to 8k tokens
+async     episodes per hour where they run ahead of the trainer, on heavy-tailed episodes (about ten minutes)
 sandbox   one sandbox, the workspace of a large repository, many sandboxes at once, admission
 
 soak      256 sessions stream through the gateway for `seconds`: does its memory stay flat? (not part of `all`)
@@ -32,6 +33,7 @@ BENCHES: dict[str, str] = {
     "judge": "crrl.bench.judge",
     "sandbox": "crrl.bench.sandbox",
     "train": "crrl.learning.bench",
+    "async": "crrl.run.bench_async",
 }
 WORDS = (*BENCHES, "all", "soak")
 SOAK_S = 600.0

@@ -21,7 +21,7 @@ class ScriptedEngine:
     """Args:
     script: see above. A list that has run out raises `EngineError`.
     step: tokens per chunk.
-    delay: seconds from chunk to chunk, by the clock: a late one does not delay the next.
+    delay: seconds from chunk to chunk, by the clock: a late one does not delay the next; or a function of the request.
     """
 
     def __init__(
@@ -32,7 +32,7 @@ class ScriptedEngine:
         vocab_size: int = 1 << 18,
         tokenizer_hash: str = "scripted",
         step: int = 1,
-        delay: float = 0.0,
+        delay: float | Callable[[Request], float] = 0.0,
     ) -> None:
         self._answers = None if callable(script) else iter(script)
         self._answer = script if callable(script) else None
@@ -65,9 +65,9 @@ class ScriptedEngine:
     async def _chunks(self, request: Request) -> AsyncIterator[Chunk]:
         ids, finish = self._play(request)
         loop = asyncio.get_running_loop()
-        due = loop.time()
+        due, delay = loop.time(), self._delay(request) if callable(self._delay) else self._delay
         for start in range(0, len(ids), self._step):
-            due += self._delay
+            due += delay
             await asyncio.sleep(max(0.0, due - loop.time()))
             await self._open.wait()
             if request.id in self._cancelled:
@@ -109,7 +109,7 @@ class ScriptedEngine:
     def forget(self, scope: str) -> None:
         """Nothing is kept of any generation."""
 
-    async def push(self, source: WeightSource, version: int) -> Probe:
+    async def push(self, source: WeightSource | None, version: int) -> Probe:
         self.version = version
         return Probe(version, list(range(64)), [-1.0] * 63)
 

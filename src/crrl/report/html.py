@@ -14,6 +14,7 @@ import jinja2
 from markupsafe import Markup
 
 from crrl.console.plain import clean, seconds
+from crrl.report.asynchrony import asynchrony_line
 from crrl.report.curve import STYLE, Mark, Series, curve_svg
 from crrl.report.summary import (
     COLUMNS,
@@ -113,6 +114,7 @@ def render(
             style=Markup(STYLE),
             spent=where_time_went(summary.seconds, total),
             total=seconds(total),
+            asynchrony=asynchrony_line(summary.asynchrony),
             exploit_names=NAMES,
             headline=headline(summary),
             transcripts=list(transcripts)[:MAX_TRANSCRIPTS],

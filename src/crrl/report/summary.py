@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from crrl.console.plain import seconds
+from crrl.report.asynchrony import asynchrony_line
 from crrl.report.exploit_rate import example_lines, exploit_line, exploit_rates
 
 SCHEMA = 1
@@ -43,6 +44,7 @@ class Summary:
         exploits: the result of `exploit_rate.exploit_rates`.
         lost_tries: tries lost on our side, each of which was retried: {total, by_cause, by_version, by_task}.
         seconds: wall time by phase, and `total`.
+        asynchrony: the result of `asynchrony.asynchrony`.
         control: rewards were shuffled (`objective.shuffle_rewards`).
         memory_limits: who kept boxes and judged runs within theirs: `cgroup v2`, `cgroup v1` or `watchdog`.
         alarms: {name, step, says, cause} of each (`alarms.py`).
@@ -57,6 +59,7 @@ class Summary:
     lost_tries: dict[str, Any] = field(default_factory=dict)
     exploits: dict[str, Any] = field(default_factory=lambda: exploit_rates([]))
     seconds: dict[str, float] = field(default_factory=dict)
+    asynchrony: dict[str, float] = field(default_factory=dict)
     episodes_per_second: float = 0.0
     peak_memory_bytes: int = 0
     steps: int = 0
@@ -247,6 +250,8 @@ def print_closing(summary: Summary, title: str, steps: Sequence[tuple[str, str]]
         out.print(f"Memory limits of boxes: {summary.memory_limits}", markup=False)
     spent = where_time_went(summary.seconds, total)
     out.print("Where the time went: " + " · ".join(f"{n} {seconds(s)} ({share:.0%})" for n, s, share in spent[:7]))
+    if line := asynchrony_line(summary.asynchrony):
+        out.print(line[0].upper() + line[1:], markup=False)
     if steps:
         out.print("\nNext:", style="bold")
     width = max((len(command) for command, _ in steps), default=0)

@@ -39,6 +39,7 @@ from crrl.learning.push import BOUND, bound_in, push_and_prove
 from crrl.learning.ranks import ALONE, Ranks
 from crrl.models import model_folder
 from crrl.report.alarms import alarms, raised
+from crrl.report.asynchrony import asynchrony
 from crrl.report.exploit_examples import exploit_examples
 from crrl.report.exploit_rate import exploit_rates
 from crrl.report.summary import Summary, versions
@@ -114,6 +115,7 @@ class Run:
             checkpoints.elsewhere(folder, config.trainer.checkpoints_dir)
         meta = {"seed": config.seed, "recipe": config.recipe, "versions": versions()}
         meta["credit"] = config.objective.credit  # a replay needs the rule
+        meta["checkpoint_rule"] = config.evaluation.checkpoint_rule  # written down before training
         return cls(config, folder, create(folder, meta, to_yaml(config)), live, ranks=ranks)
 
     @classmethod
@@ -328,6 +330,7 @@ class Run:
             seconds={**{k: round(v, 2) for k, v in parts.items() if v > 0}, "total": round(wall, 2)},
             episodes_per_second=len(rows) / wall,
             peak_memory_bytes=peak_memory_bytes() + usage.peak_memory_bytes,
+            asynchrony=asynchrony(self._updates(), self.config.rollout.staleness) if self.step else {},
             steps=self.step,
             control=self.config.objective.shuffle_rewards,
             memory_limits=cgroup.kept_by(),
