@@ -13,11 +13,13 @@ from crrl.errors import UsageError, nearest
 
 SCHEMA = 1  # of all --json output; raised when a field changes its meaning
 FLAGS = ("--json", "--dry-run", "--help")
+OF_VERBS = {"export": ("--merged",)}
+"""Flags of one verb only."""
 
 
 @dataclass
 class Call:
-    """`settings`: the `key=value` words as the user wrote them, in order."""
+    """`settings`: the `key=value` words as the user wrote them, in order. `flags`: those of the verb alone."""
 
     verb: str
     arguments: list[str] = field(default_factory=list)
@@ -25,6 +27,7 @@ class Call:
     json: bool = False
     dry_run: bool = False
     help: bool = False
+    flags: list[str] = field(default_factory=list)
 
     @classmethod
     def of(cls, verb: str, words: Sequence[str]) -> Call:
@@ -37,6 +40,8 @@ class Call:
                 call.json = True
             elif word == "--dry-run":
                 call.dry_run = True
+            elif word in OF_VERBS.get(verb, ()):
+                call.flags.append(word)
             elif word.startswith("--"):
                 name, _, value = word.lstrip("-").partition("=")
                 key = name.replace("-", "_")

@@ -42,6 +42,8 @@ quixbugs-python, quixbugs-java, polyglot, quickstart; a task file (.jsonl), a co
 
 TRAINING = ("trainer", "objective", "tracker", "launch", "adapter")
 """Groups of settings that an evaluation has no use for."""
+OF_TRAINING = ("before", "every", "validation_tasks", "checkpoint_rule")
+"""Settings of evaluation that are about training."""
 RESUMABLE = ("engine.threads", "engine.device", "engine.max_batch", "rollout.concurrency", "rollout.judges")
 """What a resumed evaluation may change: how fast it goes, never what it measures."""
 
@@ -49,7 +51,7 @@ RESUMABLE = ("engine.threads", "engine.device", "engine.max_batch", "rollout.con
 def run(call: Call) -> int:
     for setting in call.settings:
         key = setting.partition("=")[0]
-        if key.partition(".")[0] in TRAINING:
+        if key.partition(".")[0] in TRAINING or key in {f"evaluation.{word}" for word in OF_TRAINING}:
             raise UsageError(f"{key} would be ignored: crrl eval does not train.", f"Leave {key} out.")
     if (name := call.take("resume")) is not None:
         return _resume(call, name)
@@ -208,8 +210,8 @@ def resolve(target: str, settings: list[str]) -> tuple[Config, str, str]:
         if (folder / "config.yaml").is_file() and not (folder / "config.json").is_file():
             config = load_saved(folder / "config.yaml", settings)
             config.run = ""
-            return config, str(last_checkpoint(folder)), "last"
-    if not (path / "config.json").is_file():
+            return config, str(chosen_checkpoint(folder, config.evaluation.checkpoint_rule)), _rule_of(folder)
+    if not any((path / name).is_file() for name in ("config.json", "adapter_config.json")):
         raise UsageError(
             f"{target} is neither a run nor a model folder (no config.yaml, no config.json).",
             "Write tiny, a run's name, runs/NAME/checkpoints/step-N, or a Hugging Face model folder.",
@@ -222,8 +224,24 @@ def resolve(target: str, settings: list[str]) -> tuple[Config, str, str]:
 def _run_of(target: str) -> Path | None:
     """The run whose name, folder or checkpoint this is."""
     path = Path(target)
-    candidates = (path, Path("runs") / target, *path.resolve().parents)
+    candidates = (path, Path("runs") / target, *path.absolute().parents, *path.resolve().parents)
     return next((p for p in candidates if (p / "config.yaml").is_file() and (p / "checkpoints").is_dir()), None)
+
+
+def chosen_checkpoint(run_folder: Path, rule: str) -> Path:
+    """By the rule in the run's settings."""
+    best = run_folder / "checkpoints" / "best"
+    if rule == "best_validation" and best.is_dir():
+        return best.resolve()
+    return last_checkpoint(run_folder)
+
+
+def _rule_of(run_folder: Path) -> str:
+    """As it was written down before training; "" for runs that did not."""
+    from crrl.rollout.journal import Journal
+
+    with Journal.open(run_folder, read_only=True) as journal:
+        return str(journal.meta.get("checkpoint_rule", ""))
 
 
 def last_checkpoint(run_folder: Path) -> Path:

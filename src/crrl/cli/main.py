@@ -18,6 +18,7 @@ from crrl.errors import CrrlError, UsageError, nearest
 # verb -> (module, description). The descriptions are here so that `crrl --help` imports no verb.
 VERBS: dict[str, tuple[str, str]] = {
     "train": ("train", "train a policy from a recipe, or resume an interrupted run"),
+    "plan": ("plan", "how much memory a run would take, and whether it fits"),
     "eval": ("eval", "evaluate a checkpoint or a run on held-out tasks"),
     "compare": ("compare", "compare results on the same tasks: effect, interval, verdict"),
     "criterion": ("criterion", "is a claim met, not met, or not decidable, and what would decide it"),
@@ -25,6 +26,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "sft": ("sft", "fine-tune a model on episodes or chats, or make the tiny policy"),
     "replay": ("replay", "rebuild every training row of a run from its ledger, and compare"),
     "gateway": ("gateway", "check that an agent works with the gateway, or record it"),
+    "export": ("export", "write a trained policy as a model or an adapter for other programs"),
     "serve": ("serve", "serve a trained policy to your own agent"),
     "tasks": ("tasks", "list, check, split and make tasks"),
     "bench": ("bench", "measure this machine: engine, episodes, judge, next to comparable tools"),

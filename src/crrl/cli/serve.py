@@ -32,7 +32,7 @@ checkpoints (runs/NAME/checkpoints/step-20). The gateway prompts and samples it 
 It speaks /v1/chat/completions, /v1/responses, /v1/completions and /v1/messages, forced tool calls and JSON schemas
 included. Ctrl-C ends it.
 """
-OF_THE_RECIPE = ("engine.", "renderer.", "rollout.temperature")  # the settings that serving reads
+OF_THE_RECIPE = ("model.base", "engine.", "renderer.", "rollout.temperature")  # the settings that serving reads
 
 
 @dataclass(frozen=True)
@@ -119,6 +119,7 @@ async def serve(config: Config, checkpoint: str, serving: Serving, *, as_json: b
         max_batch=wanted.max_batch,
         device=wanted.device,
         dtype=wanted.dtype,
+        base=config.model.base,
     )
     sampling = SamplingPolicy(config.rollout.temperature, as_asked=serving.sampling == "agent", constrained=True)
     gateway = OpenGateway(engine, renderer, sampling, model=serving.model, key=serving.api_key, keep=keep)

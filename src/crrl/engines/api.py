@@ -3,10 +3,10 @@ out. `Weights` is what the trainer sees: new weights in, and the engine's hardwa
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
     import torch
@@ -71,11 +71,25 @@ class Probe:
     logprobs: list[float]
 
 
+@dataclass(frozen=True)
+class AdapterWeights:
+    """A LoRA adapter, as PEFT's files have it: `config` as in adapter_config.json, `tensors` by the names of
+    adapter_model.safetensors."""
+
+    config: dict[str, Any]
+    tensors: Generator[tuple[str, torch.Tensor]]
+
+
 class WeightSource(Protocol):
     """Where new weights come from; names as in the Hugging Face state dict. Iterated layer by layer, and twice where
     the engine checks all before it changes any. A tensor is good until the next one is asked for."""
 
     def tensors(self) -> Iterator[tuple[str, torch.Tensor]]: ...
+
+    def adapter(self) -> AdapterWeights | None:
+        """All that changed since the engine loaded the base model, for an engine that can serve adapters: it takes this
+        instead of `tensors`, which has them merged. None: all weights are trained."""
+        ...
 
 
 class Engine(Protocol):

@@ -19,7 +19,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from datasets import Dataset, disable_progress_bars  # type: ignore[import-untyped]
-from peft import LoraConfig
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 from transformers.trainer_callback import PrinterCallback
@@ -27,6 +26,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from trl import SFTConfig, SFTTrainer
 
 from crrl.conf.schema import RowsConfig
+from crrl.engines import adapter
 from crrl.errors import CrrlError, UsageError
 from crrl.learning.sft_rows import SftRow
 
@@ -97,37 +97,29 @@ def fine_tune(
     """Trains, and writes `config.out`: a model folder, with `adapter/` in it under LoRA, and `sft.json`.
 
     Args:
-        base: for `beta` without LoRA: a second copy of the model.
+        model: as `lora.trainable` makes it.
+        base: for `beta`: what the model starts from; None: what it is without its adapter.
 
     Returns:
         The contents of `sft.json`.
 
     Raises:
-        UsageError: the adapter's targets are not in the model, or `out` was begun with other settings or rows.
+        UsageError: `out` was begun with other settings or rows.
         CrrlError: the loss is not a number.
     """
     out = Path(config.out)
     state = out.with_name(f"{out.name}.state")
     _begin(state, config, rows)
     labels = [[t if m else IGNORED for t, m in zip(row.ids, row.trained, strict=True)] for row in rows]
-    try:
-        trainer = RowTrainer(
-            beta=config.beta,
-            base=base.requires_grad_(False).eval() if base is not None else None,
-            model=model,
-            args=_arguments(config, state),
-            processing_class=tokenizer,
-            train_dataset=Dataset.from_dict({"input_ids": [row.ids for row in rows], "labels": labels}),
-            peft_config=_lora(config),
-            callbacks=[_Shown(progress)],
-        )
-    except ValueError as error:
-        if "target modules" not in str(error).lower():
-            raise
-        raise UsageError(
-            f"adapter.targets={config.adapter.targets}: the model has no such modules.",
-            "Write the last parts of its linear layers' names (q_proj, up_proj), or leave it out: all of them.",
-        ) from error
+    trainer = RowTrainer(
+        beta=config.beta,
+        base=base.requires_grad_(False).eval() if base is not None else None,
+        model=model,
+        args=_arguments(config, state),
+        processing_class=tokenizer,
+        train_dataset=Dataset.from_dict({"input_ids": [row.ids for row in rows], "labels": labels}),
+        callbacks=[_Shown(progress)],
+    )
     trainer.remove_callback(PrinterCallback)
     trainer.train(resume_from_checkpoint=get_last_checkpoint(str(state)))
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
@@ -166,24 +158,13 @@ def _write(trainer: Any, tokenizer: PreTrainedTokenizerBase, out: Path, record: 
     model = trainer.accelerator.unwrap_model(trainer.model)
     if hasattr(model, "merge_and_unload"):
         model.save_pretrained(partial / "adapter")
+        if (base := adapter.Base.of(model)) is not None:
+            base.write(partial / "adapter")
         model = model.merge_and_unload()
     model.save_pretrained(partial)
     tokenizer.save_pretrained(partial)
     (partial / "sft.json").write_text(json.dumps(record, indent=2) + "\n")
     os.rename(partial, out)
-
-
-def _lora(config: RowsConfig) -> LoraConfig | None:
-    adapter = config.adapter
-    if adapter.name == "none":
-        return None
-    return LoraConfig(
-        r=adapter.r,
-        lora_alpha=adapter.alpha,
-        lora_dropout=0.0,
-        target_modules=list(adapter.targets) or "all-linear",
-        task_type="CAUSAL_LM",
-    )
 
 
 def _arguments(config: RowsConfig, state: Path) -> SFTConfig:

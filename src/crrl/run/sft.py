@@ -11,9 +11,10 @@ import torch
 from crrl.conf.load import load_saved
 from crrl.conf.schema import RowsConfig
 from crrl.console.display import Display
+from crrl.engines.adapter import is_adapter
 from crrl.engines.load import load_model, load_tokenizer, tokenizer_hash
 from crrl.gateway.renderer import load_renderer
-from crrl.learning import sft, sft_rows
+from crrl.learning import lora, sft, sft_rows
 from crrl.models import model_folder
 
 
@@ -22,7 +23,7 @@ def run(config: RowsConfig, live: bool | None) -> dict[str, Any]:
     torch.set_num_threads(config.threads or len(os.sched_getaffinity(0)))
     torch.manual_seed(config.seed)
     source = model_folder(config.model.path)
-    tokenizer = load_tokenizer(source)
+    tokenizer = load_tokenizer(source, config.model.base)
     data = [Path(word) for word in config.data]
     same = {path: _same_tokens(path, tokenizer) for path in data if path.is_dir()}
     with Display(live=live) as display:
@@ -31,8 +32,11 @@ def run(config: RowsConfig, live: bool | None) -> dict[str, Any]:
         found = sft_rows.read(data, renderer, config.episodes, config.tokens_per_pack, same)
         for line in sft_rows.summary(found):
             display.note(line)
-        model = load_model(source)
-        base = load_model(source) if config.beta and config.adapter.name == "none" else None
+        moved = config.model.base
+        model = lora.trainable(source, config.adapter, config.seed, base=moved)
+        # Without a new adapter, the model that it starts from is not the model without its adapter.
+        apart = config.beta and (config.adapter.name == "none" or is_adapter(source))
+        base = load_model(source, base=moved) if apart else None
 
         def show(done: int, planned: int, numbers: dict[str, float]) -> None:
             if numbers:
