@@ -2,6 +2,7 @@
 
 | agent | where it runs |
 |---|---|
+| `answer.AnsweringAgent` | on the host: one question with the files in it, one answer with search/replace blocks |
 | `builtin.BuiltinAgent` | on the host, acting through the box; its prompts are in `conf/prompts/` |
 | `command.CommandAgent` | in the box: any command line. `conf/agent/` has ready ones (`agent=mini-swe-agent`) |
 
@@ -19,6 +20,7 @@ from crrl.agents.api import Agent
 from crrl.conf import schema
 
 AGENTS = {
+    "answer": "crrl.agents.answer:AnsweringAgent",
     "builtin": "crrl.agents.builtin:BuiltinAgent",
     "command": "crrl.agents.command:CommandAgent",
 }

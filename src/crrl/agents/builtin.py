@@ -9,14 +9,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import httpx2
-from openai import APIStatusError, AsyncOpenAI, DefaultAsyncHttpxClient, OpenAIError
-
 from crrl.agents.api import AgentExit, AgentLimits, Endpoint, WhatNow, nothing_more
+from crrl.agents.chat import FAILURES, Chat, connections, ended_by
 from crrl.agents.edits import refusal
 from crrl.agents.prompts import PARAMETERS, Prompts, load_prompts
 from crrl.agents.unreadable import unreadable
@@ -25,7 +22,6 @@ from crrl.errors import LostError
 from crrl.sandbox.api import Box, ExecResult, Mount
 from crrl.task import Task
 
-ANSWER_S = 600.0  # without an answer, because a weight push may hold the request
 LARGEST_FILE = 4 << 20  # bytes of the largest file that `edit` accepts
 
 
@@ -35,22 +31,6 @@ class ToolError(Exception):
 
 class MalformedCall(ToolError):
     """The call itself is wrong: no such tool, arguments missing or not JSON."""
-
-
-@dataclass
-class Answer:
-    """One streamed answer, put together."""
-
-    content: str = ""
-    calls: list[dict[str, Any]] = field(default_factory=list)
-    finish: str = ""
-    tokens: int = 0
-
-    def message(self) -> dict[str, Any]:
-        message: dict[str, Any] = {"role": "assistant", "content": self.content or None}
-        if self.calls:
-            message["tool_calls"] = self.calls
-        return message
 
 
 class BuiltinAgent:
@@ -66,8 +46,7 @@ class BuiltinAgent:
     def __init__(self, config: schema.Agent, state_dir: Path) -> None:
         self.prompts = load_prompts(config.prompts)
         self._tools = self.prompts.tools()
-        # One client for all: making a TLS context costs more than an episode. It ignores the environment's proxies.
-        self._http = DefaultAsyncHttpxClient(timeout=ANSWER_S, limits=httpx2.Limits(), trust_env=False)
+        self._http = connections()
 
     async def close(self) -> None:
         await self._http.aclose()
@@ -76,30 +55,22 @@ class BuiltinAgent:
         self, box: Box, task: Task, endpoint: Endpoint, limits: AgentLimits, what_now: WhatNow = nothing_more
     ) -> AgentExit:
         """Raises LostError: the box or the endpoint is gone."""
-        client = AsyncOpenAI(base_url=endpoint.base_url, api_key=endpoint.api_key, http_client=self._http)
-        episode = _Episode(box, limits, self.prompts, client, endpoint.model)
+        episode = _Episode(box, limits, self.prompts, Chat(self._http, endpoint))
         messages = self.prompts.messages(task.issue)
         try:
             reason, detail = await episode.run(messages, self._tools, what_now)
-        except APIStatusError as error:
-            if error.status_code >= 500:
-                raise LostError("endpoint_failed", f"{error.status_code}: {error.message}") from error
-            if error.code == "context_length_exceeded":
-                reason, detail = "context_length", error.message
-            else:
-                reason, detail = "error", error.message
-        except (OpenAIError, httpx2.HTTPError) as error:
-            raise LostError("endpoint_failed", f"{type(error).__name__}: {error}") from error
-        return AgentExit(reason, detail=detail, counts=episode.counts)  # type: ignore[arg-type]
+        except FAILURES as error:
+            reason, detail = ended_by(error)
+        return AgentExit(reason, detail=detail, counts=episode.counts, output=episode.said)  # type: ignore[arg-type]
 
 
 class _Episode:
     """The state of one run: the conversation's budgets, counts and tools."""
 
-    def __init__(self, box: Box, limits: AgentLimits, prompts: Prompts, client: AsyncOpenAI, model: str) -> None:
-        self.box, self.limits, self.prompts = box, limits, prompts
-        self.client, self.model = client, model
+    def __init__(self, box: Box, limits: AgentLimits, prompts: Prompts, chat: Chat) -> None:
+        self.box, self.limits, self.prompts, self.chat = box, limits, prompts, chat
         self.tokens = 0
+        self.said = ""  # its latest words
         self.warned: set[str] = set()
         self.counts = dict.fromkeys(("turns", "tool_calls", "tool_errors", "malformed", "edits"), 0)
 
@@ -110,7 +81,8 @@ class _Episode:
         while True:
             if (reason := self._used_up()) is not None:
                 return reason, ""
-            answer = await self._ask(messages, tools)
+            answer = await self.chat.ask(messages, self.limits.tokens - self.tokens, tools)
+            self.said = answer.content
             self.counts["turns"] += 1
             self.tokens += answer.tokens
             messages.append(answer.message())
@@ -152,31 +124,6 @@ class _Episode:
                 self.warned.add(budget)
                 lines.append(f"warning: {left:.0f} {budget} left")
         return "\n".join(lines)
-
-    # The model --------------------------------------------------------------------------------------------------
-
-    async def _ask(self, messages: list[dict[str, Any]], tools: list[dict[str, Any]]) -> Answer:
-        create: Any = self.client.chat.completions.create
-        stream = await create(
-            model=self.model,
-            messages=messages,
-            tools=tools,
-            max_completion_tokens=self.limits.tokens - self.tokens,
-            stream=True,
-            stream_options={"include_usage": True},
-        )
-        answer = Answer()
-        async for chunk in stream:
-            if chunk.usage:
-                answer.tokens = chunk.usage.completion_tokens
-            for choice in chunk.choices:
-                answer.content += choice.delta.content or ""
-                answer.finish = choice.finish_reason or answer.finish
-                for part in choice.delta.tool_calls or []:
-                    _extend(answer.calls, part)
-        if not answer.finish:
-            raise LostError("endpoint_failed", "the answer ended without a finish_reason")
-        return answer
 
     # The tools --------------------------------------------------------------------------------------------------
 
@@ -235,17 +182,6 @@ class _Episode:
         if (why := refusal(text, path, old, new)) is not None:
             raise ToolError(why)
         await self.box.write(path, text.replace(old, new).encode())
-
-
-def _extend(calls: list[dict[str, Any]], part: Any) -> None:
-    """Adds one streamed piece to a tool call."""
-    while len(calls) <= part.index:
-        calls.append({"id": "", "type": "function", "function": {"name": "", "arguments": ""}})
-    call = calls[part.index]
-    call["id"] = part.id or call["id"]
-    if part.function is not None:
-        call["function"]["name"] += part.function.name or ""
-        call["function"]["arguments"] += part.function.arguments or ""
 
 
 def checked_arguments(name: str, raw: str) -> dict[str, str]:

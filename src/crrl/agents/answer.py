@@ -1,0 +1,211 @@
+"""The answering agent: one question, one answer. The issue and the files in one prompt; the answer's search/replace
+blocks are put on the files (`search_replace/`).
+
+It runs on the host and acts only through `Box.read` and `write`. Which files it shows is a setting: those that the
+known fix changes (as in SWE-RL, arXiv:2502.18449: where to repair is given), or those that the issue names. With more
+than one turn, the policy is told what could not be read or applied, and answers again.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import yaml
+from jinja2 import StrictUndefined
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from crrl.agents.api import AgentExit, AgentLimits, Endpoint, WhatNow, nothing_more
+from crrl.agents.chat import FAILURES, Chat, connections, ended_by
+from crrl.agents.search_replace import Fault
+from crrl.agents.search_replace.apply import apply
+from crrl.agents.search_replace.parse import parse
+from crrl.conf import schema
+from crrl.conf.recipes import FOLDER
+from crrl.errors import CrrlError, LostError, UsageError, nearest
+from crrl.sandbox.api import Box, Mount
+from crrl.task import Task
+from crrl.tasks import unified_diff
+
+LARGEST_FILE = 1 << 20  # bytes of a file that is shown
+SHOWN = ("fixed", "named")
+_PATH = re.compile(r"[\w./+-]*\w\.\w{1,5}\b")
+
+
+@dataclass(frozen=True)
+class Questions:
+    """A set of prompts, from conf/prompts/answer/. Templates over `issue`, `files` (each a `path` and a `text`) and
+    `faults`."""
+
+    system: str
+    task: str
+    again: str
+
+    def messages(self, issue: str, files: Iterable[tuple[str, str]]) -> list[dict[str, Any]]:
+        shown = [SimpleNamespace(path=path, text=text) for path, text in files]
+        user = {"role": "user", "content": _filled(self.task, issue=issue, files=shown)}
+        return [{"role": "system", "content": self.system}, user] if self.system else [user]
+
+    def told(self, faults: Sequence[Fault]) -> str:
+        return _filled(self.again, faults=faults)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A file. What is no UTF-8 is read as Latin-1, which gives every byte back."""
+
+    text: str
+    encoding: str
+
+    @classmethod
+    def of(cls, data: bytes) -> Shown:
+        try:
+            return cls(data.decode(), "utf-8")
+        except UnicodeDecodeError:
+            return cls(data.decode("latin-1"), "latin-1")
+
+
+class AnsweringAgent:
+    """One object serves any number of episodes at once.
+
+    Args:
+        config: the agent's settings, of which this reads `prompts`. state_dir: for agents that have files.
+        show: `fixed`: the files that the known fix changes; `named`: those that the issue names.
+    """
+
+    inside = False
+    mounts: Sequence[Mount] = ()
+
+    def __init__(self, config: schema.Agent, state_dir: Path, show: str = "fixed") -> None:
+        if show not in SHOWN:
+            raise UsageError(f"agent.options.show={show} does not exist.", nearest(show, SHOWN))
+        self.questions, self._show = load_questions(config.prompts), show
+        self._http = connections()
+
+    async def close(self) -> None:
+        await self._http.aclose()
+
+    async def run(
+        self, box: Box, task: Task, endpoint: Endpoint, limits: AgentLimits, what_now: WhatNow = nothing_more
+    ) -> AgentExit:
+        """Raises LostError: the box or the endpoint is gone; CrrlError: the task cannot be asked about."""
+        counts = dict.fromkeys(("turns", "edits", "malformed"), 0)
+        said, tokens = "", 0
+        files = await self._files(box, task)
+        messages = self.questions.messages(task.issue, [(path, file.text) for path, file in files.items()])
+        try:
+            while True:
+                if counts["turns"] >= limits.turns:
+                    return AgentExit("turn_limit" if counts["turns"] else "error", counts=counts, output=said)
+                answer = await Chat(self._http, endpoint).ask(messages, limits.tokens - tokens)
+                said, tokens = answer.content, tokens + answer.tokens
+                counts["turns"] += 1
+                messages.append(answer.message())
+                if answer.finish == "length":
+                    return AgentExit("token_limit", counts=counts, output=said)
+                faults = await self._edit(box, said, files, counts)
+                if faults and counts["turns"] < limits.turns and tokens < limits.tokens:
+                    messages.append({"role": "user", "content": self.questions.told(faults)})
+                elif (again := await what_now()) is not None:
+                    box = again.box
+                    messages.append({"role": "user", "content": again.message})
+                else:
+                    return AgentExit("finished", counts=counts, output=said)
+        except FAILURES as error:
+            reason, detail = ended_by(error)
+            return AgentExit(reason, detail=detail, counts=counts, output=said)  # type: ignore[arg-type]
+
+    async def _edit(self, box: Box, answer: str, files: dict[str, Shown], counts: dict[str, int]) -> list[Fault]:
+        """Puts the blocks of an answer on the files, in the box and in `files`. What fails is told."""
+        parsed = parse(answer, list(files))
+        applied = apply(parsed.blocks, {path: file.text for path, file in files.items()})
+        faults = [*parsed.faults, *applied.faults]
+        if not parsed.blocks and not faults:
+            faults = [Fault(1, "The answer has no search/replace block.")]
+        for path, text in applied.files.items():
+            if path not in files and await _there(box, path):
+                faults.append(Fault(1, f"{path} exists, but was not shown; only shown files can be changed."))
+                continue
+            encoding = files[path].encoding if path in files else "utf-8"
+            try:
+                await box.write(path, text.encode(encoding))
+            except UnicodeEncodeError as error:
+                faults.append(Fault(1, f"{path} is written in {encoding}, which has no {error.object[error.start]!r}."))
+            except (OSError, ValueError) as error:
+                faults.append(Fault(1, f"{path}: {getattr(error, 'strerror', None) or error}"))
+            else:
+                files[path] = Shown(text, encoding)
+        counts["edits"] += len(applied.steps)
+        counts["malformed"] += len(faults)
+        return faults
+
+    # Which files ------------------------------------------------------------------------------------------------
+
+    async def _files(self, box: Box, task: Task) -> dict[str, Shown]:
+        """By path."""
+        paths = _fixed(task) if self._show == "fixed" else await _named(box, task.issue)
+        files = {}
+        for path in paths:
+            try:
+                data = await box.read(path, limit=LARGEST_FILE + 1)
+            except OSError:
+                continue  # the fix makes it, or it is a folder
+            if len(data) > LARGEST_FILE or b"\0" in data:
+                raise CrrlError(
+                    f"Task {task.id}: {path} is too large, or no text, to be shown.", "Leave this task out."
+                )
+            files[path] = Shown.of(data)
+        return files
+
+
+def _fixed(task: Task) -> list[str]:
+    if task.solution is None:
+        raise CrrlError(
+            f"Task {task.id} has no known fix, so which files to show is not known.", "Write agent.options.show=named."
+        )
+    return list(dict.fromkeys(part.old for part in unified_diff.parse(task.solution) if part.old))
+
+
+async def _named(box: Box, issue: str) -> list[str]:
+    listed = await box.exec(["git", "ls-files", "-z"], timeout_s=60.0, output_limit=8 << 20)
+    if listed.reason == "lost":
+        raise LostError("sandbox_died", listed.output[-500:])
+    paths = listed.output.split("\0")
+    named = dict.fromkeys(name.strip("./") for name in _PATH.findall(issue))
+    return [path for name in named for path in paths if path == name or path.endswith(f"/{name}")]
+
+
+async def _there(box: Box, path: str) -> bool:
+    try:
+        await box.read(path, limit=1)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    return True
+
+
+# Prompts ------------------------------------------------------------------------------------------------------
+
+
+def load_questions(name: str) -> Questions:
+    """A packaged set by name, or the path of a .yaml file. Raises UsageError, CrrlError."""
+    folder = FOLDER / "prompts" / "answer"
+    path = Path(name) if name.endswith(".yaml") else folder / f"{name}.yaml"
+    if not path.is_file():
+        known = sorted(file.stem for file in folder.glob("*.yaml"))
+        raise UsageError(f"agent.prompts={name} does not exist for agent=answer.", nearest(name, known))
+    try:
+        raw = yaml.safe_load(path.read_text())
+        return Questions(**{key: text.strip() for key, text in raw.items()})
+    except (TypeError, AttributeError, yaml.YAMLError) as error:
+        raise CrrlError(f"{path}: not a set of prompts ({error}).", "It needs system, task and again.") from None
+
+
+def _filled(template: str, **values: Any) -> str:
+    environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined)
+    return environment.from_string(template).render(values)
