@@ -175,8 +175,12 @@ def plan(config: Config, resume: str | None) -> list[str]:
         f"train    {config.trainer.max_steps} steps of {objective.groups_per_step} groups x {objective.group_size} "
         f"attempts = {trained} episodes"
     )
+    if (every := config.evaluation.every) and config.trainer.max_steps:
+        times, each = -(-config.trainer.max_steps // every), config.evaluation.validation_tasks
+        lines.append(f"validate {times} times (every {every} steps) on {each} tasks = {times * each} episodes")
     if objective.shuffle_rewards:
         lines.append("         CONTROL RUN: rewards are shuffled; expect no gain")
-    lines.append(f"evaluate {evaluated} episodes after, on the same tasks")
+    rule = config.evaluation.checkpoint_rule.replace("_", " ")
+    lines.append(f"evaluate {evaluated} episodes after, on the same tasks (the policy: {rule})")
     lines.append("write    summary.json, report.html")
     return lines

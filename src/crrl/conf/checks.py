@@ -41,7 +41,7 @@ WORDS: dict[str, tuple[str, ...]] = {
     "trainer.dtype": ("float32", "mixed", "bfloat16"),
     "trainer.optimizer": ("adamw", "adamw_8bit", "paged_adamw_8bit"),
     "trainer.schedule": ("constant", "linear", "cosine"),
-    **objective_checks.WORDS,
+    "evaluation.checkpoint_rule": ("last", "best_validation"),
     "corpus.curriculum": ("planned", "adaptive"),
 }
 DECODINGS = ("sampled", "greedy")
@@ -87,6 +87,8 @@ AT_LEAST: dict[str, float] = {
     "rollout.watchdog_s": 0,
     "evaluation.tasks_per_split": 1,
     "evaluation.samples": 1,
+    "evaluation.every": 0,
+    "evaluation.validation_tasks": 1,
 }
 POSITIVE = (
     "agent.wall_s",
@@ -273,6 +275,7 @@ def _check_evaluation(config: Config) -> None:
     for word in wanted.splits:
         if word not in GENERATED_SPLITS:
             raise UsageError(f"evaluation.splits: {word} is not a split.", nearest(word, GENERATED_SPLITS))
+    _check_validation(config)
     for name, price in wanted.prices.items():
         if name not in PRICES:
             raise UsageError(f"evaluation.prices.{name}: there is no such price.", nearest(name, PRICES))
@@ -281,6 +284,28 @@ def _check_evaluation(config: Config) -> None:
     for key, words in (("decodings", wanted.decodings), ("splits", wanted.splits)):
         if len(set(words)) < len(words):
             raise UsageError(f"evaluation.{key} names something twice.", "Name each once.")
+
+
+def _check_validation(config: Config) -> None:
+    wanted, file = config.evaluation, config.corpus.name != "generated"
+    if wanted.every and file and config.corpus.held_out < wanted.tasks_per_split + wanted.validation_tasks:
+        raise UsageError(
+            f"corpus.held_out={config.corpus.held_out} is too few: {wanted.tasks_per_split} tasks for the evaluation "
+            f"at the end (evaluation.tasks_per_split), and {wanted.validation_tasks} others for validation.",
+            f"Write corpus.held_out={wanted.tasks_per_split + wanted.validation_tasks} or more.",
+        )
+    if wanted.checkpoint_rule != "best_validation":
+        return
+    if not wanted.every or wanted.every % config.trainer.save_steps:
+        raise UsageError(
+            "evaluation.checkpoint_rule=best_validation needs a checkpoint at each validation.",
+            f"Write evaluation.every={config.trainer.save_steps}, or another multiple of trainer.save_steps.",
+        )
+    if config.launch.name != "local":
+        raise UsageError(
+            f"evaluation.checkpoint_rule=best_validation is not there with launch={config.launch.name}.",
+            "Write evaluation.checkpoint_rule=last, and evaluate checkpoints/best with crrl eval.",
+        )
 
 
 def check_rows(config: RowsConfig, explicit: Iterable[str]) -> None:
@@ -396,6 +421,7 @@ IGNORED: tuple[Ignored, ...] = (
         (f"evaluation.{key}", lambda c: "sampled" not in c.evaluation.decodings, "nothing is sampled")
         for key in ("samples", "temperature")
     ),
+    ("evaluation.validation_tasks", lambda c: not c.evaluation.every, "evaluation.every is 0: there is no validation"),
     *(
         (f"adapter.{key}", lambda c: c.adapter.name == "none", "it is for an adapter")
         for key in ("r", "alpha", "targets")

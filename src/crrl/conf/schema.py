@@ -233,7 +233,12 @@ class Evaluation:
     before: bool = doc("also evaluate before training (needed for a comparison)", True)
     samples: int = doc("samples of each task under `sampled`", 1)
     temperature: float = doc("temperature of `sampled`; training has its own, rollout.temperature", 1.0)
-    prices: dict[str, float] = doc("USD: `input`, `output` (a million tokens each), `hour` (of an episode); reported", {})
+    every: int = doc("steps of training between validations; 0: none", 0)
+    validation_tasks: int = doc("tasks of a validation, one sample each, under the first of evaluation.decodings", 20)
+    checkpoint_rule: str = doc(
+        "which policy counts at the end: `last`, or `best_validation`: the checkpoint with the best validation", "last"
+    )
+    prices: dict[str, float] = doc("USD: `input`, `output` (a million tokens), `hour` (of an episode); reported", {})
 
 
 @dataclass

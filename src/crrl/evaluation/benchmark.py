@@ -21,7 +21,7 @@ from crrl.rollout.api import Attempt, Episode
 from crrl.task import Task
 
 Decoding = Literal["sampled", "greedy"]
-Phase = Literal["before", "after", "eval"]
+Phase = Literal["before", "after", "eval", "validation"]
 
 
 def evaluation_attempts(
@@ -33,10 +33,11 @@ def evaluation_attempts(
     *,
     samples: int = 1,
     temperature: float = 1.0,
+    noise: str = "",
 ) -> list[Attempt]:
     """`samples` attempts per task under `sampled`, at `temperature`; one under `greedy`. Ids are stable, so a resumed
     run recognises its episodes. The seed does not depend on `phase`: before and after use the same noise, so their
-    episodes are pairs."""
+    episodes are pairs. `noise`: what it depends on in place of the split."""
     greedy = decoding == "greedy"
     return [
         Attempt(
@@ -44,7 +45,7 @@ def evaluation_attempts(
             group=f"eval/{phase}/{split}/{decoding}/{task.id}",
             task=task,
             attempt=number,
-            seed=_episode_seed(seed, split, decoding, task.id, *([str(number)] if number else [])),
+            seed=_episode_seed(seed, noise or split, decoding, task.id, *([str(number)] if number else [])),
             temperature=0.0 if greedy else temperature,
         )
         for task in tasks

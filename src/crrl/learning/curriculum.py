@@ -20,6 +20,7 @@ from crrl.task import Task
 from crrl.tasks.generator.generate import generate
 
 HELD_OUT = "held_out"
+VALIDATION_FROM = 1_000_000  # index of generated validation tasks: beyond any evaluation's
 CANDIDATES = 4  # generated tasks that an adaptive curriculum chooses from, for each that it takes
 
 
@@ -72,6 +73,15 @@ class Curriculum:
                 "Restore the task file as it was when the run was started.",
             )
         return found
+
+    def validation(self) -> list[Task]:
+        """Tasks that are neither trained on nor evaluated on: of a task file those held out beyond the evaluated."""
+        evaluation = self._config.evaluation
+        if self._file:
+            held = self._file[: self._config.corpus.held_out]
+            return held[evaluation.tasks_per_split :][: evaluation.validation_tasks]
+        first = VALIDATION_FROM
+        return [generate("rl_instances", self._config.seed, first + i) for i in range(evaluation.validation_tasks)]
 
     def training(self) -> list[Task]:
         """Those of a task file, in their order there; empty: they are generated."""

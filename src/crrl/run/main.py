@@ -35,6 +35,7 @@ from typing import TYPE_CHECKING, Any, cast
 from crrl.evaluation.benchmark import Decoding, Phase, assemble, evaluation_attempts
 from crrl.evaluation.sets import TASK_SETS, fingerprints
 from crrl.report.summary import Summary, next_steps, print_closing
+from crrl.run.validate import take_chosen, validate
 
 if TYPE_CHECKING:
     from crrl.conf.schema import Config
@@ -56,6 +57,7 @@ def train(config: Config, resume: str | None = None, json: bool = False) -> int:
             before = evaluate_policy(run, "before") if config.evaluation.before else {}
             run.tracking.evaluation(0, assemble({}, before))
             fit(run)
+            take_chosen(run)
             after = evaluate_policy(run, "after")
             run.tracking.evaluation(run.step, assemble({}, after))
             summary = conclude(run, before, after)
@@ -108,6 +110,7 @@ def fit(run: Run) -> None:
         with run.spent("push"):
             metrics["push_error"] = run.push(trainer.policy, version=step + 1)
         metrics |= run.busy.of_step()
+        metrics |= validate(run, step + 1)
         run.journal.step_trained(step, metrics, source.trained)
         run.journal.sync()
         run.step = step + 1
