@@ -81,7 +81,7 @@ async def test_a_push_between_two_tokens_is_not_charged(
     monkeypatch.setattr(episode_module, "WALL_GRACE_S", 0.2)
     engine._step, engine._delay = 1, 0.005
     running = asyncio.create_task(run_episode(attempt(), dataclasses.replace(parts, wall_s=WALL_S)))
-    while not engine.requests:
+    while not engine.requests:  # noqa: ASYNC110
         await asyncio.sleep(0.01)
     await asyncio.sleep(0.03)
     with ExitStack() as held:
