@@ -1,4 +1,4 @@
-"""Invariant 6 where episodes run ahead: pushes in the middle of 32 streams; each goes on, each token has its version."""
+"""Invariant 6, episodes ahead: pushes in the middle of 32 streams. Each goes on, and each token has its version."""
 
 from __future__ import annotations
 
