@@ -63,6 +63,13 @@ from crrl.task import Command, Source, Task, TestPlan
          "FileNotFoundError", "the program hg"),
         ("E   FileNotFoundError: [Errno 2] No such file or directory: 'data.txt'\n\nm.py:3: FileNotFoundError", ""),
         ("importlib.metadata.PackageNotFoundError: No package metadata was found for pkg", ""),
+        ("E   ModuleNotFoundError: No module named 'pkg.core._speedups'", "its extension module pkg.core._speedups, "
+         "which is not built here"),
+        ("ImportError: You appear to be trying to import pkg from within a source checkout or from an editable "
+         "installation without building the extension modules first.", "its extension modules, which are not built "
+         "here"),
+        ("ImportError: C extension: pkg.lib not built. If you want to import", "its extension module pkg.lib, which is "
+         "not built here"),
         ("E   ModuleNotFoundError: No module named 'pkg.gone'", ""),  # the project's own: that is a bug
         ("FAILED test_m.py::test_a - assert 1 == 2", ""),
         ("Cannot find module './own'", ""),

@@ -69,6 +69,17 @@ SIGNS: tuple[tuple[str, str], ...] = (  # what was printed -> what is missing; {
 )
 
 
+UNBUILT: tuple[tuple[str, str], ...] = (  # said of the repository's own modules
+    (r"without building the extension modules", "its extension modules, which are not built here"),
+    (
+        r"numpy from its source directory|has not been built correctly",
+        "its extension modules, which are not built here",
+    ),
+    (r"C extension: (\S+) not built", "its extension module {}, which is not built here"),
+    (r"No module named '(\w[\w.]*\._\w+)'", "its extension module {}, which is not built here"),
+)
+
+
 def absent(results: Iterable[TestResults], own: Iterable[str] = ()) -> str:
     """What was missing, "" where nothing says so. `own`: paths of the repository: its own modules are not missing."""
     paths = list(own)
@@ -82,4 +93,7 @@ def absent_in(output: str, own: Iterable[str] = ()) -> str:
             name = (match[1] if match.lastindex else "") or ""
             if not names & set(re.split(r"[./]", name)):  # a module of the repository's own that is not there is a bug
                 return what.format(name)
+    for sign, what in UNBUILT:
+        if found := re.search(sign, output):
+            return what.format(*found.groups())
     return ""
