@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import threading
 import time
 from html.parser import HTMLParser
@@ -14,7 +15,7 @@ from crrl.console.plain import clean, seconds
 from crrl.console.time_breakdown import TimeBreakdown, peak_memory_bytes
 from crrl.report.curve import Mark, Series, curve_svg, smooth
 from crrl.report.exploit_rate import exploit_line, exploit_rates
-from crrl.report.html import Step, Transcript, Turn, render, write_report
+from crrl.report.html import Step, Transcript, Turn, render, small_curves, write_report
 from crrl.report.summary import Summary, next_steps, print_closing, write_atomically
 
 HOSTILE = "</pre></script><script>alert(1)</script><img src=x onerror=alert(2)>\"'&\x1b[2J\u202e{{ 7*7 }}"
@@ -171,6 +172,14 @@ def test_curve() -> None:
     svg = curve_svg([Series("a", [(0, 0.0), (10, 1.0)])], [Mark(10, 0.5, (0.4, 0.6), 0, "<x>")], standalone=True)
     assert "<polyline" in svg and "&lt;x&gt;" in svg and "<x>" not in svg
     assert "<svg" in curve_svg([])
+
+
+def test_curves_of_negative_numbers() -> None:
+    """log_ratio_p01, overlong and many a loss lie below 0: the lowest point is the lowest in the drawing."""
+    steps = [Step(k, {"overlong": value}) for k, value in enumerate([-0.5, -0.1, -0.3])]
+    ((name, svg),) = small_curves(steps)
+    heights = [float(y) for y in re.findall(r'class="dot f0" cx="[\d.]+" cy="([\d.]+)"', svg)]
+    assert name == "overlong" and heights[0] > heights[2] > heights[1]
 
 
 def test_time_breakdown_adds_up() -> None:

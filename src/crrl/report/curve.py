@@ -23,7 +23,7 @@ STYLE = """
 
 @dataclass(frozen=True)
 class Series:
-    """`points` are (step, value) with values in 0..1 (or 0..`top`)."""
+    """`points` are (step, value) with values in 0..1 (or `bottom`..`top`)."""
 
     name: str
     points: Sequence[tuple[float, float]]
@@ -51,6 +51,7 @@ def curve_svg(
     marks: Sequence[Mark] = (),
     *,
     top: float = 1.0,
+    bottom: float = 0.0,
     percent: bool = True,
     standalone: bool = False,
     title: str = "",
@@ -64,7 +65,7 @@ def curve_svg(
         return LEFT + (width - LEFT - RIGHT) * step / last
 
     def y_of(value: float) -> float:
-        return TOP + (height - TOP - BOTTOM) * (1 - min(max(value / top, 0.0), 1.0))
+        return TOP + (height - TOP - BOTTOM) * (1 - min(max((value - bottom) / (top - bottom), 0.0), 1.0))
 
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img" '
@@ -74,7 +75,7 @@ def curve_svg(
         parts.append(f"<style>{STYLE}</style>")
         parts.append(f'<rect width="{width}" height="{height}" fill="#ffffff"/>')
     for i in range(5):
-        value = top * i / 4
+        value = bottom + (top - bottom) * i / 4
         text = f"{100 * value:.0f}%" if percent else f"{value:.2g}"
         y = y_of(value)
         parts.append(f'<line class="axis" x1="{LEFT}" x2="{width - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import jinja2
 from markupsafe import Markup
@@ -187,14 +188,10 @@ def small_curves(steps: Sequence[Step]) -> list[tuple[str, str]]:
     drawn = []
     for name in names:
         points = _points(steps, name)
-        top = max((y for _, y in points), default=0.0)
-        if len({y for _, y in points}) > 1:  # a flat line says no more than the table
-            drawn.append(
-                (
-                    name,
-                    curve_svg([Series(name, points)], top=top * 1.1 or 1.0, percent=False, title=name, size=SMALL),
-                )
-            )
+        values = [0.0, *(y for _, y in points)]
+        if len(set(values[1:])) > 1:  # a flat line says no more than the table
+            scale: dict[str, Any] = {"top": 1.1 * max(values), "bottom": 1.1 * min(values), "percent": False}
+            drawn.append((name, curve_svg([Series(name, points)], **scale, title=name, size=SMALL)))
     return drawn
 
 
