@@ -120,6 +120,7 @@ def project(root: Path, *, flat: bool) -> Path:
     for folder in (code, tests):
         folder.mkdir(parents=True, exist_ok=True)
     (code / "Sums.java").write_bytes(CODE.replace("\n", "\r\n").encode())
+    (code / "Unused.java").write_text(CODE.replace("Sums", "Unused"))
     (tests / "SumsTest.java").write_text(JUPITER)
     (tests / "OldTest.java").write_text(VINTAGE)
     if not flat:
@@ -134,7 +135,8 @@ def test_a_project_becomes_tasks(flat: bool, tmp_path: Path, capsys: pytest.Capt
     root, out = project(tmp_path / "project", flat=flat), tmp_path / "project.jsonl"
     words = ["tasks", "make", str(root), f"out={out}", "network=no", "times=1", "limit=4"]
     assert main([*words, *(["language=java"] if flat else [])]) == 0
-    assert "9 tests pass" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "9 tests pass and cover 3 functions" in said and "without coverage" not in said  # no test loads Unused
     tasks, problems = load_tasks(out)
     assert not problems and len(tasks) >= 3 and {task.language for task in tasks} == {"java"}
     for task in tasks:
@@ -170,10 +172,10 @@ def test_which_methods_are_tests() -> None:
 
 def test_where_code_and_tests_are(tmp_path: Path) -> None:
     maven = Java(project(tmp_path / "maven", flat=False), [])
-    assert maven.sources() == ["src/main/java/sums/Sums.java"]
+    assert maven.sources() == ["src/main/java/sums/Sums.java", "src/main/java/sums/Unused.java"]
     assert maven.files("sums.SumsTest$Clamping") == ["src/test/java/sums/SumsTest.java"]
     flat = Java(project(tmp_path / "flat", flat=True), [])
-    assert flat.sources() == ["Sums.java"]
+    assert flat.sources() == ["Sums.java", "Unused.java"]
     assert flat.files("sums.OldTest") == ["OldTest.java"] and flat.files("OldTest") == ["OldTest.java"]
 
 

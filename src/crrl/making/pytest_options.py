@@ -25,6 +25,7 @@ may be one of those that pytest itself needs."""
 LEFT_OUT = """
 from importlib.metadata import entry_points
 left_out = ("pytest-xdist", "pytest-randomly", "pytest-random-order", "pytest-sugar", "pytest-instafail")
+left_out += ("pytest-memray",)  # measures, and wants the cache of pytest, which the judge does without
 for plugin in entry_points(group="pytest11"):
     name = plugin.dist.name.lower().replace("_", "-")
     if name in left_out:

@@ -1,4 +1,4 @@
-"""Java projects: javac over code and tests, JUnit 4 and 5. A suite is a class; every one is asked: no coverage.
+"""Java projects: javac over code and tests, JUnit 4 and 5. A suite is a class; it covers the classes that it loads.
 
 Maven, Gradle and Ant are not run: jars that the project needs come from its set-up (`/environment/lib`). An issue is
 told from what an assertion says of both its sides (`asserted.py`).
@@ -25,7 +25,8 @@ from crrl.tasks.setup.toolchains import JUNIT
 
 LAYOUTS = (("src/main/java", "src/test/java"), ("src/java", "src/test"), ("src", "test"), ("src", "tests"))
 RESOURCES = ("src/main/resources", "src/test/resources")
-CLASSES, REPORTS = ".crrl/classes", ".crrl/reports"
+CLASSES, REPORTS, LOADED = ".crrl/classes", ".crrl/reports", ".crrl/loaded.txt"
+CLASS = re.compile(rf"\] ([\w.$]+) source: file:\S*/{re.escape(CLASSES)}/", re.ASCII)
 REPORT = f"cat {REPORTS}/TEST-*.xml"
 CONSOLE = (
     f"java -Xmx512m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -cp {CLASSES}:{JUNIT}:$CLASSPATH "
@@ -103,6 +104,8 @@ class Java(Asserted):
             result = await boxes.run(box, self._run(self.arguments, timeout_s), timeout_s)
             ended(result, timeout_s)
             report = await self._report(box)
+            suites = dict.fromkeys(str(case.get("classname")) for case in cases(report)) if report else {}
+            lines = await self._loaded(boxes, box, list(suites), timeout_s)
         found: dict[str, Suite] = {}
         for test, status in (pair for suite in junit_xml(report) for pair in suite.tests) if report else ():
             name, _, own = test.partition("::")
@@ -110,7 +113,25 @@ class Java(Asserted):
         broken = {name: "no file is called like the class" for name in found if not self.files(name)}
         seconds = {f"{case.get('classname')}::{case.get('name')}": _time(case) for case in cases(report or "<none/>")}
         here = [suite for name, suite in found.items() if name not in broken]
-        return surveyed(here, seconds, {}, result.output, broken)
+        return surveyed(here, seconds, lines, result.output, broken)
+
+    async def _loaded(
+        self, boxes: Boxes, box: Box, suites: Sequence[str], timeout_s: float
+    ) -> dict[str, dict[int, set[str]]]:
+        """Path -> 0, for all of it -> the suites that load a class of it: each in a machine of its own."""
+        found: dict[str, dict[int, set[str]]] = {}
+        for top in dict.fromkeys(suite.partition("$")[0] for suite in suites):
+            env = {"JAVA_TOOL_OPTIONS": f"-Xlog:class+load=info:file={LOADED}"}
+            await boxes.run(box, self._run([top], timeout_s), timeout_s, env)
+            try:
+                text = (await box.read(LOADED, limit=REPORT_BYTES)).decode("utf-8", "replace")
+            except OSError:
+                continue
+            own = {suite for suite in suites if suite.partition("$")[0] == top}
+            for name in dict.fromkeys(name.partition("$")[0] for name in CLASS.findall(text)):
+                for path in self.files(name):
+                    found.setdefault(path, {}).setdefault(0, set()).update(own)
+        return found
 
     async def _report(self, box: Box) -> str:
         """All of it; "" where none was written."""

@@ -33,10 +33,11 @@ class TreeScreener(Screener):
         return self.boxes.spent_s
 
     def covering(self, path: str, line: int) -> list[str]:
-        """Without coverage every test."""
+        """Without coverage every test; line 0 stands for a whole file."""
         if path not in self.survey.lines:
             return [] if self.survey.lines and self.toolchain.knows(path) else list(self.stable)
-        return super().covering(path, line)
+        covered = self.survey.lines[path]
+        return [test for test in covered.get(line, covered.get(0, [])) if test in self.stable]
 
     def _asked(self, fault: Fault) -> list[str]:
         """All tests of the suites that cover it."""
