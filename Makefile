@@ -7,7 +7,7 @@ TORCH ?= $(or $(shell cat $(VENV)/.torch 2>/dev/null),pinned)
 INSTALLED := $(VENV)/.installed$(if $(filter system,$(TORCH)),-system-torch)
 WORKERS ?= 2
 
-.PHONY: help setup train test test-agents test-clients test-corpora test-containers test-async test-kills test-uml test-vocabularies fuzz lint bench clean
+.PHONY: help setup train test test-agents test-clients test-corpora test-containers test-async test-kills test-uml test-zero3 test-vocabularies fuzz lint bench clean
 
 help:  ## what can be made
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -46,6 +46,10 @@ test-containers: setup  ## boxes in Docker and Podman, whichever answers (ENGINE
 
 test-uml: setup  ## cgroup v2 in a kernel of its own (apt-get install user-mode-linux)
 	OMP_NUM_THREADS=1 $(VENV)/bin/pytest -m uml tests/sandbox/test_cgroup2.py $(ARGS)
+
+test-zero3: setup  ## several ranks: DDP and ZeRO-3, two and three processes (installs DeepSpeed)
+	DS_BUILD_OPS=0 $(VENV)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[deepspeed]'
+	OMP_NUM_THREADS=1 $(VENV)/bin/pytest -m ranks tests/learning tests/run $(ARGS)
 
 KILLS ?= 200
 

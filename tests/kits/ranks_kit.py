@@ -15,7 +15,7 @@ CONTEXT.set_forkserver_preload(["learning_kit"])  # torch and trl are imported o
 LIMIT_S = 240.0
 
 
-def on_ranks(body: Callable[..., Any], size: int, *args: Any, env: dict[str, str] | None = None) -> list[Any]:
+def on_ranks(body: Callable[..., Any], size: int, *args: Any, deepspeed: bool = False) -> list[Any]:
     """What `body(ranks, *args)` returns on each rank; an exception that it raises is returned."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -25,9 +25,13 @@ def on_ranks(body: Callable[..., Any], size: int, *args: Any, env: dict[str, str
         ours, theirs = CONTEXT.Pipe()
         told = {
             **{"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(size), "LOCAL_WORLD_SIZE": str(size)},
-            **{"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true"},
+            **{"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)},
             "DS_ACCELERATOR": "cpu",
-            **{"CRRL_LAUNCHED": str(os.getpid()), "OMP_NUM_THREADS": "1", **(env or {})},
+            **{
+                "CRRL_LAUNCHED": str(os.getpid()),
+                "OMP_NUM_THREADS": "1",
+                **({} if deepspeed else {"ACCELERATE_USE_CPU": "true"}),
+            },
         }
         process = CONTEXT.Process(target=_run, args=(theirs, told, body, args), daemon=True)
         process.start()

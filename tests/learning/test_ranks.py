@@ -15,12 +15,18 @@ from crrl.learning.ranks import ALONE, Ranks
 from crrl.learning.source import StepBatch
 from crrl.learning.trainer import make_trainer
 
+pytestmark = [pytest.mark.ranks, pytest.mark.timeout(600)]
 STEPS = 4
 SETTINGS: list[dict[str, Any]] = [
     {"loss": "grpo"},  # a mean over rows
     {"loss": "dr_grpo", "max_grad_norm": 0.5, "beta": 0.2},  # a constant
     {"loss": "bnpo"},  # a mean over tokens of a micro-batch
     {"loss": "dapo"},  # over tokens of the step
+    # Several updates, ratios of rows, importance weights, a reference that follows.
+    {
+        **{"loss": "grpo", "level": "sequence", "clip": 0.05, "old": "trainer", "correction": "sequence_truncate"},
+        **{"updates_per_batch": 2, "beta": 0.2, "every": 1, "mixup": 0.5},
+    },
 ]
 
 
@@ -51,10 +57,9 @@ def apart(found: dict[str, Any], wanted: dict[str, Any]) -> float:
     return max(abs(found[name] - value).max() for name, value in wanted.items())
 
 
-@pytest.mark.timeout(300)  # imports of each process, on a busy machine
 @pytest.mark.parametrize("size", [2, 3])
 def test_ranks_train_as_one_does(tmp_path: Path, size: int) -> None:
-    settings = SETTINGS[: 4 if size == 2 else 1]
+    settings = SETTINGS if size == 2 else SETTINGS[:1]
     alone = trained(ALONE, tmp_path / "alone", settings)
     found = on_ranks(trained, size, tmp_path / "ranks", settings)
     for setting, (metrics, weights), *others in zip(settings, alone, *found, strict=True):

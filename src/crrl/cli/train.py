@@ -87,7 +87,7 @@ def _train(call: Call) -> int:
             print(to_yaml(config))
             print("\n".join(f"# {line}" for line in plan(config, resume)))
             for name, content in (launch.configuration(config) if launched else {}).items():
-                print(f"\n# {name}, for accelerate launch\n{content.strip()}")
+                print(f"\n# {name}\n{content.strip()}")
         return 0
     from crrl.run.main import train
 

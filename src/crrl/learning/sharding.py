@@ -19,6 +19,9 @@ from crrl.learning.ranks import Ranks
 PROMPTS = 2
 """Dummy prompts of one rank's step (`trainer.arguments`): DeepSpeed wants to know, and does nothing with it."""
 
+KEPT_WHOLE = 10_000
+"""Numbers of a parameter up to which every rank keeps it: norms."""
+
 
 def zero3_of(trainer: Trainer) -> dict[str, Any]:
     """DeepSpeed's settings."""
@@ -27,7 +30,7 @@ def zero3_of(trainer: Trainer) -> dict[str, Any]:
             "stage": 3,
             "contiguous_gradients": True,
             "overlap_comm": False,
-            "stage3_param_persistence_threshold": 10_000,  # smaller ones (norms) every rank keeps
+            "stage3_param_persistence_threshold": KEPT_WHOLE,
             "stage3_gather_16bit_weights_on_model_save": True,
         },
         "train_micro_batch_size_per_gpu": PROMPTS,
@@ -47,6 +50,8 @@ def load(config: Config, source: Path, ranks: Ranks) -> PreTrainedModel:
         import deepspeed
         from transformers.integrations import HfDeepSpeedConfig
 
+        # Between CPUs gloo will do. DeepSpeed would compile an extension of its own, for minutes, where there is g++.
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
         deepspeed.init_distributed(auto_mpi_discovery=False, verbose=False)  # takes the group that there is
         # As long as it lives, transformers shards what it loads; the engine's model must not be.
         kept = HfDeepSpeedConfig({**zero3_of(config.trainer), "train_batch_size": PROMPTS * ranks.size})

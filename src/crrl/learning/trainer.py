@@ -35,8 +35,9 @@ from crrl.learning.batches import MicroBatch, plan
 from crrl.learning.losses import Loss, TrlLoss
 from crrl.learning.precision import computing, make_optimizer, weights_dtype
 from crrl.learning.push import follow_push
-from crrl.learning.ranks import ALONE, Ranks
+from crrl.learning.ranks import ALONE, Ranks, Stopped
 from crrl.learning.schedule import make_schedule
+from crrl.learning.sharding import PROMPTS, zero3_of
 from crrl.learning.source import StepBatch
 from crrl.learning.trl_loss import LossTrainer, Prepared
 from crrl.models import model_folder
@@ -98,6 +99,9 @@ class RepairTrainer(LossTrainer):
         """Rows, and all micro-batches of one step, backward included: TRL's gradient accumulation needs a fixed number
         of them. `inputs` is the dummy dataset's."""
         model.train()
+        if self.is_deepspeed_enabled and not hasattr(model, "set_gradient_accumulation_boundary"):
+            told = "accelerate has not given the model to DeepSpeed."
+            raise CrrlError(told, "Unset ACCELERATE_USE_CPU, and whatever else configures accelerate.")
         batch = None
         if self._ranks.main:
             with self._ranks.stopping():
@@ -137,7 +141,7 @@ class RepairTrainer(LossTrainer):
             yield
 
     def _backward(self, loss: Tensor) -> Tensor:
-        """Returns the loss of all ranks, whose gradients are averaged. Raises TrainingError on all of them."""
+        """Returns the loss of all ranks, whose gradients are averaged. Raises TrainingError, on others Stopped."""
         (total,) = self._ranks.sum([loss.item()])
         self._require_finite("loss", torch.tensor(total))
         # DeepSpeed would divide by a fixed number of micro-batches.
@@ -183,7 +187,9 @@ class RepairTrainer(LossTrainer):
         return norm
 
     def _require_finite(self, what: str, value: Tensor) -> None:
-        if not torch.isfinite(value):
+        if not torch.isfinite(value):  # on all ranks
+            if not self._ranks.main:
+                raise Stopped
             raise TrainingError(
                 f"The {what} of step {self.state.global_step} is {value.item()}"
                 + (f", after {len(self._norms)} of its updates." if self._norms else "; the weights were not changed."),
@@ -284,7 +290,7 @@ def make_trainer(
     first, step = fingerprint(model_folder(config.model.path)), 0
     if resume_from is not None:
         known = checkpoint.verify(resume_from)
-        trainer_state.require(known)
+        trainer_state.require(known, ranks.size if config.launch.name == "zero3" else 0)
         first, step = known.policy, known.step
     loss = losses.make(objective)
     reference = None
@@ -358,10 +364,11 @@ def arguments(config: Config, folder: Path, loss: Loss | TrlLoss) -> GRPOConfig:
         disable_dropout=True,
         activation_checkpointing=trainer.gradient_checkpointing,
         # One dummy prompt with two "generations" makes one iteration of the loop, and one update.
-        per_device_train_batch_size=2,
+        per_device_train_batch_size=PROMPTS,
         num_generations=2,
         gradient_accumulation_steps=1,
         use_cpu=not torch.cuda.is_available(),
+        deepspeed=zero3_of(trainer) if config.launch.name == "zero3" else None,
         bf16=trainer.dtype == "mixed",
         logging_steps=1,
         logging_nan_inf_filter=False,

@@ -44,13 +44,22 @@ def save(trainer: Trainer, folder: Path, base: adapter.Base | None) -> None:
         (folder / name).unlink(missing_ok=True)
 
 
-def require(found: Checkpoint) -> None:
-    """Raises CrrlError: a trainer cannot go on from this checkpoint."""
+def require(found: Checkpoint, zero3: int = 0) -> None:
+    """Raises CrrlError: a trainer cannot go on from this checkpoint. `zero3`: the number of ranks that hold its shards;
+    0: it is not sharded, and may have been written by any number of ranks."""
     path = found.path
     sharded = any(path.glob(f"{SHARDS}*"))
     wanted = [TRAINER_STATE_NAME, *([] if sharded else [OPTIMIZER_NAME, SCHEDULER_NAME])]
+    alone = f"To start from the weights alone: crrl train RECIPE model.path={path}"
     if missing := [name for name in wanted if not (path / name).is_file()]:
+        raise CrrlError(f"{path} has no state of a trainer: {', '.join(missing)}.", alone)
+    if sharded and zero3 != found.ranks:
         raise CrrlError(
-            f"{path} has no state of a trainer: {', '.join(missing)}.",
-            f"To start from the weights alone: crrl train RECIPE model.path={path}",
+            f"{path} has the shards of {found.ranks} processes (launch=zero3), and they fit no other number.",
+            f"Write launch=zero3 launch.processes={found.ranks}. {alone}",
+        )
+    if zero3 and not sharded:
+        raise CrrlError(
+            f"{path} was not written by launch=zero3, and its optimizer's state cannot be divided into shards.",
+            f"Write launch=local, or launch=ddp with any number of processes. {alone}",
         )

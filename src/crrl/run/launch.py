@@ -28,31 +28,27 @@ from crrl.errors import CrrlError, UsageError
 
 INTERRUPTED = 130
 PR_SET_PDEATHSIG = 1
-ZERO3 = "zero3.json"
+ACCELERATE = "accelerate.yaml"
 
 
 def configuration(config: Config) -> dict[str, str]:
-    """The files that `accelerate launch` is given: name -> content. The first is its configuration."""
-    zero3 = config.launch.name == "zero3"
+    """What `accelerate launch` and, under ZeRO-3, DeepSpeed are told: name -> text."""
     told: dict[str, Any] = {
         "compute_environment": "LOCAL_MACHINE",
-        # Of processes on a CPU, too: with `use_cpu` accelerate would start one.
-        "distributed_type": "DEEPSPEED" if zero3 else "MULTI_GPU",
+        # Of processes on a CPU, too: with `use_cpu` accelerate would start one. DeepSpeed is the trainer's business.
+        "distributed_type": "MULTI_GPU",
         "use_cpu": False,
         "num_machines": 1,
         "num_processes": config.launch.processes,
         "main_process_port": 0,
-        "mixed_precision": "no",  # the trainer's arguments say it
+        "mixed_precision": "no",  # the trainer's business, too
     }
-    if not zero3:
-        return {"accelerate.yaml": yaml.safe_dump(told, sort_keys=False)}
-    from crrl.learning.sharding import zero3_of
+    files = {ACCELERATE: yaml.safe_dump(told, sort_keys=False)}
+    if config.launch.name == "zero3":
+        from crrl.learning.sharding import zero3_of
 
-    told["deepspeed_config"] = {"deepspeed_config_file": ZERO3, "zero3_init_flag": True}
-    return {
-        "accelerate.yaml": yaml.safe_dump(told, sort_keys=False),
-        ZERO3: json.dumps(zero3_of(config.trainer), indent=1),
-    }
+        files["zero3.json"] = json.dumps(zero3_of(config.trainer), indent=1)
+    return files
 
 
 def require(config: Config) -> None:
@@ -86,11 +82,9 @@ def launch(config: Config, words: Sequence[str]) -> int:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
     with tempfile.TemporaryDirectory(prefix="crrl-launch-") as folder:
-        files = configuration(config)
-        for name, content in files.items():
-            # accelerate looks for the second from where the command was given, not from the first
-            Path(folder, name).write_text(content.replace(ZERO3, str(Path(folder, ZERO3))))
-        told = ["--config_file", str(Path(folder, next(iter(files)))), "--module", "crrl.cli.main", *words]
+        file = Path(folder, ACCELERATE)
+        file.write_text(configuration(config)[ACCELERATE])
+        told = ["--config_file", str(file), "--module", "crrl.cli.main", *words]
         _prepare_environment(config)
         try:
             accelerate.launch_command(accelerate.launch_command_parser().parse_args(told))
@@ -109,8 +103,9 @@ def _prepare_environment(config: Config) -> None:
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     os.environ.setdefault("OMP_NUM_THREADS", str(torch.get_num_threads()))  # accelerate would say 1, for sampling too
     if not torch.cuda.is_available():
-        os.environ["ACCELERATE_USE_CPU"] = "true"
         os.environ["DS_ACCELERATOR"] = "cpu"
+        if config.launch.name == "ddp":  # with DeepSpeed it would turn DeepSpeed off
+            os.environ["ACCELERATE_USE_CPU"] = "true"
 
 
 def _failed(config: Config, failures: Mapping[int, Any]) -> int:

@@ -1,0 +1,158 @@
+"""ZeRO-3 in two gloo processes: as one process trains, resumed exactly, pushed layer by layer (`make test-zero3`)."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from learning_kit import Rows, config, make_row, tiny_model, tiny_tokenizer
+from ranks_kit import on_ranks
+
+from crrl.conf.schema import Config
+from crrl.engines.load import load_model
+from crrl.engines.local import LocalEngine
+from crrl.errors import CrrlError
+from crrl.learning import checkpoint, sharding
+from crrl.learning.push import ModuleWeights, follow_push, push_and_prove
+from crrl.learning.ranks import ALONE, Ranks, Stopped
+from crrl.learning.source import StepBatch
+from crrl.learning.trainer import make_trainer
+
+pytest.importorskip("deepspeed", reason="the extra [deepspeed] is not installed")
+pytestmark = [pytest.mark.ranks, pytest.mark.timeout(900)]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model")
+    tiny_model().save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    return folder
+
+
+def rows(step: int) -> StepBatch:
+    """Seven rows of several weights; one; none at all; then five each time."""
+    rng = random.Random(step)
+    count = (7, 1, 0)[step] if step < 3 else 5
+    weights = [1.0, 0.5, 0.5, 1.0, 0.25, 1.0, 1.0][:count]
+    return StepBatch([make_row(rng, weight) for weight in weights], episodes=9, metrics={"reward": 0.25})
+
+
+def settings(model: Path, lora: bool, zero3: bool, **trainer: Any) -> Config:
+    made = config(learning_rate=1e-3, tokens_per_micro_batch=60, max_grad_norm=0.5, **trainer)
+    made.model.path = str(model)
+    made.launch.name = "zero3" if zero3 else "local"
+    if lora:
+        made.adapter.name, made.adapter.r = "lora", 4
+    return made
+
+
+def trained(
+    ranks: Ranks, made: Config, folder: Path, stop_at: int | None = None, resume_from: Path | None = None
+) -> dict[str, Any]:
+    """The merged weights at the end, the metrics of each step, and DeepSpeed's count of updates."""
+    sharding.KEPT_WHOLE = 0
+    source = Rows(rows, stop_at)
+    at = resume_from or Path(made.model.path)
+    policy = sharding.load(made, at, ranks)
+    trainer = make_trainer(
+        *(policy, tiny_tokenizer(), made, folder, source, source.on_step), resume_from=resume_from, ranks=ranks
+    )
+    try:
+        trainer.train()
+    except (KeyError, Stopped):
+        assert stop_at is not None
+    weights = {name: tensor.numpy().copy() for name, tensor in ModuleWeights(trainer.policy).tensors()}
+    engine = getattr(trainer, "deepspeed", None)
+    return {"weights": weights, "taken": source.taken, "updates": getattr(engine, "global_steps", None)}
+
+
+def zero3(body: Any, *args: Any) -> list[Any]:
+    return on_ranks(body, 2, *args, deepspeed=True)
+
+
+def assert_same(found: dict[str, Any], wanted: dict[str, Any]) -> None:
+    assert found["weights"].keys() == wanted["weights"].keys()
+    apart = {name: abs(found["weights"][name] - value).max() for name, value in wanted["weights"].items()}
+    assert max(apart.values()) < 1e-6, apart
+    for (step, mine), (of, theirs) in zip(found["taken"], wanted["taken"], strict=True):
+        assert step == of
+        for key in theirs.keys() - {"computed_tokens"}:
+            assert mine[key] == pytest.approx(theirs[key], abs=2e-5), (step, key)
+
+
+def test_three_steps_are_those_of_one_process(tmp_path: Path, model: Path) -> None:
+    """All weights, in shards; the last step has no rows. One update a step, whatever the micro-batches."""
+    alone = trained(ALONE, settings(model, False, False, max_steps=3), tmp_path / "alone")
+    found = zero3(trained, settings(model, False, True, max_steps=3), tmp_path / "zero3")
+    assert [each["updates"] for each in found] == [2, 2]
+    assert_same(found[0], alone)
+    kept = load_model(tmp_path / "zero3/checkpoints/step-3").state_dict()
+    assert all(torch.equal(kept[name], torch.from_numpy(value)) for name, value in found[0]["weights"].items())
+
+
+def test_lora_three_and_three_steps_are_six(tmp_path: Path, model: Path) -> None:
+    made = settings(model, True, True, max_steps=6, save_steps=3)
+    alone = trained(ALONE, settings(model, True, False, max_steps=6), tmp_path / "alone")
+    straight, _ = zero3(trained, made, tmp_path / "straight")
+    assert_same(straight, alone)
+    first, _ = zero3(trained, made, tmp_path / "halves", 3)
+    found = checkpoint.latest(tmp_path / "halves")
+    assert found is not None and found.name == "step-3" and checkpoint.verify(found).ranks == 2
+    second, _ = zero3(trained, made, tmp_path / "halves", None, found)
+    second["taken"] = first["taken"] + second["taken"]
+    assert_same(second, straight)
+    shutil.copytree(found, tmp_path / "other/checkpoints/step-3")
+    with pytest.raises(CrrlError, match="shards of 2 processes") as error:
+        trained(ALONE, settings(model, True, False, max_steps=6), tmp_path / "other", None, found)
+    assert "launch.processes=2" in error.value.remedy
+    unsharded = checkpoint.latest(tmp_path / "alone")
+    with pytest.raises(CrrlError, match="was not written by launch=zero3"):
+        trained(ALONE, settings(model, True, True, max_steps=9), tmp_path / "third", None, unsharded)
+
+
+def pushed(ranks: Ranks, made: Config) -> tuple[float, int, int, bool]:
+    """The push's error; most numbers that were whole at once while it went on; those of the largest layer; and whether
+    they are in shards again."""
+    sharding.KEPT_WHOLE = 0
+    engine = LocalEngine(load_model(made.model.path), "hash", context=128) if ranks.main else None
+    policy = sharding.load(made, Path(made.model.path), ranks)
+    sizes = [sum(p.ds_numel for p in layer.values()) for layer in layers_of(policy)]
+    most = 0
+
+    class Watched(ModuleWeights):
+        def tensors(self) -> Any:
+            nonlocal most
+            for each in super().tensors():
+                most = max(most, sum(p.numel() for p in policy.parameters()))
+                yield each
+
+    if engine is None:
+        follow_push(policy, ranks)
+        return 0.0, 0, 0, True
+    from crrl.learning import push
+
+    push.ModuleWeights = Watched  # type: ignore[misc]
+    try:
+        error = asyncio.run(push_and_prove(engine, policy, 1, ranks=ranks))
+    finally:
+        engine.close()
+    ranks.share()
+    return error, most, max(sizes), not any(p.numel() for p in policy.parameters())
+
+
+def layers_of(policy: Any) -> list[dict[str, Any]]:
+    from crrl.learning.push import _layers
+
+    return _layers(policy)
+
+
+def test_a_push_puts_one_layer_together_at_a_time(model: Path) -> None:
+    (error, most, largest, apart), _ = zero3(pushed, settings(model, False, True))
+    assert error < 2e-5
+    assert 0 < most <= largest and apart
