@@ -8,7 +8,7 @@ from judge_kit import BUGGY, FILES, FIXED, diff, make_task
 
 from crrl.errors import UsageError
 from crrl.gateway.api import Sample
-from crrl.rewards import REWARDS, combine, exploits, patching
+from crrl.rewards import REPORTED, combine, exploits, patching
 from crrl.rewards.api import TestResults
 from crrl.rewards.format import Format
 
@@ -48,7 +48,7 @@ def test_an_unknown_reward_names_the_nearest() -> None:
         combine({"diff_similarty": 1.0})
     with pytest.raises(UsageError):
         combine({})
-    assert set(REWARDS) == {"tests", "diff_similarity", "format", "visible_only"}
+    assert set(REPORTED) == {"tests", "diff_similarity", "format", "visible_only"}
 
 
 def test_format() -> None:

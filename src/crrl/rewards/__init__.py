@@ -33,13 +33,22 @@ if TYPE_CHECKING:
     from crrl.rewards.verdict import Combine
     from crrl.task import Task
 
-# These are computed and reported in every run; those of other distributions where they have a weight, 0 included.
 REWARDS = {
     "tests": "crrl.rewards.tests:TestsPassed",
+    "tests_fraction": "crrl.rewards.tests:TestsFraction",
+    "must_flip": "crrl.rewards.tests:MustFlip",
+    "must_stay": "crrl.rewards.tests:MustStay",
     "diff_similarity": "crrl.rewards.diff_similarity:DiffSimilarity",
+    "file_match": "crrl.rewards.file_match:FileMatch",
     "format": "crrl.rewards.format:Format",
+    "blocks": "crrl.rewards.blocks:Blocks",
+    "reasoning": "crrl.rewards.reasoning:Reasoning",
+    "length": "crrl.rewards.length:Length",
+    "habits": "crrl.rewards.habits:Habits",
     "visible_only": "crrl.rewards.visible_only:VisibleOnly",
 }
+# Computed and reported in every run; the others where they have a weight, 0 included.
+REPORTED = ("tests", "diff_similarity", "format", "visible_only")
 
 
 def make(name: str, options: Mapping[str, Any]) -> Reward:
@@ -76,8 +85,8 @@ def combine(
     """The combination for `weights` (reward name -> weight), each made with its `options`. Raises as `make` does."""
     from crrl.rewards.verdict import Combine
 
-    rewards = {name: make(name, (options or {}).get(name, {})) for name in {**REWARDS, **weights}}
+    rewards = {name: make(name, (options or {}).get(name, {})) for name in {**dict.fromkeys(REPORTED), **weights}}
     return Combine(rewards, weights, harness_version)
 
 
-__all__ = ["REWARDS", "combine", "make"]
+__all__ = ["REPORTED", "REWARDS", "combine", "make"]

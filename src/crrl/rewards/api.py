@@ -13,11 +13,22 @@ TestStatus = Literal["passed", "failed", "error", "skipped", "missing"]
 
 
 @dataclass(frozen=True)
+class Trace:
+    """What an agent said and did. `said`: its last words. `counts`: its actions, by name (`AgentExit.counts`).
+    `commands`: the policy's shell commands, in order."""
+
+    said: str = ""
+    counts: dict[str, int] = field(default_factory=dict)
+    commands: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
 class TestResults:
     """One judged run. Every expected id is present (`missing` where nothing was reported: counts as failed).
 
     `applied`: the patch applied to a fresh checkout. `exploits`: names of attempted exploits. `reason` says
     how the run ended: `complete`, `timeout`, `memory`, `disk`, `no_marker`, `tampered`, `patch_refused`.
+    `trace` is the episode's, not the run's.
     """
 
     __test__ = False
@@ -29,6 +40,7 @@ class TestResults:
     output: str = ""
     cpu_s: float = 0.0
     wall_s: float = 0.0
+    trace: Trace = field(default_factory=Trace)
 
 
 @dataclass(frozen=True)

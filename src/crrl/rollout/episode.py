@@ -17,7 +17,9 @@ from pathlib import Path
 from crrl.agents.api import Agent, AgentExit, AgentLimits, Endpoint, ExitReason, finished_within
 from crrl.errors import CrrlError, LostError, RunError
 from crrl.gateway import Budget, Gateway, SessionHandle, SessionRecord
+from crrl.gateway.canonical import Call
 from crrl.rewards import conduct
+from crrl.rewards.api import Trace
 from crrl.rewards.task_judge import TaskJudge
 from crrl.rewards.verdict import Combine
 from crrl.rollout.api import AT_THE_ENGINE, Attempt, Episode
@@ -71,8 +73,10 @@ async def run_episode(attempt: Attempt, parts: Parts) -> Episode:
     finally:
         await tries.close()
     results, cached = await tries.results()
-    if tried := _conduct(task, record, parts.gateway):
+    calls = _calls(record, parts.gateway)
+    if tried := conduct.attempted(task, calls):
         results = dataclasses.replace(results, exploits=list(dict.fromkeys([*results.exploits, *tried])))
+    results = dataclasses.replace(results, trace=_trace(exit, calls))
     verdict = parts.weigh(task, patch, results, record.samples, cached=cached)
     clock.mark("judge", tries.judging_s)
     return Episode(
@@ -186,11 +190,15 @@ def _at_the_engine(record: SessionRecord) -> dict[str, float]:
     return dict(zip(AT_THE_ENGINE, (record.engine_wait_s, record.queued_s, record.held_s), strict=True))
 
 
-def _conduct(task: Task, record: SessionRecord, gateway: Gateway) -> list[str]:
-    """The exploits that the policy's tool calls attempted, by name."""
+def _calls(record: SessionRecord, gateway: Gateway) -> list[Call]:
+    """The policy's tool calls, in order."""
     read = gateway.renderer.parse
-    calls = [call for sample in record.samples for call in read(sample.ids, prompt_ids=sample.prompt_ids).calls]
-    return conduct.attempted(task, calls)
+    return [call for sample in record.samples for call in read(sample.ids, prompt_ids=sample.prompt_ids).calls]
+
+
+def _trace(exit: AgentExit, calls: list[Call]) -> Trace:
+    commands = [text for call in calls for text in conduct.commands(call)]
+    return Trace(exit.output, exit.counts, commands)
 
 
 class _Clock:
