@@ -206,22 +206,34 @@ class LossTrainer(GRPOTrainer):
         sequences: over its rows): averaged over micro-batches and updates."""
         tokens = [one.micro.trained for one in prepared] * self._objective.updates_per_batch
         rows = [len(one.micro.rows) for one in prepared] * self._objective.updates_per_batch
+        trained_rows = self._objective.updates_per_batch * self._number_of_rows(prepared)
         found = {}
         names = {**OF_TRL, "clipped_high": "cispo_clip_ratio"} if self._objective.loss == "cispo" else OF_TRL
         for name, key in names.items():
             if values := self._metrics["train"].get(key, []):
                 of_rows = name.startswith("clipped") and self._objective.level == "sequence"
-                counts = rows if of_rows else tokens
-                found[name] = sum(v * n for v, n in zip(values, counts, strict=True) if n) / sum(counts)
-        self._metrics["train"].clear()
+                counts, total = (rows, trained_rows) if of_rows else (tokens, sum(tokens))
+                found[name] = sum(v * n for v, n in zip(values, counts, strict=True) if n) / total
         if prepared:
             log_ratios = self._everywhere(torch.cat(self._log_ratios))
             found |= {"drift": log_ratios.abs().mean().item(), **importance.quantiles(log_ratios)}
             if self._corrected:
                 found["corrected"] = self._everywhere(torch.cat(self._corrected).float()).mean().item()
+        self._forget()
+        return found
+
+    def _forget(self) -> None:
+        """What was measured since the last step."""
+        self._current = None
+        self._metrics["train"].clear()
         self._log_ratios.clear()
         self._corrected.clear()
-        return found
+
+    def _number_of_rows(self, prepared: Sequence[Prepared]) -> float:
+        """On average over ranks, without those that fill a rank's micro-batch up, in which nothing is trained."""
+        count = sum(any(row.loss_mask) for one in prepared for row in one.micro.rows)
+        total = self.accelerator.reduce(torch.tensor(float(count), device=self.accelerator.device), reduction="mean")
+        return float(total)
 
     def _everywhere(self, values: Tensor) -> Tensor:
         """Those of all ranks."""
