@@ -16,6 +16,7 @@ import os
 import signal
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -142,6 +143,7 @@ def as_rank(body: Callable[[], int]) -> int:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # rank 0 is told, and tells
     else:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(LOST))  # and so closes what the run holds
+    warnings.filterwarnings("ignore", "`torch.distributed", FutureWarning)  # DeepSpeed calls what torch has renamed
     try:
         return body()
     except Stopped:
