@@ -57,7 +57,7 @@ class Base:
     def of(cls, model: Any) -> Base | None:
         """Of a model with an adapter. None: its base came from no folder."""
         path = model.peft_config["default"].base_model_name_or_path
-        return cls.at(Path(path)) if path and Path(path).is_dir() else None
+        return cls.at(Path(path)) if path else None
 
     def write(self, folder: Path) -> None:
         (folder / BASE).write_text(json.dumps(asdict(self), indent=1))
@@ -193,4 +193,4 @@ def merged(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
     """`model`, its weights changed in place to W + delta. Raises CrrlError."""
     peft_model: Any = put_on(model, folder, trained=False)
     whole: PreTrainedModel = peft_model.merge_and_unload()
-    return whole
+    return whole.requires_grad_(True)  # PEFT froze it

@@ -91,7 +91,8 @@ def require_same(adapter: Adapter, found: LoraConfig, source: Path) -> None:
 
 def _trained(made: Any, base: Path) -> PreTrainedModel:
     """Where its base is goes into every checkpoint."""
-    made.peft_config["default"].base_model_name_or_path = str(base.absolute()) if base.is_dir() else ""
+    saved = (base / "config.json").is_file()
+    made.peft_config["default"].base_model_name_or_path = str(base.absolute()) if saved else ""
     model: PreTrainedModel = made
     return model
 
