@@ -167,4 +167,4 @@ def test_a_thousand_pairs_of_200_lines_take_seconds() -> None:
     started = time.process_time()
     for _ in range(100):
         changed_lines(*pair)
-    assert time.process_time() - started < 2.0
+    assert time.process_time() - started < 1.0  # ten times what it takes

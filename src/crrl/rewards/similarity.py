@@ -14,8 +14,8 @@ lines that the fix replaces.
 hunks as characters, mean over the union of files. `predecessor` is that of the first CodeRepairRL (github.com/
 ASSERT-KTH/CodeRepairRL, `src/rewards/diff.py`): the ratio of the raw difference of each file, headers included, with
 difflib's heuristic for frequent characters; sum over the fix's files / the larger number of files. Both pay for copied
-context: one comment in the right file has 0.40 and 0.53 on average, over 200 known fixes of SWE-bench Verified. They
-are here to compare with others' numbers.
+context: a comment in the right place has 0.70 and 0.59 on average (docs/rewards.md). They are here to compare with
+others' numbers.
 """
 
 from __future__ import annotations
