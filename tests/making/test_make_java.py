@@ -136,7 +136,7 @@ def test_a_project_becomes_tasks(flat: bool, tmp_path: Path, capsys: pytest.Capt
     words = ["tasks", "make", str(root), f"out={out}", "network=no", "times=1", "limit=4"]
     assert main([*words, *(["language=java"] if flat else [])]) == 0
     said = capsys.readouterr().err
-    assert "9 tests pass and cover 3 functions" in said and "without coverage" not in said  # no test loads Unused
+    assert "9 tests pass and cover 4 functions" in said and "without coverage" not in said  # none loads Unused
     tasks, problems = load_tasks(out)
     assert not problems and len(tasks) >= 3 and {task.language for task in tasks} == {"java"}
     for task in tasks:

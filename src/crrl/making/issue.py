@@ -69,6 +69,8 @@ def issue(
     call = written(found.wrong)
     if found.wrong.name.startswith("_") and len(call) > INLINE_CHARS:
         return None  # of a private class: the call has to stand for its name
+    if found.wrong.kind.startswith("_") and re.search(rf"\b{found.wrong.kind}\b", call):
+        return None  # of an object that has no other name
     told = _outcome(found)
     if told is None:
         return None
