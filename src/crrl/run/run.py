@@ -33,8 +33,9 @@ from crrl.errors import LostError
 from crrl.evaluation.benchmark import Phase
 from crrl.gateway.renderer import load_renderer
 from crrl.learning import checkpoint as checkpoints
-from crrl.learning import objective, older_checkpoint, precision, sharding
+from crrl.learning import objective, older_checkpoint, plan, precision, sharding
 from crrl.learning.curriculum import Curriculum
+from crrl.learning.plan import Room
 from crrl.learning.push import BOUND, bound_in, push_and_prove
 from crrl.learning.ranks import ALONE, Ranks
 from crrl.models import model_folder
@@ -108,9 +109,11 @@ class Run:
         can_compute(config)
         objective.require(config.objective)
         if resume:
+            fits(config)
             return cls(config, folder, Journal.open(folder), live, ranks=ranks)
         # First: a bad model folder, or a chat template that fails, leaves no run folder behind.
         named(config)
+        fits(config)
         if config.trainer.checkpoints_dir:
             checkpoints.elsewhere(folder, config.trainer.checkpoints_dir)
         meta = {"seed": config.seed, "recipe": config.recipe, "versions": versions()}
@@ -179,7 +182,6 @@ class Run:
                 trained=updates,
             )
             self._closing.callback(self.engine.close)
-            self.busy = Busy(lambda: self.engine.busy_s)
             self._bound = self.bound_of_pushes(self.model) if self.model is not None else BOUND
             own = Path(self._closing.enter_context(tempfile.TemporaryDirectory(prefix="crrl-")))
             server = EngineServer(self.engine, own / "engine.sock")
@@ -263,6 +265,8 @@ class Run:
         self.display.within("micro-batches", done, total)
 
     def timed(self, source: Callable[[int], Any]) -> Callable[[int], Any]:
+        self.busy = Busy(lambda: self.engine.busy_s)
+
         def call(step: int) -> Any:
             self._in_step = sum(id.startswith(f"{TRAIN}/{step}/") for id in self.journal.finished(TRAIN))
             with self.spent("rollouts"), self.busy.waiting():
@@ -347,6 +351,12 @@ def can_compute(config: Config) -> None:
     """Raises UsageError: this machine lacks the device, or the instructions, that the settings ask for."""
     dtype_of(config.engine.dtype, device_of(config.engine.device), "engine.dtype")
     precision.require(config.trainer)
+
+
+def fits(config: Config) -> None:
+    """Raises DoesNotFit. On a GPU the trainer's dry step tells; on a CPU the kernel would kill the run instead."""
+    if config.trainer.max_steps and (room := Room.here()).device == "cpu":
+        plan.require(config, room)
 
 
 def named(config: Config) -> None:
