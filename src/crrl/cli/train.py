@@ -22,7 +22,8 @@ loses nor repeats a finished episode.
 Settings that people change:
   seed=N                    seed of everything, including the test split
   run=NAME runs_dir=FOLDER  where results go
-  trainer.max_steps=N       number of updates
+  trainer.max_steps=N       number of steps
+  objective=NAME            grpo, dr_grpo, dapo, gspo, cispo, sapo or rloo
   model.path=FOLDER         a Hugging Face model instead of the shipped tiny policy
   corpus.name=FILE.jsonl    your own tasks
   engine.threads=N          cores for sampling

@@ -26,7 +26,8 @@ class Loss(Protocol):
     def __call__(self, logps_BT: Tensor, old_logps_BT: Tensor, advantages_B1: Tensor, trained_BT: Tensor) -> Tensor:
         """The loss of each token, (B, T); values where `trained_BT` is 0 are ignored.
 
-        `logps_BT`: log-probs under the policy being trained, with gradient. `old_logps_BT`: the sampler's.
+        `logps_BT`: log-probs under the policy being trained, with gradient. `old_logps_BT`: as
+        `objective.old` says; with the trainer's the result is weighted for the difference to the sampler's.
         """
         ...
 
