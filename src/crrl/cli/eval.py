@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 USAGE = "crrl eval [BENCHMARK] MODEL [key=value...] [--json] [--dry-run]\ncrrl eval resume=NAME"
 HELP = """
 MODEL is `tiny` (the shipped policy), a Hugging Face model folder, a run's name, or one of its checkpoints
-(runs/NAME/checkpoints/step-20). For a run, it is the checkpoint that evaluation.checkpoint_rule chose, with the run's
-own settings.
+(runs/NAME/checkpoints/step-20); or predictions of others (preds.jsonl), which are graded. For a run, it is the
+checkpoint that evaluation.checkpoint_rule chose, with the run's own settings.
 
 BENCHMARK is swe-bench-verified, swe-bench-lite, swe-bench-multilingual, gitbug-java, defects4j, bugsinpy,
 quixbugs-python, quixbugs-java, polyglot, quickstart; a task file (.jsonl), a corpus, or a data set on the hub
@@ -42,6 +42,8 @@ quixbugs-python, quixbugs-java, polyglot, quickstart; a task file (.jsonl), a co
 
 TRAINING = ("trainer", "objective", "tracker", "launch", "adapter")
 """Groups of settings that an evaluation has no use for."""
+OF_ROLLOUTS = ("agent", "engine", "renderer", "model", "evaluation")
+"""Groups of settings that the grading of predictions has no use for."""
 OF_TRAINING = ("before", "every", "validation_tasks", "checkpoint_rule")
 """Settings of evaluation that are about training."""
 RESUMABLE = ("engine.threads", "engine.device", "engine.max_batch", "rollout.concurrency", "rollout.judges")
@@ -60,8 +62,10 @@ def run(call: Call) -> int:
         plan = planned(wanted, call.settings, Path(scratch))
     if call.dry_run:
         return _show(call, plan)
-    from crrl.run.evaluate import evaluate
+    from crrl.run.evaluate import evaluate, grade_predictions
 
+    if wanted.predictions:
+        return int(grade_predictions(plan, Path(wanted.model), json=call.json))
     return int(evaluate(plan, json=call.json) or 0)
 
 
@@ -75,6 +79,11 @@ class Wanted:
     ids: tuple[str, ...] = ()
     limit: int = 0
     trained_on: Path | None = None
+
+    @property
+    def predictions(self) -> bool:
+        """MODEL is a file of predictions."""
+        return Path(self.model).suffix in (".jsonl", ".json")
 
     @classmethod
     def of(cls, call: Call) -> Wanted:
@@ -112,8 +121,10 @@ def _no_benchmark(word: str) -> str:
 
 def planned(wanted: Wanted, settings: list[str], scratch: Path) -> Plan:
     """Raises UsageError or CrrlError: something cannot be evaluated so."""
+    from crrl.conf.load import load_recipe
     from crrl.evaluation import presets, sets
-    from crrl.run.evaluate import TASKS, Plan
+    from crrl.run.evaluate import Plan
+    from crrl.run.layout import TASKS
 
     tasks: TaskSet | None = None
     own: list[str] = []
@@ -130,10 +141,20 @@ def planned(wanted: Wanted, settings: list[str], scratch: Path) -> Plan:
         for setting in settings:
             if setting.partition("=")[0] in ("corpus.name", "corpus.held_out", "evaluation.splits"):
                 raise UsageError(f"{setting} would be ignored: {wanted.benchmark} names the tasks.", "Leave it out.")
-    config, checkpoint, rule = resolve(wanted.model, [*own, *settings])
+    if wanted.predictions:
+        if tasks is None:
+            raise UsageError("Predictions of what?", f"Write: crrl eval BENCHMARK {wanted.model} path=TASKS.jsonl")
+        if not Path(wanted.model).is_file():
+            raise UsageError(f"There are no predictions at {wanted.model}.", "Write the path of preds.jsonl.")
+        for key in (setting.partition("=")[0] for setting in settings):
+            if key.partition(".")[0] in OF_ROLLOUTS:
+                raise UsageError(f"{key} would be ignored: predictions are graded, not made.", f"Leave {key} out.")
+        config, checkpoint, rule = load_recipe("quickstart", [*own, *settings]), wanted.model, ""
+    else:
+        config, checkpoint, rule = resolve(wanted.model, [*own, *settings])
     if not any(s.startswith("run=") for s in settings):
         what = tasks.name if tasks else "held-out"
-        config.run = free_name(Path(config.runs_dir), f"eval-{what}-{Path(wanted.model).name}")
+        config.run = free_name(Path(config.runs_dir), f"eval-{what}-{Path(wanted.model).stem}")
     elif (Path(config.runs_dir) / config.run).exists():
         raise UsageError(
             f"{Path(config.runs_dir) / config.run} exists.",

@@ -80,6 +80,9 @@ class Report:
 def compare(results: Sequence[Results], cell: str = "") -> Report:
     """`cell`: this one only; results that have one cell are taken to be it. Raises ValueError: they have no cell, or no
     task, in common."""
+    differs = differences([r.measured for r in results])
+    if not cell and all(len(r.cells) == 1 for r in results) and len({name for r in results for name in r.cells}) > 1:
+        differs["cell"] = [next(iter(r.cells)) for r in results]
     results = aligned(results, cell)
     first, *others = results
     cells = [name for name in first.cells if all(name in r.cells for r in others)]
@@ -92,18 +95,19 @@ def compare(results: Sequence[Results], cell: str = "") -> Report:
     adjusted = holm([c.p for c in found]) if len(found) > 1 else [None] * len(found)
     told = [_with_verdict(c, p) for c, p in zip(found, adjusted, strict=True)]
     q = {cell: p for cell in cells if len(results) > 2 and (p := _q(cell, results)) is not None}
-    return Report(told, q, differences([r.measured for r in results]), [r.name for r in results])
+    return Report(told, q, differs, [r.name for r in results])
 
 
 def aligned(results: Sequence[Results], cell: str = "") -> list[Results]:
-    """With `cell` alone. Where some know no cells (a report of SWE-bench, a log of Inspect), and the others have one,
-    that is theirs. Raises ValueError: one has no such cell."""
+    """With `cell` alone; without it, results that all have one cell have the same one, whatever its name. Raises
+    ValueError: one has no such cell."""
     if cell:
         return [_only(r, cell) for r in results]
-    named = {name for r in results for name in r.cells if name}
-    if len(named) == 1 and all(len(r.cells) == 1 for r in results):
-        return [replace(r, cells={next(iter(named)): next(iter(r.cells.values()))}) for r in results]
-    return list(results)
+    if any(len(r.cells) != 1 for r in results):
+        return list(results)
+    names = [next(iter(r.cells)) for r in results]
+    name = next((name for name in names if name), "")
+    return [replace(r, cells={name: next(iter(r.cells.values()))}) for r in results]
 
 
 def _only(results: Results, cell: str) -> Results:

@@ -13,7 +13,7 @@ from statistics import fmean
 from typing import Any
 
 from crrl.evaluation import samples
-from crrl.evaluation.benchmark import bounds_of, rate_of
+from crrl.evaluation.benchmark import Cells, bounds_of, rate_of
 from crrl.rewards.patching import PatchError, parse
 from crrl.rewards.similarity import changed_lines
 from crrl.rollout.api import Episode
@@ -90,6 +90,16 @@ def _readable(patch: str) -> bool:
         return bool(parse(patch))
     except PatchError:
         return False
+
+
+def measured(tasks: Mapping[str, Task], cells: Cells, prices: Mapping[str, float]) -> dict[str, Any]:
+    """{metrics, groups}: split -> decoding -> what `measure` and `groups` give."""
+    found: dict[str, Any] = {"metrics": {}, "groups": {}}
+    for (split, decoding), episodes in cells.items():
+        outlines = [Outline.of(episode, tasks[episode.task]) for episode in episodes]
+        found["metrics"].setdefault(split, {})[decoding] = measure(outlines, prices)
+        found["groups"].setdefault(split, {})[decoding] = groups(outlines, tasks)
+    return found
 
 
 def measure(episodes: Sequence[Outline], prices: Mapping[str, float]) -> dict[str, Any]:

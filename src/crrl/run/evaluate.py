@@ -12,21 +12,20 @@ import json as jsonlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from crrl.errors import CrrlError, UsageError
+from crrl.evaluation.metrics import measured
 from crrl.evaluation.sets import TaskSet
 from crrl.models import model_folder
 from crrl.report.summary import print_closing
-from crrl.run.main import INTERRUPTED, Cells, evaluate_policy
+from crrl.run.layout import INTERRUPTED, META, TASKS
+from crrl.run.main import evaluate_policy
 
 if TYPE_CHECKING:
     from crrl.conf.schema import Config
     from crrl.run.run import Run
     from crrl.task import Task
-
-TASKS = "tasks.jsonl"
-META = "evaluation"
 
 
 @dataclass(frozen=True)
@@ -79,11 +78,48 @@ def evaluate(plan: Plan, json: bool = False) -> int:
         return _to_its_end(run, json)
 
 
+def grade_predictions(plan: Plan, file: Path, json: bool = False) -> int:
+    """Of others, in a new folder."""
+    from crrl.run import grade
+    from crrl.tasks.files import encoded
+
+    assert plan.benchmark is not None, "predictions are of a benchmark"
+    patches, problems = grade.read_predictions(file)
+    tasks = [task for task in plan.benchmark.tasks if task.id in patches]
+    if not tasks:
+        raise UsageError(f"{file} has no prediction for a task of {plan.benchmark.name}.", "Compare their ids.")
+    known = {task.id for task in tasks}
+    _use_file(plan.config, Path(plan.config.runs_dir) / plan.config.run, len(tasks))
+    meta = {
+        "policy": plan.policy,
+        "checkpoint": str(file),
+        "rule": "",
+        "weights": hashlib.blake2b(file.read_bytes(), digest_size=16).hexdigest(),
+        "benchmark": plan.benchmark.name,
+        "origin": plan.benchmark.origin,
+        "no_prediction": sorted(task.id for task in plan.benchmark.tasks if task.id not in patches),
+        "no_task": sorted(set(patches) - known),
+    }
+    files = {
+        TASKS: b"".join(encoded(tasks)),
+        grade.PREDICTIONS: jsonlib.dumps({id: patches[id] for id in sorted(known)}).encode(),
+    }
+    for note in [*plan.benchmark.notes, *problems]:
+        print(note)
+    for what, key in (("tasks have no prediction", "no_prediction"), ("predictions are of no task", "no_task")):
+        if meta[key]:
+            print(f"{len(meta[key])} {what}, and are left out.")
+    return grade.grade(plan.config, {META: meta}, files, json)
+
+
 def resume(config: Config, json: bool = False) -> int:
-    """Go on with an evaluation that was stopped."""
+    """Go on with an evaluation, or a grading, that was stopped."""
+    from crrl.run import grade
     from crrl.run.run import Run
 
     folder = Path(config.runs_dir) / config.run
+    if (folder / grade.PREDICTIONS).is_file():
+        return grade.grade(config, None, {}, json)
     if (folder / TASKS).is_file():
         _use_file(config, folder, config.corpus.held_out)
     with Run.evaluation(config, None, {}, live=False if json else None) as run:
@@ -111,7 +147,8 @@ def _to_its_end(run: Run, json: bool) -> int:
         run.display.note(f"Interrupted. Go on with: crrl eval resume={run.folder.name}")
         return INTERRUPTED
     summary = run.summary(assemble({}, cells))
-    summary.evaluation = run.journal.meta[META] | measured(run, cells)
+    tasks = {task.id: task for held in run.curriculum.held_out().values() for task in held}
+    summary.evaluation = run.journal.meta[META] | measured(tasks, cells, run.config.evaluation.prices)
     summary.write(run.folder)
     write_evaluation(run.folder, summary, run.journal, run.tokenizer)
     if json:
@@ -134,19 +171,6 @@ def _next(run: Run) -> list[tuple[str, str]]:
         (f"crrl compare OTHER {run.folder}", "compare it with another evaluation of the same tasks"),
         (f"{run.folder / 'card.md'}", "the table per task, to publish"),
     ]
-
-
-def measured(run: Run, cells: Cells) -> dict[str, Any]:
-    """The metrics of each cell, and its parts by repository, language..."""
-    from crrl.evaluation import metrics
-
-    tasks = {task.id: task for held in run.curriculum.held_out().values() for task in held}
-    found: dict[str, Any] = {"metrics": {}, "groups": {}}
-    for (split, decoding), episodes in cells.items():
-        outlines = [metrics.Outline.of(episode, tasks[episode.task]) for episode in episodes]
-        found["metrics"].setdefault(split, {})[decoding] = metrics.measure(outlines, run.config.evaluation.prices)
-        found["groups"].setdefault(split, {})[decoding] = metrics.groups(outlines, tasks)
-    return found
 
 
 def weights_hash(folder: Path) -> str:

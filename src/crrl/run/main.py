@@ -35,6 +35,7 @@ from typing import TYPE_CHECKING, Any, cast
 from crrl.evaluation.benchmark import Decoding, Phase, assemble, evaluation_attempts
 from crrl.evaluation.sets import TASK_SETS, fingerprints
 from crrl.report.summary import Summary, next_steps, print_closing
+from crrl.run.layout import INTERRUPTED
 from crrl.run.validate import take_chosen, validate
 
 if TYPE_CHECKING:
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
     from crrl.rollout.api import Episode
     from crrl.run.run import Run
 
-INTERRUPTED = 130
 Cells = dict[tuple[str, str], list["Episode"]]
 
 
