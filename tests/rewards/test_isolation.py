@@ -3,11 +3,13 @@ folder; and it takes no more memory than its limit, with a cgroup and with the w
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 from judge_kit import FILES, diff, make_task
 
@@ -106,6 +108,9 @@ def hold():
 def leaderless():
     threading.Thread(target=hold).start()
     ctypes.CDLL(None).syscall({'x86_64': 60, 'aarch64': 93}[os.uname().machine], 0)
+def session_each():
+    os.setsid()
+    leaderless()
 kept = []
 def shared():
     for i in range(12):
@@ -131,6 +136,47 @@ def double(x): return 8
 """
 FILES_ROUTE = "for i in range(9): open(f'/dev/shm/{i}', 'wb').write(bytes(50 << 20))"
 ROUTES = ["many(hold)", "many(leaderless)", "shared()", "many(sockets)", FILES_ROUTE]
+
+
+@contextlib.contextmanager
+def group_around(judge: PytestJudge, place: cgroup.Place) -> Iterator[cgroup.Group]:
+    """A cgroup that measures the judge's interpreter and whatever it forks, and bounds nothing here."""
+    around = cgroup.make(place, 4 << 30, 2000)
+    assert judge._zygote is not None
+    outer = psutil.Process(judge._zygote.process.pid)
+    try:
+        for process in (outer, *outer.children(recursive=True)):
+            with contextlib.suppress(ProcessLookupError):  # the run before is just ending
+                (around.folders[0] / "cgroup.procs").write_text(str(process.pid))
+        yield around
+    finally:
+        for pid in (around.folders[0] / "cgroup.procs").read_text().split():
+            with contextlib.suppress(ProcessLookupError):
+                (place.memory / "cgroup.procs").write_text(pid)
+        around.remove()
+
+
+@pytest.mark.parametrize("route", [*ROUTES, "many(session_each)"])
+async def test_the_watchdog_alone_holds_the_limit(state_dir: Path, route: str) -> None:
+    """What a run really held, with limit + 25% at most."""
+    place = cgroup.find()
+    if place is None or place.version != 1:
+        pytest.skip("measured in a cgroup of v1 around the judge")
+    limits = JudgeLimits(memory_bytes=640 << 20, processes=48, tmp_bytes=1 << 30)
+    larger = HOG.replace("60 << 20", "120 << 20").replace("range(12)", "range(20)").replace("ROUTE", route)
+    judge = PytestJudge(state_dir, limits=limits, cgroups=False)
+    try:
+        assert (await judge.run(make_task(), "")).reason == "complete"  # the interpreter is warm
+        with group_around(judge, place) as around:
+            peak = around.folders[0] / "memory.max_usage_in_bytes"
+            base = int(peak.read_text())
+            results = await judge.run(make_task(), diff({"stats.py": larger.replace("range(9)", "range(18)")}))
+            held = (int(peak.read_text()) - base) / limits.memory_bytes
+        print(f"{route}: {held:.2f} of the limit in {results.wall_s:.1f} s")
+        assert results.reason == "memory", results
+        assert held <= 1.25, results
+    finally:
+        await judge.close()
 
 
 @pytest.mark.parametrize("route", ROUTES)

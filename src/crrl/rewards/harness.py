@@ -24,7 +24,7 @@ PACKAGES = ("pytest", "_pytest", *NEEDS)
 HERE = Path(__file__).parent
 SCRIPTS = (
     *(HERE / f"{name}.py" for name in ("zygote", "judged_init", "inside")),
-    HERE.parent / "sandbox" / "memory_use.py",
+    *(HERE.parent / "sandbox" / f"{name}.py" for name in ("memory_use", "memory_watch")),
 )
 
 

@@ -86,7 +86,7 @@ def stage(request: dict) -> None:
         site.addsitedir(folder)
     sys.path.append("/harness/site")
     sys.argv[:] = ["pytest", *request["argv"]]
-    for name in ("inside", "judged_init", "memory_use", "__main__"):  # names that a project may have for itself
+    for name in ("inside", "judged_init", "memory_use", "memory_watch", "__main__"):  # a project may have one
         sys.modules.pop(name, None)
     sys.modules["__main__"] = types.ModuleType("__main__")
     give_way()

@@ -18,7 +18,7 @@ import select
 import signal
 import socket
 
-import memory_use  # type: ignore[import-not-found]
+import memory_watch  # type: ignore[import-not-found]
 
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT = 1, 2, 4, 8, 32
 MS_BIND, MS_REC, MS_PRIVATE = 4096, 16384, 1 << 18
@@ -66,11 +66,14 @@ def run(request: dict, group: list[int], report: socket.socket, output: int) -> 
         os.write(output, f"the patched files cannot be written: {error}".encode())
         return FULL if error.errno == errno.ENOSPC else UNWRITTEN  # the patch's own doing
     hide_the_rest()
-    memory_use.begin()
+    if not group:
+        memory_watch.begin()
+    ours, theirs = socket.socketpair()
     test = os.fork()
     if test == 0:
         try:
-            become_untrusted(limits, group, output)
+            ours.close()
+            become_untrusted(limits, group, output, theirs)
             import inside  # type: ignore[import-not-found]
 
             inside.judge(request, report.detach())
@@ -80,13 +83,16 @@ def run(request: dict, group: list[int], report: socket.socket, output: int) -> 
     os.close(output)
     ended = select.poll()
     ended.register(os.pidfd_open(test), select.POLLIN)
-    limit, wait_s = limits["memory_bytes"], memory_use.LONGEST_S
-    while not ended.poll(1000 * wait_s):
-        used = 0 if group else memory_use.held(limit, ("/workspace", "/tmp", "/dev/shm"))
-        if used > limit or kills(group):
+    theirs.close()
+    _, received, _, _ = socket.recv_fds(ours, 1, 1)
+    ours.close()
+    folders = ("/workspace", "/tmp", "/dev/shm")
+    watch = (
+        None if group else memory_watch.Watch(limits["memory_bytes"], folders, {test: received[0]} if received else {})
+    )
+    while not ended.poll(1000 * (watch.wait_s if watch else memory_watch.LONGEST_S)):
+        if watch.sample() if watch else kills(group):
             return TOO_MUCH_MEMORY
-        if not group:
-            wait_s = memory_use.next_sample_s(limit, used)
     code = os.waitstatus_to_exitcode(os.waitpid(test, 0)[1])
     if kills(group):
         return TOO_MUCH_MEMORY
@@ -171,12 +177,24 @@ def kills(group: list[int]) -> int:
     return 0
 
 
-def become_untrusted(limits: dict, group: list[int], output: int) -> None:
+def hand_weight_to(init: socket.socket) -> None:
+    """The weight of this session: init cannot open it, because this process hides all it has in /proc."""
+    libc.prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)
+    weight = memory_watch.own_weight()
+    libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
+    if weight >= 0:
+        socket.send_fds(init, [b"w"], [weight])
+        os.close(weight)
+
+
+def become_untrusted(limits: dict, group: list[int], output: int, init: socket.socket) -> None:
     os.setsid()
     for fd in group[1:]:
         os.write(fd, b"0")
     if not group:
-        memory_use.confine(lambda operation, argument: libc.prctl(operation, argument, 0, 0, 0))
+        memory_watch.confine()
+        hand_weight_to(init)
+    init.close()
     for fd in group:
         os.close(fd)
     null = os.open("/dev/null", os.O_RDONLY)

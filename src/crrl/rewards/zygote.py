@@ -239,7 +239,7 @@ if __name__ == "__main__":
     here = os.path.dirname(os.path.abspath(__file__))
     sys.path[:] = [p for p in sys.path if p and p != here]
     sys.path[:0] = [here, os.path.join(here, "site")]
-    import inside  # noqa: F401  (pytest and what it needs, imported once)
+    import inside  # type: ignore[import-not-found]  # noqa: F401  # pytest and what it needs, imported once
     import judged_init as init  # type: ignore[import-not-found]
 
     init.load_seccomp(os.path.join(here, "seccomp.bpf"))

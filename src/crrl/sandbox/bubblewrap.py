@@ -159,7 +159,7 @@ class BubblewrapSandbox:
 def _compile_pid1(state_dir: Path) -> str:
     """A folder with pid1.py and what it imports, as bytecode of the box's interpreter: compiling at each start would
     cost as much as the start."""
-    sources = [Path(__file__).with_name(name) for name in ("pid1.py", "memory_use.py")]
+    sources = [Path(__file__).with_name(name) for name in ("pid1.py", "memory_use.py", "memory_watch.py")]
     digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources))
     made = state_dir / "tools" / f"pid1-{digest.hexdigest()[:12]}-{Path(PYTHON).stat().st_mtime_ns:x}"
     code = "import sys, py_compile; py_compile.compile(*sys.argv[1:3], dfile=sys.argv[3], doraise=True)"

@@ -1,17 +1,16 @@
-"""The memory watchdog's measure, for where no cgroup can be made: what all processes of this pid namespace hold.
+"""The memory watchdog's measure (`memory_watch.py`): what all processes of this pid namespace hold.
 
-Runs as PID 1 of a box (`pid1.py`) or of a judged run (`rewards/zygote.py`), standard library only, no `crrl`. Resident
-size alone is not what a tree of processes holds. Counted too: processes whose leading thread has exited (their own
-`statm` reads 0), page tables, System V segments, files in tmpfs, buffers of sockets, pipes. System V semaphores and
-messages show nowhere: `seccomp.build` denies them where this watches. Not counted, and the reason to prefer a cgroup:
-shared anonymous memory that is unmapped again between two samples, and small kernel objects (mappings, timers).
+Runs as PID 1 of a box (`pid1.py`) or of a judged run (`rewards/judged_init.py`), standard library only, no `crrl`.
+Resident size alone is not what a tree of processes holds. Counted too: processes whose leading thread has exited
+(their own `statm` reads 0), page tables, System V segments, files in tmpfs, buffers of sockets, pipes. System V
+semaphores and messages show nowhere: `seccomp.build` denies them where this watches. Not counted, and the reason to
+prefer a cgroup: shared anonymous memory that is unmapped again between two samples, and small kernel objects (mappings,
+timers).
 
-Two steps, because it is taken every 2 to 50 ms: an upper bound of what is cheap to read (0.2 ms of CPU and 10 us for
-each process), and only beyond it the exact sum. How far a tree of processes gets between two samples is bounded by how
-fast it can make pages: `confine` takes huge pages from it, which come six times as fast (docs/performance.md).
+Two measures, because one is taken every 2 to 50 ms: an upper bound of what is cheap to read (0.2 ms of CPU and 10 us
+for each process), and the exact sum.
 """
 
-import _signal  # type: ignore[import-not-found]  # `signal` and `contextlib` would cost each start of a box
 import os
 import resource
 import sys
@@ -20,9 +19,6 @@ PAGE = resource.getpagesize()
 PIPE_BYTES = 64 << 10  # what a pipe holds; `seccomp.build` keeps it from being enlarged
 SOCKET_BYTES = 416 << 10  # twice the usual net.core.wmem_default: what a socket's buffer may take, with its overhead
 NETLINK_SOCK_DIAG, DUMP = 4, 0x301
-SHORTEST_S, LONGEST_S = 0.002, 0.05
-PACE = len(os.sched_getaffinity(0)) * (4 << 30)  # bytes a second: in pages of 4 kB a core makes 2 to 3 GB
-PR_SET_THP_DISABLE = 41
 AF_UNIX, AF_INET, AF_INET6, AF_NETLINK = 1, 2, 10, 16
 TCP, UDP = 6, 17
 SOCKETS = (  # family, protocol, where they are listed
@@ -43,48 +39,25 @@ def begin() -> None:
     _kernels_own = used_sockets()
 
 
-def confine(prctl) -> None:  # type: ignore[no-untyped-def]
-    """In a process that is watched, before it becomes what it shall run; its children inherit it, and `seccomp.build`
-    keeps them from taking it back. `prctl`: called with the operation and its first argument."""
-    prctl(PR_SET_THP_DISABLE, 1)
-    os.nice(5)  # the watchdog comes first
-
-
-def held(limit: int, folders: tuple[str, ...]) -> int:
-    """Bytes: exact where they may be more than `limit`, else an upper bound. Beyond the limit all processes are left
-    stopped, for the caller to kill. `folders`: where this namespace's own tmpfs are mounted."""
-    pids = processes()
-    used = segments() + files(folders)
-    bound = used + max(0, used_sockets() - _kernels_own) * SOCKET_BYTES
+def bound(pids: list[str], folders: tuple[str, ...]) -> int:
+    """Bytes: no less than what is held. `folders`: where this namespace's own tmpfs are mounted."""
+    total = segments() + files(folders) + max(0, used_sockets() - _kernels_own) * SOCKET_BYTES
     for pid in pids:
         size, resident = memory_of(pid)
-        bound += resident + size // 512 + descriptors(pid) * PIPE_BYTES
-    if bound <= limit:
-        return bound
-    everybody(_signal.SIGSTOP)  # or they outrun the count
-    pids = processes()
+        total += resident + size // 512 + descriptors(pid) * PIPE_BYTES
+    return total
+
+
+def exact(pids: list[str], folders: tuple[str, ...], limit: int) -> int:
+    """Bytes, of processes that are stopped. Pages that several of them share are told apart only where it decides
+    whether this is more than `limit`."""
     used = segments() + files(folders) + pipes(pids) + socket_buffers() + sum(map(page_tables, pids))
     resident = sum(memory_of(pid)[1] for pid in pids)
-    used += resident if used + resident <= limit else sum(map(proportional, pids))
-    if used <= limit:
-        everybody(_signal.SIGCONT)
-    return used
-
-
-def everybody(number: int) -> None:
-    try:
-        os.kill(-1, number)
-    except ProcessLookupError:  # there is nobody
-        return
+    return used + (resident if used + resident <= limit else sum(map(proportional, pids)))
 
 
 def processes() -> list[str]:
     return [pid for pid in os.listdir("/proc") if pid.isdigit() and pid != "1"]
-
-
-def next_sample_s(limit: int, used: int) -> float:
-    """How long the room that is left lasts, at a pace that no allocation keeps up."""
-    return max(SHORTEST_S, min(LONGEST_S, (limit - used) / PACE))
 
 
 def segments() -> int:

@@ -13,12 +13,11 @@ Protocol with `served_box.py`, over a SOCK_SEQPACKET descriptor; NUL separates t
     write path size, then data messages -> ok | error class, message
     layer file_bytes total_bytes        -> ok  (kills everything; the writable layer below ROOT comes through the pipe)
 If the box has a gateway port, the first answer, `ready`, carries a socket that listens on the box's loopback.
-Memory: commands join the cgroup whose descriptors it was given (`cgroup.py`); without one, a watchdog (`memory_use.py`)
-measures everything they hold.
+Memory: commands join the cgroup whose descriptors it was given (`cgroup.py`); without one, a watchdog
+(`memory_watch.py`) measures everything they hold.
 Usage: pid1.pyc CONTROL_FD OUTPUT_FD memory processes file open_files port|0 [CGROUP_FD...]
 """
 
-import _ctypes
 import _signal  # type: ignore[import-not-found]
 import os
 import resource
@@ -37,12 +36,12 @@ SAMPLE_S = 0.05
 CONTROL, OUTPUT, MEMORY, PROCESSES, FILE, OPEN_FILES, PORT, *CGROUP = (int(a) for a in sys.argv[1:])
 
 sys.path.append("/.crrl")
-import memory_use  # type: ignore[import-not-found]  # noqa: E402
+import memory_watch  # type: ignore[import-not-found]  # noqa: E402
 
 
 def main() -> None:
-    prctl(PR_SET_DUMPABLE, 0)
-    memory_use.begin()
+    memory_watch.libc("prctl", PR_SET_DUMPABLE, 0, 0, 0, 0)
+    memory_watch.begin()
     for fd in (CONTROL, OUTPUT, *CGROUP):
         os.set_inheritable(fd, False)
     for limit, value in (
@@ -85,11 +84,6 @@ def main() -> None:
             reply("ok")
 
 
-def prctl(operation: int, argument: int) -> None:
-    libc = _ctypes.dlopen(None, 0)  # type: ignore[arg-type]
-    _ctypes.call_function(_ctypes.dlsym(libc, "prctl"), (operation, argument, 0, 0, 0))
-
-
 def hand_out(port: int) -> None:
     """`ready`, with a socket that listens on `port` of this box's loopback. The host alone holds it from then on
     (`relay.py`): nothing in the box can take connections from it, end it or get the port for itself."""
@@ -127,7 +121,8 @@ def run(timeout, cwd, rest, argc, wake):  # type: ignore[no-untyped-def]
     if pid == 0:
         child(argv, cwd, env)
     reason, code = "exit", 0
-    sample_at = start + wait_s(0)
+    watch = None if CGROUP else memory_watch.Watch(MEMORY, FILES)
+    sample_at = start + (watch.wait_s if watch else SAMPLE_S)
     deadline = start + timeout
     ended = False
     while not ended:
@@ -151,11 +146,10 @@ def run(timeout, cwd, rest, argc, wake):  # type: ignore[no-untyped-def]
                 code = code if code >= 0 else 128 - code
         now = time.monotonic()
         if not ended and now >= sample_at:
-            used = 0 if CGROUP else memory_use.held(MEMORY, FILES)
-            if used > MEMORY or kills() > killed:
+            if watch.sample() if watch else kills() > killed:
                 reason = "memory"
                 break
-            sample_at = time.monotonic() + wait_s(used)
+            sample_at = time.monotonic() + (watch.wait_s if watch else SAMPLE_S)
     kill_all()
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
@@ -172,7 +166,7 @@ def child(argv, cwd, env):  # type: ignore[no-untyped-def]
         for fd in CGROUP[1:]:
             os.write(fd, b"0")
         if not CGROUP:
-            memory_use.confine(prctl)
+            memory_watch.confine()
         _signal.set_wakeup_fd(-1)
         for number in (_signal.SIGCHLD, _signal.SIGPIPE, _signal.SIGXFSZ, _signal.SIGINT):
             _signal.signal(number, _signal.SIG_DFL)
@@ -215,10 +209,6 @@ def kill_all() -> None:
         for _ in reap():
             pass
         time.sleep(0.001)
-
-
-def wait_s(used: int) -> float:
-    return SAMPLE_S if CGROUP else memory_use.next_sample_s(MEMORY, used)
 
 
 def kills() -> int:

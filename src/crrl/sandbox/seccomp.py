@@ -125,7 +125,7 @@ def build(*, uncounted: bool = False) -> bytes:
 
     Args:
         uncounted: a cgroup bounds memory: System V semaphores and messages, larger pipes, and a change of what
-            `memory_use.confine` has set are allowed.
+            `memory_watch.confine` has set are allowed.
     """
     machine = platform.machine()
     if machine not in AUDIT_ARCH:

@@ -19,7 +19,7 @@ from crrl.sandbox.availability import PYTHON
 from crrl.sandbox.whole import whole
 
 HERE = Path(__file__).parent
-SOURCES = (HERE.parent / "pid1.py", HERE.parent / "memory_use.py", HERE / "init.py")
+SOURCES = (*(HERE.parent / f"{name}.py" for name in ("pid1", "memory_use", "memory_watch")), HERE / "init.py")
 LOADER = "lib/loader"
 NEEDED = "import os, sys, time, resource, select, ctypes, marshal, _socket, _ctypes, encodings.ascii, warnings"
 FILES = f"{NEEDED}\nfor m in list(sys.modules.values()):\n    if getattr(m, '__file__', None): print(m.__file__)"
