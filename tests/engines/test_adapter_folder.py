@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -98,7 +97,6 @@ def test_the_shipped_policy_is_recorded_by_its_name() -> None:
 
 def test_an_adapter_on_an_adapter_is_refused(base: Path, tmp_path: Path) -> None:
     first = saved(base, tmp_path / "first")
-    shutil.copy(base / "config.json", first)
     second = saved(base, tmp_path / "second", known=False)
     config = json.loads((second / adapter.CONFIG).read_text()) | {"base_model_name_or_path": str(first)}
     (second / adapter.CONFIG).write_text(json.dumps(config))

@@ -32,7 +32,7 @@ class Call:
     @classmethod
     def of(cls, verb: str, words: Sequence[str]) -> Call:
         """Flags may stand anywhere. A word with `=` is a setting. Raises UsageError on an unknown flag."""
-        call = cls(verb)
+        call, valid = cls(verb), (*FLAGS, *OF_VERBS.get(verb, ()))
         for word in words:
             if word in ("-h", "--help"):
                 call.help = True
@@ -45,8 +45,8 @@ class Call:
             elif word.startswith("--"):
                 name, _, value = word.lstrip("-").partition("=")
                 key = name.replace("-", "_")
-                remedy = f"Settings have no dashes: {key}={value or 'VALUE'}. " if value or word not in FLAGS else ""
-                raise UsageError(f"crrl {verb} has no flag {word}.", remedy + nearest(word, FLAGS))
+                remedy = f"Settings have no dashes: {key}={value or 'VALUE'}. " if value or word not in valid else ""
+                raise UsageError(f"crrl {verb} has no flag {word}.", remedy + nearest(word, valid))
             elif "=" in word:
                 call.settings.append(word)
             else:

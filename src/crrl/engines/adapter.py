@@ -75,15 +75,15 @@ def base_folder(folder: Path, moved: str = "") -> Path:
     """
     named, known = _recorded(folder)
     base = Path(moved) if moved else model_folder(named)
-    if not (base / "config.json").is_file():
-        raise CrrlError(
-            f"The base model of the adapter in {folder} is not at {base}.",
-            "Write model.base=FOLDER: where the base model is now. Nothing is downloaded at run time.",
-        )
     if is_adapter(base):
         raise CrrlError(
             f"The base of the adapter in {folder}, {base}, is itself an adapter.",
             f"Merge that one first: crrl export {base} FOLDER --merged",
+        )
+    if not (base / "config.json").is_file():
+        raise CrrlError(
+            f"The base model of the adapter in {folder} is not at {base}.",
+            "Write model.base=FOLDER: where the base model is now. Nothing is downloaded at run time.",
         )
     if known is not None and (now := fingerprint(base)) != known:
         raise CrrlError(

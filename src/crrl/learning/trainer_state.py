@@ -12,7 +12,6 @@ with an adapter or without) is saved and resumed as `transformers.Trainer` does 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from transformers import Trainer
 from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME, TRAINER_STATE_NAME, TRAINING_ARGS_NAME
@@ -33,11 +32,8 @@ def save(trainer: Trainer, folder: Path, base: adapter.Base | None) -> None:
     trainer._save_rng_state(to)
     if not trainer.args.should_save:
         return
-    model: Any = trainer.model
-    if hasattr(model, "peft_config"):
-        model.get_base_model().config.save_pretrained(to)  # names the family, as in a model folder
-        if base is not None:
-            base.write(folder)
+    if base is not None:
+        base.write(folder)
     trainer.state.save_to_json(str(folder / TRAINER_STATE_NAME))
     # Pickled settings, which loading would run as code, and PEFT's card with nothing filled in.
     for name in (TRAINING_ARGS_NAME, "README.md"):
