@@ -181,3 +181,24 @@ def test_staleness_by_hand() -> None:
     for versions, bound in (([1], 1), ([2], 0), ([4], 2), ([-1, 3, 0, 3], 2)):
         with pytest.raises(CrrlError, match="episode e"):
             staleness([row([3]), row(versions)], 3, bound)
+
+
+# Older journals -----------------------------------------------------------------------------------------------
+
+
+def test_a_run_whose_plans_named_no_tasks_goes_on(config: Config, tmp_path: Path) -> None:
+    """Its plan is a function of the seed: the tasks are added to it, and other groups are refused as ever."""
+    config.corpus.curriculum = "planned"
+    with Journal.create(tmp_path / "run", {}) as journal:
+        wanted = tasks(plan(config, journal).attempts(0))
+        journal.plan_step(0, [f"train/0/{g}" for g in range(6)], 0)
+        journal.plan_step(1, ["train/1/0"], 1)
+        journal._db.executescript("ALTER TABLE steps DROP COLUMN tasks; PRAGMA user_version = 2;")
+    with Journal.open(tmp_path / "run", read_only=True) as journal:
+        assert [(step.groups[0], step.tasks) for step in journal.steps()] == [("train/0/0", []), ("train/1/0", [])]
+    for _ in range(2):
+        with Journal.open(tmp_path / "run") as journal:
+            assert tasks(plan(config, journal).begin(0, 0)) == wanted == journal.steps()[0].tasks
+            assert journal._db.execute("PRAGMA user_version").fetchone() == (3,)
+    with Journal.open(tmp_path / "run") as journal, pytest.raises(CrrlError, match="other groups"):
+        journal.plan_step(1, ["train/1/1"], 1)
