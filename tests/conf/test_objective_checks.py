@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from crrl.cli.train import plan
 from crrl.conf.load import load_recipe
 from crrl.conf.recipes import ready
 from crrl.conf.schema import Config, Objective
@@ -79,3 +80,9 @@ def test_a_misspelt_objective() -> None:
 def test_the_defaults_are_those_of_dr_grpo() -> None:
     assert load_recipe("quickstart", ["objective=dr_grpo"]).objective == load_recipe("quickstart").objective
     assert Config().objective == Objective()
+
+
+def test_the_plan_says_what_an_objective_adds() -> None:
+    told = "\n".join(plan(load_recipe("quickstart", ["objective=dapo", "objective.updates_per_batch=3"]), None))
+    assert "and at most 8 more groups a step" in told and "3 updates a step" in told
+    assert "more groups" not in "\n".join(plan(load_recipe("quickstart"), None))

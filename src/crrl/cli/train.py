@@ -179,6 +179,10 @@ def plan(config: Config, resume: str | None) -> list[str]:
     if (every := config.evaluation.every) and config.trainer.max_steps:
         times, each = -(-config.trainer.max_steps // every), config.evaluation.validation_tasks
         lines.append(f"validate {times} times (every {every} steps) on {each} tasks = {times * each} episodes")
+    if objective.dynamic_sampling:
+        lines.append(f"         and at most {objective.dynamic_sampling} more groups a step, for those without spread")
+    if objective.updates_per_batch > 1:
+        lines.append(f"         {objective.updates_per_batch} updates a step")
     if objective.shuffle_rewards:
         lines.append("         CONTROL RUN: rewards are shuffled; expect no gain")
     rule = config.evaluation.checkpoint_rule.replace("_", " ")

@@ -14,9 +14,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-LARGEST = 20.0
-"""Of a log weight, as in TRL: its exponential is finite."""
-
 
 def weights(
     logps_BT: Tensor, sampled_BT: Tensor, trained_BT: Tensor, correction: str, bound: float
@@ -32,7 +29,7 @@ def weights(
     log_BT = torch.where(kept_BT, logps_BT - sampled_BT, 0.0)
     if level == "sequence":
         log_BT = log_BT.sum(1, keepdim=True)
-    weight_BT = log_BT.clamp(max=LARGEST).exp()
+    weight_BT = log_BT.exp()  # may be infinite: then it is beyond
     beyond_BT = weight_BT > bound
     weight_BT = torch.where(beyond_BT, bound if how == "truncate" else 0.0, weight_BT)
     return weight_BT, beyond_BT & kept_BT
