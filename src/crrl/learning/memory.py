@@ -28,7 +28,7 @@ PREFIX_TOKENS = 65536
 """`LocalEngine.kv_tokens`: keys and values that stay for whoever continues a generation."""
 TILE = (4096, 32768)
 """Tokens and vocabulary of one tile of TRL's log-prob head."""
-PROGRAM = int(0.75 * GIB)
+PROGRAM = int(0.6 * GIB)
 """The interpreter with torch, transformers and TRL; with a GPU, CUDA's context and kernels are about as much."""
 
 
@@ -104,7 +104,7 @@ def shape_of(folder: Path, targets: list[str] | None = None) -> Shape:
         config = AutoConfig.from_pretrained(str(folder), local_files_only=True)
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except Exception as error:  # anything can be wrong with a file that anyone wrote
         why = (str(error).splitlines() or [repr(error)])[0][:200]
         raise CrrlError(
             f"{folder} cannot be loaded as a causal language model: {why}",
@@ -203,7 +203,8 @@ def kept(shape: Shape, dtype: str, rank: int = 0) -> int:
     """Bytes per token that a decoder layer keeps for the backward pass. `rank`: LoRA's; 0: all weights are trained.
 
     The residual stream and its norm twice, queries, keys, values and the attention's output, and four widths of the
-    MLP. In `mixed`, products have bfloat16 copies of their inputs, one each."""
+    MLP. In `mixed`, products have bfloat16 copies of their inputs, one each; beside bfloat16 weights, LoRA's matrices
+    are float32, and have float32 copies."""
     hidden, heads, keys, mlp = shape.hidden, shape.heads, shape.kv_heads, shape.mlp
     normed = heads + keys if shape.qk_norm else 0
     if dtype == "float32":
@@ -212,9 +213,12 @@ def kept(shape: Shape, dtype: str, rank: int = 0) -> int:
         stream, frozen, width, normed_size, normed_frozen = 26, 8, 2, 6, 2
     else:
         stream, frozen, width, normed_size, normed_frozen = 16, 4, 2, 6, 2
+    products = width * (3 * heads + 2 * keys + 4 * mlp + rank * shape.adapters)
     if rank:  # a norm whose weight is frozen keeps its input alone
         stream, normed_size = stream - frozen, normed_size - normed_frozen
-    products = width * (3 * heads + 2 * keys + 4 * mlp + rank * shape.adapters)
+        if dtype == "bfloat16":
+            stream = 28
+            products += 2 * heads + 2 * mlp + 2 * rank * shape.adapters
     sums = 4 * (shape.attention_heads + 2) + (4 * normed // max(1, heads // shape.attention_heads))
     return stream * hidden + products + normed_size * normed + sums
 
