@@ -11,7 +11,9 @@ import pytest
 from learning_kit import Rows, config, make_row, tiny_model, tiny_tokenizer
 from ranks_kit import on_ranks
 
-from crrl.learning.ranks import ALONE, Ranks
+from crrl.engines.load import load_model
+from crrl.learning import checkpoint
+from crrl.learning.ranks import ALONE, Ranks, Stopped
 from crrl.learning.source import StepBatch
 from crrl.learning.trainer import make_trainer
 
@@ -69,3 +71,28 @@ def test_ranks_train_as_one_does(tmp_path: Path, size: int) -> None:
         for (_, mine), (_, wanted) in zip(others[0][0], metrics, strict=True):
             exact = mine.keys() - {"computed_tokens"}
             assert {k: mine[k] for k in exact} == pytest.approx({k: wanted[k] for k in exact}, abs=1e-5), setting
+
+
+def resumed(ranks: Ranks, folder: Path, stop_at: int | None, resume_from: Path | None) -> dict[str, Any]:
+    """The weights at the end, or where it stopped."""
+    source = Rows(rows, stop_at)
+    made = config(max_steps=STEPS, save_steps=2, learning_rate=1e-4, tokens_per_micro_batch=60)
+    model = load_model(resume_from) if resume_from else tiny_model()
+    trainer = make_trainer(
+        *(model, tiny_tokenizer(), made, folder, source, source.on_step), resume_from=resume_from, ranks=ranks
+    )
+    try:
+        trainer.train()
+    except (KeyError, Stopped):
+        assert stop_at is not None
+    return {name: value.detach().numpy() for name, value in model.named_parameters()}
+
+
+def test_a_checkpoint_of_two_ranks_fits_any_number(tmp_path: Path) -> None:
+    straight = resumed(ALONE, tmp_path / "alone", None, None)
+    on_ranks(resumed, 2, tmp_path / "two", 2, None)
+    found = checkpoint.latest(tmp_path / "two")
+    assert found is not None and found.name == "step-2" and checkpoint.verify(found).ranks == 2
+    assert apart(resumed(ALONE, tmp_path / "one", None, found), straight) < 1e-6
+    for weights in on_ranks(resumed, 3, tmp_path / "three", None, found):
+        assert apart(weights, straight) < 1e-6

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import shutil
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from learning_kit import Rows, config, make_row, tiny_model, tiny_tokenizer
 from ranks_kit import on_ranks
 
 from crrl.conf.schema import Config
+from crrl.engines.device import has_bfloat16
 from crrl.engines.load import load_model
 from crrl.engines.local import LocalEngine
 from crrl.errors import CrrlError
@@ -44,7 +46,7 @@ def rows(step: int) -> StepBatch:
 
 
 def settings(model: Path, lora: bool, zero3: bool, **trainer: Any) -> Config:
-    made = config(learning_rate=1e-3, tokens_per_micro_batch=60, max_grad_norm=0.5, **trainer)
+    made = config(learning_rate=1e-4, tokens_per_micro_batch=60, max_grad_norm=0.5, **trainer)
     made.model.path = str(model)
     made.launch.name = "zero3" if zero3 else "local"
     if lora:
@@ -67,7 +69,7 @@ def trained(
         trainer.train()
     except (KeyError, Stopped):
         assert stop_at is not None
-    weights = {name: tensor.numpy().copy() for name, tensor in ModuleWeights(trainer.policy).tensors()}
+    weights = {name: tensor.float().numpy().copy() for name, tensor in ModuleWeights(trainer.policy).tensors()}
     engine = getattr(trainer, "deepspeed", None)
     return {"weights": weights, "taken": source.taken, "updates": getattr(engine, "global_steps", None)}
 
@@ -116,6 +118,20 @@ def test_lora_three_and_three_steps_are_six(tmp_path: Path, model: Path) -> None
         trained(ALONE, settings(model, True, True, max_steps=9), tmp_path / "third", None, unsharded)
 
 
+@pytest.mark.parametrize("lora", [True, False])
+def test_mixed_precision_is_near_to_that_of_one_process(tmp_path: Path, model: Path, lora: bool) -> None:
+    """The weights of the passes are bfloat16, and small updates are kept all the same."""
+    if not has_bfloat16(torch.device("cpu")):
+        pytest.skip("this CPU has no bfloat16")
+    alone = trained(ALONE, settings(model, lora, False, max_steps=2, dtype="mixed"), tmp_path / "alone")
+    found, _ = zero3(trained, settings(model, lora, True, max_steps=2, dtype="mixed"), tmp_path / "zero3")
+    for (_, mine), (_, theirs) in zip(found["taken"], alone["taken"], strict=True):
+        assert mine["loss"] == pytest.approx(theirs["loss"], abs=0.02) and mine["rows"] == theirs["rows"]
+        assert mine["grad_norm"] == pytest.approx(theirs["grad_norm"], rel=0.1)
+    for name, value in alone["weights"].items():
+        assert abs(found["weights"][name] - value).max() < 2e-3 + abs(value).max() / 128, name
+
+
 def pushed(ranks: Ranks, made: Config) -> tuple[float, int, int, bool]:
     """The push's error; most numbers that were whole at once while it went on; those of the largest layer; and whether
     they are in shards again."""
@@ -126,11 +142,16 @@ def pushed(ranks: Ranks, made: Config) -> tuple[float, int, int, bool]:
     most = 0
 
     class Watched(ModuleWeights):
+        breaks = True  # the first time
+
         def tensors(self) -> Any:
             nonlocal most
-            for each in super().tensors():
-                most = max(most, sum(p.numel() for p in policy.parameters()))
-                yield each
+            with closing(super().tensors()) as tensors:
+                for number, each in enumerate(tensors):
+                    most = max(most, sum(p.numel() for p in policy.parameters()))
+                    if number == 2 and self.breaks:
+                        raise CrrlError("the connection broke")
+                    yield each
 
     if engine is None:
         follow_push(policy, ranks)
@@ -139,6 +160,9 @@ def pushed(ranks: Ranks, made: Config) -> tuple[float, int, int, bool]:
 
     push.ModuleWeights = Watched  # type: ignore[misc]
     try:
+        with pytest.raises(CrrlError, match="broke"):
+            asyncio.run(push_and_prove(engine, policy, 1, ranks=ranks))
+        Watched.breaks = False
         error = asyncio.run(push_and_prove(engine, policy, 1, ranks=ranks))
     finally:
         engine.close()
@@ -153,6 +177,7 @@ def layers_of(policy: Any) -> list[dict[str, Any]]:
 
 
 def test_a_push_puts_one_layer_together_at_a_time(model: Path) -> None:
+    """Also after one that broke off at its third tensor: the other rank is not left behind."""
     (error, most, largest, apart), _ = zero3(pushed, settings(model, False, True))
     assert error < 2e-5
     assert 0 < most <= largest and apart

@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import PreTrainedModel
 
 from crrl.conf.schema import Config, Trainer
@@ -62,4 +63,8 @@ def load(config: Config, source: Path, ranks: Ranks) -> PreTrainedModel:
         failed = error
     del kept
     ranks.together(failed)
+    if config.launch.name == "zero3" and config.trainer.dtype == "mixed":
+        for parameter in model.parameters():
+            if not hasattr(parameter, "ds_id"):  # a new adapter's: DeepSpeed wants all as they are in the passes
+                parameter.data = parameter.data.to(torch.bfloat16)
     return model

@@ -30,7 +30,7 @@ from crrl.engines import adapter
 from crrl.engines.fingerprint import fingerprint
 from crrl.engines.load import load_model
 from crrl.errors import CrrlError
-from crrl.learning import checkpoint, losses, older_checkpoint, trainer_state
+from crrl.learning import checkpoint, dry_step, losses, older_checkpoint, trainer_state
 from crrl.learning.batches import MicroBatch, plan
 from crrl.learning.losses import Loss, TrlLoss
 from crrl.learning.precision import computing, make_optimizer, weights_dtype
@@ -83,6 +83,7 @@ class RepairTrainer(LossTrainer):
         self._resume_from = resume_from
         self._taken: dict[str, float] = {}
         self._norms: list[float] = []  # of the step's updates so far
+        self._rounds = 0  # micro-batches of the step, on every rank
         super().__init__(objective=config.objective, loss=loss, note=note, **kwargs)
         self._base = adapter.Base.of(self.policy) if hasattr(self.policy, "peft_config") else None
 
@@ -102,6 +103,9 @@ class RepairTrainer(LossTrainer):
         if self.is_deepspeed_enabled and not hasattr(model, "set_gradient_accumulation_boundary"):
             told = "accelerate has not given the model to DeepSpeed."
             raise CrrlError(told, "Unset ACCELERATE_USE_CPU, and whatever else configures accelerate.")
+        if self.state.global_step == self._begin and dry_step.due(self.accelerator.device):
+            with self._ranks.stopping(), self._resting():
+                self.dry_step(model)
         batch = None
         if self._ranks.main:
             with self._ranks.stopping():
@@ -113,7 +117,7 @@ class RepairTrainer(LossTrainer):
             if self._reference is not None:
                 self._reference.follow(self.state.global_step)
             updates = self._config.objective.updates_per_batch
-            losses, self._norms = [], []
+            losses, self._norms, self._rounds = [], [], len(prepared)
             for update in range(updates):
                 if update:
                     self._update(model)
@@ -122,6 +126,23 @@ class RepairTrainer(LossTrainer):
         self._step += 1
         self._taken = {**self._counted, **self._collected(prepared), "loss": loss.item()}
         return loss
+
+    def dry_step(self, model: Any) -> None:
+        """On all ranks, each with the same rows. Raises DoesNotFit."""
+
+        def step(micro: MicroBatch) -> None:
+            prepared = self._current = self._prepare(micro)
+            with self._accumulating(model, last=False):  # zeros: DeepSpeed keeps what it is given
+                self.accelerator.backward(0.0 * self._compute_loss(model, prepared.inputs))
+
+        if self._sharing is None:
+            self._sharing = self._share()
+        optimizer = None if self.is_deepspeed_enabled else self.optimizer
+        try:
+            dry_step.run(self.policy, self._config, self.accelerator.device, optimizer, self._sharing, step)
+        finally:
+            model.zero_grad()
+            self._forget()
 
     def _one_pass(self, model: Any, prepared: list[Prepared], update: int, updates: int) -> Tensor:
         """Gradients of the step's whole loss: all micro-batches, backward included. Returns that loss."""
@@ -180,8 +201,8 @@ class RepairTrainer(LossTrainer):
         return self._ranks.scatter(parts)
 
     def _clip_grad_norm(self, model: Any) -> Any:
-        if self.is_deepspeed_enabled and self.accelerator.deepspeed_engine_wrapped.get_global_grad_norm() is None:
-            return torch.zeros(())  # no step had rows yet
+        if self.is_deepspeed_enabled and not self._rounds:
+            return torch.zeros(())  # DeepSpeed would give that of an earlier step
         norm = super()._clip_grad_norm(model)
         self._require_finite("gradient norm", torch.as_tensor(norm))
         return norm
