@@ -79,7 +79,10 @@ def test_a_resumed_run_ends_with_the_same_bits(tmp_path: Path, adapter: str) -> 
     ends = [tmp_path / name / "checkpoints" / "step-5" for name in ("whole", "run")]
     assert names(ends[0].parent) == names(ends[1].parent) == ["step-5"]
     assert names(ends[0]) == names(ends[1])
-    weights = {"none": {"model.safetensors", "config.json"}, "lora": {"adapter_model.safetensors", "adapter_config.json", "base.json"}}
+    weights = {
+        "none": {"model.safetensors", "config.json"},
+        "lora": {"adapter_model.safetensors", "adapter_config.json", "base.json"},
+    }
     assert weights[adapter] | {"tokenizer.json", "optimizer.pt", "rng_state.pth"} <= set(names(ends[0]))
     for file in names(ends[0]):
         if file.endswith((".pt", ".pth")):
