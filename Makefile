@@ -7,7 +7,7 @@ TORCH ?= $(or $(shell cat $(VENV)/.torch 2>/dev/null),pinned)
 INSTALLED := $(VENV)/.installed$(if $(filter system,$(TORCH)),-system-torch)
 WORKERS ?= 2
 
-.PHONY: help setup train test test-agents test-clients test-corpora test-containers test-async test-kills test-uml test-zero3 test-vocabularies fuzz lint bench clean
+.PHONY: help setup train test test-agents test-clients test-corpora test-containers test-async test-kills test-uml test-zero3 test-simulations test-vocabularies fuzz lint bench clean
 
 help:  ## what can be made
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -33,6 +33,9 @@ test-agents: setup  ## third-party agents in the sandbox: installs them outside 
 
 test-clients: setup  ## the official clients of both APIs: installs the Node ones outside HOME (needs npm), then runs all
 	OMP_NUM_THREADS=1 $(VENV)/bin/pytest -m clients tests/clients $(ARGS)
+
+test-simulations: setup  ## false positives and coverage of what crrl compare says
+	OMP_NUM_THREADS=1 $(VENV)/bin/pytest -m simulations tests/evaluation/test_simulations.py $(ARGS)
 
 test-vocabularies: setup  ## renderers on real vocabularies: those of DeepSeek and gpt-oss, taken from packages (needs npm)
 	OMP_NUM_THREADS=1 $(VENV)/bin/pytest -m vocabularies tests/gateway/test_families_real.py $(ARGS)
