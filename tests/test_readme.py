@@ -48,6 +48,7 @@ COMMANDS: dict[str, tuple[str, ...] | None] = {
     "crrl serve RUN": None,
     "crrl replay RUN": (),
     "crrl compare RUN:before RUN": None,
+    "crrl export RUN OUT": (),
     "crrl sft RUN out=MODEL": ("threads=1",),
     "crrl gateway record FILE.jsonl upstream=URL": None,
     "crrl gateway check FILE.jsonl": None,
