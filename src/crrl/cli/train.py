@@ -83,10 +83,11 @@ def _train(call: Call) -> int:
             return launch.launch(config, ["train", *words, *named, *(["--json"] if call.json else [])])
     if call.dry_run:
         if call.json:
-            print_json({"config": asdict(config), "resume": resume, "would": plan(config, resume)})
+            would = {"would": plan(config, resume), "memory": memory(config)}
+            print_json({"config": asdict(config), "resume": resume, **would})
         else:
             print(to_yaml(config))
-            print("\n".join(f"# {line}" for line in plan(config, resume)))
+            print("\n".join(f"# {line}" for line in [*plan(config, resume), "", *memory(config)]))
             for name, content in (launch.configuration(config) if launched else {}).items():
                 print(f"\n# {name}\n{content.strip()}")
         return 0
@@ -122,6 +123,7 @@ def resumed(call: Call, name: str) -> Config:
     from crrl.conf.load import in_full, load_saved
 
     folder = in_folder(call, name)
+    refuse_evaluation(folder)
     saved = load_saved(folder / "config.yaml")
     if call.arguments and call.only("RECIPE", optional=1)[0] != saved.recipe:
         raise UsageError(
@@ -139,6 +141,18 @@ def resumed(call: Call, name: str) -> Config:
             )
     config.run, config.runs_dir = folder.name, str(folder.parent)
     return config
+
+
+def refuse_evaluation(folder: Path) -> None:
+    """Raises UsageError: the folder is one of crrl eval."""
+    from crrl.rollout.journal import FILE, Journal
+    from crrl.run.layout import META
+
+    if not (folder / FILE).is_file():
+        return  # which is told later
+    with Journal.open(folder, read_only=True) as journal:
+        if META in journal.meta:
+            raise UsageError(f"{folder} is an evaluation.", f"Write: crrl eval resume={folder.name}")
 
 
 def in_folder(call: Call, name: str) -> Path:
@@ -189,3 +203,13 @@ def plan(config: Config, resume: str | None) -> list[str]:
     lines.append(f"evaluate {evaluated} episodes after, on the same tasks (the policy: {rule})")
     lines.append("write    summary.json, report.html")
     return lines
+
+
+def memory(config: Config) -> list[str]:
+    """What it would take on this machine, as `crrl plan` says it."""
+    from crrl.learning.plan import Room, make_plan, remedy
+
+    room = Room.here()
+    planned = make_plan(config, room)
+    fits = "It fits." if planned.fits else f"It does not fit, and would be refused. {remedy(config, room)}"
+    return [*planned.lines(), fits]
