@@ -191,7 +191,7 @@ class Tracker:
 
 @dataclass
 class Trainer:
-    max_steps: int = doc("number of updates", 60)
+    max_steps: int = doc("number of steps: rollouts, updates on them, and a push", 60)
     learning_rate: float = doc("peak learning rate", 1e-4)
     warmup_steps: int = doc("steps of linear warm-up", 3)
     schedule: str = doc("after the warm-up: constant, linear or cosine", "constant")

@@ -18,7 +18,7 @@ Of GRPO (arXiv:2402.03300) and its usual refinements, the default recipe leaves 
 
     crrl train quickstart                                  the default, on two CPU cores (times: docs/performance.md)
     crrl train quickstart seed=1 run=second                another seed
-    crrl train quickstart objective.loss=grpo objective.advantage=normalised objective.beta=0.04       textbook GRPO
+    crrl train quickstart objective=grpo                   textbook GRPO; the others: docs/training.md
     crrl train quickstart objective.shuffle_rewards=true   the control: random rewards, nothing to learn
     crrl train resume=quickstart-seed0                     continue after Ctrl-C, a crash or kill -9
     crrl eval tiny                                         the policy that it starts from
