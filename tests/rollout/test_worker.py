@@ -9,7 +9,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -198,3 +198,58 @@ def test_a_worker_that_never_comes_up_ends_the_run_with_its_last_words(running: 
     done.set()
     killer.join()
     assert len(killed) == client_module.STARTS + 1
+
+
+# Started, and not waited for ----------------------------------------------------------------------------------
+
+
+def test_episodes_finish_and_a_worker_is_replaced_while_nobody_waits(running: Running) -> None:
+    """As while the trainer computes; later attempts come behind, and `wait` is by attempt."""
+    client, first = running.client, running.client.pid
+    client.start([attempt(i) for i in range(4)], running.episodes.append)
+    client.start([attempt(i) for i in range(4, 12)], running.episodes.append)
+    assert first is not None
+    when(lambda: len(running.episodes) >= 2)
+    os.kill(first, signal.SIGKILL)
+    when(lambda: client.pid not in (None, first) and len(running.episodes) >= 5)
+    client.wait([f"a{i}" for i in range(4)])
+    assert {e.id for e in running.episodes} >= {f"a{i}" for i in range(4)}
+    client.start([attempt(12)], running.episodes.append)
+    client.wait([f"a{i}" for i in range(13)])
+    assert sorted(e.id for e in running.episodes) == sorted(f"a{i}" for i in range(13))
+    client.wait([])
+    client.wait([f"a{i}" for i in range(13)])  # what has finished is not waited for again
+
+
+def test_whoever_waits_gets_the_error_of_a_callback(running: Running) -> None:
+    """A full disk, when an episode is journalled."""
+
+    def full(_: Episode) -> None:
+        raise CrrlError("The disk is full.")
+
+    running.client.start([attempt(0)], full)
+    with pytest.raises(CrrlError, match="disk is full"):
+        running.client.wait(["a0"])
+    with pytest.raises(CrrlError, match="disk is full"):
+        running.client.start([attempt(1)], running.episodes.append)
+
+
+def test_closing_while_episodes_run_leaves_nothing_and_it_opens_again(running: Running) -> None:
+    running.client.start([attempt(i) for i in range(16)], running.episodes.append)
+    when(lambda: len(running.episodes) >= 1)
+    pid = running.client.pid
+    assert pid is not None
+    below = descendants(pid)
+    running.client.close()
+    _, alive = psutil.wait_procs(below, timeout=20)
+    assert alive == [] and not psutil.pid_exists(pid) and running.lost == []
+    running.client.close()
+    running.client.start([attempt(20)], running.episodes.append)
+    running.client.wait(["a20"])
+
+
+def when(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 100
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
