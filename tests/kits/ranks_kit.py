@@ -12,7 +12,7 @@ from typing import Any
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["learning_kit"])  # torch and trl are imported once
-LIMIT_S = 240.0
+LIMIT_S = 500.0
 
 
 def on_ranks(body: Callable[..., Any], size: int, *args: Any, deepspeed: bool = False) -> list[Any]:

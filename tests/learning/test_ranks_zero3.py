@@ -19,8 +19,8 @@ from crrl.engines.device import has_bfloat16
 from crrl.engines.load import load_model
 from crrl.engines.local import LocalEngine
 from crrl.errors import CrrlError
-from crrl.learning import checkpoint, sharding
-from crrl.learning.push import ModuleWeights, follow_push, push_and_prove
+from crrl.learning import checkpoint, push, sharding
+from crrl.learning.push import ModuleWeights, _layers
 from crrl.learning.ranks import ALONE, Ranks, Stopped
 from crrl.learning.source import StepBatch
 from crrl.learning.trainer import make_trainer
@@ -132,52 +132,45 @@ def test_mixed_precision_is_near_to_that_of_one_process(tmp_path: Path, model: P
         assert abs(found["weights"][name] - value).max() < 2e-3 + abs(value).max() / 128, name
 
 
-def pushed(ranks: Ranks, made: Config) -> tuple[float, int, int, bool]:
-    """The push's error; most numbers that were whole at once while it went on; those of the largest layer; and whether
-    they are in shards again."""
+def pushed(ranks: Ranks, made: Config, folder: Path) -> tuple[float, int, int, bool]:
+    """Of the push after a step: its error; most numbers that were whole at once while it went on; those of the largest
+    layer; and whether they are in shards again."""
     sharding.KEPT_WHOLE = 0
     engine = LocalEngine(load_model(made.model.path), "hash", context=128) if ranks.main else None
     policy = sharding.load(made, Path(made.model.path), ranks)
-    sizes = [sum(p.ds_numel for p in layer.values()) for layer in layers_of(policy)]
-    most = 0
+    largest = max(sum(p.ds_numel for p in layer.values()) for layer in _layers(policy))
+    found: list[Any] = []
 
     class Watched(ModuleWeights):
-        breaks = True  # the first time
+        breaks, most = True, 0
 
         def tensors(self) -> Any:
-            nonlocal most
             with closing(super().tensors()) as tensors:
                 for number, each in enumerate(tensors):
-                    most = max(most, sum(p.numel() for p in policy.parameters()))
+                    Watched.most = max(Watched.most, sum(p.numel() for p in policy.parameters()))
                     if number == 2 and self.breaks:
                         raise CrrlError("the connection broke")
                     yield each
 
-    if engine is None:
-        follow_push(policy, ranks)
-        return 0.0, 0, 0, True
-    from crrl.learning import push
-
-    push.ModuleWeights = Watched  # type: ignore[misc]
-    try:
+    def on_step(step: int, metrics: dict[str, float]) -> None:
+        assert engine is not None
+        push.ModuleWeights = Watched  # type: ignore[misc]
         with pytest.raises(CrrlError, match="broke"):
-            asyncio.run(push_and_prove(engine, policy, 1, ranks=ranks))
+            asyncio.run(push.push_and_prove(engine, policy, 1, ranks=ranks))
         Watched.breaks = False
-        error = asyncio.run(push_and_prove(engine, policy, 1, ranks=ranks))
+        error = asyncio.run(push.push_and_prove(engine, policy, 1, ranks=ranks))
+        found.extend([error, Watched.most, largest, not any(p.numel() for p in policy.parameters())])
+
+    try:
+        make_trainer(*(policy, tiny_tokenizer(), made, folder, rows, on_step), ranks=ranks).train()
     finally:
-        engine.close()
-    ranks.share()
-    return error, most, max(sizes), not any(p.numel() for p in policy.parameters())
+        if engine is not None:
+            engine.close()
+    return tuple(found)
 
 
-def layers_of(policy: Any) -> list[dict[str, Any]]:
-    from crrl.learning.push import _layers
-
-    return _layers(policy)
-
-
-def test_a_push_puts_one_layer_together_at_a_time(model: Path) -> None:
+def test_a_push_puts_one_layer_together_at_a_time(model: Path, tmp_path: Path) -> None:
     """Also after one that broke off at its third tensor: the other rank is not left behind."""
-    (error, most, largest, apart), _ = zero3(pushed, settings(model, False, True))
+    (error, most, largest, apart), _ = zero3(pushed, settings(model, False, True, max_steps=1), tmp_path)
     assert error < 2e-5
     assert 0 < most <= largest and apart

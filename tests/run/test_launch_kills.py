@@ -19,6 +19,7 @@ pytestmark = [pytest.mark.ranks, pytest.mark.timeout(1200)]
 STEPS = 40
 SETTINGS = [
     *("launch=ddp", "launch.processes=2", f"trainer.max_steps={STEPS}", "trainer.save_steps=1"),
+    "trainer.tokens_per_micro_batch=1024",
     *("objective.groups_per_step=1", "objective.group_size=2", "evaluation.tasks_per_split=1"),
     *("evaluation.splits=[rl_instances]", "evaluation.decodings=[sampled]", "evaluation.before=false"),
 ]

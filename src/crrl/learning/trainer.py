@@ -74,9 +74,10 @@ class RepairTrainer(LossTrainer):
         note: Callable[[str], None],
         updating: Callable[[int, int], None],
         ranks: Ranks,
+        ready: Callable[[], None],
         **kwargs: Any,
     ) -> None:
-        self._ranks = ranks
+        self._ranks, self._ready = ranks, ready
         self._counted: dict[str, float] = {}
         self._config, self._folder, self._first, self._begin = config, folder, first, begin
         self._source, self._on_step, self._resting, self._updating = source, on_step, resting, updating
@@ -103,6 +104,8 @@ class RepairTrainer(LossTrainer):
         if self.is_deepspeed_enabled and not hasattr(model, "set_gradient_accumulation_boundary"):
             told = "accelerate has not given the model to DeepSpeed."
             raise CrrlError(told, "Unset ACCELERATE_USE_CPU, and whatever else configures accelerate.")
+        if self.state.global_step == self._begin:
+            self._lead(self._ready)
         if self.state.global_step == self._begin and dry_step.due(self.accelerator.device):
             with self._ranks.stopping(), self._resting():
                 self.dry_step(model)
@@ -200,6 +203,15 @@ class RepairTrainer(LossTrainer):
             parts = [[each[rank] for each in rounds] for rank in range(self._ranks.size)]
         return self._ranks.scatter(parts)
 
+    def _lead(self, call: Callable[[], None]) -> None:
+        """Rank 0 calls it, and the others do what is collective in the pushes and the proofs that it makes."""
+        if self._ranks.main:
+            with self._ranks.stopping():
+                call()
+            self._ranks.share()
+        else:
+            follow_push(self.policy, self._ranks, computing(self._config.trainer))
+
     def _clip_grad_norm(self, model: Any) -> Any:
         if self.is_deepspeed_enabled and not self._rounds:
             return torch.zeros(())  # DeepSpeed would give that of an earlier step
@@ -226,12 +238,7 @@ class RepairTrainer(LossTrainer):
         self._taken["learning_rate"] = float(logs.get("learning_rate", 0.0))
         taken = self.state.global_step
         trainer = self._config.trainer
-        if self._ranks.main:
-            with self._ranks.stopping():
-                self._on_step(taken - 1, self._taken)
-            self._ranks.share()
-        else:
-            follow_push(self.policy, self._ranks, computing(trainer))
+        self._lead(lambda: self._on_step(taken - 1, self._taken))
         if taken % trainer.save_steps == 0 or taken == trainer.max_steps:
             self._write_checkpoint(taken)
 
@@ -291,6 +298,7 @@ def make_trainer(
     note: Callable[[str], None] = _silent,
     updating: Callable[[int, int], None] = _silent,
     ranks: Ranks = ALONE,
+    ready: Callable[[], None] = _silent,
 ) -> RepairTrainer:
     """A trainer that changes the weights of `model` in place.
 
@@ -302,14 +310,16 @@ def make_trainer(
         resting: entered while a step computes, to pause the engine on the same hardware.
         note: told what a user should know.
         updating: called after each micro-batch, with how many are done and how many there are.
-        ranks: those that train. `source`, `on_step`, `resting`, `note` and `updating` are rank 0's.
+        ranks: those that train. `source`, `on_step`, `resting`, `note`, `updating` and `ready` are rank 0's.
+        ready: called before the first step, when `model` is as it is trained (under ZeRO-3 it cannot compute before).
 
     Raises:
         CrrlError: the checkpoint is damaged, or has no trainer state.
     """
     trainer, objective = config.trainer, config.objective
-    first, step = fingerprint(model_folder(config.model.path)), 0
-    if resume_from is not None:
+    if resume_from is None:
+        first, step = fingerprint(model_folder(config.model.path)), 0
+    else:  # where the first policy was a moved adapter's base, it need not be there
         known = checkpoint.verify(resume_from)
         trainer_state.require(known, ranks.size if config.launch.name == "zero3" else 0)
         first, step = known.policy, known.step
@@ -331,6 +341,7 @@ def make_trainer(
         note=note,
         updating=updating,
         ranks=ranks,
+        ready=ready,
         model=model,
         processing_class=tokenizer,
         reward_funcs=never,

@@ -126,6 +126,7 @@ def fit(run: Run) -> None:
         note=run.display.note,
         updating=run.updating,
         ranks=run.ranks,
+        ready=run.ready,
     )
     with run.spent("training"):
         trainer.train()
@@ -142,8 +143,6 @@ def follow() -> int:
 
     from crrl.engines.load import load_tokenizer
     from crrl.learning import sharding
-    from crrl.learning.precision import computing
-    from crrl.learning.push import follow_push
     from crrl.learning.ranks import Ranks
     from crrl.learning.trainer import make_trainer, never
     from crrl.run.run import threads_of
@@ -154,7 +153,6 @@ def follow() -> int:
     config = begin.config
     torch.set_num_threads(threads_of(config, ranks))
     model = sharding.load(config, begin.source, ranks)
-    follow_push(model, ranks, computing(config.trainer))
     tokenizer = load_tokenizer(begin.source, config.model.base)
     of_rank_0: Any = never
     trainer = make_trainer(

@@ -289,16 +289,18 @@ class Run:
                 self.display.note(f"{self.ranks.size} processes train: launch={self.config.launch.name}")
                 self.ranks.share(Begin(self.config, self.folder, self.source, self.checkpoint))
             self.model = sharding.load(self.config, self.source, self.ranks)
-            with self.ranks.stopping():
-                self._bound = self.bound_of_pushes(self.model)
-            self.ranks.share()
         return self.model
+
+    def ready(self) -> None:
+        """The model that several ranks train can compute now."""
+        if self.ranks.size > 1:
+            self._bound = self.bound_of_pushes(self.model)
 
     def bound_of_pushes(self, model: Any) -> float:
         trainer = self.config.trainer
         if (self.config.engine.dtype, trainer.dtype) == ("float32", "float32"):
             return BOUND
-        if self.config.launch.name != "zero3":
+        if self.ranks.size == 1:
             model.to(device_of("auto"))  # where it will be trained
         bound = asyncio.run(bound_in(self.engine, model, precision.computing(trainer), self.ranks))
         self.display.note(f"bfloat16: after a push, engine and trainer may differ by {bound:.2g} nats on the probe")
