@@ -21,6 +21,7 @@ from crrl.learning import checkpoint
 from crrl.learning.lora import new, trainable
 from crrl.learning.precision import make_optimizer
 from crrl.learning.push import ModuleWeights, push_and_prove
+from crrl.learning.trainer import make_trainer
 
 LORA = Adapter("lora", r=4, alpha=8)
 
@@ -131,6 +132,25 @@ def test_adapter_only_pushes_have_all_that_changed(base: Path) -> None:
     ids = torch.arange(20)[None]
     assert torch.equal(theirs(ids).logits, model.eval()(ids).logits)
     assert ModuleWeights(tiny_model()).adapter() is None
+
+
+def test_a_run_goes_on_where_its_base_was_moved(base: Path, tmp_path: Path) -> None:
+    made = Config()
+    made.model.path = str(base)
+    made.trainer.max_steps = 1
+    source = Rows(random_rows)
+    model = trainable(base, LORA, 0)
+    make_trainer(model, tiny_tokenizer(), made, tmp_path / "run", source, source.on_step).train()
+    moved_to = str(base.rename(tmp_path / "moved"))
+    found = checkpoint.latest(tmp_path / "run")
+    assert found is not None
+    made.model.base, made.trainer.max_steps = moved_to, 2
+    going_on = trainable(found, LORA, 0, base=moved_to)
+    make_trainer(going_on, tiny_tokenizer(), made, tmp_path / "run", source, source.on_step, found).train()
+    assert [step for step, _ in source.taken] == [0, 1]
+    last = checkpoint.latest(tmp_path / "run")
+    assert last is not None and json.loads((last / "base.json").read_text())["model"] == moved_to
+    assert load_model(last) is not None, "it is found without being named again"
 
 
 # Going on with an adapter ------------------------------------------------------------------------------------------

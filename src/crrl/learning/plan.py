@@ -127,11 +127,13 @@ def ranks_of(config: Config) -> int:
 
 
 def shape_in(config: Config) -> Shape:
-    """Of `model.path`; of the base, where that is an adapter."""
-    folder = Path(model_folder(config.model.path))
-    return shape_of(
-        adapter.base_folder(folder, config.model.base) if adapter.is_adapter(folder) else folder, config.adapter.targets
-    )
+    """Of `model.path`; of the base, where that is an adapter, or where a resumed run's was moved."""
+    folder = model_folder(config.model.path)
+    if adapter.is_adapter(folder):
+        folder = adapter.base_folder(folder, config.model.base)
+    elif config.model.base:
+        folder = Path(config.model.base)
+    return shape_of(folder, config.adapter.targets)
 
 
 def make_plan(config: Config, room: Room, shape: Shape | None = None) -> Plan:
