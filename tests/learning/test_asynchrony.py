@@ -20,6 +20,7 @@ from crrl.errors import CrrlError
 from crrl.gateway.api import Sample
 from crrl.learning.curriculum import Curriculum
 from crrl.learning.replay import replay
+from crrl.learning.rows import row_hash
 from crrl.learning.source import RolloutSource, StepBatch, step_batch
 from crrl.rewards.api import Verdict
 from crrl.rollout.api import Attempt, Episode, Group
@@ -28,7 +29,7 @@ from crrl.task import Task
 from crrl.tasks.generator.generate import generate
 
 GROUPS, SIZE, STEPS, SLOTS, UPDATE_S = 4, 4, 16, 32, 10.0
-TASKS = [generate("train", 0, index) for index in range(8)]
+TASKS = [generate("train", 1, index) for index in range(8)]
 
 
 class FewTasks(Curriculum):
@@ -48,14 +49,15 @@ class Rollouts:
         self.waiting: list[tuple[Attempt, Callable[[Episode], None]]] = []
         self.running: list[tuple[float, str, float, Attempt, Callable[[Episode], None]]] = []
         self.started: list[str] = []
-        self.done: set[str] = set()
+        self.unfinished: set[str] = set()
 
     def start(self, attempts: list[Attempt], keep: Callable[[Episode], None]) -> None:
         self.waiting += [(attempt, keep) for attempt in attempts]
+        self.unfinished |= {attempt.id for attempt in attempts}
         self._fill()
 
     def wait(self, ids: list[str]) -> None:
-        while not self.done.issuperset(ids):
+        while not self.unfinished.isdisjoint(ids):
             self._next()
 
     def update(self, seconds: float) -> None:
@@ -85,7 +87,7 @@ class Rollouts:
                 verdict=Verdict(float(solved), solved=solved),
             )
         )
-        self.done.add(id)
+        self.unfinished.remove(id)
         self._fill()
 
 
@@ -163,6 +165,31 @@ def test_episodes_per_hour(done: Done) -> None:
         sum(max(length_of(f"train/{s}/{g}/{k}") for g in range(GROUPS) for k in range(SIZE)) for s in range(STEPS))
         + STEPS * UPDATE_S
     )
+
+
+def test_groups_are_appended_in_order_and_again_after_a_kill(tmp_path: Path) -> None:
+    """Dynamic sampling, two steps ahead: a step's appended groups start when it is waited for, and are in its plan."""
+    config = Config(seed=1)
+    config.objective.groups_per_step, config.objective.group_size, config.objective.dynamic_sampling = GROUPS, SIZE, 3
+    config.rollout.staleness, config.trainer.max_steps = 2, 5
+    plans, rows, rollouts = [], [], Rollouts()
+    for kill in (True, False):  # the journal as it was, rollouts and source anew: every step is taken again
+        with Journal.create(tmp_path, {}) if kill else Journal.open(tmp_path) as journal:
+            rollouts = Rollouts()
+            source = RolloutSource(config, FewTasks(config), rollouts, journal, lambda _: None)
+            batches = []
+            for step in range(5):
+                batches.append(source(step))
+                rollouts.update(UPDATE_S)
+            plans.append([(s.groups, s.tasks) for s in journal.steps()])
+            rows.append([[row_hash(row) for row in batch.rows] for batch in batches])
+            for step, batch in enumerate(batches):
+                groups = [f"train/{step}/{g}" for g in range(len(plans[-1][step][0]))]
+                assert plans[-1][step][0] == groups and len(set(plans[-1][step][1])) == len(groups)
+                assert batch.metrics["groups_replaced"] == len(groups) - GROUPS
+                assert batch.metrics.get("staleness_max", 0) <= 2
+    assert plans[0] == plans[1] and rows[0] == rows[1] and rollouts.started == []
+    assert any(len(groups) > GROUPS for groups, _ in plans[0])
 
 
 # Bugs put in on purpose ---------------------------------------------------------------------------------------
