@@ -48,6 +48,8 @@ COMMANDS: dict[str, tuple[str, ...] | None] = {
     "crrl serve RUN": None,
     "crrl replay RUN": (),
     "crrl compare RUN:before RUN": None,
+    "crrl criterion BASE TRAINED": None,
+    "crrl plan-eval": (),
     "crrl export RUN OUT": (),
     "crrl sft RUN out=MODEL": ("threads=1",),
     "crrl gateway record FILE.jsonl upstream=URL": None,

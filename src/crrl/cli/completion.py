@@ -56,6 +56,7 @@ def candidates(words: Sequence[str]) -> list[str]:
     from crrl.conf.checks import choices
     from crrl.conf.recipes import GROUPS, ready, recipe_names
     from crrl.conf.schema import Config, WarmstartConfig, keys
+    from crrl.evaluation import presets
     from crrl.sandbox.cache import KINDS
 
     last = words[-1] if words else ""
@@ -81,7 +82,7 @@ def candidates(words: Sequence[str]) -> list[str]:
             "clean": [*KINDS, "older=", "max_gb=", "sandbox.state_dir="],
             "completion": list(SCRIPTS),
             "doctor": ["sandbox.state_dir="],
-            "eval": ["tiny"],
+            "eval": [*presets.names(), "tiny", "resume="],
         }
         own |= {"serve": ["tiny"]}
         found = own.get(verb, []) + found

@@ -19,7 +19,7 @@ from crrl.errors import CrrlError, UsageError, nearest
 VERBS: dict[str, tuple[str, str]] = {
     "train": ("train", "train a policy from a recipe, or resume an interrupted run"),
     "plan": ("plan", "how much memory a run would take, and whether it fits"),
-    "eval": ("eval", "evaluate a checkpoint or a run on held-out tasks"),
+    "eval": ("eval", "evaluate a policy on a benchmark, or on held-out tasks"),
     "compare": ("compare", "compare results on the same tasks: effect, interval, verdict"),
     "criterion": ("criterion", "is a claim met, not met, or not decidable, and what would decide it"),
     "plan-eval": ("plan_eval", "how many tasks, samples and training seeds would settle a difference"),

@@ -17,7 +17,7 @@ import msgspec
 
 from crrl.errors import CrrlError, UsageError, nearest
 from crrl.evaluation import presets
-from crrl.task import Source, Task
+from crrl.task import Task
 from crrl.tasks import corpora
 from crrl.tasks.files import load_tasks, write_tasks
 
@@ -107,5 +107,5 @@ def fingerprints(tasks: Sequence[Task]) -> dict[str, str]:
 
 
 def _asked(task: Task) -> Task:
-    source = Source(base_commit=task.source.base_commit, files=task.source.files, image=task.source.image)
+    source = replace(task.source, repo=None, dir=None)
     return replace(task, source=source, test=replace(task.test, decoys=None), provenance={})
