@@ -27,6 +27,7 @@ Settings that people change:
   model.path=FOLDER         a Hugging Face model instead of the shipped tiny policy
   corpus.name=FILE.jsonl    your own tasks
   engine.threads=N          cores for sampling
+  launch=ddp launch.processes=N        several GPUs (launch=zero3: a model that does not fit one)
 For all settings: crrl train RECIPE --dry-run, or shell completion (crrl completion bash).
 """
 
