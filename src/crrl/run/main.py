@@ -130,6 +130,7 @@ def fit(run: Run) -> None:
     )
     with run.spent("training"):
         trainer.train()
+    run.others_bytes = int(run.ranks.sum([0.0])[0])
     run.tracking.checkpoint()
 
 
@@ -141,6 +142,7 @@ def follow() -> int:
     """
     import torch
 
+    from crrl.console.time_breakdown import peak_memory_bytes
     from crrl.engines.load import load_tokenizer
     from crrl.learning import sharding
     from crrl.learning.ranks import Ranks
@@ -159,6 +161,7 @@ def follow() -> int:
         *(model, tokenizer, config, begin.folder, of_rank_0, of_rank_0), resume_from=begin.checkpoint, ranks=ranks
     )
     trainer.train()
+    ranks.sum([float(peak_memory_bytes())])
     return 0
 
 

@@ -89,6 +89,7 @@ class Run:
         self.config, self.folder, self.journal, self.trains = config, folder, journal, trains
         self.spent = TimeBreakdown()
         self.step = 0
+        self.others_bytes = 0  # peak memory of the other ranks
         self.moved = 0  # episodes and parts of updates: what the watchdog looks at
         self._in_step = 0
         self.phase: str = TRAIN
@@ -335,7 +336,7 @@ class Run:
             exploits=self._exploits(),
             seconds={**{k: round(v, 2) for k, v in parts.items() if v > 0}, "total": round(wall, 2)},
             episodes_per_second=len(rows) / wall,
-            peak_memory_bytes=peak_memory_bytes() + usage.peak_memory_bytes,
+            peak_memory_bytes=peak_memory_bytes() + usage.peak_memory_bytes + self.others_bytes,
             asynchrony=asynchrony(self._updates(), self.config.rollout.staleness) if self.step else {},
             steps=self.step,
             control=self.config.objective.shuffle_rewards,
