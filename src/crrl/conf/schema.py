@@ -205,7 +205,7 @@ class Trainer:
         "`adamw`; on a CUDA GPU also `adamw_8bit`, `paged_adamw_8bit` (moments in 8 bits; in host memory at need)",
         "adamw",
     )
-    threads: int = doc("torch threads for an update, while rollouts pause; 0: the number of cores", 0)
+    threads: int = doc("torch threads for an update, while rollouts pause; 0: the cores, shared by the ranks", 0)
     save_steps: int = doc("steps between checkpoints", 10)
     keep_checkpoints: int = doc("number of checkpoints to keep, besides the best", 2)
     checkpoints_dir: str = doc(
