@@ -14,6 +14,10 @@ from crrl.cli.main import main
 from crrl.errors import CrrlError
 from crrl.evaluation.compare import compare
 from crrl.evaluation.results import read
+from crrl.report.inspect_export import write_inspect
+from crrl.rewards.api import Verdict
+from crrl.rollout.api import Episode
+from crrl.rollout.journal import Journal
 
 RECORD = Path(__file__).parent / "records/inspect-0.3.285.eval"
 """Written by inspect_ai 0.3.285 (zstd), its messages and events taken out: four samples in two epochs, one of which
@@ -151,3 +155,20 @@ def test_trials_that_say_nothing_clear_are_named(tmp_path: Path, trial: dict[str
     with pytest.raises(CrrlError, match=said):
         read(str(job(tmp_path / "job", trial)))
     shutil.rmtree(tmp_path / "job")
+
+
+def test_our_evaluations_as_logs_of_inspect(tmp_path: Path) -> None:
+    """Read back, each sample is what it was; `read_eval_log` of inspect_ai 0.3.285 took such logs, too."""
+    verdicts = {"a": Verdict(1.0, solved=True), "b": Verdict(0.0, exploits=["reads_tests"]), "c": None}
+    with Journal.create(tmp_path / "run", {"seed": 0}) as journal:
+        for number, (task, verdict) in enumerate([*verdicts.items(), ("a", verdicts["b"])]):
+            id = f"eval/eval/s/sampled/{task}#{number}"
+            outcome: Any = "scored" if verdict else "lost"
+            journal.add_episode("eval", Episode(id, id, task, number // 3, 0, outcome, patch="p", verdict=verdict))
+        summary = {"run": "r", "seed": 0, "evaluation": {"benchmark": "b", "policy": "m", "weights": "w"}}
+        (file,) = write_inspect(tmp_path / "logs", journal, None, summary)
+    cell = read(str(file)).cells[""]
+    assert cell.scores == {"a": [1.0, 0.0], "b": [0.0]} and cell.lost == {"c": 1}
+    whole = json.loads(file.read_text())
+    assert whole["results"]["scores"][0]["metrics"]["accuracy"]["value"] == pytest.approx(1 / 3)
+    assert [s["metadata"]["exploits"] for s in whole["samples"] if s["id"] == "b"] == [["reads_tests"]]

@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from crrl.evaluation.sets import TaskSet
     from crrl.run.evaluate import Plan
 
-USAGE = "crrl eval [BENCHMARK] MODEL [key=value...] [--json] [--dry-run]\ncrrl eval resume=NAME"
+USAGE = """
+crrl eval [BENCHMARK] MODEL [key=value...] [--json] [--dry-run]
+crrl eval resume=NAME
+crrl eval inspect=NAME out=FOLDER"""
 HELP = """
 MODEL is `tiny` (the shipped policy), a Hugging Face model folder, a run's name, or one of its checkpoints
 (runs/NAME/checkpoints/step-20); or predictions of others (preds.jsonl), which are graded. For a run, it is the
@@ -36,6 +39,7 @@ quixbugs-python, quixbugs-java, polyglot, quickstart; a task file (.jsonl), a co
   evaluation.prices.hour=2.5       USD: hour (of an episode), input, output (a million tokens each)
   evaluation.tasks_per_split=400 evaluation.splits=[unseen_families] evaluation.decodings=[greedy]     held-out tasks
   run=NAME runs_dir=FOLDER         where it goes; resume=NAME goes on after Ctrl-C, a crash or kill -9
+  inspect=NAME out=FOLDER          writes an evaluation as logs of Inspect, for its viewer, Scout and Docent
   seed=N                           seed of the sampling, and of generated tasks
 """
 
@@ -57,6 +61,8 @@ def run(call: Call) -> int:
             raise UsageError(f"{key} would be ignored: crrl eval does not train.", f"Leave {key} out.")
     if (name := call.take("resume")) is not None:
         return _resume(call, name)
+    if (name := call.take("inspect")) is not None:
+        return _inspect(call, name)
     wanted = Wanted.of(call)
     with tempfile.TemporaryDirectory(prefix="crrl-eval-") as scratch:
         plan = planned(wanted, call.settings, Path(scratch))
@@ -201,6 +207,38 @@ def _resume(call: Call, name: str) -> int:
     call.only()
     config.run, config.runs_dir = folder.name, str(folder.parent)
     return int(resume(config, json=call.json) or 0)
+
+
+def _inspect(call: Call, name: str) -> int:
+    import json
+
+    from crrl.cli.train import in_folder
+    from crrl.conf.load import load_saved
+    from crrl.engines.load import load_tokenizer
+    from crrl.models import model_folder
+    from crrl.report.inspect_export import write_inspect
+    from crrl.rollout.journal import Journal
+    from crrl.run.evaluate import refuse_training_run
+
+    out = call.take("out")
+    if out is None:
+        raise UsageError("Where do the logs go?", f"Write: crrl eval inspect={name} out=FOLDER")
+    folder = in_folder(call, name)
+    refuse_training_run(folder)
+    call.only()
+    call.no_settings()
+    if not (folder / "summary.json").is_file():
+        raise UsageError(f"{folder} is not finished.", f"Write: crrl eval resume={folder.name}")
+    config = load_saved(folder / "config.yaml")
+    summary = json.loads((folder / "summary.json").read_text())
+    with Journal.open(folder, read_only=True) as journal:
+        tokenizer = load_tokenizer(model_folder(config.model.path), config.model.base)
+        files = write_inspect(Path(out), journal, tokenizer, summary)
+    if call.json:
+        print_json({"files": [str(file) for file in files]})
+    else:
+        print("\n".join(map(str, files)))
+    return 0
 
 
 def _show(call: Call, plan: Plan) -> int:
