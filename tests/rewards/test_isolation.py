@@ -184,3 +184,32 @@ async def test_no_route_takes_more_memory_than_the_judge_gives(limited: PytestJu
     results = await limited.run(make_task(), diff({"stats.py": HOG.replace("ROUTE", route)}))
     assert results.reason == "memory", results
     assert results.wall_s < 12, results
+
+
+NEAR = """import socket, time
+def until(niceness):
+    end = time.monotonic() + 10
+    while not open("/proc/self/autogroup").read().endswith(f" nice {niceness}\\n"):
+        if time.monotonic() > end: return "never"
+        time.sleep(0.01)
+    return niceness
+def mean(xs): return 0
+def double(x):
+    before = until(0)
+    pairs = [socket.socketpair() for i in range(330)]  # empty, but each might be full
+    near = until(5)
+    pairs.clear()
+    print("SEEN", before, near, until(0))
+    return 8
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/autogroup").exists(), reason="this kernel has no autogroups")
+async def test_a_run_near_its_limit_gets_little_of_a_busy_core(state_dir: Path) -> None:
+    """The judged process hides what it has in /proc: its weight was handed over before."""
+    judge = PytestJudge(state_dir, limits=JudgeLimits(memory_bytes=256 << 20), cgroups=False)
+    try:
+        results = await judge.run(make_task(timeout_s=60), diff({"stats.py": NEAR}))
+    finally:
+        await judge.close()
+    assert "SEEN 0 5 0" in results.output, results

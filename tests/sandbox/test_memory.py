@@ -288,3 +288,36 @@ async def test_who_is_watched_has_no_huge_pages(state_dir: Path, cgroups: bool) 
     finally:
         await box.close()
         await sandbox.close()
+
+
+NEAR = """
+import os, signal, time
+def until(niceness):
+    end = time.monotonic() + 30
+    while not open("/proc/self/autogroup").read().endswith(f" nice {niceness}\\n"):
+        if time.monotonic() > end: return "never"
+        time.sleep(0.01)
+    return niceness
+memory = bytearray(220 << 20)
+for at in range(0, len(memory), 4096): memory[at] = 1
+before = until(0)
+child = os.fork()  # looks like twice as much, until it is counted
+if child == 0:
+    time.sleep(60)
+near = until(5)
+os.kill(child, signal.SIGKILL)
+os.waitpid(child, 0)
+print(before, near, until(0))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/autogroup").exists(), reason="this kernel has no autogroups")
+async def test_who_is_near_the_limit_gets_little_of_a_busy_core_until_it_holds_less(state_dir: Path) -> None:
+    sandbox = BubblewrapSandbox(state_dir=state_dir, cgroups=False)
+    box = await sandbox.start(Spec(root=None, limits=LIMITS))
+    try:
+        result = await box.exec(["/usr/bin/python3", "-c", NEAR], timeout_s=100)
+        assert (result.reason, result.output) == ("exit", "0 5 0\n"), result
+    finally:
+        await box.close()
+        await sandbox.close()

@@ -7,9 +7,9 @@ far a tree of processes gets beyond its limit is how much it can allocate before
 - a sample is due before the room that is left can be filled;
 - where the upper bound is over the limit everything is stopped, and counted exactly, once for the CPU time in which
   the room that is left can be filled;
-- what goes on after that has little of a busy core: each session of its processes gets a tenth of the usual weight,
-  until they hold less (`Watch._slow`). Without that the scheduler let them run for up to 0.3 s before the watchdog
-  could take its next sample: 2.5 times the limit (docs/performance.md);
+- who holds three quarters of it has little of a busy core: each session of its processes gets a third of the usual
+  weight, until they hold less (`Watch._slow`). Without that the scheduler let them run for up to 0.3 s before the
+  watchdog could take its next sample: 2.5 times the limit (docs/performance.md);
 - the watchdog asks for a short slice, with which the scheduler serves it first (Linux 6.12; ignored before).
 """
 
@@ -29,7 +29,7 @@ SCHED_SETATTR = {"x86_64": 314, "aarch64": 274}
 RESET_ON_FORK = 1
 SLICE_NS = 100_000
 SLOW = 5  # niceness of a session: a weight of 335, where others have 1,024
-PATIENCE_S = 0.5  # the kernel lets a user change one session in 0.1 s
+PATIENCE_S = 2.0  # the kernel lets users change one session in 0.1 s
 
 
 def libc(name: str, *arguments):  # type: ignore[no-untyped-def]
@@ -80,8 +80,12 @@ class Watch:
         pids = memory_use.processes()
         bound = memory_use.bound(pids, self._folders)
         room = self._limit - bound
-        if room > self._limit // 4 and self._slowed:
+        if self._slowed and room > self._limit * 3 // 8:
             self._slowed = not self._weigh(pids, 0)
+        elif not self._slowed and 0 <= room < self._limit // 4:
+            everybody(_signal.SIGSTOP)
+            self._slow(memory_use.processes())
+            everybody(_signal.SIGCONT)
         if room < 0:
             room = self._room(pids, bound)
         if room <= 0:
@@ -110,24 +114,24 @@ class Watch:
         self._slowed = True
         deadline = time.monotonic() + PATIENCE_S
         while not self._weigh(pids, SLOW) and time.monotonic() < deadline:
-            time.sleep(0.005)
+            time.sleep(0.02)
 
     def _weigh(self, pids: list[str], niceness: int) -> bool:
         """Give their sessions this weight. False: the kernel wants it to be tried again. A session that cannot be
         changed stays as it is."""
-        for session, pid in {session_of(pid): pid for pid in pids}.items():
-            known = self._weights.get(session)
+        for pid in pids:
+            if memory_use.text(f"/proc/{pid}/autogroup").split()[-1:] in ([], [str(niceness)]):
+                continue
+            known = self._weights.get(session_of(pid))
             try:
-                if memory_use.text(f"/proc/{pid}/autogroup").split()[-1:] in ([], [str(niceness)]):
-                    continue
                 weight = os.open(f"/proc/{pid}/autogroup", os.O_WRONLY) if known is None else known
-            except OSError:  # it hides
+            except OSError:  # it hides, or is ending: another of its session may not
                 continue
             try:
                 os.write(weight, b"%d" % niceness)
             except BlockingIOError:
                 return False
-            except OSError:  # it is gone
+            except OSError:
                 continue
             finally:
                 if known is None:
