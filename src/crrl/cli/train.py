@@ -194,6 +194,8 @@ def plan(config: Config, resume: str | None) -> list[str]:
     if (every := config.evaluation.every) and config.trainer.max_steps:
         times, each = -(-config.trainer.max_steps // every), config.evaluation.validation_tasks
         lines.append(f"validate {times} times (every {every} steps) on {each} tasks = {times * each} episodes")
+    if ahead := config.rollout.staleness:
+        lines.append(f"         episodes run at most {ahead} step{'s' * (ahead > 1)} ahead of the trainer")
     if objective.dynamic_sampling:
         lines.append(f"         and at most {objective.dynamic_sampling} more groups a step, for those without spread")
     if objective.updates_per_batch > 1:
