@@ -128,3 +128,23 @@ async def test_close_leaves_nothing_running() -> None:
     await asyncio.sleep(0.05)
     await scheduler.close()
     assert sorted(ended) == ["a0", "a1", "a2", "a3"]
+
+
+async def test_an_attempt_that_makes_a_lost_try_of_its_end_is_not_started_again() -> None:
+    """Else a worker whose trainer was killed would go on for as many tries as there are."""
+    seen, started = Seen(), 0
+
+    async def run_one(a: Attempt) -> Episode:
+        nonlocal started
+        started += 1
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            raise LostError("engine_failed", "it is gone, too") from None
+        return scored(a)
+
+    scheduler = seen.scheduler(run_one, tries=1000)
+    scheduler.add(attempt(0))
+    await asyncio.sleep(0)
+    await asyncio.wait_for(scheduler.close(), 10)
+    assert started == 1 and not seen.lost and not seen.episodes

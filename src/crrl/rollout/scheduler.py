@@ -61,6 +61,8 @@ class Scheduler:
                     episode = lost_episode(attempt, lost, tries)
                     break
                 except LostError as error:
+                    if _cancelled():
+                        return  # it failed because of that, and there is nobody to tell
                     self._on_lost_try(attempt, error)
                     episode = lost_episode(attempt, error, tries)
                     if tries < self._tries:
@@ -73,3 +75,9 @@ class Scheduler:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None and not self.failed.done():
             self.failed.set_exception(error)
+
+
+def _cancelled() -> bool:
+    """Whether this task is to end: what it waited for may have made another error of its cancellation."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
