@@ -19,7 +19,7 @@ from crrl.engines.device import has_bfloat16
 from crrl.engines.load import load_model
 from crrl.engines.local import LocalEngine
 from crrl.errors import CrrlError
-from crrl.learning import checkpoint, push, sharding
+from crrl.learning import checkpoint, push, sharding, trainer_state
 from crrl.learning.push import ModuleWeights, _layers
 from crrl.learning.ranks import ALONE, Ranks, Stopped
 from crrl.learning.source import StepBatch
@@ -113,9 +113,12 @@ def test_lora_three_and_three_steps_are_six(tmp_path: Path, model: Path) -> None
     with pytest.raises(CrrlError, match="shards of 2 processes") as error:
         trained(ALONE, settings(model, True, False, max_steps=6), tmp_path / "other", None, found)
     assert "launch.processes=2" in error.value.remedy
+    with pytest.raises(CrrlError, match="shards of 2 processes"):
+        trainer_state.require(checkpoint.verify(found), 3)
     unsharded = checkpoint.latest(tmp_path / "alone")
+    assert unsharded is not None
     with pytest.raises(CrrlError, match="was not written by launch=zero3"):
-        trained(ALONE, settings(model, True, True, max_steps=9), tmp_path / "third", None, unsharded)
+        trainer_state.require(checkpoint.verify(unsharded), 2)
 
 
 @pytest.mark.parametrize("lora", [True, False])
