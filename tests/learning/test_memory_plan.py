@@ -261,6 +261,18 @@ def test_what_crrl_plan_refuses(words: list[str], says: str, capsys: Any) -> Non
     assert says in capsys.readouterr().err
 
 
+def test_a_run_that_does_not_fit_is_refused_before_its_folder_is_made(tmp_path: Path, capsys: Any) -> None:
+    """On a CPU, where the kernel would kill it; on a GPU the dry step tells."""
+    if torch.cuda.is_available():
+        pytest.skip("on a GPU the dry step tells")
+    runs = tmp_path / "runs"
+    words = ["train", "quickstart", f"runs_dir={runs}", "run=large", "trainer.tokens_per_micro_batch=100000000"]
+    assert main(words) == 1
+    said = capsys.readouterr().err
+    assert "This run would need" in said and "Write trainer.tokens_per_micro_batch=" in said
+    assert not (runs / "large").exists()
+
+
 # Measured ---------------------------------------------------------------------------------------------------------
 
 
