@@ -8,6 +8,7 @@ folders of other programs have none, and are held to names and shapes. What a me
 from __future__ import annotations
 
 import json
+import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -112,8 +113,7 @@ def put_on(model: PreTrainedModel, folder: Path, *, trained: bool) -> PeftModel:
     Raises:
         CrrlError: it is damaged, no plain LoRA, or was made for a model with other layers.
     """
-    from peft import get_peft_model  # two seconds, which models without adapters do not need
-    from peft.utils import set_peft_model_state_dict
+    from peft.utils import set_peft_model_state_dict  # two seconds, which models without adapters do not need
 
     config = configuration(folder)
     file = folder / WEIGHTS
@@ -130,7 +130,7 @@ def put_on(model: PreTrainedModel, folder: Path, *, trained: bool) -> PeftModel:
     remedy = "Write model.base=FOLDER: the model that it was trained on."
     try:
         config.inference_mode = not trained
-        made: Any = get_peft_model(model, config)
+        made: Any = wrapped(model, config)
         report: Any = set_peft_model_state_dict(made, tensors)
     except (ValueError, RuntimeError) as error:
         raise CrrlError(f"{other}: {' '.join(str(error).split())[:300]}", remedy) from error
@@ -140,6 +140,17 @@ def put_on(model: PreTrainedModel, folder: Path, *, trained: bool) -> PeftModel:
     if bad := [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]:
         raise CrrlError(f"{file} holds NaN or infinity: {', '.join(bad[:4])}", "Use an earlier checkpoint.")
     require_mergeable(made)
+    peft_model: PeftModel = made
+    return peft_model
+
+
+def wrapped(model: PreTrainedModel, config: LoraConfig) -> PeftModel:
+    """PEFT's model with a new adapter. Raises ValueError: it cannot be adapted so."""
+    from peft import get_peft_model
+
+    with warnings.catch_warnings():  # PEFT asks transformers for a name that it will drop
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+        made: Any = get_peft_model(model, config)
     peft_model: PeftModel = made
     return peft_model
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig
 from transformers import PreTrainedModel
 
 from crrl.conf.schema import Adapter
@@ -63,7 +63,7 @@ def new(model: PreTrainedModel, adapter: Adapter, seed: int) -> PreTrainedModel:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         try:
-            made = get_peft_model(model, wanted)
+            made = folders.wrapped(model, wanted)
         except ValueError as error:
             raise UsageError(f"{told}: {' '.join(str(error).split())[:200]}", remedy) from error
     try:
