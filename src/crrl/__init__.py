@@ -5,4 +5,9 @@ then `rewards` -> `rollout` (episodes, groups, journal) -> `learning` (rows, tra
 `evaluation` and `report` beside them. `conf` holds the recipes, `cli` the command line.
 """
 
+import logging
+
 __version__ = "0.1.0"
+
+# Where DeepSpeed is installed, accelerate imports it, and it says on stdout, where `--json` goes, that there is no GPU.
+logging.getLogger("DeepSpeed").addFilter(lambda record: "Setting accelerator to CPU" not in record.getMessage())
