@@ -64,7 +64,7 @@ def candidates(words: Sequence[str]) -> list[str]:
         return [v for v in VERBS if v.startswith(last)]
     verb = words[0]
     found: list[str] = list(FLAGS)
-    if verb in ("train", "eval", "sft"):
+    if verb in ("train", "eval", "plan", "sft"):
         key = last.partition("=")[0]
         if "=" in last:
             values = ready(key) if key in GROUPS else choices(key)
@@ -76,7 +76,8 @@ def candidates(words: Sequence[str]) -> list[str]:
 
         found += settings()
     if len(words) == 2:
-        own = {"train": [r for r in recipe_names() if r != "warmstart"] + ["resume="], "sft": ["warmstart"]}
+        trained = [r for r in recipe_names() if r != "warmstart"]
+        own = {"train": [*trained, "resume="], "plan": [*trained, "cards=", "card_gb="], "sft": ["warmstart"]}
         own |= {"bench": [*bench.WORDS], "gateway": [*gateway.VERBS], "tasks": [*tasks.KEYS]}
         own |= {
             "clean": [*KINDS, "older=", "max_gb=", "sandbox.state_dir="],
