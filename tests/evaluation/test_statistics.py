@@ -3,6 +3,7 @@
 import math
 import random
 
+import numpy as np
 import pytest
 from scipy.stats import binomtest
 
@@ -10,6 +11,7 @@ from crrl.evaluation.statistics import (
     Paired,
     detectable_difference,
     mcnemar_exact,
+    mcnemar_mid_p,
     newcombe_paired,
     wilson,
 )
@@ -67,3 +69,10 @@ def test_detectable_difference_has_the_power_it_says() -> None:
     assert detectable_difference(1600, 0.3) == pytest.approx(d / 2, rel=0.05)
     assert detectable_difference(0, 0.3) == math.inf
     assert detectable_difference(3, 0.01) == math.inf
+
+
+def test_outcomes_of_numpy_do_not_overflow() -> None:
+    before, after = np.arange(200) < 100, np.arange(200) % 2 == 0
+    table = Paired.of(list(before), list(after))
+    assert (table.gained, table.fell) == (50, 50) and type(table.gained) is int
+    assert 0 <= mcnemar_mid_p(table) <= 1 and mcnemar_exact(table) == 1.0

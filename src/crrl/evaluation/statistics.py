@@ -49,7 +49,8 @@ class Paired:
     @classmethod
     def of(cls, before: Sequence[bool], after: Sequence[bool]) -> Paired:
         """Position i of both sequences is the same task."""
-        pairs = list(zip(before, after, strict=True))
+        # Python's integers: numpy's would overflow in the powers of two of exact tests, without a word.
+        pairs = [(bool(b), bool(a)) for b, a in zip(before, after, strict=True)]
         return cls(
             both=sum(b and a for b, a in pairs),
             gained=sum(a and not b for b, a in pairs),
