@@ -11,7 +11,7 @@ import pytest
 from crrl.errors import UsageError
 from crrl.rewards import combine
 from crrl.rewards.similarity import DEFINITIONS, _hunks, changed_lines, predecessor, swe_rl
-from crrl.tasks.unified_diff import parse
+from crrl.unified_diff import parse
 
 FIX = """\
 diff --git a/shop.py b/shop.py

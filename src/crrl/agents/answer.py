@@ -19,6 +19,7 @@ import yaml
 from jinja2 import StrictUndefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from crrl import unified_diff
 from crrl.agents.api import AgentExit, AgentLimits, Endpoint, WhatNow, nothing_more
 from crrl.agents.chat import FAILURES, Chat, connections, ended_by
 from crrl.agents.search_replace import Fault
@@ -29,7 +30,6 @@ from crrl.conf.recipes import FOLDER
 from crrl.errors import CrrlError, LostError, UsageError, nearest
 from crrl.sandbox.api import Box, Mount
 from crrl.task import Task
-from crrl.tasks import unified_diff
 
 LARGEST_FILE = 1 << 20  # bytes of a file that is shown
 SHOWN = ("fixed", "named")

@@ -1,8 +1,8 @@
 """Settings that cannot work are refused before anything starts (invariant 9), and the message says what to write.
 
-`check(config)` refuses impossible values and combinations; `check_ignored(config, explicit)` refuses a setting that
-you wrote and the chosen parts would ignore. The names of parts come from their rooms and from the distributions that
-plug parts in (`crrl.registry`); nothing here imports a part of crrl's own.
+`check(config)` refuses impossible values and combinations (`ignored.py`: what the chosen parts would ignore). The names
+of parts come from their rooms and from the distributions that plug parts in (`crrl.registry`); nothing here imports a
+part of crrl's own.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import importlib.util
 import math
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,7 @@ WORDS: dict[str, tuple[str, ...]] = {
     "trainer.schedule": ("constant", "linear", "cosine"),
     "evaluation.checkpoint_rule": ("last", "best_validation"),
     "corpus.curriculum": ("planned", "adaptive"),
+    **objective_checks.WORDS,
 }
 DECODINGS = ("sampled", "greedy")
 PRICES = ("input", "output", "hour")
@@ -81,9 +82,9 @@ AT_LEAST: dict[str, float] = {
     "trainer.keep_checkpoints": 1,
     "launch.processes": 1,
     "rollout.concurrency": 1,
+    "rollout.staleness": 0,
     "rollout.tries": 1,
     "rollout.judges": 1,
-    "rollout.staleness": 0,
     "rollout.watchdog_s": 0,
     "evaluation.tasks_per_split": 1,
     "evaluation.samples": 1,
@@ -144,14 +145,14 @@ def check(config: Config) -> None:
             f"corpus.rl_share={config.corpus.rl_share} is a share, and must be between 0 and 1.",
             "Write corpus.rl_share=0.6.",
         )
-    if "/" in config.run or config.run in (".", ".."):
-        raise UsageError(f"run={config.run} is a folder name, not a path.", "Write run=NAME runs_dir=FOLDER.")
     low, high = config.corpus.pass_rate_low, config.corpus.pass_rate_high
     if not 0 <= low < high <= 1:
         raise UsageError(
             f"corpus.pass_rate_low={low} corpus.pass_rate_high={high} is no band of pass rates.",
             "Write 0 <= low < high <= 1, such as corpus.pass_rate_low=0.2 corpus.pass_rate_high=0.8.",
         )
+    if "/" in config.run or config.run in (".", ".."):
+        raise UsageError(f"run={config.run} is a folder name, not a path.", "Write run=NAME runs_dir=FOLDER.")
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", config.engine.device):
         raise UsageError(
             f"engine.device={config.engine.device} does not exist.", "Write engine.device=auto, cpu, cuda or cuda:N."
@@ -323,7 +324,7 @@ def check_rows(config: RowsConfig, explicit: Iterable[str]) -> None:
         if (value := value_at(config, key)) not in valid:
             raise UsageError(f"{key}={value} does not exist.", nearest(str(value), valid))
     least = {"warmup_steps": 0, "weight_decay": 0, "beta": 0, "tokens_per_pack": 2, "packs_per_step": 1}
-    for key, low in {**least, "save_steps": 1, "threads": 0, "adapter.r": 1}.items():
+    for key, low in {**least, "save_steps": 1, "threads": 0, "adapter.r": 1, "adapter.alpha": 1}.items():
         if (value := value_at(config, key)) < low:
             raise UsageError(f"{key}={value} is too small.", f"Write {key}={low:g} or more.")
     for key in explicit:
@@ -368,76 +369,3 @@ def _check_paths(config: Config) -> None:
             f"model.path={path}: there is no such folder.",
             "Write model.path=tiny, or the path of a Hugging Face model folder.",
         )
-
-
-Ignored = tuple[str, Callable[[Config], bool], str]
-IGNORED: tuple[Ignored, ...] = (
-    *(
-        (f"agent.{key}", lambda c: c.agent.name == "command", "agent.name=command has its own tools and prompts")
-        for key in ("command_s", "output_chars")
-    ),
-    ("renderer.calls", lambda c: c.renderer.key == "generic-text", "renderer.key=generic-text has no calls"),
-    ("agent.prompts", lambda c: c.agent.name != "builtin", "it is for agent.name=builtin"),
-    *(
-        (f"agent.{key}", lambda c: c.agent.name != "command", "it is for agent.name=command")
-        for key in ("command", "instruction", "env", "files", "mounts", "memory_mb", "install")
-    ),
-    *(
-        (f"sandbox.{key}", lambda c: c.corpus.name == "generated", "generated tasks have no image")
-        for key in ("images", "cpus")
-    ),
-    (
-        "corpus.rl_share",
-        lambda c: c.corpus.name != "generated",
-        "a task file has no families from the warm start",
-    ),
-    (
-        "evaluation.splits",
-        lambda c: c.corpus.name != "generated",
-        "a task file has one, of corpus.held_out tasks",
-    ),
-    ("corpus.held_out", lambda c: c.corpus.name == "generated", "generated tasks have their own splits"),
-    *(
-        (f"corpus.{key}", lambda c: c.corpus.curriculum != "adaptive", "it is for corpus.curriculum=adaptive")
-        for key in ("pass_rate_low", "pass_rate_high")
-    ),
-    *objective_checks.IGNORED,
-    *(
-        (f"tracker.{key}", lambda c: not set(c.tracker.name) - {"trackio", "tensorboard"}, "it is for tracker=wandb")
-        for key in ("entity", "offline")
-    ),
-    (
-        "tracker.project",
-        lambda c: not set(c.tracker.name) - {"tensorboard"},
-        "it is for tracker=wandb and tracker=trackio",
-    ),
-    (
-        "tracker.checkpoints",
-        lambda c: not set(c.tracker.name) - {"tensorboard"},
-        "none of these trackers keeps files",
-    ),
-    ("tracker.episodes", lambda c: not c.tracker.name, "there is no tracker"),
-    *(
-        (f"evaluation.{key}", lambda c: "sampled" not in c.evaluation.decodings, "nothing is sampled")
-        for key in ("samples", "temperature")
-    ),
-    ("evaluation.validation_tasks", lambda c: not c.evaluation.every, "evaluation.every is 0: there is no validation"),
-    *(
-        (f"adapter.{key}", lambda c: c.adapter.name == "none", "it is for an adapter")
-        for key in ("r", "alpha", "targets")
-    ),
-    ("launch.processes", lambda c: c.launch.name == "local", "it is for launch=ddp and launch=zero3"),
-    (
-        "trainer.warmup_steps",
-        lambda c: c.trainer.max_steps == 0 and c.trainer.warmup_steps > 0,
-        "with trainer.max_steps=0 nothing is trained",
-    ),
-)
-
-
-def check_ignored(config: Config, explicit: Iterable[str]) -> None:
-    """Raises UsageError if a setting that the user wrote would change nothing."""
-    written = set(explicit)
-    for key, ignored, why in IGNORED:
-        if key in written and ignored(config):
-            raise UsageError(f"{key} would be ignored: {why}.", f"Leave {key} out.")

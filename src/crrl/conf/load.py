@@ -20,7 +20,8 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from crrl.conf.checks import REFUSED, check, check_ignored, check_rows
+from crrl.conf.checks import REFUSED, check, check_rows
+from crrl.conf.ignored import check_ignored
 from crrl.conf.recipes import FOLDER, GROUPS, ready, recipe_names
 from crrl.conf.schema import SCHEMAS, Config, RowsConfig, WarmstartConfig, keys
 from crrl.errors import CrrlError, UsageError, nearest

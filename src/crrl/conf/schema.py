@@ -55,10 +55,15 @@ class Renderer:
 @dataclass
 class Agent:
     name: str = doc(
-        "the agent: `builtin`, `command` (any program, run in the sandbox), or one that you plug in",
+        "the agent: `builtin`, `answer` (one question, one answer: docs/objectives.md), `command` (any program, run in "
+        "the sandbox), or one that you plug in",
         "builtin",
     )
-    prompts: str = doc("builtin: prompt templates under conf/prompts/, `tiny` (short) or `full`", "tiny")
+    prompts: str = doc(
+        "builtin: prompt templates under conf/prompts/, `tiny` (short) or `full`; answer: those under "
+        "conf/prompts/answer/",
+        "tiny",
+    )
     command: str = doc("command: a shell line; {{ instruction }}, {{ model }}... become quoted words", "")
     instruction: str = doc("command: the agent's instruction, a template over task.issue", "{{ task.issue }}")
     env: dict[str, str] = doc("command: additional environment variables; templates", {})
@@ -66,7 +71,7 @@ class Agent:
     mounts: list[str] = doc("command: SOURCE:TARGET, mounted read-only; a relative SOURCE is in state_dir/agents", [])
     memory_mb: int = doc("command: memory for its own processes, on top of sandbox.memory_mb", 0)
     install: str = doc("command: a shell line that makes its SOURCE, run in that folder (`scripts/agents.py NAME`)", "")
-    options: dict[str, Any] = doc("plugged-in agent: its own parameters", {})
+    options: dict[str, Any] = doc("answer, plugged-in agents: their own parameters", {})
     turns: int = doc("limit on model calls per episode", 8)
     tokens: int = doc("limit on sampled tokens per episode", 1024)
     wall_s: float = doc("limit on an episode's seconds, not counting those with a request at the engine", 60.0)
@@ -216,14 +221,14 @@ class Trainer:
 @dataclass
 class Rollout:
     concurrency: int = doc("episodes that run at once", 32)
+    staleness: int = doc(
+        "steps that episodes may run ahead of the trainer, while it works; 0: they wait for its weights", 0
+    )
     tries: int = doc("how often to start an attempt if our infrastructure fails", 3)
     temperature: float = doc("sampling temperature in training", 1.0)
     judges: int = doc("number of warm judges", 2)
     watchdog_s: float = doc("write every process's stacks when nothing has moved for so long; 0: never", 900.0)
 
-    staleness: int = doc(
-        "steps that episodes may run ahead of the trainer, while it works; 0: they wait for its weights", 0
-    )
 
 @dataclass
 class Evaluation:

@@ -15,8 +15,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from crrl.tasks import unified_diff
-from crrl.tasks.unified_diff import FilePatch, PatchError, shown
+from crrl import unified_diff
+from crrl.unified_diff import FilePatch, PatchError, shown
 
 
 @dataclass(frozen=True)

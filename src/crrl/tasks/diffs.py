@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import re
 
-from crrl.tasks.unified_diff import Hunk, bare, parse
+from crrl.unified_diff import Hunk, bare, parse
 
 NO_NEWLINE = "\\ No newline at end of file\n"
 SWAPPED = {
