@@ -53,7 +53,7 @@ def test_an_adapter_through_a_whole_run(tmp_path: Path) -> None:
     done(tmp_path, "train", "resume=r")
     with Journal.open(run, read_only=True) as journal:
         assert [step.state for step in journal.steps()] == ["trained"] * 2
-        assert all(step.metrics["push_error"] < 1e-4 for step in journal.steps())
+        assert all(step.metrics["skipped"] or step.metrics["push_error"] < 1e-4 for step in journal.steps())
     assert "rebuilt bit for bit" in done(tmp_path, "replay", "r")
     last = run / "checkpoints" / "step-2"
     assert (last / "adapter_model.safetensors").is_file() and not (last / "model.safetensors").exists()

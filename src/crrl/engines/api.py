@@ -127,6 +127,10 @@ class Weights(Protocol):
         engine whose source breaks off when some weights are new serves nothing from then on."""
         ...
 
+    async def keep(self, version: int) -> None:
+        """The weights stay, and are policy `version` from now on: an update had nothing to change."""
+        ...
+
     def forget(self, scope: str) -> None:
         """A try of this attempt was lost: whatever is kept of its generations must not serve the next one, whose
         log-probs would then differ in their last bits from those of a run that lost nothing."""

@@ -113,6 +113,9 @@ class ScriptedEngine:
         self.version = version
         return Probe(version, list(range(64)), [-1.0] * 63)
 
+    async def keep(self, version: int) -> None:
+        self.version = version
+
     async def info(self) -> EngineInfo:
         context, tokenizer_hash, vocab_size = self._info
         return EngineInfo(context, self.version, tokenizer_hash, vocab_size)

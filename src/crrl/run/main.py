@@ -107,8 +107,11 @@ def fit(run: Run) -> None:
     source = RolloutSource(config, run.curriculum, run.client, run.journal, run.count)
 
     def on_step(step: int, metrics: dict[str, float]) -> None:
-        with run.spent("push"):
-            metrics["push_error"] = run.push(trainer.policy, version=step + 1)
+        if metrics["skipped"]:  # there were no rows, and no weight has changed
+            run.keep(version=step + 1)
+        else:
+            with run.spent("push"):
+                metrics["push_error"] = run.push(trainer.policy, version=step + 1)
         metrics |= run.busy.of_step()
         metrics |= validate(run, step + 1)
         run.journal.step_trained(step, metrics, source.trained)

@@ -283,6 +283,10 @@ class Run:
         computing = precision.computing(self.config.trainer)
         return asyncio.run(push_and_prove(self.engine, model, version, self._bound, computing, self.ranks))
 
+    def keep(self, version: int) -> None:
+        """The engine's weights are policy `version`, too."""
+        asyncio.run(self.engine.keep(version))
+
     def begin_together(self) -> PreTrainedModel:
         """The trainer's model, which all ranks load now."""
         if self.model is None:

@@ -177,6 +177,12 @@ class LocalEngine:
         await asyncio.to_thread(push.check, self._runner.model, source)
         return await asyncio.wrap_future(self._call(lambda: self._swap(source, version)))
 
+    async def keep(self, version: int) -> None:
+        def rename() -> None:
+            self._version = version
+
+        await asyncio.wrap_future(self._call(rename))
+
     def forget(self, scope: str) -> None:
         self._commands.put(lambda: self._prefixes.forget(scope))
 
