@@ -9,6 +9,7 @@ from crrl.conf.load import load_recipe, load_rows, load_saved, load_warmstart, t
 from crrl.conf.recipes import recipe_names
 from crrl.conf.schema import Config, keys
 from crrl.errors import CrrlError, UsageError
+from crrl.models import model_folder
 
 
 def test_quickstart_and_its_overrides() -> None:
@@ -19,7 +20,11 @@ def test_quickstart_and_its_overrides() -> None:
 
 
 def test_every_packaged_recipe_loads() -> None:
-    own = {"warmstart": load_warmstart, "sft": lambda _: load_rows(["out=x"])}
+    own = {
+        "warmstart": load_warmstart,
+        "sft": lambda _: load_rows(["out=x"]),
+        "repair-file": lambda name: load_recipe(name, [f"model.path={model_folder('tiny')}"]),
+    }
     for name in recipe_names():
         own.get(name, load_recipe)(name)
 
@@ -50,6 +55,7 @@ def test_every_setting_is_documented() -> None:
         ("rewards.options.tests.budget=1", "It has none"),
         ("rewards.options.diff_similarity.budget=1", "Write rewards.weights.diff_similarity="),
         ("rewards.options.tests=1", "'rewards.options'"),
+        ("agent=answer", "Write model.path=FOLDER"),
         ("agent.options.depth=1", "the agent 'builtin' has no such parameter"),
         ("agent.command=x", "for agent.name=command"),
         ("objective.group_size=1", "2 or more"),

@@ -198,6 +198,11 @@ def _check_agent(config: Config) -> None:
             "agent.name=builtin uses tool calls, and renderer.key=generic-text renders only text.",
             "Write renderer.key=generic, or an agent that sends no tools.",
         )
+    if config.agent.name == "answer" and config.model.path == "tiny":
+        raise UsageError(
+            "agent=answer: the shipped tiny policy was not made for answers in search/replace blocks.",
+            "Write model.path=FOLDER renderer.key=generic-text, with a model that follows instructions.",
+        )
     if config.agent.name != "command":
         return
     if not config.agent.command:
