@@ -10,17 +10,22 @@ from typing import Any
 from crrl.cli.call import Call, print_json
 from crrl.errors import UsageError, nearest
 
-USAGE = "crrl bench [engine|gateway|episodes|judge|sandbox|train|async|all|soak [seconds=600]] [--json]"
+USAGE = "crrl bench [engine|gateway|episodes|judge|sandbox|train|length|push|async|all|soak] [key=value ...] [--json]"
 HELP = """
 engine    the local engine against transformers generate: tokens per CPU-second, log-prob agreement
 gateway   time per request on top of the engine's, at 1, 32 and 256 sessions, and in a session of 64k tokens
 episodes  CPU-seconds of an episode without the model, by part, and many agents at once
 judge     CPU-seconds of one judged patch, against a plain pytest run
-train     a training step against TRL's GRPOTrainer on the same rows: time, gradients; rows of up to 8k tokens
+train     a training step against TRL's GRPOTrainer on the same rows: time, gradients
+length    one row of growing length, LoRA and checkpointing, beside TRL's: time, peak memory
+          tokens=1024,4096,16384 model=tiny (or a model folder)
+push      new weights into the engine, by the size of the model: time, peak memory
+          model=FOLDER: that one too
 async     episodes per hour where they run ahead of the trainer, on heavy-tailed episodes (about ten minutes)
 sandbox   one sandbox, the workspace of a large repository, many sandboxes at once, admission
 
-soak      256 sessions stream through the gateway for `seconds`: does its memory stay flat? (not part of `all`)
+soak      256 sessions stream through the gateway: does its memory stay flat? (not part of `all`)
+          seconds=600
 
 Read ratios, not absolute times: both sides run on this machine, one after the other.
 """
@@ -33,17 +38,22 @@ BENCHES: dict[str, str] = {
     "judge": "crrl.bench.judge",
     "sandbox": "crrl.bench.sandbox",
     "train": "crrl.learning.bench",
+    "length": "crrl.learning.bench_length",
+    "push": "crrl.learning.bench_push",
     "async": "crrl.run.bench_async",
 }
 WORDS = (*BENCHES, "all", "soak")
 SOAK_S = 600.0
+SHORTEST = 16
+"""Tokens of a row."""
 
 
 def run(call: Call) -> int:
     wanted = (call.only("BENCH", optional=1) or ["all"])[0]
     if wanted not in WORDS:
         raise UsageError(f"There is no benchmark '{wanted}'.", nearest(wanted, WORDS))
-    chosen = {name: _bench(module) for name, module in BENCHES.items() if wanted in (name, "all")}
+    options = {"length": _length, "push": _push}.get(wanted, lambda _: {})(call)
+    chosen = {name: _bench(module, options) for name, module in BENCHES.items() if wanted in (name, "all")}
     if wanted == "soak":
         chosen = {"soak": _soak(call)}
     call.no_settings()
@@ -58,8 +68,25 @@ def run(call: Call) -> int:
     return 0
 
 
-def _bench(module: str) -> Callable[[], Any]:
-    return lambda: importlib.import_module(module).bench()
+def _bench(module: str, options: dict[str, Any]) -> Callable[[], Any]:
+    return lambda: importlib.import_module(module).bench(**options)
+
+
+def _length(call: Call) -> dict[str, Any]:
+    options = _push(call)
+    if (word := call.take("tokens")) is not None:
+        try:
+            options["tokens"] = [int(number) for number in word.split(",")]
+        except ValueError:
+            options["tokens"] = [0]
+        if min(options["tokens"]) < SHORTEST:
+            raise UsageError(f"tokens={word} are not lengths of {SHORTEST} or more.", "Write tokens=1024,4096,32768.")
+    return options
+
+
+def _push(call: Call) -> dict[str, Any]:
+    word = call.take("model")
+    return {} if word is None else {"model": word}
 
 
 def _soak(call: Call) -> Callable[[], Any]:

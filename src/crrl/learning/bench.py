@@ -2,8 +2,8 @@
 
 Eight rows of 1,000 shared and 300 own tokens, and eight of 1,300 own ones; half of what is their own is trained. Both
 trainers have the same model (the tiny policy, and a wider one with random weights), loss, attention (sdpa) and number
-of threads (one), in one process, in turns; TRL's gets its rows as padded matrices, ready-made. Then one row of growing
-length, with checkpointed activations.
+of threads (one), in one process, in turns; TRL's gets its rows as padded matrices, ready-made. `bench_length.py` uses
+the same two for one row of growing length.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from trl import GRPOTrainer
 
 from crrl.conf.schema import Config
 from crrl.engines.load import load_model, load_tokenizer
-from crrl.learning import losses
+from crrl.learning import losses, peak
 from crrl.learning.api import Row
 from crrl.learning.batches import micro_batches, tensors
 from crrl.learning.logprobs import score
@@ -35,7 +35,8 @@ from crrl.models import model_folder
 
 ROWS = 8
 Policy = Callable[[], PreTrainedModel]
-LENGTHS = (1024, 4096, 8192)
+RowsOf = Callable[[int], Sequence[Row]]
+"""Of a step."""
 TURNS, STEPS = 2, 2  # the first step of a turn warms up
 
 
@@ -75,10 +76,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class TrainBench:
-    """`lengths`: tokens of one row -> CPU-seconds of a step."""
-
     shapes: list[Shape]
-    lengths: dict[int, float]
 
     def lines(self) -> list[str]:
         rows = [
@@ -88,12 +86,10 @@ class TrainBench:
             f"{shape.gap:11.1e}"
             for shape in self.shapes
         ]
-        grown = ", ".join(f"{n:,}: {1e6 * s / n:.0f}" for n, s in self.lengths.items())
         return [
             f"Forward and backward pass of {ROWS} rows, CPU-seconds, one thread:",
             "        shared +   own    tokens  computed    crrl     TRL  ratio             gradients",
             *rows,
-            f"One row, tiny policy, checkpointed, CPU-microseconds per token by its length: {grown}",
         ]
 
 
@@ -101,27 +97,23 @@ def bench() -> TrainBench:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        return TrainBench([_shape(*shape) for shape in SHAPES], {n: _long(n) for n in LENGTHS})
+        return TrainBench([_shape(*shape) for shape in SHAPES])
     finally:
         torch.set_num_threads(threads)
 
 
 def _shape(policy: Policy, shared: int, own: int, target: float) -> Shape:
-    rows = _rows(policy, shared, own, ROWS)
+    rows, folder = _rows(policy, shared, own, ROWS), model_folder("tiny")
     ours, trl = [], []
     for _ in range(TURNS):
-        ours.append(_ours(policy, rows))
-        trl.append(_trl(policy, rows))
-    (_, gradients), (_, wanted) = ours[-1], trl[-1]
+        ours.append(ours_of(policy(), folder, lambda _: rows, settings()))
+        trl.append(trl_of(policy(), folder, lambda _: rows, settings()))
+    gradients, wanted = ours[-1].gradients, trl[-1].gradients
     largest = max(tensor.abs().max().item() for tensor in wanted.values())
     gap = max((gradients[name] - wanted[name]).abs().max().item() for name in wanted) / largest
     computed = sum(m.tokens for m in micro_batches(rows, "rows", ROWS, 10**9, sharing=True))
-    ours_s, trl_s = (statistics.median(s for s, _ in side) for side in (ours, trl))
+    ours_s, trl_s = (statistics.median(step.cpu_s for step in side) for side in (ours, trl))
     return Shape(policy.__name__, shared, own, target, computed, ours_s, trl_s, gap)
-
-
-def _long(tokens: int) -> float:
-    return _ours(tiny, _rows(tiny, 0, tokens, 1), gradient_checkpointing=True)[0]
 
 
 def _rows(policy: Policy, shared: int, own: int, count: int) -> list[Row]:
@@ -139,68 +131,77 @@ def _rows(policy: Policy, shared: int, own: int, count: int) -> list[Row]:
     return rows
 
 
-def _config(**trainer: Any) -> Config:
+def settings() -> Config:
     config = Config()
     config.trainer.max_steps, config.trainer.warmup_steps, config.trainer.learning_rate = STEPS, 0, 0.0
     config.trainer.tokens_per_micro_batch, config.trainer.save_steps = 10**9, STEPS
-    for name, value in trainer.items():
-        setattr(config.trainer, name, value)
     return config
 
 
-def _ours(policy: Policy, rows: Sequence[Row], **trainer: Any) -> tuple[float, dict[str, Tensor]]:
-    batch = StepBatch(list(rows), len(rows))
-    folder = model_folder("tiny")
+@dataclass(frozen=True)
+class Step:
+    """The last step of a training. `extra`: its peak memory in bytes, on top of what was there when it began."""
+
+    cpu_s: float
+    extra: int
+    gradients: dict[str, Tensor]
+
+
+def ours_of(model: PreTrainedModel, folder: Path, rows_of: RowsOf, config: Config) -> Step:
+    def source(step: int) -> StepBatch:
+        rows = list(rows_of(step))
+        return StepBatch(rows, len(rows))
+
     with tempfile.TemporaryDirectory() as run:
-        made = make_trainer(
-            *(policy(), load_tokenizer(folder), _config(**trainer), Path(run)),
-            *(lambda step: batch, lambda step, metrics: None),
-        )
+        made = make_trainer(*(model, load_tokenizer(folder), config, Path(run)), source, lambda step, metrics: None)
         return _measured(made)
 
 
 class _Plain(GRPOTrainer):
     """TRL's own, but for where its rows come from."""
 
-    batch: dict[str, Tensor]
+    batches: list[dict[str, Tensor]]
 
     def _prepare_inputs(self, inputs: Any) -> dict[str, Tensor]:
-        return self.batch
+        return self.batches[self.state.global_step]
 
 
-def _trl(policy: Policy, rows: Sequence[Row]) -> tuple[float, dict[str, Tensor]]:
+def trl_of(model: PreTrainedModel, folder: Path, rows_of: RowsOf, config: Config) -> Step:
     from datasets import Dataset  # type: ignore[import-untyped]
 
-    config, folder = _config(), model_folder("tiny")
-    tokenizer, loss = load_tokenizer(folder), losses.make(config.objective)
+    def padded(rows: Sequence[Row]) -> dict[str, Tensor]:
+        (micro,) = micro_batches(rows, "rows", len(rows), 10**9, sharing=False)
+        return tensors(micro, tokenizer.pad_token_id, made.accelerator.device)
+
+    tokenizer = load_tokenizer(folder)
     with tempfile.TemporaryDirectory() as run:
         made = _Plain(
-            model=policy(),
+            model=model,
             processing_class=tokenizer,
             reward_funcs=never,
-            args=arguments(config, Path(run), loss),
+            args=arguments(config, Path(run), losses.make(config.objective)),
             train_dataset=Dataset.from_dict({"prompt": [""] * STEPS}),
         )
         made.remove_callback(PrinterCallback)
-        (micro,) = micro_batches(rows, "rows", len(rows), 10**9, sharing=False)
-        made.batch = tensors(micro, tokenizer.pad_token_id, made.accelerator.device)
+        made.batches = [padded(rows_of(step)) for step in range(STEPS)]
         return _measured(made)
 
 
 class _Clock(TrainerCallback):
     def __init__(self) -> None:
-        self.seconds: list[float] = []
-        self.gradients: dict[str, Tensor] = {}
+        self.steps: list[Step] = []
 
     def on_step_begin(self, *_: Any, **__: Any) -> None:
+        self._resident = peak.restart()
         self._began = time.process_time()
 
     def on_pre_optimizer_step(self, *_: Any, model: Any = None, **__: Any) -> None:
-        self.seconds.append(time.process_time() - self._began)
-        self.gradients = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+        cpu_s, extra = time.process_time() - self._began, peak.reached() - self._resident
+        gradients = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+        self.steps.append(Step(cpu_s, extra, gradients))
 
 
-def _measured(trainer: GRPOTrainer) -> tuple[float, dict[str, Tensor]]:
+def _measured(trainer: GRPOTrainer) -> Step:
     trainer.add_callback(clock := _Clock())
     trainer.train()
-    return statistics.median(clock.seconds[1:]), clock.gradients
+    return clock.steps[-1]

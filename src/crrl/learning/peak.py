@@ -63,20 +63,31 @@ def measure(config: Config) -> Peak:
 
     with tempfile.TemporaryDirectory() as run:
         trainer = make_trainer(model, load_tokenizer(folder), config, Path(run), source, on_step)
-        Path("/proc/self/clear_refs").write_text("5")  # the peak from here on
+        restart()
         with contextlib.suppress(_Enough):
             trainer.train()
     memory = estimate(shape, config, device="cpu")
     estimated = memory.peak - memory.engine - memory.kv
-    return Peak(folder.name, budget.tokens, budget.row, _peak(), estimated, took[-1])
+    return Peak(folder.name, budget.tokens, budget.row, reached(), estimated, took[-1])
 
 
 class _Enough(Exception):
     """No checkpoint is wanted."""
 
 
-def _peak() -> int:
-    (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:")]
+def restart() -> int:
+    """This process's peak counts from here on. Returns the bytes that it has now."""
+    Path("/proc/self/clear_refs").write_text("5")
+    return _status("VmRSS")
+
+
+def reached() -> int:
+    """Bytes, this process's peak since `restart`."""
+    return _status("VmHWM")
+
+
+def _status(name: str) -> int:
+    (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(f"{name}:")]
     return 1024 * int(line.split()[1])
 
 
