@@ -143,14 +143,15 @@ def test_a_missing_agent_names_its_install_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ready("agent"))
 def test_ready_configurations(name: str, tmp_path: Path) -> None:
     """Each composes, over a recipe and over a saved run, and pins what it installs."""
-    given = ["agent.command=x"] if name == "command" else []
+    given = {"command": ["agent.command=x"], "answer": [f"model.path={model_folder('tiny')}"]}.get(name, [])
     config = load_recipe("quickstart", [f"agent={name}", *given])
     recipe = load_recipe("quickstart")
-    assert config.agent.turns == recipe.agent.turns and config.agent.name in ("command", "builtin")
+    own = ("command", "builtin", "answer")
+    assert config.agent.turns == (1 if name == "answer" else recipe.agent.turns) and config.agent.name in own
     (tmp_path / "config.yaml").write_text(to_yaml(recipe))
     assert load_saved(tmp_path / "config.yaml", [f"agent={name}", *given]).agent == config.agent
     raw = yaml.safe_load((FOLDER / "agent" / f"{name}.yaml").read_text())
-    if name not in ("command", "builtin"):
+    if name not in own:
         assert "==" in raw["install"] or "@" in raw["install"]
         told = raw["command"] + str(raw.get("files"))
         assert raw["mounts"] == [f"{name}:/opt/agent"] and ("{{ instruction }}" in told or "INSTRUCTION" in told)

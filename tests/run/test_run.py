@@ -25,11 +25,12 @@ from crrl.engines import Request
 from crrl.engines.load import load_local
 from crrl.engines.local import LocalEngine
 from crrl.errors import UsageError
+from crrl.learning.ranks import ALONE
 from crrl.learning.replay import replay
 from crrl.models import model_folder
 from crrl.rollout.journal import TRAIN, Journal
 from crrl.run.folder import create
-from crrl.run.run import Run, lent
+from crrl.run.run import Run, lent, threads_of
 
 pytestmark = pytest.mark.timeout(600)  # each starts whole runs; a busy machine takes its time
 
@@ -153,7 +154,8 @@ async def test_while_the_trainer_computes_the_engine_rests_and_its_cores_are_len
     engine = load_local(model_folder("tiny"))
     before = torch.get_num_threads()
     try:
-        for threads, had in ((3, 3), (0, len(os.sched_getaffinity(0)))):
+        all_cores = threads_of(load_recipe("quickstart", ["trainer.threads=0"]), ALONE)
+        for threads, had in ((3, 3), (all_cores, len(os.sched_getaffinity(0)))):
             with pytest.raises(KeyError), lent(engine, threads):
                 assert torch.get_num_threads() == had
                 held = asyncio.ensure_future(_tokens(engine))

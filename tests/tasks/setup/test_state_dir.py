@@ -16,7 +16,8 @@ from crrl.cli.main import main
 from crrl.tasks.files import write_tasks
 
 MAY_KNOW_THE_DEFAULT = {
-    *("sandbox/__init__.py", "rollout/config.py", "run/run.py"),  # a recipe's own setting, or the default
+    # a recipe's own setting, or the default
+    *("sandbox/__init__.py", "rollout/config.py", "run/run.py", "run/grade.py"),
     *("cli/call.py", "bench/judge.py", "bench/sandbox.py"),
 }
 
