@@ -6,6 +6,7 @@ Every spelling with `make test-corpora`; one of each kind, and JavaScript's, alw
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from decoy_languages_kit import EXAMPLES
@@ -14,6 +15,7 @@ from judge_kit import FIXED, diff
 
 from crrl.admission.admission import admit
 from crrl.errors import CrrlError
+from crrl.rewards.decoys.copies import protected_tests
 from crrl.rewards.task_judge import SITE, TaskJudge
 from crrl.rewards.tests import solved
 from crrl.sandbox import default_state_dir
@@ -61,6 +63,32 @@ async def test_pytest_by_command_and_an_honest_repair(task_judge: TaskJudge) -> 
 
 async def test_javascript(task_judge: TaskJudge) -> None:
     await language(task_judge, "javascript")
+
+
+def test_protected_tests_are_those_of_the_task(tmp_path: Path) -> None:
+    paths = ["test/org/MoneyTest.java", "test/org/Unlisted.java", "test/org/MoneyTest.txt", "src/org/MoneyTest.java"]
+    for path in paths:
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).touch()
+    found = protected_tests(lambda path: path.startswith("test/"), tmp_path, ["org.MoneyTest::adds", "org.Other::adds"])
+    assert found == {"test/org/MoneyTest.java"}
+
+
+@pytest.mark.corpora
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("folder", ["", "test/"])
+async def test_tests_that_stand_in_the_tree(task_judge: TaskJudge, folder: str) -> None:
+    """As those of GitBug-Java and Defects4J: the task says only that they are not the repair's, by file or folder."""
+    task = EXAMPLES["java"].task()
+    toolchains.require(task.test.needs, default_state_dir())
+    tests = {f"{folder}{path}": text for path, text in task.test.restore.items()}
+    assert task.source.files is not None
+    files = {path: text for path, text in task.source.files.items() if path not in task.test.restore}
+    plan = replace(task.test, restore={}, protect=[folder] if folder else list(tests))
+    admission = await admit(
+        replace(task, source=replace(task.source, files=files | tests), test=plan), task_judge, times=1
+    )
+    assert admission.decoys == 1.0 and not admission.no_decoys, admission
 
 
 @pytest.mark.corpora

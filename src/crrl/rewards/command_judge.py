@@ -28,7 +28,7 @@ from crrl.errors import CrrlError, LostError
 from crrl.rewards import canaries, control, exploits, parsers, patching, reports, swebench_grading
 from crrl.rewards.api import TestResults, TestStatus
 from crrl.rewards.decoys import facing
-from crrl.rewards.decoys.copies import Copies, tree_files
+from crrl.rewards.decoys.copies import Copies, protected_tests, tree_files
 from crrl.rewards.tests import solved
 from crrl.sandbox.api import Box, ExecResult, Limits, Mount, Sandbox, Spec, Workspace
 from crrl.task import Command, Decoys, Task
@@ -171,12 +171,14 @@ def _key(task: Task) -> str:
 def _copies(ground: _Ground) -> Copies:
     rules = ground.rules
     own = {path: file.data for path, file in ground.tests.items() if file is not None and file.link is None}
-    for path in rules.test_files - set(own):
+    expected = facing.expected(ground.task)
+    in_tree = protected_tests(rules.is_protected, ground.workspace.lower, expected)
+    for path in (rules.test_files | in_tree) - set(ground.tests):
         file = ground.read(path)
         if file is not None and file.link is None:
             own[path] = file.data
     folders = rules.folders if any(path.endswith(".py") for path in own) else ()
-    return Copies(tree_files(own, ground.workspace.lower, {}, folders), facing.expected(ground.task))
+    return Copies(tree_files(own, ground.workspace.lower, {}, folders), expected)
 
 
 def _texts(tests: Files) -> dict[str, str]:
@@ -211,8 +213,12 @@ class Rules(exploits.Protected):
         parser = parsers.PARSERS.get(task.test.parser)
         self.guards = parser.guards if parser is not None else None
 
+    def is_protected(self, path: str) -> bool:
+        """Named by the task, as a file or a folder above it."""
+        return path in self.files or path.startswith(self.below)
+
     def reason(self, path: str) -> str | None:
-        if path in self.files or path.startswith(self.below) or path.startswith(".crrl/"):
+        if self.is_protected(path) or path.startswith(".crrl/"):
             return "edited_tests"
         if self.guards is not None and self.guards.search(path):
             return "test_configuration"

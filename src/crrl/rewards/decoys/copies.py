@@ -7,10 +7,11 @@ be measured once; what stands there instead is drawn anew each time.
 
 from __future__ import annotations
 
+import os
 import posixpath
 import random
 import secrets
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 
 from crrl.rewards.decoys import data as json_data
@@ -111,6 +112,20 @@ def tree_files(
     return found
 
 
+def protected_tests(covers: Callable[[str], bool], lower: Path, expected: Iterable[str]) -> set[str]:
+    """The protected files of the checkout that expected tests stand in: an id names its class or file. A suite that is
+    in the tree from the start (GitBug-Java, Defects4J) is not put back, and would have no copies."""
+    said = "\n".join(expected)
+    found = set()
+    for folder, _, names in os.walk(lower):
+        for name in names:
+            path = os.path.relpath(os.path.join(folder, name), lower)
+            stem, suffix = posixpath.splitext(name)
+            if suffix in TESTS and stem in said and covers(path):
+                found.add(path)
+    return found
+
+
 def _parents(path: str) -> list[str]:
     parts = path.split("/")[:-1]
     return ["/".join(parts[:depth]) for depth in range(len(parts) + 1)]
@@ -120,7 +135,8 @@ def _suffix(path: str) -> str:
     return posixpath.splitext(path)[1]
 
 
-LANGUAGES = frozenset({".py", ".json", ".jsonl", *grammars.GRAMMARS})
+TESTS = frozenset({".py", *grammars.GRAMMARS})
+LANGUAGES = TESTS | {".json", ".jsonl"}
 
 
 def _find(path: str, data: bytes, rng: random.Random) -> list[Site]:
