@@ -1,7 +1,8 @@
 """The peak of a training process, measured beside the estimate: `python -m crrl.learning.peak FOLDER tokens=N row=N`.
 
 A process of its own, because a peak is a process's: it loads the model, takes two steps with the longest rows of the
-budgets (`dry_step.longest_rows`), and prints both numbers as JSON. Linux counts the peak; glibc's heap is part of it.
+budgets (`dry_step.longest_rows`), and prints both numbers as JSON. A step has two micro-batches: the second one meets
+the gradients of the first. Linux counts the peak; glibc's heap is part of it.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import json
 import sys
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -46,7 +47,8 @@ def measure(config: Config) -> Peak:
     config.trainer.save_steps = 10**9
     shape = shape_of(folder, config.adapter.targets)
     budget = budget_of(shape.context, config)
-    rows = longest_rows(budget, min(shape.vocabulary, 900))
+    two = replace(budget, tokens=2 * budget.tokens, trained=2 * budget.trained)
+    rows = longest_rows(two, min(shape.vocabulary, 900))
     model = lora.trainable(folder, config.adapter, 0) if config.adapter.name == "lora" else load_model(folder)
     took: list[float] = []
     began = time.process_time()

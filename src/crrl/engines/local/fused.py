@@ -13,7 +13,6 @@ of its plain forward pass at start: `unpack` gives the module its weights back.
 
 from __future__ import annotations
 
-import ctypes
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +27,7 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
+from crrl.engines.heap import give_back
 from crrl.engines.local.attention import Pass, attend_packed
 
 _FAMILY = (LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM)
@@ -43,11 +43,9 @@ _GIVE_BACK_FROM = 2**20
 """Elements from which freed memory is worth a walk through the heap."""
 
 
-def give_back(freed: int) -> None:
-    """Memory of so many elements has been freed: let the kernel have it. glibc keeps blocks of less than 32 MiB once
-    it has seen one that large freed, which would be most matrices of a small model."""
-    if freed >= _GIVE_BACK_FROM and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
-        trim(0)
+def _freed(elements: int) -> None:
+    if elements >= _GIVE_BACK_FROM:
+        give_back()
 
 
 class _Product:
@@ -152,7 +150,7 @@ class FusedModel:
         self._layers = []
         for layer in model.model.layers:
             self._layers.append(self._layer(layer, config))
-            give_back(sum(parameter.numel() for parameter in layer.parameters()))
+            _freed(sum(parameter.numel() for parameter in layer.parameters()))
         products = [p for layer in self._layers for p in (layer.qkv, layer.o, layer.gate_up, layer.down)]
         self._products = [*products, self._head]
         owner = {linear: product for product in self._products for linear in product.linears if product.opaque}
@@ -194,7 +192,7 @@ class FusedModel:
             return False
         product, linear = self._packed[name]
         product.take(linear, tensor)
-        give_back(tensor.numel())
+        _freed(tensor.numel())
         return True
 
     def settle(self) -> None:
