@@ -270,6 +270,14 @@ def test_gitbug_java(test_data: Path) -> None:
     assert tools == {"maven": 9, "gradle": 7, "junit": 5}
 
 
+def test_all_tests_of_a_project_built_here_are_protected(test_data: Path) -> None:
+    """In jwarc they stand in test/, and the corpus names only the file that the repair touched."""
+    tasks = load(find("gitbug-java"), test_data / "gitbug-java").tasks
+    jwarc = [task for task in tasks if task.family == "iipc/jwarc"]
+    assert jwarc and all({"test/", "test-resources/"} <= set(task.test.protect) for task in jwarc)
+    assert all("src/test/" in task.test.protect for task in tasks)
+
+
 def test_bugsinpy(test_data: Path) -> None:
     """A file in UTF-16, unittest and tox names, carriage returns, `key ="v"`."""
     black = one(test_data, "bugsinpy", "bugsinpy", "bugsinpy-black-1")

@@ -86,7 +86,7 @@ def convert(row: Row, split: str) -> Task:
             patches=[patch for patch in (rest, tests) if patch.strip()],
         ),
         issue=_issue(row, repo, [(test, failed.get(test, ("", ""))[1]) for test in flip]),
-        test=replace(plan, protect=[*touched(tests), "src/test/"]),
+        test=replace(plan, protect=[*touched(tests), "src/test/", *_test_folders(repo)]),
         solution=solution,
         created_at=text(row, "commit_timestamp", ""),
         provenance={"strategy": strategy, "change": text(row, "change_type", ""), "build": tool},
@@ -104,6 +104,13 @@ def _built(tool: str, flip: list[str], fixed: list[str]) -> TestPlan:
         needs=[tool],
         report=Command(["sh", "-c", REPORT]),
     )
+
+
+def _test_folders(repo: str) -> list[str]:
+    """Where a project that is built here has its tests, and what they read."""
+    project = PLAIN.get(repo, Plain())
+    folders = [folder for part in (project.sources, project.resources) for folder in part if "test" in folder]
+    return [f"{folder}/" for folder in folders if not folder.startswith("src/test/")]
 
 
 def _plain(project: Plain, flip: list[str], fixed: list[str]) -> TestPlan:
