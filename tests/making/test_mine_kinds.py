@@ -3,40 +3,15 @@ options of absent plugins, commits whose packages cannot be had, tests that only
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 
 import pytest
+from history_kit import BUGGY, FIXED, ONE, TWO, commit, git
 
 from crrl.cli.main import main
 from crrl.errors import CrrlError
 from crrl.making import mined_issue, plans
 from crrl.tasks.files import load_tasks
-
-AS = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "protocol.file.allow=always"]
-BUGGY, FIXED = "def f(x):\n    return 2\n", "def f(x):\n    return x + 1\n"
-ONE = "from m import f\n\n\ndef test_one():\n    assert f(1) == 2\n"
-TWO = ONE + "\n\ndef test_two():\n    assert f(2) == 3\n"
-
-
-def git(root: Path, *words: str) -> str:
-    return subprocess.run(["git", *AS, *words], cwd=root, check=True, capture_output=True, text=True).stdout.strip()
-
-
-def commit(root: Path, message: str, files: dict[str, str | bytes | None]) -> str:
-    """None: the file is deleted."""
-    root.mkdir(exist_ok=True)
-    for path, text in files.items():
-        (root / path).parent.mkdir(parents=True, exist_ok=True)
-        if text is None:
-            (root / path).unlink()
-        else:
-            (root / path).write_bytes(text if isinstance(text, bytes) else text.encode())
-    if not (root / ".git").exists():
-        git(root, "init", "-q", "-b", "main")
-    git(root, "add", "-A")
-    git(root, "commit", "-q", "-m", message)
-    return git(root, "rev-parse", "HEAD")
 
 
 def mine(root: Path, *words: str) -> tuple[int, Path]:

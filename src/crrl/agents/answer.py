@@ -94,14 +94,14 @@ class AnsweringAgent:
     ) -> AgentExit:
         """Raises LostError: the box or the endpoint is gone; CrrlError: the task cannot be asked about."""
         counts = dict.fromkeys(("turns", "edits", "malformed"), 0)
-        said, tokens = "", 0
+        said, tokens, chat = "", 0, Chat(self._http, endpoint)
         files = await self._files(box, task)
         messages = self.questions.messages(task.issue, [(path, file.text) for path, file in files.items()])
         try:
             while True:
                 if counts["turns"] >= limits.turns:
                     return AgentExit("turn_limit" if counts["turns"] else "error", counts=counts, output=said)
-                answer = await Chat(self._http, endpoint).ask(messages, limits.tokens - tokens)
+                answer = await chat.ask(messages, limits.tokens - tokens)
                 said, tokens = answer.content, tokens + answer.tokens
                 counts["turns"] += 1
                 messages.append(answer.message())
