@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from command_kit import crrl, done
 
 from crrl.cli.main import main
 from crrl.evaluation.results import read
@@ -23,24 +21,6 @@ pytestmark = pytest.mark.timeout(300)
 PROGRAMS = ("bitcount", "gcd", "hanoi", "lcs_length", "next_permutation", "pascal")
 SMALL = ("evaluation.tasks_per_split=3", "evaluation.splits=[rl_instances]", "rollout.concurrency=1")
 APPLY = 'for p in /fixes/*.patch; do git apply --check "$p" 2>/dev/null && git apply "$p"; done; exit 0'
-
-
-def crrl(folder: Path, *words: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "crrl.cli.main", *words],
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
-
-
-def done(process: subprocess.Popen[str]) -> str:
-    out, err = process.communicate(timeout=250)
-    assert process.returncode == 0, err
-    return out
 
 
 @pytest.fixture

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+from command_kit import crrl
 
 from crrl.conf.load import load_recipe
 from crrl.errors import UsageError
@@ -27,18 +27,6 @@ SMALL = (
 )
 
 
-def start(folder: Path, *words: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "crrl.cli.main", "train", *words],
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
-
-
 def phases(run: Path) -> dict[str, int]:
     if not (run / "journal.sqlite").exists():
         return {}
@@ -47,7 +35,7 @@ def phases(run: Path) -> dict[str, int]:
 
 
 def test_validation_in_a_run_that_is_killed_in_one(tmp_path: Path) -> None:
-    process = start(tmp_path, *SMALL, "run=r")
+    process = crrl(tmp_path, "train", *SMALL, "run=r")
     run = tmp_path / "runs/r"
     deadline = time.monotonic() + 400
     while phases(run).get("validation", 0) < 3:  # in the second one
@@ -55,7 +43,7 @@ def test_validation_in_a_run_that_is_killed_in_one(tmp_path: Path) -> None:
         time.sleep(0.01)
     process.kill()
     process.communicate()
-    again = start(tmp_path, "resume=r")
+    again = crrl(tmp_path, "train", "resume=r")
     _, err = again.communicate(timeout=450)
     assert again.returncode == 0, err
     assert phases(run) == {"train": 8, "validation": 4, "after": 2}
