@@ -9,8 +9,8 @@ file (`generate`).
     >>>>>>> REPLACE
 
 The format of Aider and SWE-RL (arXiv:2502.18449). An empty SEARCH makes a new file. As in unified diffs, a line
-`\\ No newline at end of file` says that the file ends without one. Marks may be longer than seven characters, all three
-alike, where the code itself has lines that look like marks.
+`\\ No newline at end of file` says that the file ends without one. Where the code itself has lines that look like
+markers, all three may be longer than seven characters.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class Reading:
 
 @dataclass(frozen=True)
 class Block:
-    """One block of an answer. `line`: of its opening mark, 1-based. `readings`: what it may mean, the likeliest first;
-    several where code holds lines that look like the dividing mark."""
+    """One block of an answer. `line`: of its opening marker, 1-based. `readings`: what it may mean, the likeliest
+    first; several where code holds lines that look like the divider."""
 
     path: str
     readings: tuple[Reading, ...]

@@ -1,8 +1,8 @@
 """Reads search/replace blocks out of whatever a model wrote. Never raises, in time linear in the answer.
 
-Survives: fences around blocks or around the code in them, indented marks, a missing closing mark, a missing opening
-mark in a fence, marks of other lengths, CRLF, paths in headings, backticks, fences and comments, or only before the
-first of several blocks. What it cannot read is a `Fault`; the other blocks count.
+Survives: fences around blocks or around the code in them, indented markers, a missing closing marker, a missing
+opening marker in a fence, markers of other lengths, CRLF, paths in headings, backticks, fences and comments, or only
+before the first of several blocks. What it cannot read is a `Fault`; the other blocks count.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class _Reader:
         return Parsed(self.blocks, self.faults)
 
     def _block(self, at: int, begin: int, length: int, rest: str) -> int:
-        """Reads the block whose opening mark is at `at`. Returns the line after it."""
+        """Reads the block whose opening marker is at `at`. Returns the line after it."""
         end, after = self._end(at, length)
         body = self.lines[at + 1 : end]
         indent = self.lines[at][: len(self.lines[at]) - len(self.lines[at].lstrip())]
@@ -78,7 +78,7 @@ class _Reader:
         return after
 
     def _end(self, at: int, length: int) -> tuple[int, int]:
-        """(the line that ends the body, the line to go on with). A body without a closing mark ends before the next
+        """(the line that ends the body, the line to go on with). A body without a closing marker ends before the next
         opening one, or at the fence in which it stands."""
         divided, other, fence = False, None, None
         for i in range(at + 1, len(self.lines)):
@@ -119,7 +119,7 @@ class _Reader:
         return readings
 
     def _unopened(self, begin: int, divided: int | None, at: int) -> None:
-        """A closing mark without an opening one: the search text begins at the fence, or after the line of the path."""
+        """A closing marker without an opening one: the search text begins at the fence, or after the path."""
         if divided is None:
             self.faults.append(Fault(at + 1, "REPLACE without SEARCH: write <<<<<<< SEARCH, the old lines, =======."))
             return
@@ -131,7 +131,7 @@ class _Reader:
         elif start < divided and (path := self._named(self.lines[start])) is not None:
             start += 1
         if start is None or start >= divided:
-            self.faults.append(Fault(at + 1, "The mark <<<<<<< SEARCH is missing before the old lines."))
+            self.faults.append(Fault(at + 1, "The marker <<<<<<< SEARCH is missing before the old lines."))
             return
         body = self.lines[start:at]
         path = path or self._path_above(start, begin, "")
@@ -149,7 +149,7 @@ class _Reader:
     # Paths ------------------------------------------------------------------------------------------------------
 
     def _path_above(self, at: int, begin: int, rest: str) -> str | None:
-        """The path in the opening mark's own line, or in one of the lines above it; else that of the block before."""
+        """The path in the opening marker's own line, or in one of the lines above it; else that of the block before."""
         if rest.strip() and (path := self._named(rest)) is not None:
             return path
         seen = 0
