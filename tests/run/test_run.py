@@ -219,6 +219,13 @@ def test_a_worker_that_dies_after_its_checkpoint_was_removed_is_started_again(tm
     when(lambda: (run / "checkpoints/step-2").is_dir() and not (run / "checkpoints/step-1").exists())
     workers = [p for p in psutil.Process(second.pid).children() if "crrl.rollout.worker" in p.cmdline()]
     assert len(workers) == 1
+    while True:  # one that has episodes to lose
+        workers[0].suspend()
+        time.sleep(0.1)  # what it sent is written
+        if finished(run) % (TRAINED // 3):
+            break
+        workers[0].resume()
+        time.sleep(0.02)
     workers[0].kill()
     finish(second)
     assert json.loads((run / "summary.json").read_text())["lost_tries"]["by_cause"]["worker_died"] > 0

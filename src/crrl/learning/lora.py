@@ -90,9 +90,13 @@ def require_same(adapter: Adapter, found: LoraConfig, source: Path) -> None:
 
 
 def _trained(made: Any, base: Path) -> PreTrainedModel:
-    """Where its base is goes into every checkpoint."""
+    """Where its base is goes into every checkpoint; the same adapter is saved as the same bytes (peft holds its targets
+    as a set, which has no order)."""
     saved = (base / "config.json").is_file()
-    made.peft_config["default"].base_model_name_or_path = str(base.absolute()) if saved else ""
+    config = made.peft_config["default"]
+    config.base_model_name_or_path = str(base.absolute()) if saved else ""
+    if not isinstance(config.target_modules, str):
+        config.target_modules = sorted(config.target_modules)
     model: PreTrainedModel = made
     return model
 
