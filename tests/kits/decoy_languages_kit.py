@@ -42,7 +42,7 @@ class Example:
         return "".join(between(path, self.files.get(path), text) for path, text in changed.items())
 
 
-def _shell(line: str) -> Command:
+def shell(line: str) -> Command:
     return Command(["sh", "-c", line], timeout_s=120.0)
 
 
@@ -108,8 +108,8 @@ public class MoneyTest {
     Command(CONSOLE.split()),
     "junit",
     ["junit"],
-    [_shell(f'javac -nowarn -d .crrl/classes -cp {JUNIT} $(find . -name "*.java")')],
-    _shell(REPORT),
+    [shell(f'javac -nowarn -d .crrl/classes -cp {JUNIT} $(find . -name "*.java")')],
+    shell(REPORT),
 )
 
 SCRIPT_BUGGY = """function area(side) {
@@ -170,13 +170,13 @@ describe('shape', () => {
             ).replace("named(side) {\n", "named(side) {\n  // by name\n")
         },
     },
-    _shell(
+    shell(
         "mkdir -p .crrl; node /node_modules/jest/bin/jest.js --silent --rootDir=. --json --outputFile=.crrl/report.json ."
     ),
     "jest",
     ["jest"],
     [],
-    _shell("cat .crrl/report.json"),
+    shell("cat .crrl/report.json"),
 )
 
 GO_BUGGY = """package shape
@@ -355,7 +355,7 @@ fn keeps() {
     Command(["cargo", "test", "--offline", "--no-fail-fast", "--", "--include-ignored", "--test-threads=1"]),
     "cargo",
     ["rust"],
-    [_shell("cargo test --offline --no-run")],
+    [shell("cargo test --offline --no-run")],
     None,
 )
 EXAMPLES = {example.language: example for example in (JAVA, SCRIPT, GO, RUST)}

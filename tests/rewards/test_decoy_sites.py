@@ -66,6 +66,8 @@ TEXTS: dict[str, tuple[str, set[str], list[str]]] = {
         ["f(2)", "f(4)", "f(5)", "toBe(6)", "f(7)", "f(8)", "test('t'"],
     ),
     ".ts": ("test('t', () => { expect(f(1 as number)).toEqual({ a: 'x' }); });", {"x"}, ["f(1 as number)"]),
+    ".mts": ("it('t', () => { expect(f<number>(1)).toBe(3 as number); });", {"3"}, ["f<number>(1)"]),
+    ".cts": ("it('t', () => { assert.equal(f(1!), 'x' satisfies string); });", {"x"}, ["f(1!)"]),
     ".go": (
         "package a\n\nfunc TestT(t *testing.T) {\n\tfor _, tc := range []struct{ in, want int }{{in: 1, want: 2}} {\n"
         '\t\tif got := f(tc.in); got != tc.want {\n\t\t\tt.Errorf("bad %d, want %d", got, tc.want)\n\t\t}\n\t}\n'

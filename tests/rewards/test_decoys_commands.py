@@ -1,4 +1,4 @@
-"""Decoys where tests run by their own command: pytest, Java, JavaScript, Go, Rust. What they believe scores zero.
+"""Decoys where tests run by their own command: pytest, and seven other languages. What their tests believe scores zero.
 
 Every spelling with `make test-corpora`; one of each kind, and JavaScript's, always.
 """
@@ -8,8 +8,9 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import decoy_compiled_kit
+import decoy_languages_kit
 import pytest
-from decoy_languages_kit import EXAMPLES
 from decoys_kit import CHEATS, COPIED, copied_task
 from judge_kit import FIXED, diff
 
@@ -23,6 +24,7 @@ from crrl.task import Command, Task
 from crrl.tasks.corpora.bugsinpy import REPORT as XML
 from crrl.tasks.setup import toolchains
 
+EXAMPLES = decoy_languages_kit.EXAMPLES | decoy_compiled_kit.EXAMPLES
 SPELLINGS = [(kind, name) for kind, spellings in CHEATS.items() for name in spellings]
 SAMPLE = [(kind, next(iter(spellings))) for kind, spellings in CHEATS.items()]
 

@@ -16,7 +16,7 @@ SUFFIXES = {
     "java": (".java",),
     "go": (".go",),
     "rust": (".rs",),
-    "javascript": (".js", ".jsx", ".mjs", ".cjs", ".ts", ".tsx"),
+    "javascript": (".js", ".jsx", ".mjs", ".cjs", ".ts", ".mts", ".cts", ".tsx"),
 }
 CLASSES = ".crrl/classes"
 JAVA = (

@@ -121,5 +121,5 @@ SABOTAGE: dict[str, Callable[[str, str], str]] = {
     ".go": go,
     ".rs": rust,
     ".cpp": catch,
-    **dict.fromkeys((".js", ".jsx", ".mjs", ".cjs", ".ts", ".tsx"), script),
+    **dict.fromkeys((".js", ".jsx", ".mjs", ".cjs", ".ts", ".mts", ".cts", ".tsx"), script),
 }

@@ -12,7 +12,7 @@ from tree_sitter import Language, Node, Parser
 GRAMMARS: dict[str, tuple[str, str]] = {
     ".java": ("tree_sitter_java", "language"),
     **dict.fromkeys((".js", ".jsx", ".mjs", ".cjs"), ("tree_sitter_javascript", "language")),
-    ".ts": ("tree_sitter_typescript", "language_typescript"),
+    **dict.fromkeys((".ts", ".mts", ".cts"), ("tree_sitter_typescript", "language_typescript")),
     ".tsx": ("tree_sitter_typescript", "language_tsx"),
     ".go": ("tree_sitter_go", "language"),
     ".rs": ("tree_sitter_rust", "language"),
