@@ -82,7 +82,7 @@ def run(call: Call) -> int:
     (target,) = call.only("CHECKPOINT_OR_RUN")
     config, checkpoint, _ = resolve(target, call.settings)
     if not serving.model:
-        serving = replace(serving, model="tiny" if target == "tiny" else Path(checkpoint).name)
+        serving = replace(serving, model=Path(checkpoint).name)
     if call.dry_run:
         if call.json:
             print_json({"checkpoint": checkpoint, "serving": vars(serving)})
@@ -107,20 +107,11 @@ async def serve(config: Config, checkpoint: str, serving: Serving, *, as_json: b
 
     import torch
 
-    from crrl import engines
+    from crrl.run.engine import engine_of
 
     torch.set_num_threads(config.engine.threads or torch.get_num_threads())
     renderer = load_renderer(folder, config.renderer.key, config.renderer.calls)
-    wanted = config.engine
-    engine = engines.make(
-        wanted.name,
-        folder,
-        context=wanted.context or None,
-        max_batch=wanted.max_batch,
-        device=wanted.device,
-        dtype=wanted.dtype,
-        base=config.model.base,
-    )
+    engine = engine_of(config, folder)
     sampling = SamplingPolicy(config.rollout.temperature, as_asked=serving.sampling == "agent", constrained=True)
     gateway = OpenGateway(engine, renderer, sampling, model=serving.model, key=serving.api_key, keep=keep)
     ended = asyncio.Event()

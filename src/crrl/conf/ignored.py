@@ -4,13 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from crrl.conf import objective_checks
+from crrl.conf import engine_keys, objective_checks
 from crrl.conf.schema import Config
 from crrl.errors import UsageError
 
 Ignored = tuple[str, Callable[[Config], bool], str]
+
+
+def _of_engine(key: str) -> str:
+    return f"it is for engine.name={' and engine.name='.join(engine_keys.engines_with(key))}"
+
+
 # setting, when it is ignored, why
 IGNORED: tuple[Ignored, ...] = (
+    *(
+        (f"engine.{key}", lambda c, key=key: key not in engine_keys.OWN.get(c.engine.name, ()), _of_engine(key))
+        for key in sorted({key for keys in engine_keys.OWN.values() for key in keys})
+    ),
     *(
         (f"agent.{key}", lambda c: c.agent.name == "command", "agent.name=command has its own tools and prompts")
         for key in ("command_s", "output_chars")

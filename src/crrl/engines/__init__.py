@@ -8,7 +8,8 @@
 
 **Adding an engine.** Write one file with a class that has the methods of `api.Engine`, made as `make` calls it, and one
 line: here in `ENGINES`, or in a distribution of your own (docs/plugins.md). A run trains on it if the class has those
-of `api.Weights`, too. Three things must hold:
+of `api.Weights`, too. The rollout worker reaches it through a socket of the run's, or directly if it has those of
+`api.Served`: its kind of address is then one line in `CONNECTIONS`. Three things must hold:
 log-probs are log softmax(logits / T) before any truncation; every token carries the version of the weights that made
 it; the noise of a token derives from (request seed, position) alone (`sampling.uniform`). Raise `EngineError` if the
 engine fails (the episode is lost and retried) and `ContextLengthError` if prompt + 1 > context.
@@ -16,12 +17,13 @@ engine fails (the episode is lost and retried) and `ContextLengthError` if promp
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from crrl import registry
-from crrl.engines.api import Chunk, Connection, Engine, EngineInfo, Probe, Request, Weights, WeightSource
+from crrl.engines.api import Chunk, Connection, Engine, EngineInfo, Probe, Request, Served, Weights, WeightSource
 from crrl.errors import LostError, UsageError
 
 ENGINES = {
@@ -44,14 +46,15 @@ def make(
     version: int = 0,
     base: str = "",
     trained: bool = False,
+    own: Mapping[str, Any] | None = None,
 ) -> Any:
     """The engine called `name` on a model folder, serving it as policy `version`; its owner calls `close()`.
     `context`: None, the model's own. `device`, `dtype`: words of the settings (`engines.device`). `base`: where the
-    base of the adapter in `model` was moved to, given only then. `trained`: weights will be pushed to it. Raises
-    UsageError, CrrlError."""
+    base of the adapter in `model` was moved to, given only then. `trained`: weights will be pushed to it. `own`: the
+    settings that only this engine has (`conf.engine_keys`). Raises UsageError, CrrlError."""
     part = registry.find("crrl.engines", name)
-    moved = {"base": base} if base else {}
-    made = part.make(model, context=context, max_batch=max_batch, device=device, dtype=dtype, version=version, **moved)
+    own = {**(own or {}), **({"base": base} if base else {})}
+    made = part.make(model, context=context, max_batch=max_batch, device=device, dtype=dtype, version=version, **own)
     return part.require(made, Engine, *([Weights] if trained else []))
 
 
@@ -91,6 +94,7 @@ __all__ = [
     "EngineInfo",
     "Probe",
     "Request",
+    "Served",
     "WeightSource",
     "Weights",
     "connect",

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Generator, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import torch
@@ -114,6 +114,15 @@ class Connection(Engine, Protocol):
     """An engine of another process (`engines.connect`)."""
 
     async def close(self) -> None: ...
+
+
+@runtime_checkable
+class Served(Protocol):
+    """An engine that other processes reach by themselves, at `address` (`engines.connect`). `tokens`: how many have
+    been sampled."""
+
+    address: str
+    tokens: int
 
 
 class Weights(Protocol):

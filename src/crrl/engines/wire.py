@@ -15,14 +15,14 @@ import itertools
 import os
 import struct
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from crrl.engines import ContextLengthError, EngineError
-from crrl.engines.api import Chunk, Engine, EngineInfo, Request
+from crrl.engines.api import Chunk, Engine, EngineInfo, Request, Served
 
 _LENGTH = struct.Struct(">I")
 _MAX_FRAME = 1 << 28
@@ -174,6 +174,19 @@ class EngineServer:
         self._thread.join()
         self._loop.close()
         self.path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def serving(engine: Engine, socket_path: str | Path) -> Iterator[Served]:
+    """Where the worker reaches an engine: at its own address if it has one, else at a socket that is opened for it."""
+    if isinstance(engine, Served):
+        yield engine
+        return
+    server = EngineServer(engine, socket_path)
+    try:
+        yield server
+    finally:
+        server.close()
 
 
 class RemoteEngine:

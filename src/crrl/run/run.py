@@ -19,7 +19,6 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from crrl import engines
 from crrl.conf.load import to_yaml
 from crrl.conf.schema import Config
 from crrl.console.display import Display
@@ -28,7 +27,7 @@ from crrl.engines.api import Weights
 from crrl.engines.device import device_of, dtype_of
 from crrl.engines.fingerprint import fingerprint
 from crrl.engines.load import copy_tokenizer, load_tokenizer
-from crrl.engines.wire import EngineServer
+from crrl.engines.wire import serving
 from crrl.errors import LostError
 from crrl.evaluation.benchmark import Phase
 from crrl.gateway.renderer import load_renderer
@@ -49,6 +48,7 @@ from crrl.rollout.client import RolloutClient
 from crrl.rollout.config import RolloutConfig
 from crrl.rollout.journal import TRAIN, Journal
 from crrl.run.busy import Busy
+from crrl.run.engine import engine_of
 from crrl.run.folder import create
 from crrl.run.tracking import Tracking
 from crrl.run.watchdog import Watchdog
@@ -170,23 +170,11 @@ class Run:
                 self.journal.set_meta("policy", fingerprint(source))
             self.tracking = Tracking(config, self.folder, self.journal, self.step, self.display.note)
             self._closing.callback(self.tracking.close)
-            engine = config.engine
-            self.engine = engines.make(
-                engine.name,
-                source,
-                context=engine.context or None,
-                max_batch=engine.max_batch,
-                device=engine.device,
-                dtype=engine.dtype,
-                version=self.step,
-                base=base,
-                trained=updates,
-            )
+            self.engine = engine_of(config, source, version=self.step, trained=updates)
             self._closing.callback(self.engine.close)
             self._bound = self.bound_of_pushes(self.model) if self.model is not None else BOUND
             own = Path(self._closing.enter_context(tempfile.TemporaryDirectory(prefix="crrl-")))
-            server = EngineServer(self.engine, own / "engine.sock")
-            self._closing.callback(server.close)
+            server = self._closing.enter_context(serving(self.engine, own / "engine.sock"))
             # A copy for workers that restart later: the run deletes old checkpoints meanwhile.
             copy_tokenizer(source, own / "tokenizer", base)
             self.client = RolloutClient(
