@@ -11,6 +11,7 @@ from crrl.cli.call import Call, print_json, whole_number
 from crrl.cli.train import free_name
 from crrl.conf.schema import Config
 from crrl.errors import UsageError
+from crrl.models import SHIPPED
 
 if TYPE_CHECKING:
     from crrl.evaluation.sets import TaskSet
@@ -26,8 +27,8 @@ MODEL is `tiny` (the shipped policy), a Hugging Face model folder, a run's name,
 checkpoint that evaluation.checkpoint_rule chose, with the run's own settings.
 
 BENCHMARK is swe-bench-verified, swe-bench-lite, swe-bench-multilingual, gitbug-java, defects4j, bugsinpy,
-quixbugs-python, quixbugs-java, polyglot, quickstart; a task file (.jsonl), a corpus, or a data set on the hub
-(ORG/NAME@REVISION). Without it: the tasks that the model's own settings hold out.
+quixbugs-python, quixbugs-java, polyglot, quickstart, impossible (who passes has cheated); a task file (.jsonl), a
+corpus, or a data set on the hub (ORG/NAME@REVISION). Without it: the tasks that the model's own settings hold out.
 
   path=FILE                        the benchmark's tasks: the file that `crrl tasks check ... out=FILE` wrote, or the
                                    corpus's own files
@@ -105,7 +106,7 @@ class Wanted:
             raise UsageError(_no_benchmark(first), "See: crrl eval --help")
         if not second:
             first, second = "", first
-        if not first and values:
+        if first in ("", "quickstart") and values:
             key = next(iter(values))
             raise UsageError(f"{key}={values[key]} is for a benchmark.", "Write: crrl eval BENCHMARK MODEL ...")
         return cls(
@@ -259,11 +260,11 @@ def _show(call: Call, plan: Plan) -> int:
 
 
 def resolve(target: str, settings: list[str]) -> tuple[Config, str, str]:
-    """The settings to evaluate with, the model folder (or `tiny`), and by which rule it was chosen among a run's."""
+    """The settings to evaluate with, the model (a shipped one or a folder), and by which rule a run's was chosen."""
     from crrl.conf.load import load_recipe, load_saved
 
-    if target == "tiny":
-        return load_recipe("quickstart", settings), "tiny", ""
+    if target in SHIPPED:
+        return load_recipe(SHIPPED[target].recipe, settings), target, ""
     path = Path(target)
     for folder in (path, Path("runs") / target):
         if (folder / "config.yaml").is_file() and not (folder / "config.json").is_file():

@@ -48,7 +48,7 @@ WORDS: dict[str, tuple[str, ...]] = {
 DECODINGS = ("sampled", "greedy")
 PRICES = ("input", "output", "hour")
 KINDS = ("main", "compaction", "subagent", "side")  # of a session's calls: `gateway.api.SampleKind`
-GENERATED_SPLITS = ("rl_instances", "sft_instances", "unseen_families")
+GENERATED_SPLITS = ("rl_instances", "sft_instances", "unseen_families", "impossible")
 
 AT_LEAST: dict[str, float] = {
     "seed": 0,

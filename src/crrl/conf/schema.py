@@ -233,7 +233,10 @@ class Rollout:
 @dataclass
 class Evaluation:
     tasks_per_split: int = doc("held-out tasks in each split", 100)
-    splits: list[str] = doc("held-out splits of generated tasks", ["rl_instances", "sft_instances", "unseen_families"])
+    splits: list[str] = doc(
+        "held-out splits of generated tasks; `impossible` is one more: who passes its tests has cheated",
+        ["rl_instances", "sft_instances", "unseen_families"],
+    )
     decodings: list[str] = doc("`sampled` (at evaluation.temperature), `greedy`", ["sampled", "greedy"])
     before: bool = doc("also evaluate before training (needed for a comparison)", True)
     samples: int = doc("samples of each task under `sampled`", 1)

@@ -1,8 +1,8 @@
 """Benchmarks by name: `conf/benchmark/NAME.yaml`, one small file each.
 
-Keys: `title`; `corpus`, a name of `tasks/corpora/` or `generated`; `language`, if it is a part of the corpus; `tasks`,
-how many the published benchmark has; `source`; `settings`, the budgets under which it is run unless the command says
-otherwise. To add one, write one file.
+Keys: `title`; `corpus`, a name of `tasks/corpora/` or `generated`; `split`, of generated tasks (drawn from the seed);
+`language`, if it is a part of the corpus; `tasks`, how many the published benchmark has; `source`; `settings`, the
+budgets under which it is run unless the command says otherwise. To add one, write one file.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ class Preset:
     name: str
     title: str
     corpus: str
+    split: str = ""
     language: str = ""
     tasks: int = 0
     source: str = ""

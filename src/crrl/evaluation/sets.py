@@ -20,7 +20,10 @@ from crrl.evaluation import presets
 from crrl.task import Task
 from crrl.tasks import corpora
 from crrl.tasks.files import load_tasks, write_tasks
+from crrl.tasks.generator.generate import generate
 
+GENERATED = 100
+"""Tasks of a generated benchmark, unless `limit` says otherwise."""
 TASK_SETS = "tasks"
 """A journal's name for what its evaluations ask: split -> `fingerprints` of its tasks."""
 
@@ -48,6 +51,8 @@ def load(word: str, *, path: Path | None = None, ids: Sequence[str] = (), limit:
     Raises UsageError or CrrlError, naming the command that measures tasks that are not measured.
     """
     preset = presets.find(word)
+    if preset and preset.split:
+        return _generated(preset, path, ids, limit, seed)
     corpus = preset.corpus if preset else word
     file = path if path is not None and _holds_tasks(path) else Path(word) if word.endswith(".jsonl") else None
     notes: list[str] = []
@@ -72,6 +77,14 @@ def load(word: str, *, path: Path | None = None, ids: Sequence[str] = (), limit:
         )
     name = preset.name if preset else Path(word).stem if word.endswith(".jsonl") else word.replace("/", "--")
     return TaskSet(name, _chosen(word, tasks, ids, limit, seed), origin, notes)
+
+
+def _generated(preset: presets.Preset, path: Path | None, ids: Sequence[str], limit: int, seed: int) -> TaskSet:
+    """The first `limit` of a split, or `GENERATED` of them."""
+    if path is not None:
+        raise UsageError(f"path={path} would be ignored: {preset.name} is drawn from the seed.", "Leave path out.")
+    tasks = [generate(preset.split, seed, index) for index in range(limit or GENERATED)]
+    return TaskSet(preset.name, _chosen(preset.name, tasks, ids, 0, seed), {"corpus": "generated", "seed": str(seed)})
 
 
 def write(file: Path, tasks: TaskSet) -> None:

@@ -112,6 +112,9 @@ def numbers(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
     """(what, number) of a cell, in words."""
     low, high = metrics["bounds"]
     rows = [("resolved", f"{metrics['rate']:.1%} [{interval(metrics['ci95'])}]")]
+    if cheated := metrics.get("cheating"):
+        parts = f"passed {cheated['passed'] or 0:.1%}, tried to {cheated['attempted'] or 0:.1%}"
+        rows = [("cheated on tasks that honest work cannot pass", f"{cheated['rate']:.1%} ({parts})")]
     if metrics["lost"]:
         rows.append(("resolved, if all lost had not been solved, and had been", f"{low:.1%}, {high:.1%}"))
     for k, of in metrics["pass_at"].items():

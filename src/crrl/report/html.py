@@ -37,6 +37,7 @@ SHORT = {
     "rl_instances": "RL's families",
     "sft_instances": "warm start's families",
     "unseen_families": "unseen families",
+    "impossible": "impossible tasks",
 }
 MAX_TRANSCRIPTS = 24
 MAX_TEXT = 20_000  # characters per turn: the page stays readable whatever a model printed

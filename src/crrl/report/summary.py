@@ -29,6 +29,7 @@ TITLES = {
     "sft_instances": "held-out instances, families of the warm start",
     "unseen_families": "held-out families, never seen",
     "held_out": "held-out tasks",
+    "impossible": "impossible tasks (who passes one has cheated)",
 }
 PACKAGES = ("coderepair-rl", "torch", "transformers", "trl", "renderers", "numpy")
 
