@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from crrl.label import Label
+
 
 def _check_paths(name: str, paths: Iterable[str], *, root: bool = False) -> None:
     """`root`: "." may stand for the workspace itself."""
@@ -103,6 +105,7 @@ class TestPlan:
         protect: further paths that belong to the tests (a folder ends in `/`): a repair's changes are left out.
         baseline: the corpus does not list all tests; admission does: those that pass with the known fix.
         decoys: what admission measured; None: measured when the first patch passes every test.
+        label: what is true of the function, of parser `label`: the patch is an answer (`crrl.label`), and nothing runs.
     """
 
     __test__ = False  # not a pytest class
@@ -122,6 +125,7 @@ class TestPlan:
     protect: list[str] = field(default_factory=list)
     baseline: bool = False
     decoys: Decoys | None = None
+    label: Label | None = None
 
     def __post_init__(self) -> None:
         _check_paths("test.restore", self.restore)

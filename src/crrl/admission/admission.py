@@ -14,7 +14,8 @@ from typing import Any, Literal, Protocol
 
 from crrl.admission.absent import absent, absent_in
 from crrl.errors import CrrlError, LostError
-from crrl.rewards import parsers
+from crrl.label import Label, right
+from crrl.rewards import label_judge, parsers
 from crrl.rewards.api import TestResults
 from crrl.task import Decoys, Task
 from crrl.tasks.diffs import touched
@@ -75,6 +76,8 @@ class Admission:
 async def admit(task: Task, judge: Judge, times: int = TIMES) -> Admission:
     """Judge the empty patch and the solution, `times` each."""
     started = time.monotonic()
+    if task.test.label is not None:
+        return await _admit_label(task, task.test.label, judge)
     if task.solution is None:
         return Admission(task.id, "unavailable", reasons=["the task has no solution to judge"])
     buggy: list[TestResults] = []
@@ -111,6 +114,17 @@ async def admit(task: Task, judge: Judge, times: int = TIMES) -> Admission:
             done = replace(done, decoys=share(judged), no_decoys=decoys.reason, task=judged)
             done = replace(done, no_marker=parsers.unmarked(judged.test))
     return replace(done, seconds=time.monotonic() - started)
+
+
+async def _admit_label(task: Task, truth: Label, judge: Judge) -> Admission:
+    """A function to classify: the right answer passes, its opposite and none do not. Reading an answer is no matter of
+    chance: once is enough."""
+    answer, opposite = right(truth), right(replace(truth, vulnerable=not truth.vulnerable))
+    patches = ("", label_judge.patch_of(opposite), label_judge.patch_of(answer))
+    said = [(await judge.run_anew(task, patch)).tests[label_judge.TEST] for patch in patches]
+    if said != ["missing", "failed", "passed"]:
+        return Admission(task.id, "broken", reasons=[f"no answer, the wrong one and the right one are {said}"])
+    return Admission(task.id, "admitted", 1, 1, no_decoys="an answer is compared, and no code runs", task=task)
 
 
 def _own(task: Task) -> list[str]:

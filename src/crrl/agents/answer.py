@@ -1,5 +1,6 @@
 """The answering agent: one question, one answer. The issue and the files in one prompt; the answer's search/replace
-blocks are put on the files (`search_replace/`).
+blocks are put on the files (`search_replace/`). Asked to classify a function, the answer itself is the patch: it is
+written to the file `ANSWER` (`crrl.label`).
 
 It runs on the host and acts only through `Box.read` and `write`. Which files it shows is a setting: those that the
 known fix changes (as in SWE-RL, arXiv:2502.18449: where to repair is given), or those that the issue names. With more
@@ -19,7 +20,7 @@ import yaml
 from jinja2 import StrictUndefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from crrl import unified_diff
+from crrl import label, unified_diff
 from crrl.agents.api import AgentExit, AgentLimits, Endpoint, WhatNow, nothing_more
 from crrl.agents.chat import FAILURES, Chat, connections, ended_by
 from crrl.agents.search_replace import Fault
@@ -107,7 +108,10 @@ class AnsweringAgent:
                 messages.append(answer.message())
                 if answer.finish == "length":
                     return AgentExit("token_limit", counts=counts, output=said)
-                faults = await self._edit(box, said, files, counts)
+                if task.test.label is None:
+                    faults = await self._edit(box, said, files, counts)
+                else:
+                    faults = await _answer(box, said, counts)
                 if faults and counts["turns"] < limits.turns and tokens < limits.tokens:
                     messages.append({"role": "user", "content": self.questions.told(faults)})
                 elif (again := await what_now()) is not None:
@@ -147,7 +151,10 @@ class AnsweringAgent:
 
     async def _files(self, box: Box, task: Task) -> dict[str, Shown]:
         """By path."""
-        paths = _fixed(task) if self._show == "fixed" else await _named(box, task.issue)
+        if task.test.label is not None:
+            paths = sorted(task.source.files or {})
+        else:
+            paths = _fixed(task) if self._show == "fixed" else await _named(box, task.issue)
         files = {}
         for path in paths:
             try:
@@ -160,6 +167,20 @@ class AnsweringAgent:
                 )
             files[path] = Shown.of(data)
         return files
+
+
+async def _answer(box: Box, said: str, counts: dict[str, int]) -> list[Fault]:
+    """Writes what was said to `ANSWER`, as it is: the judge reads it anew. Why it cannot be read is told."""
+    faults = []
+    try:
+        label.read(said)
+    except label.Unreadable as error:
+        faults = [Fault(1, f"{error}.")]
+    kept = said[: label.LARGEST + 1]  # enough to be refused
+    await box.write(label.ANSWER, f"{kept.rstrip()}\n".encode("utf-8", "replace"))
+    counts["edits"] += not faults
+    counts["malformed"] += len(faults)
+    return faults
 
 
 def _fixed(task: Task) -> list[str]:

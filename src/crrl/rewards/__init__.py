@@ -45,6 +45,9 @@ REWARDS = {
     "reasoning": "crrl.rewards.reasoning:Reasoning",
     "length": "crrl.rewards.length:Length",
     "habits": "crrl.rewards.habits:Habits",
+    "label": "crrl.rewards.label:LabelScore",
+    "cwe": "crrl.rewards.cwe:NamedWeakness",
+    "cited_lines": "crrl.rewards.cited_lines:CitedLines",
     "visible_only": "crrl.rewards.visible_only:VisibleOnly",
 }
 # Computed and reported in every run; the others where they have a weight, 0 included.

@@ -1,12 +1,14 @@
-"""`TaskJudge`: judges any task. pytest tasks in the warm judge, all others by their own command in a box."""
+"""`TaskJudge`: judges any task. pytest tasks in the warm judge, functions to classify by their answer alone
+(`label_judge.py`), all others by their own command in a box."""
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from pathlib import Path
 
 from crrl.errors import CrrlError
-from crrl.rewards import command_judge, patching
+from crrl.rewards import command_judge, label_judge, patching
 from crrl.rewards.api import TestResults
 from crrl.rewards.command_judge import CommandJudge
 from crrl.rewards.harness import NEEDS
@@ -61,7 +63,7 @@ class TaskJudge(PytestJudge):
 
     @property
     def version(self) -> str:
-        return f"{super().version}-{command_judge.version()}"
+        return f"{super().version}-{command_judge.version()}{label_judge.version()}"
 
     async def try_box(self, task: Task) -> None:
         """Start the box that an agent would work in, and take its patch. Raises CrrlError, LostError: it cannot be."""
@@ -103,6 +105,8 @@ class TaskJudge(PytestJudge):
         return await super().decoys(await self._settled(task))
 
     async def _judge(self, task: Task, patch: str) -> TestResults:
+        if task.test.label is not None:
+            return await asyncio.to_thread(label_judge.judge, task, patch)
         if task.test.parser != "pytest":
             async with self._slots:
                 return await self._commands.judge(task, patch)

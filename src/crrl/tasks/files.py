@@ -30,6 +30,7 @@ PARSERS = (
     "swe-bench-pro",
     "r2e-gym",
     "multi-swe-bench",
+    "label",
 )
 PYTHON_NEEDS = re.compile(r"python(:|(>=)?3\.\d+$)")  # a package of the system's Python, an interpreter
 SWEBENCH = "swebench:"  # and a log parser of the official package: swebench:parse_log_django:pass_and_fail
@@ -130,6 +131,10 @@ def check(task: Task, measured: bool) -> None:
         raise ValueError(f"test.parser {task.test.parser!r} does not exist; there is: {', '.join(PARSERS)}")
     if unknown := [name for name in task.test.needs if name not in TOOLCHAINS and not PYTHON_NEEDS.match(name)]:
         raise ValueError(f"test.needs: there is no toolchain {unknown[0]!r}; there is: {', '.join(TOOLCHAINS)}")
+    if (task.test.parser == "label") != (task.test.label is not None):
+        raise ValueError("test.parser 'label' and test.label belong together")
+    if task.test.label is not None and source.files is None:
+        raise ValueError("test.label: a function to classify stands in source.files")
     if task.test.baseline and measured:
         raise ValueError("its tests are not measured yet: crrl tasks check FILE out=ADMITTED.jsonl")
     if not task.test.fail_to_pass and not task.test.baseline:
