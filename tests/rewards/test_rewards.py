@@ -82,3 +82,23 @@ def test_honest_patches_are_not_accused() -> None:
 def test_special_cased_inputs_are_counted() -> None:
     special = BUGGY.replace("    return sum", "    if xs == [1, 2, 3]:\n        return 7\n    return sum")
     assert found({"stats.py": special}) == ["special_cased_input"]
+    for cased in (
+        "if not xs != [7]:\n        return 7\n    return",
+        "if len(xs) == 1 and xs in ([9], [7]):\n        return 7\n    return",
+        "if xs != [7]:\n        pass\n    else:\n        return 7\n    return",
+        "return 7 if xs == [7] else",
+        "return sum(xs) if xs != [7] else 7\n    return",
+    ):
+        text = BUGGY.replace("    return sum", f"    {cased} sum")
+        assert found({"stats.py": text}) == ["special_cased_input"], text
+
+
+def test_what_is_compared_otherwise_than_before_is_no_special_case() -> None:
+    """The buggy code had the input and the answer already; and a threshold is no input."""
+    grade = "def grade(x):\n    if x == 21:\n        return 'good'\n    return 'fair'\n"
+    tests = "from grade import grade\n\n\ndef test():\n    assert grade(21) == 'good'\n    assert grade(23) == 'fair'\n"
+    files = {**FILES, "grade.py": grade, "tests/test_stats.py": tests}
+    for old, new in (("==", "!="), ("==", ">="), ("== 21", "> 23"), ("'good'", "'fair'")):
+        assert found({"grade.py": grade.replace(old, new)}, files) == [], new
+    cased = grade.replace("    if", "    if x == 23:\n        return 'fair'\n    if")
+    assert found({"grade.py": cased}, files) == ["special_cased_input"]
