@@ -51,7 +51,7 @@ test-vocabularies: setup  ## renderers on real vocabularies: those of DeepSeek a
 
 test-corpora: setup  ## every real bug at hand, with its own toolchain
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[swebench]'
-	OMP_NUM_THREADS=1 $(VENV)/bin/pytest -m corpora tests/tasks tests/making tests/rewards $(ARGS)
+	OMP_NUM_THREADS=1 $(VENV)/bin/pytest -m corpora tests/tasks tests/making tests/rewards tests/evaluation $(ARGS)
 
 test-containers: setup  ## boxes in Docker and Podman, whichever answers (ENGINES="podman docker": must)
 	CRRL_ENGINES="$(ENGINES)" OMP_NUM_THREADS=1 $(VENV)/bin/pytest -m containers tests/sandbox tests/rewards tests/rollout $(ARGS)

@@ -7,7 +7,6 @@ lost is no failure, and is told apart from what was judged.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any
 import yaml
 
 from crrl.errors import CrrlError, UsageError
-from crrl.evaluation import harbor, inspect_logs
+from crrl.evaluation import harbor, inspect_logs, swebench_reports
 from crrl.evaluation.cells import Cell, Results
 from crrl.evaluation.sets import TASK_SETS
 from crrl.rollout.journal import FILE, Journal
@@ -109,33 +108,15 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _of_report(file: Path, phase: str) -> Results:
-    """An instance that the harness could not run (`infra_failure_ids`, since SWE-bench 5) is lost; a patch that was
-    empty, did not apply or broke the run is not resolved, as on the leaderboard."""
-    report = _json(file)
-    cell = Cell(lost=dict.fromkeys(report.get("infra_failure_ids", []), 1))
-    resolved = set(report["resolved_ids"])
-    judged = ("resolved_ids", "unresolved_ids", "empty_patch_ids", "error_ids")
-    for task in sorted({task for key in judged for task in report.get(key, [])} - set(cell.lost)):
-        cell.add(task, float(task in resolved))
-    return Results("", {"": cell}, {"schema of SWE-bench's report": report.get("schema_version", "")})
-
-
-def _is_report(path: Path) -> bool:
-    return path.is_file() and path.suffix == ".json" and "resolved_ids" in _json(path)
-
-
-def _json(file: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(file.read_text())
-    except (OSError, ValueError) as error:
-        raise CrrlError(f"{file} cannot be read: {error}", "Write the path of a JSON report.") from error
-    return found if isinstance(found, dict) else {}
+    found = swebench_reports.read(file)
+    cell = Cell({id: [float(resolved)] for id, resolved in found.resolved.items()}, dict.fromkeys(found.lost, 1))
+    return Results("", {"": cell}, {"schema of SWE-bench's report": found.version})
 
 
 Reader = Callable[[Path, str], Results]
 READERS: tuple[tuple[Callable[[Path], bool], Reader], ...] = (
     (lambda path: (path / FILE).is_file() and (path / "config.yaml").is_file(), _of_run),
-    (_is_report, _of_report),
+    (swebench_reports.is_report, _of_report),
     (inspect_logs.is_log, lambda path, phase: inspect_logs.read(path)),
     (harbor.is_job, lambda path, phase: harbor.read(path)),
 )
