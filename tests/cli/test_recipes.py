@@ -6,7 +6,7 @@ import pytest
 
 from crrl.cli.train import plan
 from crrl.conf.load import load_recipe, load_rows, load_saved, load_warmstart, to_yaml
-from crrl.conf.recipes import recipe_names
+from crrl.conf.recipes import recipe_names, warmstarts
 from crrl.conf.schema import Config, keys
 from crrl.errors import CrrlError, UsageError
 from crrl.models import model_folder
@@ -21,7 +21,7 @@ def test_quickstart_and_its_overrides() -> None:
 
 def test_every_packaged_recipe_loads() -> None:
     own = {
-        "warmstart": load_warmstart,
+        **dict.fromkeys(warmstarts(), load_warmstart),
         "sft": lambda _: load_rows(["out=x"]),
         "repair-file": lambda name: load_recipe(name, [f"model.path={model_folder('tiny')}"]),
     }

@@ -11,8 +11,8 @@ from crrl.gateway import load_renderer
 from crrl.gateway.canonical import Message
 from crrl.models import model_folder
 from crrl.tasks.generator.generate import warmstart_bugs
-from crrl.warmstart.demonstrations import RESULT, Segment, draw_mistakes, episode, shortest_unique
-from crrl.warmstart.pool import PoolSettings, demonstrations
+from crrl.warmstart.demonstrations import RESULT, Tools, draw_mistakes, episode, shortest_unique
+from crrl.warmstart.form import PoolSettings, Segment
 
 PROMPTS = load_prompts("tiny")
 TOKENIZER = load_tokenizer(model_folder("tiny"))
@@ -57,7 +57,7 @@ def test_snippets_are_unique_and_mistakes_are_not() -> None:
 
 
 def test_the_prompt_is_short_and_copying_is_copying_ids() -> None:
-    (segments,) = demonstrations(PoolSettings(mistakes=0.0), 0, 1, PROMPTS.user, PROMPTS.tools())
+    (segments,) = Tools().demonstrations(PoolSettings(mistakes=0.0), 0, 1)
     bug, *_ = next(iter(warmstart_bugs(seed=1, first=0, count=1, random_share=0.15)))
     opening = ids_of(segments[0].text)
     assert len(opening) - len(ids_of(bug.issue)) < 60
@@ -71,6 +71,6 @@ def test_the_prompt_is_short_and_copying_is_copying_ids() -> None:
 
 def test_the_pool_is_made_of_seeds() -> None:
     settings = PoolSettings(seed=3)
-    first, second = (demonstrations(settings, 2, 20, PROMPTS.user, PROMPTS.tools()) for _ in range(2))
-    assert first == second != demonstrations(settings, 3, 20, PROMPTS.user, PROMPTS.tools())
+    first, second = (Tools().demonstrations(settings, 2, 20) for _ in range(2))
+    assert first == second != Tools().demonstrations(settings, 3, 20)
     assert any(segment.part == "mistake" for segments in first for segment in segments)

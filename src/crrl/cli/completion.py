@@ -54,9 +54,10 @@ def candidates(words: Sequence[str]) -> list[str]:
     from crrl.cli import bench, gateway, tasks
     from crrl.cli.main import VERBS
     from crrl.conf.checks import choices
-    from crrl.conf.recipes import GROUPS, ready, recipe_names
+    from crrl.conf.recipes import GROUPS, ready, recipe_names, warmstarts
     from crrl.conf.schema import Config, WarmstartConfig, keys
     from crrl.evaluation import presets
+    from crrl.models import SHIPPED
     from crrl.sandbox.cache import KINDS
 
     last = words[-1] if words else ""
@@ -76,15 +77,15 @@ def candidates(words: Sequence[str]) -> list[str]:
 
         found += settings()
     if len(words) == 2:
-        trained = [r for r in recipe_names() if r != "warmstart"]
-        own = {"train": [*trained, "resume="], "plan": [*trained, "cards=", "card_gb="], "sft": ["warmstart"]}
+        trained = [r for r in recipe_names() if r not in ("sft", *warmstarts())]
+        own = {"train": [*trained, "resume="], "plan": [*trained, "cards=", "card_gb="], "sft": warmstarts()}
         own |= {"bench": [*bench.WORDS], "gateway": [*gateway.VERBS], "tasks": [*tasks.KEYS]}
         own |= {
             "clean": [*KINDS, "older=", "max_gb=", "sandbox.state_dir="],
             "completion": list(SCRIPTS),
             "doctor": ["sandbox.state_dir="],
-            "eval": [*presets.names(), "tiny", "resume="],
+            "eval": [*presets.names(), *SHIPPED, "resume="],
         }
-        own |= {"serve": ["tiny"]}
+        own |= {"serve": list(SHIPPED)}
         found = own.get(verb, []) + found
     return [w for w in found if w.startswith(last)]

@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from crrl.cli.call import Call, print_json
+from crrl.conf.recipes import warmstarts
 from crrl.errors import UsageError
 
 if TYPE_CHECKING:
     from crrl.conf.schema import RowsConfig
 
-WARMSTART = "warmstart"
-USAGE = f"crrl sft DATA... out=FOLDER [key=value...] [--json] [--dry-run]\ncrrl sft {WARMSTART} [key=value...]"
+USAGE = (
+    f"crrl sft DATA... out=FOLDER [key=value...] [--json] [--dry-run]\ncrrl sft {'|'.join(warmstarts())} [key=value...]"
+)
 HELP = """
 DATA is any number of runs (a name, or a folder: their solved training episodes, token by token as they were sampled)
 and of .jsonl files (a chat per line: {"messages": [...], "tools": [...]}). Only the model's own turns are trained.
@@ -29,17 +31,17 @@ command resumes where it stopped.
 For all settings: crrl sft DATA out=FOLDER --dry-run
 
 `crrl sft warmstart` makes the shipped tiny policy from scratch: demonstrations, tokenizer, SFT. It takes less than an
-hour on two cores.
+hour on two cores. `crrl sft warmstart-blocks` goes on from it to tiny-blocks, which answers in search/replace blocks.
   out=FOLDER    where the finished model goes
   seed=N        another set of demonstrations and weights
 """
 
 
 def run(call: Call) -> int:
-    if call.arguments and (call.arguments[0] == WARMSTART or call.arguments[0].endswith((".yaml", ".yml"))):
+    if call.arguments and (call.arguments[0] in warmstarts() or call.arguments[0].endswith((".yaml", ".yml"))):
         return warmstart(call)
     if not call.arguments:
-        raise UsageError("crrl sft needs DATA.", f"Write a run, a .jsonl file, or {WARMSTART}. See: crrl sft --help")
+        raise UsageError("crrl sft needs DATA.", "Write a run, a .jsonl file, or warmstart. See: crrl sft --help")
     from crrl.conf.load import load_rows, to_yaml
 
     config = load_rows(call.settings)
@@ -82,16 +84,16 @@ def fine_tune(config: RowsConfig, json: bool) -> int:
 
 def warmstart(call: Call) -> int:
     from crrl.conf.load import load_warmstart, to_yaml
+    from crrl.warmstart import check, make
 
     (recipe,) = call.only("RECIPE")
     config = load_warmstart(recipe, call.settings)
+    check(config, [word.partition("=")[0] for word in call.settings])
     if call.dry_run:
         if call.json:
             print_json({"config": asdict(config)})
         else:
             print(to_yaml(config), end="")
         return 0
-    from crrl.warmstart import make
-
     make(config)
     return 0

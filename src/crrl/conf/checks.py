@@ -21,6 +21,7 @@ from crrl.conf.launch_checks import check_launch
 from crrl.conf.schema import Config, RowsConfig
 from crrl.conf.templates import check_templates
 from crrl.errors import UsageError, nearest
+from crrl.models import SHIPPED
 
 # Settings that name a part -> the group it is registered in.
 PARTS = {
@@ -48,6 +49,7 @@ WORDS: dict[str, tuple[str, ...]] = {
 DECODINGS = ("sampled", "greedy")
 PRICES = ("input", "output", "hour")
 KINDS = ("main", "compaction", "subagent", "side")  # of a session's calls: `gateway.api.SampleKind`
+PROMPTED = ("builtin", "answer")  # agents with prompt sets of ours
 GENERATED_SPLITS = ("rl_instances", "sft_instances", "unseen_families", "impossible")
 
 AT_LEAST: dict[str, float] = {
@@ -198,10 +200,12 @@ def _check_agent(config: Config) -> None:
             "agent.name=builtin uses tool calls, and renderer.key=generic-text renders only text.",
             "Write renderer.key=generic, or an agent that sends no tools.",
         )
-    if config.agent.name == "answer" and config.model.path == "tiny":
+    shipped = SHIPPED.get(config.model.path)
+    if shipped is not None and config.agent.name in PROMPTED and config.agent.name != shipped.agent:
+        fit = [name for name, other in SHIPPED.items() if other.agent == config.agent.name]
         raise UsageError(
-            "agent=answer: the shipped tiny policy was not made for answers in search/replace blocks.",
-            "Write model.path=FOLDER renderer.key=generic-text, with a model that follows instructions.",
+            f"model.path={config.model.path} knows only the questions of agent={shipped.agent}.",
+            f"Write {' or '.join(f'model.path={name}' for name in [*fit, 'FOLDER'])}, or agent={shipped.agent}.",
         )
     if config.agent.name != "command":
         return
@@ -369,8 +373,8 @@ def _check_paths(config: Config) -> None:
     if base and not Path(base).is_dir():
         raise UsageError(f"model.base={base}: there is no such folder.", "Write where the adapter's base model is now.")
     path = config.model.path
-    if path != "tiny" and not base and not Path(path).is_dir():
+    if path not in SHIPPED and not base and not Path(path).is_dir():
         raise UsageError(
             f"model.path={path}: there is no such folder.",
-            "Write model.path=tiny, or the path of a Hugging Face model folder.",
+            f"Write model.path={' or '.join(SHIPPED)}, or the path of a Hugging Face model folder.",
         )

@@ -14,6 +14,11 @@ def recipe_names() -> list[str]:
     return sorted(path.stem for path in FOLDER.glob("*.yaml"))
 
 
+def warmstarts() -> list[str]:
+    """Those of them that make a shipped policy: `crrl sft NAME`."""
+    return [name for name in recipe_names() if name.startswith("warmstart")]
+
+
 def ready(group: str) -> list[str]:
     """The ready configurations of a group, by name."""
     return sorted(path.stem for path in (FOLDER / group).glob("*.yaml"))

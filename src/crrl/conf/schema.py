@@ -24,7 +24,7 @@ def doc(text: str, default: Any) -> Any:
 @dataclass
 class Model:
     path: str = doc(
-        "Hugging Face model folder, folder of a LoRA adapter, or `tiny`: the policy shipped with the package", "tiny"
+        "Hugging Face model folder, folder of a LoRA adapter, or a policy shipped with the package: `tiny`", "tiny"
     )
     base: str = doc("folder of an adapter's base model, where that was moved; empty: where it was", "")
 
@@ -275,15 +275,19 @@ class Config:
 
 @dataclass
 class WarmstartConfig:
-    """`crrl sft warmstart`: makes the shipped tiny policy."""
+    """`crrl sft warmstart`: makes a shipped tiny policy."""
 
     seed: int = doc("seed of demonstrations and weights", 1)
     recipe: str = doc("the recipe this came from (set by the loader)", "")
     out: str = doc("folder for the finished model", "runs/warmstart/model")
     state_dir: str = doc("folder for demonstrations and optimizer state, to resume from", "runs/warmstart")
+    form: str = doc(
+        "what is demonstrated: `tools` (episodes of agent=builtin) or `blocks` (answers of agent=answer)", "tools"
+    )
+    base: str = doc("policy to start from: a shipped one or a folder; empty: random weights, a new tokenizer", "")
     pool_size: int = doc("number of demonstrations", 128_000)
     random_share: float = doc("share of demonstrations with a random edit", 0.15)
-    mistakes: float = doc("share of demonstrations that correct refused edits", 0.3)
+    mistakes: float = doc("form=tools: share of demonstrations that correct refused edits", 0.3)
     steps: int = doc("optimizer steps", 4000)
     batch: int = doc("demonstrations per step", 32)
     lr_muon: float = doc("peak learning rate of the hidden matrices (Muon)", 0.02)

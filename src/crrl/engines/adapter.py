@@ -22,15 +22,13 @@ from transformers.pytorch_utils import Conv1D
 
 from crrl.engines.fingerprint import BASE, fingerprint
 from crrl.errors import CrrlError
-from crrl.models import model_folder
+from crrl.models import SHIPPED, model_folder
 
 if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 AGAIN = "Copy the adapter again."
-SHIPPED = "tiny"
-"""Its folder is where the package is installed: recorded by its name."""
 PLAIN_STARTS = (True, False, "gaussian", "orthogonal")
 """`init_lora_weights` that leave the base as it is."""
 EXPRESSED = {
@@ -44,15 +42,15 @@ EXPRESSED = {
 
 @dataclass(frozen=True)
 class Base:
-    """`model`: a folder, or the name of the shipped policy."""
+    """`model`: a folder, or the name of a shipped policy, whose folder is where the package is installed."""
 
     model: str
     fingerprint: str
 
     @classmethod
     def at(cls, folder: Path) -> Base:
-        shipped = folder.resolve() == model_folder(SHIPPED).resolve()
-        return cls(SHIPPED if shipped else str(folder.absolute()), fingerprint(folder))
+        shipped = [name for name in SHIPPED if folder.resolve() == model_folder(name).resolve()]
+        return cls(shipped[0] if shipped else str(folder.absolute()), fingerprint(folder))
 
     @classmethod
     def of(cls, model: Any) -> Base | None:

@@ -1,11 +1,25 @@
-"""Policies that come with the package. `tiny/` was made by `crrl sft warmstart`; its README.md is its card."""
+"""Policies that come with the package. Each folder has a README.md, its card; `crrl sft RECIPE` made it."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
 
+@dataclass(frozen=True)
+class Shipped:
+    """`recipe`: that it is for. `agent`: whose questions it answers, with the prompts `tiny`; it knows no other."""
+
+    recipe: str
+    agent: str
+
+
+SHIPPED = {
+    "tiny": Shipped("quickstart", "builtin"),
+}
+
+
 def model_folder(path: str) -> Path:
-    """`tiny` is the policy shipped with the package; anything else is a Hugging Face folder."""
-    return Path(str(files("crrl") / "models" / "tiny")) if path == "tiny" else Path(path)
+    """A name in `SHIPPED`; anything else is a Hugging Face folder."""
+    return Path(str(files("crrl") / "models" / path)) if path in SHIPPED else Path(path)

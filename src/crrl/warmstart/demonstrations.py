@@ -1,4 +1,4 @@
-"""Scripted repair episodes in the format of the built-in agent with the tiny policy.
+"""Form `tools`: scripted repair episodes of the built-in agent with the tiny policy.
 
 A demonstration is the exact text that the gateway would render and the policy would sample: view the file, name the
 shortest snippet that is unique in it, replace it, say `Done.`. Some of them show how to recover from refused edits, so
@@ -12,23 +12,54 @@ import json
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from crrl.agents.edits import refusal
-from crrl.tasks.generator.generate import GeneratedBug
+from crrl.agents.prompts import load_prompts
+from crrl.tasks.generator.generate import GeneratedBug, warmstart_bugs
+from crrl.warmstart.form import GENERATION, SHARD, PoolSettings, Segment
 from crrl.warmstart.tokenizer import pieces, preamble_tokens
 
-Part = Literal["context", "policy", "mistake"]
-"""Who wrote a segment: the environment, the policy, or the policy making a mistake, which is not trained on."""
-
 RESULT = "<tool_response>"
-GENERATION = "<|im_start|>assistant\n<think>\n\n</think>\n\n"
+BOILERPLATE = [
+    '\n{"name": "shell", "arguments": {"cmd": "cat ',
+    '\n{"name": "edit", "arguments": {"path": "',
+    '", "old": "',
+    '", "new": "',
+    '"}}\n',
+    ".py",
+    "\n\n",
+    "system\n",
+    "assistant\n",
+    " but should return",
+    "Done.",
+    "error: text not found in ",
+    "error: text occurs ",
+    "error: old and new are the same",
+    "; nearest:",
+    " times in ",
+]
 
 
-@dataclass(frozen=True)
-class Segment:
-    text: str
-    part: Part
+class Tools:
+    agent = "agent=builtin"
+
+    def __init__(self) -> None:
+        self._prompts = load_prompts("tiny")
+        self._tools = self._prompts.tools()
+        self.whole = BOILERPLATE + preamble_tokens(self._tools)
+
+    def demonstrations(self, settings: PoolSettings, shard: int, count: int) -> list[list[Segment]]:
+        rng, first = random.Random(f"warmstart/{settings.seed}/{shard}"), shard * SHARD
+        made = []
+        elsewhere = ""  # the previous demonstration's file: its words are wrong here
+        for bug, old_line, new_line in warmstart_bugs(settings.seed, first, count, settings.random_share):
+            mistakes = []
+            if rng.random() < settings.mistakes:
+                mistakes = draw_mistakes(rng, bug.buggy, old_line, new_line, elsewhere or bug.buggy)
+            made.append(episode(bug, old_line, new_line, self._prompts.user, self._tools, mistakes))
+            elsewhere = bug.buggy
+        return made
 
 
 @dataclass(frozen=True)

@@ -8,34 +8,17 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from crrl.tasks.generator.generate import warmstart_bugs
-from crrl.warmstart.demonstrations import Segment, draw_mistakes, episode
+from crrl.warmstart.form import SHARD, Form, PoolSettings
 
-SHARD = 2000
 PARTS = {"context": 0, "policy": 1, "mistake": 2}
-
-
-@dataclass(frozen=True)
-class PoolSettings:
-    """Args: size: demonstrations; random_share: share of them from families with random edits only; mistakes: share
-    that shows recovery from refused edits."""
-
-    size: int = 128_000
-    random_share: float = 0.15
-    mistakes: float = 0.3
-    seed: int = 1
-    processes: int = 2
 
 
 class Pool:
@@ -63,33 +46,10 @@ class Pool:
         return torch.from_numpy(ids), torch.from_numpy(weights)
 
 
-def demonstrations(
-    settings: PoolSettings,
-    shard: int,
-    count: int,
-    prompt: Callable[[str], str],
-    tools: Sequence[dict[str, Any]],
-) -> list[list[Segment]]:
-    """Shard number `shard` of the pool, as text."""
-    rng = random.Random(f"warmstart/{settings.seed}/{shard}")
-    made = []
-    elsewhere = ""  # the previous demonstration's file: its words are wrong here
-    for bug, old_line, new_line in warmstart_bugs(
-        seed=settings.seed, first=shard * SHARD, count=count, random_share=settings.random_share
-    ):
-        mistakes = []
-        if rng.random() < settings.mistakes:
-            mistakes = draw_mistakes(rng, bug.buggy, old_line, new_line, elsewhere or bug.buggy)
-        made.append(episode(bug, old_line, new_line, prompt, tools, mistakes))
-        elsewhere = bug.buggy
-    return made
-
-
 def make_pool(
     settings: PoolSettings,
     tokenizer: PreTrainedTokenizerFast,
-    prompt: Callable[[str], str],
-    tools: Sequence[dict[str, Any]],
+    form: Form,
     folder: Path,
     report: Callable[[int, int], None],
 ) -> Pool:
@@ -97,7 +57,7 @@ def make_pool(
     folder.mkdir(parents=True, exist_ok=True)
     files = [folder / f"shard-{i:03d}.npz" for i in range(settings.size // SHARD)]
     missing = [i for i, file in enumerate(files) if not file.exists()]
-    write = partial(_write_shard, settings, tokenizer, prompt, tools, folder)
+    write = partial(_write_shard, settings, tokenizer, form, folder)
     done = len(files) - len(missing)
     with multiprocessing.get_context("fork").Pool(settings.processes) as workers:
         for _ in workers.imap_unordered(write, missing):
@@ -115,8 +75,7 @@ def make_pool(
 def _write_shard(
     settings: PoolSettings,
     tokenizer: PreTrainedTokenizerFast,
-    prompt: Callable[[str], str],
-    tools: Sequence[dict[str, Any]],
+    form: Form,
     folder: Path,
     shard: int,
 ) -> None:
@@ -124,7 +83,7 @@ def _write_shard(
     ids: list[int] = []
     parts: list[int] = []
     lengths: list[int] = []
-    for segments in demonstrations(settings, shard, SHARD, prompt, tools):
+    for segments in form.demonstrations(settings, shard, SHARD):
         encoded = tokenizer([s.text for s in segments], add_special_tokens=False)["input_ids"]
         for segment, piece in zip(segments, encoded, strict=True):
             ids += piece

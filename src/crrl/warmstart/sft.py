@@ -12,11 +12,14 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
+from crrl.engines.load import load_model
+from crrl.models import model_folder
 from crrl.warmstart.muon import Muon
 from crrl.warmstart.pool import Pool
 
@@ -70,6 +73,15 @@ def new_model(vocab_size: int, end_id: int, pad_id: int, seed: int = 0) -> Qwen3
         if name.endswith(("o_proj.weight", "down_proj.weight")):
             torch.nn.init.zeros_(parameter)
     return model
+
+
+def grown_model(base: str, vocab_size: int) -> Qwen3ForCausalLM:
+    """A policy to go on from, with rows for the tokens that its tokenizer has got since: their mean.
+    Raises CrrlError."""
+    model: Any = load_model(model_folder(base))
+    model.resize_token_embeddings(vocab_size, mean_resizing=False)
+    grown: Qwen3ForCausalLM = model
+    return grown
 
 
 def bucketed(pool: Pool, batch: int, seed: int) -> Iterator[list[int]]:

@@ -2,8 +2,8 @@
 
 Invariants: any text round-trips. Code tokenises alike in a file and inside a tool call's JSON (tokens never cross the
 borders of `PIECES`, indentation belongs to its newline, digits stand alone), so copying a snippet is copying ids. Fixed
-text (the rendered tool preamble, JSON boilerplate) is one token each, so the built-in agent's prompt takes about ten
-tokens before the issue text.
+text of a form (the rendered tool preamble, JSON boilerplate, markers) is one token each, so the built-in agent's prompt
+takes about ten tokens before the issue text.
 """
 
 from __future__ import annotations
@@ -33,24 +33,11 @@ SPECIAL = [
 ]
 """Qwen3's specials that `renderers` asks for; `<|endoftext|>` pads, `<|im_end|>` ends a turn."""
 
-BOILERPLATE = [
-    '\n{"name": "shell", "arguments": {"cmd": "cat ',
-    '\n{"name": "edit", "arguments": {"path": "',
-    '", "old": "',
-    '", "new": "',
-    '"}}\n',
-    ".py",
-    "\n\n",
-    "system\n",
-    "assistant\n",
-    " but should return",
-    "Done.",
-    "error: text not found in ",
-    "error: text occurs ",
-    "error: old and new are the same",
-    "; nearest:",
-    " times in ",
-]
+
+def grown(tokenizer: Any, whole: Sequence[str]) -> Any:
+    """The tokenizer, with one more token for each text of `whole` that has none; all its other ids stay."""
+    tokenizer.add_tokens([AddedToken(w, normalized=False, special=False) for w in whole])
+    return tokenizer
 
 
 def pieces(text: str) -> list[str]:
@@ -72,9 +59,9 @@ def preamble_tokens(tools: Sequence[dict[str, Any]]) -> list[str]:
     return [header, *("\n" + json.dumps(tool, ensure_ascii=False) for tool in tools), footer]
 
 
-def train_tokenizer(texts: Iterable[str], tools: Sequence[dict[str, Any]], vocab_size: int) -> PreTrainedTokenizerFast:
-    """BPE over `texts` (rendered episodes) with `vocab_size` entries in all, boilerplate and specials included."""
-    whole = BOILERPLATE + preamble_tokens(tools)
+def train_tokenizer(texts: Iterable[str], whole: Sequence[str], vocab_size: int) -> PreTrainedTokenizerFast:
+    """BPE over `texts` (rendered episodes) with `vocab_size` entries in all, those of `whole` and specials included.
+    Each text of `whole` becomes one token."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -90,7 +77,7 @@ def train_tokenizer(texts: Iterable[str], tools: Sequence[dict[str, Any]], vocab
         min_frequency=2,
         show_progress=False,
     )
-    # Cut the boilerplate out first, so that it takes up no merges.
+    # Cut the fixed texts out first, so that it takes up no merges.
     cut = re.compile("|".join(re.escape(w) for w in sorted([*whole, *SPECIAL], key=len, reverse=True)))
     tokenizer.train_from_iterator((part for text in texts for part in cut.split(text)), trainer)
     tokenizer.add_tokens([AddedToken(w, normalized=False, special=False) for w in whole])
