@@ -282,3 +282,40 @@ def test_each_part_is_wrong_in_some_copies_and_every_choice_is_as_likely() -> No
         chosen = facing._drawn(task, Decoys("v", 1, {**parts, "": FAILING[-2:-1]}), copies)
         assert len(chosen) == chance.copies(len(parts)) + 1 and all(chosen)
         assert frozenset().union(*chosen) == {*parts, ""} and frozenset([""]) in chosen
+
+
+JUNIT4, JUPITER, TESTNG = "import org.junit.Test;", "import org.junit.jupiter.api.Test;", "import org.testng.Assert;"
+
+
+@pytest.mark.parametrize(
+    ("framework", "assertion", "changed"),
+    [
+        (JUNIT4, 'assertEquals("case " + i, 3, f(1));', {"3"}),  # the message is computed
+        (JUNIT4, "assertEquals(name(i), 3, f(1));", {"3"}),
+        (JUNIT4, "assertEquals(3.5, f(1), 1e-9);", {"3.5"}),
+        (JUNIT4, "assertEquals(3.5f, f(1), EPSILON);", {"3.5f"}),
+        (JUNIT4, 'assertEquals("why", 3.5, f(1), 1e-9);', {"3.5"}),
+        (JUNIT4, 'assertEquals("why", 3, 0);', {"3"}),
+        (JUNIT4, 'assertTrue("why", f(1) > 2);', {"f(1) > 2"}),
+        (JUNIT4, "assertNull(f(1));", {"assertNull"}),
+        (JUNIT4, 'Assert.assertNotNull("why", f(1));', {"assertNotNull"}),
+        (JUNIT4, "assertNotEquals(3, f(1));", {"assertNotEquals"}),
+        (JUNIT4, "assertSame(a(), f(1));", {"assertSame"}),
+        (JUNIT4, 'assertThat("why", f(1), is(3));', {"3"}),
+        (JUPITER, 'assertThat("why " + i, f(1), is(3));', {"3"}),
+        (JUPITER, 'assertEquals(3, f(1), "why " + 4);', {"3"}),
+        (JUPITER, "assertEquals(3.5, f(1), 1e-9);", {"3.5"}),
+        (JUPITER, 'assertTrue(f(1) > 2, "why");', {"f(1) > 2"}),
+        (JUPITER, "assertThatThrownBy(() -> f(1)).isInstanceOf(A.class);", {"A.class"}),
+        (TESTNG, 'assertEquals(f(1), 3, "why");', {"3"}),
+        (TESTNG, 'assertTrue(f(1) > 2, "why");', {"f(1) > 2"}),
+        (TESTNG, "assertEquals(f(1), g(2));", {"assertEquals"}),
+    ],
+)
+def test_arguments_of_java_assertions(framework: str, assertion: str, changed: set[str]) -> None:
+    source = f"{framework}\nclass T {{ @Test public void t() {{ {assertion} }} }}\n".encode()
+    sites = [site for seed in range(6) for site in find(".java", source, seed)]
+    assert {source[edit.start : edit.end].decode() for site in sites for edit in site.edits} == changed
+    homes = {JUNIT4: b"org.junit.Assert.", JUPITER: b"org.junit.jupiter.api.Assertions.", TESTNG: b"org.testng.Assert."}
+    renamed = [edit.text for site in sites for edit in site.edits if source[edit.start :].startswith(b"assert")]
+    assert all(text.startswith(homes[framework]) or b"Assert.assert" in source for text in renamed), renamed

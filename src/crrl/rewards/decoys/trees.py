@@ -4,7 +4,8 @@ As in Python, a literal on the expected side is changed where there is one,
 in the assertion or in what the test names there; else the condition is turned round. What
 comes out must still compile: a copy that does not is no decoy (`control.calibrate` leaves it out).
 
-To add a language: its grammar in `grammars.py`, and what its assertions look like in `_Finder.edits`.
+To add a language: its grammar in `grammars.py`, and what its assertions look like in `_Finder.edits`. Java's are in
+`java.py`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections.abc import Iterator
 
 from tree_sitter import Node
 
+from crrl.rewards.decoys import java
 from crrl.rewards.decoys.grammars import GRAMMARS, parser, walk
 from crrl.rewards.decoys.literals import altered_number, altered_text
 from crrl.rewards.decoys.sites import Edit, Site
@@ -62,31 +64,7 @@ DECLARATORS = {
 FUNCTIONS = frozenset({"method_declaration", "function_declaration", "function_item", "function_definition"})
 SCOPES = FUNCTIONS | {"arrow_function", "compound_statement"}
 CALLS = frozenset({"method_invocation", "call_expression", "macro_invocation"})
-JAVA_EQUAL = re.compile(r"assert(?:Array|Iterable|Lines)?(?:Equals|Same|That|Match)$")
-JAVA_MATCHERS = frozenset(
-    [
-        "is",
-        "equalTo",
-        "isEqualTo",
-        "contains",
-        "containsExactly",
-        "containsString",
-        "hasSize",
-        "hasItem",
-        "hasItems",
-        "startsWith",
-        "endsWith",
-        "isSameAs",
-        "containsInAnyOrder",
-        "containsExactlyInAnyOrder",
-        "closeTo",
-        "isCloseTo",
-    ]
-)
-JAVA_TURNED = {"isEqualTo": b"isNotEqualTo", "isEmpty": b"isNotEmpty", "isTrue": b"isFalse", "isNull": b"isNotNull"}
-JAVA_TURNED |= {"isFalse": b"isTrue", "isNotNull": b"isNull", "isNotEmpty": b"isEmpty"}
-MAKERS = JAVA_MATCHERS | frozenset(["of", "asList", "valueOf", "from", "vec", "singletonList"])
-JAVA_EXCEPTIONS = (b"java.nio.BufferOverflowException.class", b"java.util.EmptyStackException.class")
+MAKERS = java.MATCHERS | frozenset(["of", "asList", "valueOf", "from", "vec", "singletonList"])
 EXPECTED = re.compile(rb"(?i)want|expect|^exp|result|output|^out$")
 GO_FAILS = re.compile(rb"\.(?:Error|Errorf|Fatal|Fatalf|Fail|FailNow)\(")
 GO_RENAMED = {b"Equal": b"NotEqual", b"True": b"False", b"NoError": b"Error", b"Nil": b"NotNil", b"Len": b"NotEmpty"}
@@ -98,6 +76,7 @@ READABLE = (
     b"==",
     b".not",
     b"assertNotEquals",
+    b"assertNotSame",
     b"assert_ne",
     b"_NE",
     b"NotEqual",
@@ -130,16 +109,15 @@ class _Finder:
         self.nodes = list(walk(self.tree.root_node))
         self.java, self.go, self.rust = (suffix == s for s in (".java", ".go", ".rs"))
         self.cpp = GRAMMARS[suffix][0] == "tree_sitter_cpp"
-        self.jupiter = b"jupiter" in data
 
     def edits(self, node: Node) -> Iterator[list[Edit]]:
         if self.go and node.type == "if_statement":
             yield self._go_check(node)
         elif node.type == "macro_invocation":
             yield self._rust_macro(node)
-        elif self.java and node.type == "element_value_pair" and self._field(node, "key") == b"expected":
+        elif self.java and node.type == "element_value_pair" and self.field(node, "key") == b"expected":
             value = node.child_by_field_name("value")
-            yield [self._replaced(value, self.rng.choice(JAVA_EXCEPTIONS))] if value is not None else []
+            yield [self.replaced(value, self.rng.choice(java.EXCEPTIONS))] if value is not None else []
         elif node.type in ("method_invocation", "call_expression"):
             yield self._call(node)
 
@@ -151,79 +129,54 @@ class _Finder:
             return []
         given = [child for child in arguments.named_children if "comment" not in child.type]
         if self.java:
-            return self._java(node, self._field(node, "name").decode(), given)
+            return java.edits(self, node, given)
         function = node.child_by_field_name("function")
         if function is None:
             return []
         if self.cpp:
-            return self._cpp(node, self._text(function).decode(), function, given)
+            return self._cpp(node, self.text(function).decode(), function, given)
         if self.go:
             return self._go_call(function, given)
         return [] if self.rust else self._script(function, given)
-
-    def _java(self, node: Node, name: str, given: list[Node]) -> list[Edit]:
-        if JAVA_EQUAL.match(name) and len(given) >= 2:
-            if len(given) > 2:
-                message_first = not self.jupiter and given[0].type == "string_literal"
-                given = given[1:3] if message_first else given[:2]
-            return self._expected(node, given) or self._not_equal(node, name)
-        if name in ("assertTrue", "assertFalse") and given:
-            return self._negated(given[0] if self.jupiter or len(given) == 1 else given[-1])
-        if name == "assertThatExceptionOfType" and given:
-            return [self._replaced(given[0], self.rng.choice(JAVA_EXCEPTIONS))]
-        if name == "assertThrows" and node.parent is not None and node.parent.type == "expression_statement" and given:
-            return [self._replaced(given[0], self.rng.choice(JAVA_EXCEPTIONS))]
-        edits = self._expected(node, given) if name in JAVA_MATCHERS else []
-        named = node.child_by_field_name("name")
-        return edits or (
-            [self._replaced(named, JAVA_TURNED[name])] if named is not None and name in JAVA_TURNED else []
-        )
-
-    def _not_equal(self, node: Node, name: str) -> list[Edit]:
-        named, of = node.child_by_field_name("name"), node.child_by_field_name("object")
-        if name != "assertEquals" or named is None:
-            return []
-        framework = b"org.junit.jupiter.api.Assertions." if self.jupiter else b"org.junit.Assert."
-        return [self._replaced(named, (b"" if of is not None else framework) + b"assertNotEquals")]
 
     def _script(self, function: Node, given: list[Node]) -> list[Edit]:
         on, of = function.child_by_field_name("property"), function.child_by_field_name("object")
         if function.type != "member_expression" or on is None or of is None:
             return []
-        name = self._text(on)
-        if self._text(of) in (b"assert", b"t") and given:
+        name = self.text(on)
+        if self.text(of) in (b"assert", b"t") and given:
             if name in SCRIPT_RENAMED:
-                return self._expected(function, given[:2][::-1]) or [self._replaced(on, SCRIPT_RENAMED[name])]
-            return self._negated(given[0]) if name in (b"ok", b"true") else []
-        if not name.startswith(b"to") or not self._text(of).startswith(b"expect("):
+                return self.expected(function, given[:2][::-1]) or [self.replaced(on, SCRIPT_RENAMED[name])]
+            return self.negated(given[0]) if name in (b"ok", b"true") else []
+        if not name.startswith(b"to") or not self.text(of).startswith(b"expect("):
             return []
         turned = of.child_by_field_name("property")
-        if of.type == "member_expression" and turned is not None and self._text(turned) == b"not":
+        if of.type == "member_expression" and turned is not None and self.text(turned) == b"not":
             inner = of.child_by_field_name("object")
             return [Edit(inner.end_byte, of.end_byte, b"")] if inner is not None else []
         matched = name in (b"toThrow", b"toThrowError") and given and given[0].type == "identifier"
-        edits = self._expected(function, given[:1]) if given and not matched else []
+        edits = self.expected(function, given[:1]) if given and not matched else []
         return edits or [Edit(of.end_byte, of.end_byte, b".not")]
 
     def _go_check(self, node: Node) -> list[Edit]:
         condition, body = node.child_by_field_name("condition"), node.child_by_field_name("consequence")
-        if condition is None or body is None or not GO_FAILS.search(self._text(body)):
+        if condition is None or body is None or not GO_FAILS.search(self.text(body)):
             return []
-        if condition.type == "unary_expression" and self._text(condition).startswith(b"!"):
+        if condition.type == "unary_expression" and self.text(condition).startswith(b"!"):
             return [Edit(condition.start_byte, condition.start_byte + 1, b"")]
         return self._condition(condition)
 
     def _go_call(self, function: Node, given: list[Node]) -> list[Edit]:
         on, of = function.child_by_field_name("field"), function.child_by_field_name("operand")
-        if on is None or of is None or self._text(of) not in (b"assert", b"require", b"is", b"qt"):
+        if on is None or of is None or self.text(of) not in (b"assert", b"require", b"is", b"qt"):
             return []
-        name = self._text(on)
-        edits = self._expected(function, given[1:3]) if name in (b"Equal", b"Len", b"EqualValues", b"Contains") else []
-        return edits or ([self._replaced(on, GO_RENAMED[name])] if name in GO_RENAMED else [])
+        name = self.text(on)
+        edits = self.expected(function, given[1:3]) if name in (b"Equal", b"Len", b"EqualValues", b"Contains") else []
+        return edits or ([self.replaced(on, GO_RENAMED[name])] if name in GO_RENAMED else [])
 
     def _rust_macro(self, node: Node) -> list[Edit]:
         macro, tokens = node.child_by_field_name("macro"), node.named_children[-1]
-        name = self._text(macro).decode().removeprefix("debug_") if macro is not None else ""
+        name = self.text(macro).decode().removeprefix("debug_") if macro is not None else ""
         if name not in ("assert", "assert_eq", "assert_ne") or tokens.type != "token_tree" or macro is None:
             return []
         if self._panics(node):
@@ -240,25 +193,25 @@ class _Finder:
         if name == "assert_eq":
             for part in parts[1::-1]:
                 leaves = [leaf for top in part for leaf in self._literals(top)]
-                names = {self._text(n) for top in part for n in walk(top) if n.type == "identifier"}
+                names = {self.text(n) for top in part for n in walk(top) if n.type == "identifier"}
                 if leaves and names <= CONSTRUCTORS:
                     return [self._altered(self.rng.choice(leaves))]
             for part in parts[1::-1]:
                 if len(part) == 1 and (edits := self._from_names(node, part[0])):
                     return edits
-        return [self._replaced(macro, {"assert_eq": b"assert_ne", "assert_ne": b"assert_eq"}[name])]
+        return [self.replaced(macro, {"assert_eq": b"assert_ne", "assert_ne": b"assert_eq"}[name])]
 
     def _cpp(self, node: Node, name: str, function: Node, given: list[Node]) -> list[Edit]:
         if C_CONDITION.match(name) and len(given) == 1:
             return self._condition(given[0])
         if C_COMPARED.match(name) and len(given) == 2:
-            if edits := self._expected(node, given) if name.endswith("EQ") else []:
+            if edits := self.expected(node, given) if name.endswith("EQ") else []:
                 return edits
             turned = name[:-2] + ("NE" if name.endswith("EQ") else "EQ")
-            return [self._replaced(function, turned.encode())] if "DOUBLE" not in name and "FLOAT" not in name else []
+            return [self.replaced(function, turned.encode())] if "DOUBLE" not in name and "FLOAT" not in name else []
         if name in ("REQUIRE_THROWS_AS", "CHECK_THROWS_AS") and len(given) == 2:
-            return [self._replaced(given[1], b"std::bad_alloc")]
-        return self._expected(node, given[1:]) if name in ("REQUIRE_THAT", "CHECK_THAT") else []
+            return [self.replaced(given[1], b"std::bad_alloc")]
+        return self.expected(node, given[1:]) if name in ("REQUIRE_THAT", "CHECK_THAT") else []
 
     # Conditions and values ------------------------------------------------------------------------
 
@@ -267,16 +220,16 @@ class _Finder:
         operator = condition.child_by_field_name("operator")
         left, right = condition.child_by_field_name("left"), condition.child_by_field_name("right")
         if condition.type != "binary_expression" or operator is None or left is None or right is None:
-            return self._negated(condition)
-        word = self._text(operator)
-        if word in (b"==", b"!=") and (edits := self._expected(condition, [right, left])):
+            return self.negated(condition)
+        word = self.text(operator)
+        if word in (b"==", b"!=") and (edits := self.expected(condition, [right, left])):
             return edits
-        return [self._replaced(operator, FLIPPED[word])] if word in FLIPPED else self._negated(condition)
+        return [self.replaced(operator, FLIPPED[word])] if word in FLIPPED else self.negated(condition)
 
-    def _negated(self, node: Node) -> list[Edit]:
-        return [self._replaced(node, b"!(" + self._text(node) + b")")]
+    def negated(self, node: Node) -> list[Edit]:
+        return [self.replaced(node, b"!(" + self.text(node) + b")")]
 
-    def _expected(self, at: Node, sides: list[Node]) -> list[Edit]:
+    def expected(self, at: Node, sides: list[Node]) -> list[Edit]:
         """A literal of the plainest side changed; none of one that computes: nobody knows what it would give then."""
         for side in sides:
             leaves = self._literals(side)
@@ -295,29 +248,29 @@ class _Finder:
         called = [
             n.child_by_field_name("name") or n.child_by_field_name("function") for n in walk(side) if n.type in CALLS
         ]
-        words = [re.split(r"\W+", self._text(n).decode())[-1] for n in called if n is not None]
+        words = [re.split(r"\W+", self.text(n).decode())[-1] for n in called if n is not None]
         return any(word not in MAKERS and not word[:1].isupper() for word in words)
 
     def _from_names(self, at: Node, side: Node) -> list[Edit]:
         """What a variable of the test, or a field of its table of cases, was given."""
         if side.type in ("selector_expression", "field_expression"):
             field = side.child_by_field_name("field")
-            if field is None or not EXPECTED.search(self._text(field)):
+            if field is None or not EXPECTED.search(self.text(field)):
                 return []
             rows = [n for n in self.nodes if n.type == "keyed_element" and n.named_child_count == 2]
-            rows = [n for n in rows if self._text(n.named_children[0]) == self._text(field)]
+            rows = [n for n in rows if self.text(n.named_children[0]) == self.text(field)]
             cells = [self._literals(row.named_children[1]) for row in rows]
             return [self._altered(self.rng.choice(found)) for found in cells] if rows and all(cells) else []
         if side.type != "identifier":
             return []
         values = []
-        reads = [n for n in walk(self._function(at)) if n.type == "identifier" and self._text(n) == self._text(side)]
+        reads = [n for n in walk(self._function(at)) if n.type == "identifier" and self.text(n) == self.text(side)]
         if len(reads) > 2:  # it is an input, too
             return []
         for node in walk(self._function(at)):
             if node.type in DECLARATORS:
                 name, value = (node.child_by_field_name(field) for field in DECLARATORS[node.type])
-                if name is not None and value is not None and self._text(name) == self._text(side):
+                if name is not None and value is not None and self.text(name) == self.text(side):
                     values.append(value)
         leaves = [leaf for value in values if not self._computes(value) for leaf in self._literals(value)]
         return [self._altered(self.rng.choice(leaves))] if leaves and len(values) == 1 else []
@@ -325,7 +278,7 @@ class _Finder:
     def _literals(self, node: Node) -> list[Node]:
         found = []
         for leaf in walk(node):
-            text = self._text(leaf)
+            text = self.text(leaf)
             empty = leaf.type in STRINGS and len(text) == 2
             spelled = leaf.type in CHARACTERS and len(text) == 3 and text[1:2].isalnum()
             truth = text in BOOLEANS and leaf.child_count == 0
@@ -335,15 +288,15 @@ class _Finder:
         return found
 
     def _altered(self, leaf: Node) -> Edit:
-        text = self._text(leaf)
+        text = self.text(leaf)
         if leaf.type in NUMBERS:
-            return self._replaced(leaf, (altered_number(text.decode(), self.rng) or "").encode())
+            return self.replaced(leaf, (altered_number(text.decode(), self.rng) or "").encode())
         if leaf.type in TEXTS:
-            return self._replaced(leaf, altered_text(text.decode(), self.rng).encode())
+            return self.replaced(leaf, altered_text(text.decode(), self.rng).encode())
         if text in BOOLEANS:
-            return self._replaced(leaf, BOOLEANS[text])
+            return self.replaced(leaf, BOOLEANS[text])
         inner = altered_text(text[1:-1].decode(), self.rng)
-        return self._replaced(leaf, text[:1] + inner.encode() + text[-1:])
+        return self.replaced(leaf, text[:1] + inner.encode() + text[-1:])
 
     # Places ---------------------------------------------------------------------------------------
 
@@ -352,16 +305,16 @@ class _Finder:
         at: Node | None = node
         while at is not None:
             if at.type in ("method_declaration", "function_declaration", "function_item"):
-                return self._field(at, "name").decode()
+                return self.field(at, "name").decode()
             if at.type == "function_definition":  # TEST(Suite, name) of googletest
-                found = re.match(rb"[^(]*\(\s*\w+\s*,\s*(\w+)\s*\)", self._text(at))
+                found = re.match(rb"[^(]*\(\s*\w+\s*,\s*(\w+)\s*\)", self.text(at))
                 return found[1].decode() if found else ""
             if at.type == "compound_statement" and at.prev_named_sibling is not None:
-                found = re.match(rb"\w*TEST_CASE\w*\(\s*\"((?:[^\"\\]|\\.)*)\"", self._text(at.prev_named_sibling))
+                found = re.match(rb"\w*TEST_CASE\w*\(\s*\"((?:[^\"\\]|\\.)*)\"", self.text(at.prev_named_sibling))
                 if found:
                     return found[1].decode()
             if at.type == "call_expression" and not self.cpp:
-                found = re.match(rb"(?:test|it|specify)(?:\.\w+)*\(\s*(['\"`])(.*?)\1", self._text(at), re.DOTALL)
+                found = re.match(rb"(?:test|it|specify)(?:\.\w+)*\(\s*(['\"`])(.*?)\1", self.text(at), re.DOTALL)
                 if found:
                     return found[2].decode()
             at = at.parent
@@ -378,17 +331,17 @@ class _Finder:
         """Whether a Rust test is one that should panic."""
         at = self._function(node).prev_named_sibling
         while at is not None and at.type == "attribute_item":
-            if b"should_panic" in self._text(at):
+            if b"should_panic" in self.text(at):
                 return True
             at = at.prev_named_sibling
         return False
 
-    def _replaced(self, node: Node, text: bytes) -> Edit:
+    def replaced(self, node: Node, text: bytes) -> Edit:
         return Edit(node.start_byte, node.end_byte, text)
 
-    def _text(self, node: Node) -> bytes:
+    def text(self, node: Node) -> bytes:
         return self.data[node.start_byte : node.end_byte]
 
-    def _field(self, node: Node, name: str) -> bytes:
+    def field(self, node: Node, name: str) -> bytes:
         child = node.child_by_field_name(name)
-        return self._text(child) if child is not None else b""
+        return self.text(child) if child is not None else b""

@@ -1,0 +1,101 @@
+"""What is changed in Java's assertions: JUnit 3 to 5, TestNG, Hamcrest, AssertJ.
+
+Where no expected literal can be changed, the assertion becomes its opposite, by the full name of the framework's class,
+since a test file imports what it uses. JUnit 3 and 4 have a message first, the others last.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from typing import Protocol
+
+from tree_sitter import Node
+
+from crrl.rewards.decoys.sites import Edit
+
+EQUAL = re.compile(r"assert(?:Array|Iterable|Lines)?(?:Equals|Same)$")
+MATCHERS = frozenset(
+    [
+        "is",
+        "equalTo",
+        "isEqualTo",
+        "contains",
+        "containsExactly",
+        "containsString",
+        "hasSize",
+        "hasItem",
+        "hasItems",
+        "startsWith",
+        "endsWith",
+        "isSameAs",
+        "containsInAnyOrder",
+        "containsExactlyInAnyOrder",
+        "closeTo",
+        "isCloseTo",
+    ]
+)
+TURNED = {"isEqualTo": b"isNotEqualTo", "isEmpty": b"isNotEmpty", "isTrue": b"isFalse", "isNull": b"isNotNull"}
+TURNED |= {"isFalse": b"isTrue", "isNotNull": b"isNull", "isNotEmpty": b"isEmpty"}
+OPPOSITE = {"assertEquals": b"assertNotEquals", "assertSame": b"assertNotSame", "assertNull": b"assertNotNull"}
+OPPOSITE |= {"assertNotEquals": b"assertEquals", "assertNotSame": b"assertSame", "assertNotNull": b"assertNull"}
+EXCEPTIONS = (b"java.nio.BufferOverflowException.class", b"java.util.EmptyStackException.class")
+DELTA = re.compile(rb"(?i)^-?[\d_]*\.?\d*(?:e-?\d+)?[fd]?$|eps|delta|toler|precision|accuracy")
+TEXT = (b'"', b"String.")
+
+
+class Finder(Protocol):
+    """What `trees` finds in a file of any language."""
+
+    data: bytes
+    rng: random.Random
+
+    def expected(self, at: Node, sides: list[Node]) -> list[Edit]: ...
+    def negated(self, node: Node) -> list[Edit]: ...
+    def replaced(self, node: Node, text: bytes) -> Edit: ...
+    def text(self, node: Node) -> bytes: ...
+    def field(self, node: Node, name: str) -> bytes: ...
+
+
+def edits(finder: Finder, node: Node, given: list[Node]) -> list[Edit]:
+    """Of one call; [] where it is no assertion. `given`: its arguments."""
+    name = finder.field(node, "name").decode()
+    if EQUAL.match(name) and len(given) >= 2:
+        return finder.expected(node, _compared(finder, given)) or _opposite(finder, node, name)
+    if name in OPPOSITE and given:
+        return _opposite(finder, node, name)
+    if name in ("assertThat", "assertLinesMatch") and len(given) >= 2:
+        return finder.expected(node, given[-2:] if name == "assertThat" else given[:2])
+    if name in ("assertTrue", "assertFalse") and given:
+        return finder.negated(given[0 if _message_is_last(finder) else -1])
+    if name in ("assertThatExceptionOfType", "isInstanceOf", "isExactlyInstanceOf", "assertInstanceOf") and given:
+        return [finder.replaced(given[0], finder.rng.choice(EXCEPTIONS))]
+    if name == "assertThrows" and node.parent is not None and node.parent.type == "expression_statement" and given:
+        return [finder.replaced(given[0], finder.rng.choice(EXCEPTIONS))]
+    found = finder.expected(node, given) if name in MATCHERS else []
+    named = node.child_by_field_name("name")
+    return found or ([finder.replaced(named, TURNED[name])] if named is not None and name in TURNED else [])
+
+
+def _compared(finder: Finder, given: list[Node]) -> list[Node]:
+    """The two values, without message and delta."""
+    if _message_is_last(finder) or len(given) < 3:
+        return given[:2]
+    delta = len(given) == 3 and DELTA.search(finder.text(given[2])) and not finder.text(given[0]).startswith(TEXT)
+    return given[:2] if delta else given[1:3]
+
+
+def _message_is_last(finder: Finder) -> bool:
+    return b"jupiter" in finder.data or b"org.testng" in finder.data
+
+
+def _opposite(finder: Finder, node: Node, name: str) -> list[Edit]:
+    named, of = node.child_by_field_name("name"), node.child_by_field_name("object")
+    if name not in OPPOSITE or named is None:
+        return []
+    home = b"org.junit.Assert."
+    if b"org.testng" in finder.data:
+        home = b"org.testng.Assert."
+    elif b"jupiter" in finder.data:
+        home = b"org.junit.jupiter.api.Assertions."
+    return [finder.replaced(named, (b"" if of is not None else home) + OPPOSITE[name])]
