@@ -20,19 +20,20 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
 from transformers import PreTrainedModel
 
 from crrl.engines import ContextLengthError, EngineError, push
-from crrl.engines.api import Chunk, EngineInfo, FinishReason, Probe, Request, WeightSource
-from crrl.engines.constrained import Grammars, Matcher
+from crrl.engines.api import Chunk, EngineInfo, Probe, Request, WeightSource
+from crrl.engines.constrained import Grammars
 from crrl.engines.local.attention import Segment
 from crrl.engines.local.prefix import PrefixCache, common
+from crrl.engines.local.rows import Row, allowed, deliver
 from crrl.engines.local.runner import Runner
-from crrl.engines.sampling import sample, uniform
+from crrl.engines.sampling import sample, truncation_of, uniform
 
 T = TypeVar("T")
 
@@ -42,35 +43,6 @@ CASCADE_MIN = 32
 """A shorter common prefix is not worth a separate attention call."""
 GROWTH = 256
 """The cache is made ready for this many tokens of a generation (less if it asks for less) when it is admitted."""
-
-
-class _Row:
-    """A generation in a slot. `ids` is prompt and sampled tokens; those of ids[:cached] have keys and values there."""
-
-    def __init__(
-        self,
-        request: Request,
-        loop: asyncio.AbstractEventLoop,
-        sink: Callable[[Any], None],
-        matcher: Matcher | None = None,
-    ) -> None:
-        self.request = request
-        self.matcher = matcher
-        self.loop = loop
-        self.sink = sink
-        self.ids = list(request.prompt_ids)
-        self.array = np.asarray(self.ids, np.int64)
-        self.cached = 0
-        self.stop = frozenset(request.stop_ids)
-        self.sampled = 0
-        self.finish: FinishReason | None = None
-        self.error: EngineError | None = None
-        self.chunk: tuple[list[int], list[float], list[int]] = ([], [], [])
-
-    def take_chunk(self) -> Chunk:
-        ids, logprobs, versions = self.chunk
-        self.chunk = ([], [], [])
-        return Chunk(ids, logprobs, versions, self.finish)
 
 
 class LocalEngine:
@@ -112,12 +84,12 @@ class LocalEngine:
         self._max_batch = max_batch
         self._prefill_tokens = prefill_tokens
         self._version = version
-        self._rows: list[_Row] = []
+        self._rows: list[Row] = []
         self._decoding = 0
         self._shared: int | None = None
         self._prompts = np.full((max_batch, 256), -1, np.int64)
-        self._waiting: deque[_Row] = deque()
-        self._ended: list[_Row] = []
+        self._waiting: deque[Row] = deque()
+        self._ended: list[Row] = []
         self._resting = False
         self._closed = False
         self._broken: EngineError | None = None
@@ -142,7 +114,7 @@ class LocalEngine:
             raise ValueError(f"request {request.id}: a token id outside the vocabulary of {self._runner.vocab_size}")
         matcher = await asyncio.to_thread(self._grammars.begin, request.grammar) if request.grammar else None
         chunks: asyncio.Queue[Chunk | EngineError] = asyncio.Queue()
-        row = _Row(request, asyncio.get_running_loop(), chunks.put_nowait, matcher)
+        row = Row(request, asyncio.get_running_loop(), chunks.put_nowait, matcher)
         self._submit(lambda: self._waiting.append(row))
         ended = False
         try:
@@ -188,7 +160,8 @@ class LocalEngine:
 
     async def info(self) -> EngineInfo:
         constrained = bool(self._tokenizer)
-        return EngineInfo(self._context, self._version, self._tokenizer_hash, self._runner.vocab_size, constrained)
+        known = (self._context, self._version, self._tokenizer_hash, self._runner.vocab_size)
+        return EngineInfo(*known, constrained, truncates=True)
 
     @cached_property
     def _grammars(self) -> Grammars:
@@ -256,10 +229,12 @@ class LocalEngine:
         for row in list(self._waiting):
             if row.request.id == id:
                 self._waiting.remove(row)
-                self._end(row, "cancelled")
+                row.finish = "cancelled"
+                self._ended.append(row)
         for row in [r for r in self._rows if r.request.id == id]:
             self._leave(row, keep=False)
-            self._end(row, "cancelled")
+            row.finish = "cancelled"
+            self._ended.append(row)
 
     def _swap(self, source: WeightSource, version: int) -> Probe:
         try:
@@ -311,7 +286,7 @@ class LocalEngine:
             self._shared = None
         self._sample(logits_MV, self._rows[: self._decoding])
 
-    def _sample(self, logits_MV: torch.Tensor, rows: list[_Row]) -> None:
+    def _sample(self, logits_MV: torch.Tensor, rows: list[Row]) -> None:
         if not rows:
             return
         seeds = np.array([row.request.seed & (2**64 - 1) for row in rows], np.uint64)
@@ -319,36 +294,13 @@ class LocalEngine:
         temperatures = torch.tensor([row.request.temperature for row in rows], dtype=torch.float32)
         u_B = torch.from_numpy(uniform(seeds, positions))
         device = logits_MV.device
-        allowed_BV = _allowed(rows, logits_MV)
-        token_B, logprob_B = sample(logits_MV, temperatures.to(device), u_B.to(device), allowed_BV)
-        ended: list[tuple[_Row, FinishReason | None]] = []
-        for row, token, logprob in zip(rows, token_B.tolist(), logprob_B.tolist(), strict=True):
-            if logprob != logprob:
-                row.error = EngineError(
-                    f"the model gave NaN for request {row.request.id} at position {len(row.ids)} "
-                    f"(weights of version {self._version})"
-                )
-                ended.append((row, None))
-                continue
-            if row.matcher is not None:
-                row.matcher.take(token)
-                if row.matcher.broken:
-                    row.error = EngineError(f"the grammar of request {row.request.id} broke: {row.matcher.broken}")
-                    ended.append((row, None))
-                    continue
-            row.ids.append(token)
-            row.sampled += 1
-            ids, logprobs, versions = row.chunk
-            ids.append(token)
-            logprobs.append(logprob)
-            versions.append(self._version)
-            if token in row.stop:
-                ended.append((row, "stop"))
-            elif row.sampled >= row.request.max_tokens or len(row.ids) >= self._context:
-                ended.append((row, "length"))
-        for row, finish in ended:
+        allowed_BV = allowed(rows, logits_MV)
+        truncation = truncation_of([row.request for row in rows], device)
+        token_B, logprob_B = sample(logits_MV, temperatures.to(device), u_B.to(device), allowed_BV, truncation)
+        sampled = list(zip(rows, token_B.tolist(), logprob_B.tolist(), strict=True))
+        for row in [r for r, token, logprob in sampled if r.take(token, logprob, self._version, self._context)]:
             self._leave(row)
-            self._end(row, finish)
+            self._ended.append(row)
 
     def _admit(self) -> None:
         """Waiting requests take free slots, beginning with the longest prefix that is already computed.
@@ -400,7 +352,7 @@ class LocalEngine:
         self._prompts[slot] = -1
         self._prompts[slot, : len(ids)] = ids
 
-    def _leave(self, row: _Row, *, keep: bool = True) -> None:
+    def _leave(self, row: Row, *, keep: bool = True) -> None:
         """Free a row's slot; keep its keys and values for whoever continues it (not of one that was cancelled: its try
         may be lost, and forgotten already); close the gap."""
         slot = self._rows.index(row)
@@ -431,10 +383,6 @@ class LocalEngine:
         shared = int(common(self._prompts[1 : self._decoding], self._rows[0].array).min())
         return shared if shared >= CASCADE_MIN else 0
 
-    def _end(self, row: _Row, finish: FinishReason | None) -> None:
-        row.finish = finish
-        self._ended.append(row)
-
     def _flush(self, *, everything: bool = False) -> None:
         """Hand over the chunks of ended rows, and every FLUSH_S those of all rows: one wake-up per loop."""
         rows, self._ended = self._ended, []
@@ -442,39 +390,13 @@ class LocalEngine:
         if everything or now - self._flushed > FLUSH_S:
             self._flushed = now
             rows += [row for row in self._rows if row.chunk[0]]
-        self._deliver([(row, row.error or row.take_chunk()) for row in rows])
-
-    def _deliver(self, messages: list[tuple[_Row, Chunk | EngineError]]) -> None:
-        by_loop: dict[asyncio.AbstractEventLoop, list[tuple[Callable[[Any], None], Chunk | EngineError]]] = {}
-        for row, message in messages:
-            by_loop.setdefault(row.loop, []).append((row.sink, message))
-        for loop, batch in by_loop.items():
-            try:
-                loop.call_soon_threadsafe(_hand_over, batch)
-            except RuntimeError:  # that loop is closed: nobody is waiting
-                continue
+        deliver([(row, row.error or row.take_chunk()) for row in rows])
 
     def _fail_everything(self, error: EngineError) -> None:
         rows = [*self._ended, *self._rows, *self._waiting]
         self._ended, self._rows, self._waiting = [], [], deque()
-        self._deliver([(row, EngineError(error.detail)) for row in rows])
+        deliver([(row, EngineError(error.detail)) for row in rows])
         self._obey(wait=False)
         rows = list(self._waiting)
         self._waiting.clear()
-        self._deliver([(row, EngineError(error.detail)) for row in rows])
-
-
-def _allowed(rows: list[_Row], logits_MV: torch.Tensor) -> torch.Tensor | None:
-    """By the rows' grammars; None: no row has one."""
-    if all(row.matcher is None for row in rows):
-        return None
-    allowed_BV = torch.ones_like(logits_MV, dtype=torch.bool)
-    for i, row in enumerate(rows):
-        if row.matcher is not None:
-            allowed_BV[i] = torch.from_numpy(row.matcher.allowed()).to(logits_MV.device)
-    return allowed_BV
-
-
-def _hand_over(batch: list[tuple[Callable[[Any], None], Chunk | EngineError]]) -> None:
-    for sink, message in batch:
-        sink(message)
+        deliver([(row, EngineError(error.detail)) for row in rows])
