@@ -1,4 +1,4 @@
-"""Answers to "is this function vulnerable?": read, judged, and paid; and a cheap attack on each reward, paid nothing."""
+"""Answers to "is this function vulnerable?": read, judged, paid; and a cheap attack on each reward, paid nothing."""
 
 from __future__ import annotations
 
@@ -133,7 +133,8 @@ def test_nothing_else_of_the_patch_counts() -> None:
     hook = between("conftest.py", None, "raise SystemExit\n")
     assert judge(VULNERABLE, answer + repaired + elsewhere + hook).tests == {TEST: "passed"}
     assert judge(VULNERABLE, repaired + elsewhere + hook).tests == {TEST: "missing"}
-    link = "diff --git a/ANSWER b/ANSWER\nnew file mode 120000\n--- /dev/null\n+++ b/ANSWER\n@@ -0,0 +1 @@\n+/etc/passwd\n\\ No newline at end of file\n"
+    link = "diff --git a/ANSWER b/ANSWER\nnew file mode 120000\n--- /dev/null\n+++ b/ANSWER\n"
+    link += "@@ -0,0 +1 @@\n+/etc/passwd\n\\ No newline at end of file\n"
     assert judge(VULNERABLE, link).tests == {TEST: "missing"}
     outside = judge(VULNERABLE, answer.replace("b/ANSWER", "b/../ANSWER"))
     assert (outside.applied, outside.reason, outside.tests) == (False, "patch_refused", {TEST: "missing"})

@@ -7,7 +7,7 @@ compares both versions of a pair). The label is `test.label`, which no agent see
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from crrl.label import ANSWER, FORM, Label
 from crrl.task import Command, Source, Task, TestPlan
@@ -112,3 +112,12 @@ def changed_lines(before: str, after: str) -> tuple[list[int], list[int]]:
 
 def _whole(text: str) -> str:
     return text if text.endswith("\n") else text + "\n"
+
+
+def units(tasks: Iterable[Task]) -> list[list[Task]]:
+    """What must not be parted: both versions of a pair, or a task alone; in the order of their first."""
+    found: dict[tuple[str, str], list[Task]] = {}
+    for task in tasks:
+        pair = task.test.label.pair if task.test.label is not None else ""
+        found.setdefault(("pair", pair) if pair else ("task", task.id), []).append(task)
+    return list(found.values())

@@ -16,6 +16,7 @@ import msgspec
 from crrl.errors import CrrlError, UsageError
 from crrl.task import Task
 from crrl.tasks import corpora, leakage
+from crrl.tasks.classification import units
 from crrl.tasks.diffs import changes
 from crrl.tasks.files import load_tasks, write_tasks
 from crrl.tasks.generator.generate import SPLITS, generate
@@ -83,7 +84,12 @@ def split(wanted: Wanted, against: Sequence[Wanted], *, held_out: int, out: Path
     """Split a corpus into training and held-out tasks, without evaluation tasks under another name."""
     tasks, sound = read(wanted)
     evaluation = [task for other in against for task in read(other)[0]]
-    kept = set(random.Random(f"split/{wanted.seed}").sample([task.id for task in tasks], min(held_out, len(tasks))))
+    together = units(tasks)
+    drawn = random.Random(f"split/{wanted.seed}").sample(together, len(together))
+    kept: set[str] = set()
+    for unit in drawn:
+        if len(kept) < held_out:
+            kept |= {task.id for task in unit}
     held = [task for task in tasks if task.id in kept]
     rest = [task for task in tasks if task.id not in kept]
     twins = {twin.task: twin for twin in leakage.twins(rest, [*evaluation, *held])}

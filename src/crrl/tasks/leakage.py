@@ -2,6 +2,7 @@
 
 - id: equal apart from a corpus's additions (`instance_`, version suffixes, case);
 - commit: the same repository at the same commit (mirrors that carry the commit in their name count as it);
+- function: both ask about the same function, or about versions of one (white space apart), whatever the commit;
 - patch: the share of equal changed lines (Jaccard index over file name, sign and line) is at least `SIMILAR`.
 
 It also compares dates: how long before the oldest evaluation task the newest training task was made.
@@ -31,7 +32,7 @@ class Twin:
 
     task: str
     twin: str
-    how: Literal["id", "commit", "patch"]
+    how: Literal["id", "commit", "function", "patch"]
     similarity: float = 1.0
 
 
@@ -39,6 +40,7 @@ def twins(training: Sequence[Task], evaluation: Sequence[Task]) -> list[Twin]:
     """The first reason for each training task that has one."""
     by_id = {plain_id(task.id): task.id for task in evaluation}
     by_commit = {commit: task.id for task in evaluation if (commit := commit_of(task))}
+    by_function = {of: task.id for task in evaluation for of in functions_of(task)}
     similar = _Similar(evaluation)
     found = []
     for task in training:
@@ -46,6 +48,8 @@ def twins(training: Sequence[Task], evaluation: Sequence[Task]) -> list[Twin]:
             found.append(Twin(task.id, twin, "id"))
         elif twin := by_commit.get(commit_of(task) or ("", "")):
             found.append(Twin(task.id, twin, "commit"))
+        elif twin := next((by_function[of] for of in functions_of(task) if of in by_function), None):
+            found.append(Twin(task.id, twin, "function"))
         elif (nearest := similar.nearest(task))[1] >= SIMILAR:
             found.append(Twin(task.id, nearest[0], "patch", round(nearest[1], 3)))
     return found
@@ -65,6 +69,14 @@ def commit_of(task: Task) -> tuple[str, str] | None:
     if mirror := re.fullmatch(r"(.+?)__(.+)\.([0-9a-f]{8})", name):
         return f"{mirror[1]}/{mirror[2]}", mirror[3]
     return f"{owner}/{name}", task.source.base_commit[:8].lower()
+
+
+def functions_of(task: Task) -> list[str]:
+    """Of a task that asks about a function: its text without white space, and the name of its pair."""
+    if task.test.label is None:
+        return []
+    code = " ".join(" ".join((task.source.files or {}).values()).split())
+    return [code, f"pair {task.test.label.pair}"] if task.test.label.pair else [code]
 
 
 class _Similar:

@@ -34,6 +34,10 @@ CORPORA = {
     "bugsinpy": "crrl.tasks.corpora.bugsinpy:CORPUS",
     "quixbugs": "crrl.tasks.corpora.quixbugs:CORPUS",
     "polyglot": "crrl.tasks.corpora.polyglot:CORPUS",
+    "sven": "crrl.tasks.corpora.sven:CORPUS",
+    "secvuleval": "crrl.tasks.corpora.secvuleval:CORPUS",
+    "primevul": "crrl.tasks.corpora.primevul:CORPUS",
+    "functions": "crrl.tasks.corpora.functions:CORPUS",
 }
 
 

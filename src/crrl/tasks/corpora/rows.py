@@ -25,18 +25,25 @@ Convert = Callable[[Row, str], Task]
 
 def read_files(path: Path, convert: Convert, splits: tuple[str, ...]) -> Iterator[Task | Problem]:
     """Tasks of every record below `path`. The split is in the file's name, else the first of `splits`."""
-    files = [path]
-    if path.is_dir():
-        files = sorted(p for p in path.rglob("*") if p.suffix in SUFFIXES and p.is_file())
-        if not files:
-            raise CrrlError(
-                f"{path} has no {', '.join(SUFFIXES)} file.", "Write path=FILE, or a folder with such files."
-            )
-    for file in files:
-        words = re.split(r"[._-]", file.name.lower())
-        split = next((s for s in splits if s in words), splits[0])
-        for line, row in _rows(file):
+    for file in files_of(path):
+        split = split_of(file.name, splits)
+        for line, row in records(file):
             yield row if isinstance(row, Problem) else _converted(row, convert, split, file, line)
+
+
+def files_of(path: Path) -> list[Path]:
+    """`path`, or the files of records below it. Raises CrrlError: there is none."""
+    if not path.is_dir():
+        return [path]
+    files = sorted(p for p in path.rglob("*") if p.suffix in SUFFIXES and p.is_file())
+    if not files:
+        raise CrrlError(f"{path} has no {', '.join(SUFFIXES)} file.", "Write path=FILE, or a folder with such files.")
+    return files
+
+
+def split_of(name: str, splits: tuple[str, ...]) -> str:
+    words = re.split(r"[._-]", name.lower())
+    return next((s for s in splits if s in words), splits[0])
 
 
 def read_hub(hub: str, convert: Convert, split: str, revision: str | None = None) -> Iterator[Task | Problem]:
@@ -64,7 +71,8 @@ def name_of(row: Row) -> str:
     return f"{row['instance_id']}: " if isinstance(row.get("instance_id"), str) else ""
 
 
-def _rows(file: Path) -> Iterator[tuple[int, Row | Problem]]:
+def records(file: Path) -> Iterator[tuple[int, Row | Problem]]:
+    """(line, record) of a file. Raises CrrlError: it cannot be read."""
     try:
         if file.suffix == ".parquet":
             yield from _parquet(file)
