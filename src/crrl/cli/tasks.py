@@ -8,7 +8,7 @@ from crrl.cli import tasks_make
 from crrl.cli.call import Call, whole_number
 from crrl.errors import UsageError, nearest
 
-USAGE = "crrl tasks list|show|check|fetch|split|record [CORPUS] [key=value...] [--json]"
+USAGE = "crrl tasks list|show|check|fetch|split|record|demonstrate [CORPUS] [key=value...] [--json]"
 HELP = (
     """
 CORPUS is `generated` (default), a task file (.jsonl), or one of the corpora in docs/corpora.md: swe-gym,
@@ -23,6 +23,8 @@ fetch   pulls the images of a corpus's tasks in advance; if you stop it, complet
         there|fetched, evicted}
 split   splits a corpus into train and held-out tasks, without those that are evaluation tasks by id, commit or patch.
         JSON: {id, part: train|held_out|removed, created_at, twin, how, similarity}
+demonstrate  writes known fixes as chats, in search/replace blocks, for `crrl sft`: what agent=answer asks, and the fix
+        as the answer. Generated tasks: the warm start's families only. JSON: {written, left_out, out}
 record  like check, but stores the verdicts on the generated corpus in the package (for developers of crrl)
 
   path=P       corpora: a file of records (parquet, json, jsonl), or the corpus's own folder layout; default: the hub
@@ -36,9 +38,10 @@ record  like check, but stores the verdicts on the generated corpus in the packa
   images=E     fetch: docker, podman, apptainer (SIF files), or auto
   against=C:P,D:Q  split: evaluation corpora, and where to read them
   held_out=N   split: number of tasks to hold out (0)        out=FOLDER  split: train.jsonl, held_out.jsonl
+  out=FILE.jsonl  demonstrate: the chats               prompts=P  demonstrate: agent.prompts (repair-file)
   count=N      generated corpus: tasks per split (10)
   seed=N       generated corpus, split (0)
-  sandbox.state_dir=D  check, fetch, make, mine: caches, toolchains and interpreters, as runs have it
+  sandbox.state_dir=D  check, fetch, make, mine, demonstrate: caches, toolchains and interpreters, as runs have it
 """
     + tasks_make.HELP
 )
@@ -49,6 +52,7 @@ KEYS = {
     "check": (*OF_CORPORA, "times", "out"),
     "fetch": (*OF_CORPORA, "max_disk"),
     "split": (*OF_CORPORA[:-1], "against", "held_out", "out", "seed"),  # a set-up is settled by check
+    "demonstrate": (*OF_CORPORA, "out", "prompts"),
     "record": (),
     **tasks_make.KEYS,
 }
@@ -60,7 +64,7 @@ def run(call: Call) -> int:
         raise UsageError(f"crrl tasks cannot '{action}'.", nearest(action, KEYS))
     if action in tasks_make.KEYS:
         return tasks_make.run(call, action, call.only("ACTION", "REPO")[1])
-    state_dir = call.state_dir() if action in ("check", "record", "fetch") else Path()
+    state_dir = call.state_dir() if action in ("check", "record", "fetch", "demonstrate") else Path()
     values = _values(call, action, corpus)
     call.no_settings()
     from crrl.tasks import command
@@ -76,6 +80,13 @@ def run(call: Call) -> int:
         images=action == "fetch" or _images(values.get("images")),
     )
     out = _path(values, "out")
+    if action == "demonstrate":
+        if out is None:
+            raise UsageError("Where do the chats go?", "Write out=FILE.jsonl.")
+        from crrl.warmstart.chats import demonstrate
+
+        prompts = values.get("prompts", "repair-file")
+        return demonstrate(wanted, prompts=prompts, out=out, state_dir=state_dir, json=call.json)
     if action == "list":
         return command.list_tasks(wanted, json=call.json)
     if action == "show":

@@ -23,7 +23,7 @@ from crrl.models import model_folder
 from crrl.warmstart.muon import Muon
 from crrl.warmstart.pool import Pool
 
-SAVE_EVERY = 100
+SAVE_EVERY = 20
 BATCHES_PER_BUCKET = 12
 CONTEXT_WEIGHT = 0.3
 
