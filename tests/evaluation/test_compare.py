@@ -180,6 +180,8 @@ SETTINGS = {
     "engine.context": 512,
     "engine.dtype": "bfloat16",
     "evaluation.temperature": 0.6,
+    "evaluation.top_p": 0.8,
+    "evaluation.top_k": 20,
 }
 
 

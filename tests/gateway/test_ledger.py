@@ -10,6 +10,7 @@ import pytest
 from gateway_kit import STOP, Bench, call_text, make_tokenizer
 from tree_kit import play
 
+from crrl.errors import CrrlError
 from crrl.gateway import load_renderer
 from crrl.gateway.api import Sample
 from crrl.gateway.ledger import addressed, damaged, ledger_hash, template_hash
@@ -84,3 +85,15 @@ async def test_a_sample_tells_what_was_asked_and_what_was_used(bench: Bench) -> 
     assert sample.params["temperature"] == 1.0 and sample.params["max_tokens"] == 77
     assert sample.params["asked_temperature"] == 0 and sample.params["asked_top_p"] == 0.5
     assert sample.params["asked_seed"] == 1 and sample.params["seed"] != 1
+
+
+async def test_an_evaluation_says_how_it_truncated(bench: Bench) -> None:
+    await bench.start("ok")
+    with pytest.raises(CrrlError, match="neither top_p nor top_k"):
+        bench.gateway.open("a", top_p=0.8)
+    bench.gateway._info = dataclasses.replace(bench.gateway._info, truncates=True)
+    handle = bench.gateway.open("a", top_p=0.8, top_k=20)
+    await bench.client(handle).chat.completions.create(model="policy", messages=[{"role": "user", "content": "hi"}])
+    (request,) = bench.engine.requests
+    (sample,) = (await bench.gateway.close("a")).samples
+    assert (request.top_p, request.top_k) == (0.8, 20) == (sample.params["top_p"], sample.params["top_k"])

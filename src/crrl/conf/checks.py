@@ -90,6 +90,7 @@ AT_LEAST: dict[str, float] = {
     "rollout.watchdog_s": 0,
     "evaluation.tasks_per_split": 1,
     "evaluation.samples": 1,
+    "evaluation.top_k": 0,
     "evaluation.every": 0,
     "evaluation.validation_tasks": 1,
 }
@@ -106,7 +107,8 @@ POSITIVE = (
 TRUNCATED = "its log-probs are of the whole distribution, so truncated or penalised sampling would train on wrong ones"
 REFUSED: dict[str, str] = {
     word: f"Training samples from the policy itself; {TRUNCATED}. "
-    "Leave it out; the only sampling setting is rollout.temperature=1.0."
+    "Leave it out; the only sampling setting is rollout.temperature=1.0. "
+    "Evaluations have evaluation.temperature, evaluation.top_p and evaluation.top_k."
     for word in (
         "top_p",
         "top_k",
@@ -285,6 +287,11 @@ def _check_evaluation(config: Config) -> None:
     for word in wanted.splits:
         if word not in GENERATED_SPLITS:
             raise UsageError(f"evaluation.splits: {word} is not a split.", nearest(word, GENERATED_SPLITS))
+    if not 0 < wanted.top_p <= 1:
+        raise UsageError(
+            f"evaluation.top_p={wanted.top_p} is a share of the mass, and must be above 0 and at most 1.",
+            "Write evaluation.top_p=0.95; 1.0 draws from all tokens.",
+        )
     _check_validation(config)
     for name, price in wanted.prices.items():
         if name not in PRICES:

@@ -72,7 +72,7 @@ IGNORED: tuple[Ignored, ...] = (
     ("tracker.episodes", lambda c: not c.tracker.name, "there is no tracker"),
     *(
         (f"evaluation.{key}", lambda c: "sampled" not in c.evaluation.decodings, "nothing is sampled")
-        for key in ("samples", "temperature")
+        for key in ("samples", "temperature", "top_p", "top_k")
     ),
     ("evaluation.validation_tasks", lambda c: not c.evaluation.every, "evaluation.every is 0: there is no validation"),
     *(

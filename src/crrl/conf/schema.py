@@ -241,6 +241,8 @@ class Evaluation:
     before: bool = doc("also evaluate before training (needed for a comparison)", True)
     samples: int = doc("samples of each task under `sampled`", 1)
     temperature: float = doc("temperature of `sampled`; training has its own, rollout.temperature", 1.0)
+    top_p: float = doc("`sampled`: draw only from the tokens that have this share of the mass; 1.0: from all", 1.0)
+    top_k: int = doc("`sampled`: draw only from so many most probable tokens; 0: from all", 0)
     every: int = doc("steps of training between validations; 0: none", 0)
     validation_tasks: int = doc("tasks of a validation, one sample each, under the first of evaluation.decodings", 20)
     checkpoint_rule: str = doc(

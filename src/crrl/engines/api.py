@@ -24,6 +24,9 @@ class Request:
         stop_ids: generation ends after (and includes) the first of these.
         seed: 64 bits; the noise of position p (0-based, within this generation) derives only from (seed, p), so
             a sample depends neither on the rest of the batch nor on the order of arrival.
+        top_p, top_k: draw only from the most probable tokens that have so much of the mass (arXiv:1904.09751), or that
+            are so many (arXiv:1805.04833); 1.0 and 0: from all. Only for engines that `truncate`, and for evaluations:
+            log-probs stay those of the whole distribution.
         scope: whose it is (an attempt's id), for `Weights.forget`.
         grammar: what may be sampled (`constrained.py`); "": anything. Only for engines that are `constrained`.
     """
@@ -32,6 +35,8 @@ class Request:
     prompt_ids: list[int]
     max_tokens: int
     temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
     stop_ids: list[int] = field(default_factory=list)
     seed: int = 0
     scope: str = ""
@@ -53,13 +58,14 @@ class Chunk:
 
 @dataclass(frozen=True)
 class EngineInfo:
-    """`constrained`: it takes grammars."""
+    """`constrained`: it takes grammars. `truncates`: it takes `top_p` and `top_k`."""
 
     context: int
     version: int
     tokenizer_hash: str
     vocab_size: int
     constrained: bool = False
+    truncates: bool = False
 
 
 @dataclass(frozen=True)

@@ -33,10 +33,12 @@ def evaluation_attempts(
     *,
     samples: int = 1,
     temperature: float = 1.0,
+    top_p: float = 1.0,
+    top_k: int = 0,
     noise: str = "",
 ) -> list[Attempt]:
-    """`samples` attempts per task under `sampled`, at `temperature`; one under `greedy`. Ids are stable, so a resumed
-    run recognises its episodes. The seed does not depend on `phase`: before and after use the same noise, so their
+    """`samples` attempts per task under `sampled`, so sampled; one under `greedy`. Ids are stable, so a resumed run
+    recognises its episodes. The seed does not depend on `phase`: before and after use the same noise, so their
     episodes are pairs. `noise`: what it depends on in place of the split."""
     greedy = decoding == "greedy"
     return [
@@ -47,6 +49,8 @@ def evaluation_attempts(
             attempt=number,
             seed=_episode_seed(seed, noise or split, decoding, task.id, *([str(number)] if number else [])),
             temperature=0.0 if greedy else temperature,
+            top_p=1.0 if greedy else top_p,
+            top_k=0 if greedy else top_k,
         )
         for task in tasks
         for number in range(1 if greedy else samples)

@@ -21,6 +21,8 @@ from crrl.evaluation.sets import TASK_SETS
 from crrl.rollout.journal import FILE, Journal
 
 PHASES = ("after", "eval", "before")  # of a run, the first that it has
+SAMPLING = ("evaluation.temperature", "evaluation.top_p", "evaluation.top_k")
+WHOLE = {"evaluation.top_p": 1.0, "evaluation.top_k": 0}  # draws from all tokens, as runs do that know no such key
 # Settings under which two runs measure the same thing; others do not change what is measured.
 MEASURES = (
     "agent",
@@ -32,7 +34,7 @@ MEASURES = (
     "sandbox.disk_mb",
     "engine.context",
     "engine.dtype",
-    "evaluation.temperature",
+    *SAMPLING,
 )
 HOW_FAST = ("agent.install", "corpus.rl_share")  # below one of these, but nothing that is measured depends on it
 
@@ -89,8 +91,9 @@ def _of_run(folder: Path, phase: str) -> Results:
         for key, value in settings.items()
         if any(key == m or key.startswith(f"{m}.") for m in MEASURES)
         and key not in HOW_FAST
+        and WHOLE.get(key) != value
         and not (tasks and key.startswith("corpus."))  # what is asked says more than where it was read
-        and not (key == "evaluation.temperature" and all(cell.endswith(", greedy") for cell in cells))
+        and not (key in SAMPLING and all(cell.endswith(", greedy") for cell in cells))
     }
     told = meta.get("evaluation", {})
     policy = {key: told[key] for key in ("policy", "checkpoint", "rule", "weights", "benchmark") if key in told}

@@ -120,15 +120,25 @@ class Gateway:
         *,
         seed: int = 0,
         temperature: float | None = None,
+        top_p: float = 1.0,
+        top_k: int = 0,
     ) -> SessionHandle:
-        """Open a session; its URL works until `close`. The same id may be opened again once it is closed."""
+        """Open a session; its URL works until `close`. The same id may be opened again once it is closed. `top_p`,
+        `top_k`: for evaluations (`engines.api.Request`). Raises CrrlError: the engine knows none."""
         if session_id in self._sessions:
             raise ValueError(f"session {session_id!r} is already open")
+        if (top_p < 1 or top_k) and not self._info.truncates:
+            raise CrrlError(
+                "This engine samples from the whole distribution: it has neither top_p nor top_k.",
+                "Leave out evaluation.top_p and evaluation.top_k.",
+            )
         session = Session(
             id=session_id,
             budget=budget or Budget(),
             seed=seed,
             temperature=self.sampling.temperature if temperature is None else temperature,
+            top_p=top_p,
+            top_k=top_k,
             engine=self.engine,
             info=self._info,
             renderer=self.renderer,

@@ -33,8 +33,9 @@ MAX_TEMPERATURE = 2.0
 
 @dataclass(frozen=True)
 class SamplingPolicy:
-    """The recipe's sampling, over what the agent asks. `temperature` is a session's default; top_p, top_k and
-    penalties do not exist here: the log-probs are those of the whole distribution (invariant 6)."""
+    """The recipe's sampling, over what the agent asks. `temperature` is a session's default; penalties do not exist
+    here, nor top_p and top_k but in evaluations (`Session`): training's log-probs are those of the whole distribution,
+    which is what it samples from (invariant 6)."""
 
     temperature: float = 1.0
     max_tokens: int | None = None  # per turn; None: what is left of the budget
@@ -78,6 +79,8 @@ class Session:
     info: EngineInfo
     renderer: Renderer
     policy: SamplingPolicy
+    top_p: float = 1.0
+    top_k: int = 0
     grace_s: float = GRACE_S
     silence_s: float = SILENCE_S
     exhausted: str = ""
@@ -179,6 +182,8 @@ class Session:
         }
         resample = sum(t.request == place.request for t in self.tree.turns)
         params["seed"] = request_seed(self.seed, place.depth, place.request, resample)
+        params |= {"top_p": self.top_p} if self.top_p < 1 else {}
+        params |= {"top_k": self.top_k} if self.top_k else {}
         if ask.stop:
             params["stop"] = msgspec.json.encode(ask.stop).decode()
         if ask.forced is not None:
@@ -239,6 +244,8 @@ class Session:
             prompt_ids=prompt_ids,
             max_tokens=cast(int, turn.params["max_tokens"]),
             temperature=cast(float, turn.params["temperature"]),
+            top_p=self.top_p,
+            top_k=self.top_k,
             stop_ids=self.renderer.stop_ids,
             seed=cast(int, turn.params["seed"]),
             scope=self.id,

@@ -20,7 +20,8 @@ tokens; and in gaps between tokens (`gateway/clock.py`)."""
 @dataclass(frozen=True)
 class Attempt:
     """One episode to run. `id` is stable over retries and resumes; `group` names the attempts compared together
-    (evaluation: one group per task). `temperature` 0 is greedy. `seed` is the episode's own 64-bit seed."""
+    (evaluation: one group per task). `temperature` 0 is greedy; `top_p`, `top_k` are for evaluations alone. `seed` is
+    the episode's own 64-bit seed."""
 
     id: str
     group: str
@@ -28,6 +29,8 @@ class Attempt:
     attempt: int
     seed: int
     temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
 
 
 @dataclass(frozen=True)

@@ -129,7 +129,13 @@ async def _setting(task: Task, parts: Parts) -> Spec:
 async def _run_agent(box: Box, attempt: Attempt, parts: Parts, tries: Tries) -> tuple[AgentExit, SessionRecord]:
     """The agent in its session, until it stops or its wall budget ends. Neither outlives this."""
     gateway, socket = parts.gateway, tries.spec.gateway_socket
-    session = gateway.open(attempt.id, parts.budget, seed=attempt.seed, temperature=attempt.temperature)
+    session = gateway.open(
+        *(attempt.id, parts.budget),
+        seed=attempt.seed,
+        temperature=attempt.temperature,
+        top_p=attempt.top_p,
+        top_k=attempt.top_k,
+    )
     limits = _limits(parts, session, tries)
     try:
         if socket is not None:

@@ -83,6 +83,8 @@ def evaluate_policy(run: Run, phase: Phase, name: str | None = None) -> Cells:
             *(tasks[split], split, decoding, run.config.seed, phase),
             samples=evaluation.samples,
             temperature=evaluation.temperature,
+            top_p=evaluation.top_p,
+            top_k=evaluation.top_k,
         )
         for split in tasks
         for decoding in cast("list[Decoding]", evaluation.decodings)  # checked when they were read

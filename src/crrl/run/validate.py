@@ -34,6 +34,8 @@ def validate(run: Run, step: int) -> dict[str, float]:
     attempts = evaluation_attempts(
         *(run.curriculum.validation(), split, decoding, run.config.seed, VALIDATION),
         temperature=evaluation.temperature,
+        top_p=evaluation.top_p,
+        top_k=evaluation.top_k,
         noise=VALIDATION,
     )
     run.run_attempts(VALIDATION, VALIDATION, attempts)
