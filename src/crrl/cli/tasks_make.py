@@ -1,4 +1,4 @@
-"""`crrl tasks make|mine REPO`: bugs from any repository."""
+"""`crrl tasks make|mine|spec REPO`: tasks from any repository."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from crrl.errors import UsageError, nearest
 
 KEYS = {
     "make": ("out", "limit", "seed", "setup", "tests", "times", "network", "faults", "crashes", "mix", "language"),
+    "spec": ("out", "limit", "seed", "setup", "tests", "times", "network", "licences", "language"),
     "mine": ("out", "limit", "test", "language", "since", "setup", "times", "network"),
 }
 HELP = """
@@ -20,21 +21,28 @@ make    turns a project with a suite (REPO: a git checkout or an unpacked sdist)
         pytest, Go modules, npm packages with node --test, mocha, jest or vitest, cargo packages with tests in tests/
 mine    turns the commits of a git repository that changed code and tests together into admitted tasks, in any
         language; what must flip is measured by the test command before and after
-        Both go on where they were stopped. JSON: {out, tasks, candidates: {...}, seconds, cpu_seconds}
+spec    turns a project as for make, or its sdist as it came (.tar.gz, .zip), into tasks of another kind: implement
+        this function, whose body is missing, from its signature and docstring; its tests judge. Left out, with the
+        reason for each in NAME.left_out.jsonl: what is specified too thinly, stands elsewhere in the box, or has a
+        near-duplicate
+        All go on where they were stopped. JSON: {out, tasks, candidates: {...}, seconds, cpu_seconds}
 
-  out=FILE     the task file (NAME.jsonl); beside it FILE.work, and of make FILE.git, the repository's tree
+  out=FILE     the task file (NAME.jsonl); beside it FILE.work, and of make and spec FILE.git, the repository's tree
   limit=N      at most so many tasks (100)         seed=N    of make: which mutants (0)
   setup=CMD    what installs the packages that tests need, run once, in /workspace, into /environment; `none`;
                by default, for Python, the project editable with its test extras and requirement files
-  tests=ARGS   of make: the part of the suite to use, as for pytest; packages of Go; test files of npm packages
+  tests=ARGS   of make, spec: the part of the suite to use, as for pytest; packages of Go; test files of npm packages
   test=CMD     of mine: `pytest [ARGS]`, or a command that compiles and runs the tests of /workspace; for Java without
                one: javac and JUnit over the whole tree
-  language=L   of make: python, go, javascript (TypeScript, too) or rust; by default what the project's files say
+  language=L   of make, spec: python, go, java, javascript (TypeScript, too) or rust; by default what the project's
+               files say
                of mine: python (default) or java; another one with test= and its parser: go, rust, javascript
   since=DATE   of mine: only commits after this date, written as 2020-01-31; without it all
   faults=N     of make: so many faults in each task, in different files where there are such (1)
   crashes=P    of make: percent of the faults that crash at once to let through (10): they are the easy ones
   mix=K:W,...  of make: the operators to draw, and how often, e.g. boundary:5,slice:2 (all: crrl.making.operators)
+  licences=L,...  of spec: only files under these licences (MIT,BSD,Apache), or none under these (-GPL,-AGPL); a name
+               stands for its versions; the licence that is found is recorded with each task (`unknown`: none is)
   times=N      of admission (3)                    network=no  set-up without network (the package cache, local files)
 """
 
@@ -43,10 +51,11 @@ def run(call: Call, action: str, repository: str) -> int:
     state_dir = call.state_dir()
     values = {key: value for key in KEYS[action] if (value := call.take(key)) is not None}
     call.no_settings()
-    from crrl.making import command, make, mine
+    from crrl.making import command, make, mine, sdist, spec
+    from crrl.making.spec_licence import Licences
     from crrl.task import Command
 
-    out = Path(values.get("out", f"{Path(repository).resolve().name}.jsonl"))
+    out = Path(values.get("out", f"{sdist.name_of(Path(repository))}.jsonl"))
     if out.suffix != ".jsonl":
         raise UsageError(f"out={out} is no task file.", f"Write out={out.with_suffix('.jsonl')}.")
     if values.get("network", "yes") not in ("yes", "no"):
@@ -61,12 +70,15 @@ def run(call: Call, action: str, repository: str) -> int:
         "limit": whole_number(values, "limit", 100, least=1),
         "times": whole_number(values, "times", 3, least=1),
     }
+    if action != "mine":
+        shared |= {"seed": whole_number(values, "seed", 0), "tests": shlex.split(values.get("tests", ""))}
     wanted: make.Wanted | mine.Wanted
-    if action == "make":
+    if action == "spec":
+        licences = Licences.of(values.get("licences", ""))
+        wanted = spec.Wanted(**shared, language=values.get("language", ""), licences=licences)
+    elif action == "make":
         wanted = make.Wanted(
             **shared,
-            seed=whole_number(values, "seed", 0),
-            tests=shlex.split(values.get("tests", "")),
             faults=whole_number(values, "faults", 1, least=1),
             crashes=whole_number(values, "crashes", 10) / 100,
             mix=_mix(values.get("mix", "")),

@@ -1,4 +1,4 @@
-"""Runs `crrl tasks make|mine`: sandbox and judge, progress, and what it came to."""
+"""Runs `crrl tasks make|mine|spec`: sandbox and judge, progress, and what it came to."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import json as jsonlib
 import os
 import resource
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from crrl import sandbox
 from crrl.console.display import Display
 from crrl.errors import CrrlError, LostError
-from crrl.making import make, mine
+from crrl.making import make, mine, sdist, spec
 from crrl.making.outcomes import Outcomes
-from crrl.making.trees.maker import kind_of
 from crrl.rewards.api import TestResults
 from crrl.rewards.task_judge import TaskJudge
 from crrl.task import Task
@@ -32,7 +32,7 @@ def run(wanted: make.Wanted | mine.Wanted, *, network: bool, state_dir: Path, js
         judge = _Counting(state_dir, boxes, network=network, concurrency=max(2, len(os.sched_getaffinity(0))))
         try:
             if isinstance(wanted, make.Wanted):
-                made = await make.make(wanted, boxes, judge, display, kind_of(wanted))
+                made = await make.make(wanted, boxes, judge, display, spec.kind_of(wanted))
                 judged.append(made.traced_s)
                 return len(made.tasks), made.outcomes
             mined = await mine.mine(wanted, boxes, judge, display)
@@ -44,7 +44,9 @@ def run(wanted: make.Wanted | mine.Wanted, *, network: bool, state_dir: Path, js
 
     with Display(live=False if json else None) as display:
         try:
-            number, outcomes = asyncio.run(do(display))
+            with sdist.unpacked(wanted.repository) as folder:
+                wanted = replace(wanted, repository=folder)
+                number, outcomes = asyncio.run(do(display))
         except KeyboardInterrupt:
             display.note(
                 f"Interrupted. {out.with_suffix('.work')} keeps what is finished; go on with the same command."
@@ -59,7 +61,8 @@ def run(wanted: make.Wanted | mine.Wanted, *, network: bool, state_dir: Path, js
         print(jsonlib.dumps(whole | {"seconds": round(seconds, 1), "cpu_seconds": round(cpu, 1)}))
     else:
         print(f"{out}: {number} admitted tasks, in {seconds:.0f} s ({cpu:.0f} CPU-seconds).")
-        print(f"Train on them: crrl train quickstart corpus.name={out} corpus.held_out={max(1, number // 5)}")
+        recipe = "implement" if isinstance(wanted, spec.Wanted) else "quickstart"
+        print(f"Train on them: crrl train {recipe} corpus.name={out} corpus.held_out={max(1, number // 5)}")
     return 0
 
 

@@ -14,6 +14,7 @@ import random
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path, PurePath
+from typing import Any
 
 import msgspec
 
@@ -69,6 +70,12 @@ class Wanted:
     timeout_s: float = 1200.0
     language: str = ""
 
+    def key(self) -> dict[str, Any]:
+        """What finished work depends on."""
+        said = {"seed": self.seed, "tests": self.tests, "times": self.times, "faults": self.faults}
+        said |= {"crashes": self.crashes, "mix": dict(self.mix)}
+        return said | ({"language": self.language} if self.language else {})
+
 
 @dataclass
 class Made:
@@ -93,9 +100,7 @@ async def make(
     source = Source(repo=str(store.resolve()), base_commit=commit)
     tree = (await boxes.prepare(source)).lower
     base = kind.common(wanted, source, tree)
-    key = {"version": VERSION, "commit": commit, "seed": wanted.seed, "tests": wanted.tests, "times": wanted.times}
-    key |= {"faults": wanted.faults, "crashes": wanted.crashes, "mix": dict(wanted.mix)}
-    key |= {"language": wanted.language} if wanted.language else {}
+    key = {"version": VERSION, "commit": commit, **wanted.key()}
     work = WorkFile(wanted.out.with_suffix(".work"), key | {"setup": [asdict(command) for command in base.setup]})
     try:
         maker = kind(base, tree, wanted, judge, work, display)
@@ -110,11 +115,8 @@ async def make(
         work.close()
     if not maker.tasks:
         counts = maker.outcomes.said() or "nothing to change"
-        raise CrrlError(f"No task was made of {len(maker.stable)} tests ({counts}).", LITTLE)
+        raise CrrlError(f"No task was made of {len(maker.stable)} tests ({counts}).", maker.little)
     return Made(maker.tasks, len(maker.stable), len(maker.pool), maker.outcomes, maker.screener.spent_s)
-
-
-LITTLE = "The suite may cover too little, or assert too little: mutants that no test notices make no task."
 
 
 def _beside(task: Task, store: Path) -> Task:
@@ -127,6 +129,7 @@ class Maker:
     `stable`: the tests that pass in the judge, with their seconds."""
 
     suffixes: tuple[str, ...] = (".py",)
+    little = "The suite may cover too little, or assert too little: mutants that no test notices make no task."
 
     @classmethod
     def common(cls, wanted: Wanted, source: Source, tree: Path) -> Task:
@@ -292,9 +295,12 @@ class Maker:
         if (known := self.work.done.get(name_of(faults))) is not None:
             return refused(known) or self._moved(msgspec.convert(known["task"], Task))
         try:
-            return await self.screener.screened(faults)
+            return await self._judged(faults)
         except Exception as error:  # one candidate never ends the run
             return Refused.by(error)
+
+    async def _judged(self, faults: tuple[Fault, ...]) -> Task | Refused:
+        return await self.screener.screened(faults)
 
     def _fresh(self, faults: tuple[Fault, ...], task: Task) -> Task | Refused:
         """Refused a second time: the same function with the same failing tests is the same bug."""
@@ -323,8 +329,12 @@ class Maker:
         new = isinstance(found, Task) and len(self.admitted) < self.wanted.limit
         if isinstance(found, Task):
             self.admitted[place] = found
-        self.outcomes.add(found if isinstance(found, Refused) else None)
+        self._count(name, found if isinstance(found, Refused) else None)
         self.display.advance(int(new), tried=self.outcomes.counts.total(), **self.outcomes.refused)
+
+    def _count(self, name: str, end: Refused | None) -> None:
+        """What became of a candidate; None: it was admitted."""
+        self.outcomes.add(end)
 
 
 def _apart(one: Fault, other: Fault, alone: str) -> bool:

@@ -134,7 +134,10 @@ class Function:
 
 def functions(path: str, data: bytes) -> list[Function]:
     """Those of a file, in its order. Raises UnreadableError."""
-    source = SourceFile.read(path, data)
+    return functions_of(SourceFile.read(path, data))
+
+
+def functions_of(source: SourceFile) -> list[Function]:
     return [Function(source, name, node) for name, node in _functions(source.tree.body, "")]
 
 

@@ -125,7 +125,7 @@ class Screener:
             noticed.append(found)
         asked = list(dict.fromkeys(test for one in noticed for test in one.asked))
         failing = noticed[0].failing
-        plan = self._plan(asked)
+        plan = self.plan(asked)
         if len(faults) > 1:
             judged = await self._failing(faults, asked)
             if isinstance(judged, Refused):
@@ -136,7 +136,7 @@ class Screener:
         return self._task(faults, noticed, plan, failing, asked)
 
     async def _noticed(self, fault: Fault) -> Noticed | Refused:
-        asked = self._asked(fault)
+        asked = self.asked(fault)
         failing = await self._failing([fault], asked)
         if isinstance(failing, Refused):
             return failing
@@ -169,10 +169,10 @@ class Screener:
         return Noticed(failing, asked, best, shown, wrong[shown].depth, error[0] if error is not None else "")
 
     async def _failing(self, faults: Sequence[Fault], asked: list[str]) -> list[str] | Refused:
-        patch = self._patch(faults)
+        patch = self.patch(faults)
         if patch is None:
             return Refused("not UTF-8 where it changes")
-        results = await self.judge.run_anew(self._plan(asked), patch)
+        results = await self.judge.run_anew(self.plan(asked), patch)
         if results.reason == "timeout":
             return Refused("timed out")
         if results.reason != "complete":
@@ -184,12 +184,12 @@ class Screener:
             return Refused("breaks everything")
         return failing
 
-    def _plan(self, asked: list[str]) -> Task:
+    def plan(self, asked: list[str]) -> Task:
         seconds = sum(self.stable[test] for test in asked)
         limits = (180.0 + 10 * seconds, math.ceil(10 + 5 * seconds))  # of CPU it is tight; a busy machine takes longer
         return asking(self.base, asked, [*self.survey.options, *arguments(asked, self.survey.sampled)], *limits)
 
-    def _asked(self, fault: Fault) -> list[str]:
+    def asked(self, fault: Fault) -> list[str]:
         """The tests that cover the line; then those that cover the function, then their neighbours, as time allows."""
         path, function = fault.function.path, fault.function
         must = self._quickest(self.covering(path, fault.line))
@@ -243,7 +243,7 @@ class Screener:
             for path, among in by_file.items()
         ]
 
-    def _patch(self, faults: Sequence[Fault], *, back: bool = False) -> str | None:
+    def patch(self, faults: Sequence[Fault], *, back: bool = False) -> str | None:
         """The diff that makes the faults, or takes them back; None where it is not UTF-8."""
         parts = [diff(path, *((new, old) if back else (old, new))) for path, old, new in self._files(faults)]
         return None if None in parts else "".join(part for part in parts if part is not None)
@@ -252,8 +252,8 @@ class Screener:
         self, faults: Sequence[Fault], noticed: list[Noticed], plan: Task, failing: list[str], asked: list[str]
     ) -> Task | Refused:
         commit = self.base.source.base_commit or ""
-        hidden, hiding = self._hidden(failing, {one.shown for one in noticed})
-        patch, solution = self._patch(faults), self._patch(faults, back=True)
+        hidden, hiding = self.hidden(failing, {one.shown for one in noticed})
+        patch, solution = self.patch(faults), self.patch(faults, back=True)
         assert patch is not None and solution is not None
         depths = [one.depth for one in noticed if one.depth is not None]
         return replace(
@@ -266,7 +266,7 @@ class Screener:
                 plan.test,
                 fail_to_pass=failing,
                 pass_to_pass=[test for test in asked if test not in set(failing)],
-                restore_from=dict.fromkeys(self._restored(failing, asked), commit),
+                restore_from=dict.fromkeys(self.restored(failing, asked), commit),
             ),
             solution=solution,
             provenance={
@@ -279,11 +279,11 @@ class Screener:
             },
         )
 
-    def _restored(self, failing: list[str], asked: list[str]) -> list[str]:
+    def restored(self, failing: list[str], asked: list[str]) -> list[str]:
         """Test files that are put back before they run."""
         return sorted({test.partition("::")[0] for test in failing})
 
-    def _hidden(self, failing: list[str], shown: set[str]) -> tuple[int, list[str]]:
+    def hidden(self, failing: list[str], shown: set[str]) -> tuple[int, list[str]]:
         """How many test functions the agent does not get to see, and the diffs that take them away: all but those that
         the issue tells of and one in `SHOWN`. What is not UTF-8 stays."""
         named = sorted({test.partition("[")[0] for test in failing} - {test.partition("[")[0] for test in shown})

@@ -49,14 +49,18 @@ class TextFile:
         return [line.rstrip("\r\n") for line in self.lines]
 
     def with_edits(self, edits: Sequence[Edit]) -> bytes:
-        """The file with edits made that do not touch; new lines take the line end of the first they replace.
+        """The file with edits made that do not touch; new lines take the line end of the first they replace. The last
+        line of a file still ends as it did.
 
         Raises UnicodeEncodeError where the encoding has no such character."""
         lines = list(self.lines)
         for edit in sorted(edits, key=lambda edit: edit.first, reverse=True):
             old = lines[edit.first - 1]
-            end = old[len(old.rstrip("\r\n")) :]
-            lines[edit.first - 1 : edit.last] = [line + end for line in edit.new]
+            end = _end(old) or _end(lines[max(0, edit.first - 2)]) or "\n"
+            new = [line + end for line in edit.new]
+            if new and edit.last == len(lines) and not lines[-1].endswith(("\r", "\n")):
+                new[-1] = edit.new[-1]
+            lines[edit.first - 1 : edit.last] = new
         return self.of(lines)
 
     def of(self, lines: Sequence[str]) -> bytes:
@@ -85,6 +89,10 @@ class SourceFile(TextFile):
         if found.of(found.lines) != data:  # one that has several ways to write the same
             raise UnreadableError(f"{path}: {encoding} would not give back its bytes")
         return found
+
+
+def _end(line: str) -> str:
+    return line[len(line.rstrip("\r\n")) :]
 
 
 def diff(path: str, old: bytes, new: bytes) -> str | None:

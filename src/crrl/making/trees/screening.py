@@ -39,25 +39,25 @@ class TreeScreener(Screener):
         covered = self.survey.lines[path]
         return [test for test in covered.get(line, covered.get(0, [])) if test in self.stable]
 
-    def _asked(self, fault: Fault) -> list[str]:
+    def asked(self, fault: Fault) -> list[str]:
         """All tests of the suites that cover it."""
         suites = {suite_of(test) for test in self.covering(fault.function.path, fault.line)}
         return [test for test in self.stable if suite_of(test) in suites]
 
-    def _plan(self, asked: list[str]) -> Task:
+    def plan(self, asked: list[str]) -> Task:
         suites = sorted({suite_of(test) for test in asked})
         plan = self.toolchain.plan(suites, sum(self.stable[test] for test in asked))
         commit = self.base.source.base_commit or ""
-        restored = dict.fromkeys(self._restored([], asked), commit)
+        restored = dict.fromkeys(self.restored([], asked), commit)
         return replace(self.base, test=replace(plan, pass_to_pass=asked, restore_from=restored))
 
-    def _restored(self, failing: list[str], asked: list[str]) -> list[str]:
+    def restored(self, failing: list[str], asked: list[str]) -> list[str]:
         """All that run: a suite that is not put back has no canary."""
         return sorted({path for suite in {suite_of(test) for test in asked} for path in self.toolchain.files(suite)})
 
     def whole(self, tests: list[str]) -> Task:
         """Asks all of them."""
-        return self._plan(tests)
+        return self.plan(tests)
 
     async def _failing(self, faults: Sequence[Fault], asked: list[str]) -> list[str] | Refused:
         failing = await super()._failing(faults, asked)
@@ -79,9 +79,9 @@ class TreeScreener(Screener):
                 return Noticed(failing, asked, told, shown, None, error)
         return None
 
-    def _hidden(self, failing: list[str], shown: set[str]) -> tuple[int, list[str]]:
+    def hidden(self, failing: list[str], shown: set[str]) -> tuple[int, list[str]]:
         number, diffs = 0, []
-        for path in self._restored([], failing):
+        for path in self.restored([], failing):
             data = (self.tree / path).read_bytes()
             found = [unit for unit in units(path, data) if any(unit.has(test) for test in failing)]
             apart = [unit.name for unit in found if not any(unit.has(test) for test in shown)]

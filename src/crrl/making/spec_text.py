@@ -1,0 +1,160 @@
+"""Whether a docstring says enough to implement a function from it, and the text of the task.
+
+A specification says enough when it has words of its own beside the function's name, with an example that shows a
+result, or in sentences; when it names each parameter that its callers must give, as far as there are several; and when
+what the tests compare does not hang on texts that nobody but the body has. The rule is `lacks`; its numbers are below.
+The text shows signature and docstring, where they stand, and what the tests ask for that only the body told: which
+errors are raised.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from textwrap import indent
+
+from crrl.making.source_file import SourceFile, UnreadableError
+from crrl.making.spec_mask import Masked
+
+WORDS, WITH_EXAMPLE = 8, 3  # of its own that a docstring needs: alone, and beside an example
+LEAST_TEXT = 4  # characters of a text that tests may compare
+WORD = re.compile(r"[A-Za-z]+")
+EXAMPLE = re.compile(r"(?m)^\s*(?:>>>|In \[\d+\]:|\$ )|=>|-->|#\s*=|^\s*assert |\breturns? [\[({'\"\d]")
+DOCTEST = re.compile(r"(?ms)^\s*>>>.*?(?=^\s*$|\Z)")
+EMPTY = {
+    *(
+        "a",
+        "an",
+        "and",
+        "are",
+        "as",
+        "be",
+        "by",
+        "can",
+        "for",
+        "from",
+        "given",
+        "has",
+        "have",
+        "if",
+        "in",
+        "into",
+        "is",
+    ),
+    *("it", "its", "of", "on", "or", "return", "returns", "see", "should", "that", "the", "then", "this", "to", "todo"),
+    *("use", "used", "uses", "we", "when", "whether", "which", "will", "with", "you"),
+}
+"""Words that say nothing of what a function does."""
+REFERS = re.compile(r"\b(?:see|same as|like|like the|alias (?:for|of)|refer to)\b\W{0,3}[:`\w.]+\W*\Z", re.I)
+
+
+def lacks(one: Masked) -> str:
+    """What the specification does not say; "" where it says enough."""
+    if not one.doc:
+        return "no docstring"
+    prose = DOCTEST.sub("", one.doc)
+    own = {word.lower() for word in WORD.findall(prose)} - EMPTY
+    own -= {part.lower() for part in _parts(one.function.name)}
+    example = EXAMPLE.search(one.doc) is not None
+    if len(own) < (WITH_EXAMPLE if example else WORDS):
+        return f"{len(own)} words{' and an example' if example else ' and no example'}"
+    if len(prose.split()) < 2 * WORDS and REFERS.search(prose.strip()):
+        return "refers to something else"
+    if not example and len(one.parameters) > 1:
+        said = one.doc + one.head.partition("(")[2]
+        unnamed = [name for name in one.parameters if not _named(name, one.doc, said)]
+        if len(unnamed) > len(one.parameters) // 2:
+            return f"does not name {', '.join(unnamed)}"
+    return ""
+
+
+def _parts(name: str) -> list[str]:
+    """`Box.to_json` -> Box, to, json."""
+    return re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", name)
+
+
+def _named(name: str, doc: str, said: str) -> bool:
+    """In the docstring; or with a type or a default in the signature, which says as much."""
+    stem = name.strip("_*")
+    return re.search(rf"(?i)\b{re.escape(stem)}\b", doc) is not None or (
+        re.search(rf"\b{re.escape(name)}\s*[:=]", said) is not None
+    )
+
+
+def unsaid(one: Masked, tests: Iterable[str]) -> str:
+    """A text that the tests compare, and of the whole file only the body has. `tests`: their source."""
+    compared = [text for source in tests for text in _constants(source)]
+    told = "\n".join([one.head, one.data.decode("utf-8", "replace")])
+    for text in one.texts:
+        plain = text.strip()
+        if len(plain) < LEAST_TEXT or plain in told or not re.search(r"[A-Za-z]{2}", plain):
+            continue
+        for other in compared:
+            if plain in other or (len(other.strip()) >= LEAST_TEXT and other.strip() in plain):
+                return plain[:60]
+    return ""
+
+
+def _constants(source: str) -> Iterator[str]:
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError):
+        return
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value
+
+
+def tests_of(tree: Path, tests: Iterable[str]) -> list[str]:
+    """The source of test functions (`path::Class::function`), each once, of a Python file; of another the whole."""
+    found: dict[str, str] = {}
+    files: dict[str, SourceFile | None] = {}
+    for test in dict.fromkeys(test.partition("[")[0] for test in tests):
+        path, *names = test.split("::")
+        if path not in files:
+            try:
+                files[path] = SourceFile.read(path, (tree / path).read_bytes())
+            except (UnreadableError, OSError):
+                files[path] = None
+        if (source := files[path]) is not None:
+            found[test] = _source_of(source, names)
+        elif (tree / path).is_file():
+            found[path] = (tree / path).read_text("utf-8", "replace")
+    return list(found.values())
+
+
+def _source_of(source: SourceFile, names: list[str]) -> str:
+    body = source.tree.body
+    for name in names:
+        node = next((node for node in body if getattr(node, "name", "") == name), None)
+        if node is None:
+            return ""
+        if not isinstance(node, ast.ClassDef):
+            assert isinstance(node, ast.stmt)
+            first = min([node.lineno, *(mark.lineno for mark in getattr(node, "decorator_list", ()))])
+            lines = source.bare[first - 1 : node.end_lineno]
+            margin = min(len(line) - len(line.lstrip()) for line in lines if line.strip())
+            return "\n".join(line[margin:] for line in lines)
+        body = node.body
+    return ""
+
+
+def text(one: Masked, line: int, shown: Iterable[str], tests: Iterable[str]) -> str:
+    """The issue. `line`: of the signature; `shown`: tests of it that the agent can run; `tests`: the source of those
+    that judge."""
+    function, said = one.function, "\n".join(tests)
+    name = function.name.partition("@")[0]
+    raised = [error for error in one.raised if error and error not in one.doc and re.search(rf"\b{error}\b", said)]
+    parts = [
+        f"Implement `{name}` in {function.path}. Its body is missing (line {line}); signature and documentation "
+        "say what it has to do:",
+        indent(one.head, "    "),
+        "Keep the signature and the documentation as they are.",
+    ]
+    if raised:
+        parts.append(f"It raises {' and '.join(f'`{error}`' for error in raised)} where the arguments ask for it.")
+    if names := list(dict.fromkeys(test.partition("[")[0] for test in shown)):
+        parts.append(f"Tested by {', '.join(f'`{test}`' for test in names)}, among others.")
+    return "\n\n".join(parts) + "\n"
