@@ -82,6 +82,7 @@ def candidates(words: Sequence[str]) -> list[str]:
         own |= {"bench": [*bench.WORDS], "gateway": [*gateway.VERBS], "tasks": [*tasks.KEYS]}
         own |= {
             "clean": [*KINDS, "older=", "max_gb=", "sandbox.state_dir="],
+            "calibrate": ["tasks=", "path=", "html=", "format=markdown", "k=", "cluster=repository"],
             "completion": list(SCRIPTS),
             "doctor": ["sandbox.state_dir="],
             "eval": [*presets.names(), *SHIPPED, "resume="],
