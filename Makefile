@@ -35,7 +35,7 @@ test-clients: setup  ## the official clients of both APIs: installs the Node one
 	OMP_NUM_THREADS=1 $(VENV)/bin/pytest -m clients tests/clients $(ARGS)
 
 test-simulations: setup  ## false positives and coverage of what crrl compare says
-	OMP_NUM_THREADS=1 $(VENV)/bin/pytest -m simulations tests/evaluation/test_simulations.py $(ARGS)
+	OMP_NUM_THREADS=1 $(VENV)/bin/pytest -m simulations tests/evaluation $(ARGS)
 
 MODEL ?= qwen2.5-coder-0.5b
 
