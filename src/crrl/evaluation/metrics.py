@@ -243,5 +243,6 @@ KEYS: dict[str, Callable[[Task], str]] = {
     "language": lambda task: task.language,
     "year": lambda task: task.created_at[:4],
     "difficulty": lambda task: task.provenance.get("difficulty", ""),
+    "weakness": lambda task: next(iter(task.test.label.cwe), "") if task.test.label is not None else "",
     "family": lambda task: task.family if task.corpus == "generated" else "",
 }

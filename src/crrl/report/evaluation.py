@@ -14,6 +14,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from crrl.report import classification
 from crrl.report.curve import STYLE
 from crrl.report.from_journal import transcript
 from crrl.report.html import MAX_TRANSCRIPTS, environment
@@ -160,7 +161,9 @@ def card(summary: Summary, tables: Mapping[tuple[str, str], Sequence[Line]]) -> 
     lines += [f"- {what}: {_escaped(said)}" for what, said in conditions(summary)]
     for (split, decoding), tasks in tables.items():
         lines += ["", f"## {split}, {decoding}", "", "| | |", "|---|---|"]
-        lines += [f"| {what} | {number} |" for what, number in numbers(summary.evaluation["metrics"][split][decoding])]
+        rows = numbers(summary.evaluation["metrics"][split][decoding])
+        rows += classification.of_cell(summary.classification, split, decoding)
+        lines += [f"| {what} | {number} |" for what, number in rows]
         for key, parts in summary.evaluation["groups"][split][decoding].items():
             lines += ["", f"| {key} | tasks | lost | resolved [95%] |", "|---|---|---|---|"]
             lines += [
@@ -193,7 +196,10 @@ def page(
         {
             "title": f"{split}, {decoding}",
             "metrics": told["metrics"][split][decoding],
-            "numbers": numbers(told["metrics"][split][decoding]),
+            "numbers": [
+                *numbers(told["metrics"][split][decoding]),
+                *classification.of_cell(summary.classification, split, decoding),
+            ],
             "groups": told["groups"][split][decoding],
             "tasks": tasks,
         }

@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from crrl.console.plain import seconds
+from crrl.report import classification
 from crrl.report.asynchrony import asynchrony_line
 from crrl.report.exploit_rate import example_lines, exploit_line, exploit_rates
 
@@ -49,6 +50,7 @@ class Summary:
         control: rewards were shuffled (`objective.shuffle_rewards`).
         memory_limits: who kept boxes and judged runs within theirs: `cgroup v2`, `cgroup v1` or `watchdog`.
         alarms: {name, step, says, cause} of each (`alarms.py`).
+        classification: `before`, `after` -> the result of `evaluation.classification.classified`.
         evaluation: of `crrl eval`: {benchmark, origin, policy, checkpoint, rule, weights, seen, metrics, groups}.
     """
 
@@ -67,6 +69,7 @@ class Summary:
     control: bool = False
     memory_limits: str = ""
     alarms: list[dict[str, Any]] = field(default_factory=list)
+    classification: dict[str, Any] = field(default_factory=dict)
     evaluation: dict[str, Any] = field(default_factory=dict)
     recipe: str = ""
     versions: dict[str, str] = field(default_factory=dict)
@@ -230,6 +233,10 @@ def print_closing(summary: Summary, title: str, steps: Sequence[tuple[str, str]]
         for row in found:
             block.add_row(*(row[i] for i in shown))
         out.print(block)
+    for cell, measured in classification.cells(summary.classification):
+        out.print(f"\n{cell}", style="cyan", markup=False)
+        for what, number in measured:
+            out.print(f"  {what:<60} {number}", markup=False, soft_wrap=True)
     intervals = (
         "Wilson for rates, Newcombe's paired one for points.\np: exact McNemar test. " if compared else "Wilson. "
     )

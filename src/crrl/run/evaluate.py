@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from crrl.errors import CrrlError, UsageError
+from crrl.evaluation.classification import classified
 from crrl.evaluation.metrics import measured
 from crrl.evaluation.sets import TaskSet
 from crrl.models import model_folder
@@ -149,11 +150,15 @@ def _to_its_end(run: Run, json: bool) -> int:
     summary = run.summary(assemble({}, cells))
     tasks = {task.id: task for held in run.curriculum.held_out().values() for task in held}
     summary.evaluation = run.journal.meta[META] | measured(tasks, cells, run.config.evaluation.prices)
+    if found := classified(tasks, cells):
+        summary.classification = {"after": found}
     summary.write(run.folder)
     write_evaluation(run.folder, summary, run.journal, run.tokenizer)
     if json:
         shown = {"splits": summary.splits, "random_floor": summary.random_floor, "exploits": summary.exploits}
         told = {"evaluation": summary.evaluation, "summary": str(run.folder / "summary.json")}
+        if summary.classification:
+            shown["classification"] = summary.classification
         print(jsonlib.dumps({"schema": summary.schema, **shown, **told}))
     else:
         print_closing(summary, f"Evaluation of {summary.evaluation['policy']}", _next(run))

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from crrl.console.display import Display
 from crrl.errors import CrrlError, LostError
 from crrl.evaluation.benchmark import assemble
+from crrl.evaluation.classification import classified
 from crrl.evaluation.metrics import measured
 from crrl.evaluation.sets import TASK_SETS, fingerprints
 from crrl.report.exploit_rate import exploit_rates
@@ -151,6 +152,8 @@ def _conclude(config: Config, folder: Path, journal: Journal, tasks: list[Task],
 
     cells = {(name, DECODING): list(journal.episodes(PHASE))}
     outcomes = [e.outcome for e in cells[name, DECODING]]
+    by_id = {task.id: task for task in tasks}
+    told = classified(by_id, cells)
     summary = Summary(
         run=config.run,
         seed=config.seed,
@@ -159,7 +162,8 @@ def _conclude(config: Config, folder: Path, journal: Journal, tasks: list[Task],
         exploits=exploit_rates((phase, names) for phase, _, names in journal.attempted_exploits()),
         seconds={"grade": took_s, "total": took_s},
         episodes_per_second=len(outcomes) / took_s,
-        evaluation=journal.meta[META] | measured({task.id: task for task in tasks}, cells, {}),
+        evaluation=journal.meta[META] | measured(by_id, cells, {}),
+        classification={"after": told} if told else {},
     )
     summary.write(folder)
     write_evaluation(folder, summary, journal, None)

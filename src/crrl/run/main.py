@@ -172,9 +172,13 @@ def follow() -> int:
 
 def conclude(run: Run, before: Cells, after: Cells) -> Summary:
     """Write summary.json, report.html and learning-curve.svg."""
+    from crrl.evaluation.classification import classified
     from crrl.report.from_journal import write_report_of
 
     summary = run.summary(assemble(before, after))
+    tasks = {task.id: task for held in run.curriculum.held_out().values() for task in held}
+    told = {name: classified(tasks, cells) for name, cells in (("before", before), ("after", after))}
+    summary.classification = {name: of for name, of in told.items() if of}
     summary.write(run.folder)
     write_report_of(run.folder, summary, run.journal, run.tokenizer)
     return summary
