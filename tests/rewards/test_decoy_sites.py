@@ -88,6 +88,13 @@ TEXTS: dict[str, tuple[str, set[str], list[str]]] = {
         {"2", "yes", "f(4)", "std::domain_error", "==", "8"},
         ["f(1)", "f(3)", "f(5)", "f(6)", "g(7)", "f(9)", '"[x]"'],
     ),
+    ".cc": (
+        'SCENARIO("grows") { THEN("b") { CHECK_EQ(f(1), 21); REQUIRE_NE(g(1), h()); } }\nTEST(Suite, near) { EXPECT_NEAR(f(3), 3.5, 1e-6); '
+        "EXPECT_THROW(f(4), std::out_of_range); EXPECT_EQ(f(5), g(2)); EXPECT_DOUBLE_EQ(f(6), g(6)); }\nBOOST_AUTO_TEST_CASE(boosts) { "
+        "BOOST_CHECK_EQUAL(f(7), 9); BOOST_TEST(f(8) < 8); }\n",
+        {"21", "REQUIRE_NE", "3.5", "std::out_of_range", "EXPECT_EQ", "9", "<"},
+        ["f(1)", "g(1)", "f(3)", "1e-6", "f(4)", "f(5), g(2)", "f(6), g(6)", "f(7)", "f(8)"],
+    ),
 }
 
 
@@ -282,6 +289,10 @@ def test_each_part_is_wrong_in_some_copies_and_every_choice_is_as_likely() -> No
         chosen = facing._drawn(task, Decoys("v", 1, {**parts, "": FAILING[-2:-1]}), copies)
         assert len(chosen) == chance.copies(len(parts)) + 1 and all(chosen)
         assert frozenset().union(*chosen) == {*parts, ""} and frozenset([""]) in chosen
+
+
+def test_names_of_cpp_tests() -> None:
+    assert {site.unit for site in find(".cc", TEXTS[".cc"][0].encode())} == {"grows", "near", "boosts"}
 
 
 JUNIT4, JUPITER, TESTNG = "import org.junit.Test;", "import org.junit.jupiter.api.Test;", "import org.testng.Assert;"

@@ -150,7 +150,7 @@ def catch_canary(name: str, tests: Texts) -> dict[str, str]:
         own = f"{name} {_place(path)}"
         return f'\nTEST_CASE("{own} passes") {{ CHECK(true); }}\nTEST_CASE("{own} fails") {{ CHECK(false); }}\n'
 
-    cases = {path: text for path, text in tests.items() if re.search(r"\bTEST_CASE", text)}
+    cases = {path: text for path, text in tests.items() if re.search(r"TEST_CASE|\bSCENARIO\b", text)}
     return _appended(cases, r"\.(cpp|cc|cxx)$", "C++ (TEST_CASE)", added)
 
 

@@ -83,8 +83,16 @@ READABLE = (
     b"otStrictEqual",
     b"tDeepEqual",
 )
-C_COMPARED = re.compile(r"(?:EXPECT|ASSERT)_(?:STR)?(?:EQ|NE)$|(?:EXPECT|ASSERT)_(?:DOUBLE|FLOAT)_EQ$")
-C_CONDITION = re.compile(r"(?:REQUIRE|CHECK)(?:_FALSE)?$|(?:EXPECT|ASSERT)_(?:TRUE|FALSE)$")
+C_COMPARED = re.compile(r"(?:EXPECT|ASSERT|CHECK|REQUIRE)_(?:STR|STRCASE|DOUBLE_|FLOAT_)?(?:EQ|NE)$|BOOST_\w+_EQUAL$")
+C_NEAR = re.compile(r"(?:EXPECT|ASSERT)_NEAR$|BOOST_\w+_CLOSE$")
+C_CONDITION = re.compile(
+    r"(?:REQUIRE|CHECK)(?:_FALSE|_UNARY|_UNARY_FALSE)?$|(?:EXPECT|ASSERT)_(?:TRUE|FALSE)$|BOOST_(?:TEST|CHECK|REQUIRE)$"
+)
+C_THROWS = re.compile(r"(?:REQUIRE|CHECK)_THROWS_AS$|(?:EXPECT|ASSERT)_THROW$|BOOST_(?:CHECK|REQUIRE)_THROW$")
+C_TURNED = re.compile(r"(?:(?P<name>\w+_(?:STR|STRCASE)?)(?P<op>EQ|NE))$")
+C_UNITS = re.compile(rb"(?:\w*TEST_CASE\w*|SCENARIO)\(\s*\"((?:[^\"\\]|\\.)*)\"")
+C_NAMES = re.compile(rb"[^(]*\(\s*\w+\s*,\s*(\w+)\s*\)|BOOST_\w*TEST_CASE\w*\(\s*(\w+)")
+"""TEST(Suite, name) of googletest; BOOST_AUTO_TEST_CASE(name)."""
 
 
 def find(suffix: str, data: bytes, rng: random.Random) -> list[Site]:
@@ -205,11 +213,15 @@ class _Finder:
         if C_CONDITION.match(name) and len(given) == 1:
             return self._condition(given[0])
         if C_COMPARED.match(name) and len(given) == 2:
-            if edits := self.expected(node, given) if name.endswith("EQ") else []:
+            if edits := self.expected(node, given) if not name.endswith("NE") else []:
                 return edits
-            turned = name[:-2] + ("NE" if name.endswith("EQ") else "EQ")
-            return [self.replaced(function, turned.encode())] if "DOUBLE" not in name and "FLOAT" not in name else []
-        if name in ("REQUIRE_THROWS_AS", "CHECK_THROWS_AS") and len(given) == 2:
+            turned = C_TURNED.match(name)
+            if turned is None or name.endswith(("DOUBLE_EQ", "FLOAT_EQ")):
+                return []
+            return [self.replaced(function, (turned["name"] + ("NE" if turned["op"] == "EQ" else "EQ")).encode())]
+        if C_NEAR.match(name) and len(given) == 3:
+            return self.expected(node, given[:2])
+        if C_THROWS.match(name) and len(given) == 2:
             return [self.replaced(given[1], b"std::bad_alloc")]
         return self.expected(node, given[1:]) if name in ("REQUIRE_THAT", "CHECK_THAT") else []
 
@@ -306,11 +318,11 @@ class _Finder:
         while at is not None:
             if at.type in ("method_declaration", "function_declaration", "function_item"):
                 return self.field(at, "name").decode()
-            if at.type == "function_definition":  # TEST(Suite, name) of googletest
-                found = re.match(rb"[^(]*\(\s*\w+\s*,\s*(\w+)\s*\)", self.text(at))
-                return found[1].decode() if found else ""
+            if at.type == "function_definition":
+                found = C_NAMES.match(self.text(at))
+                return (found[1] or found[2]).decode() if found else ""
             if at.type == "compound_statement" and at.prev_named_sibling is not None:
-                found = re.match(rb"\w*TEST_CASE\w*\(\s*\"((?:[^\"\\]|\\.)*)\"", self.text(at.prev_named_sibling))
+                found = C_UNITS.match(self.text(at.prev_named_sibling))
                 if found:
                     return found[1].decode()
             if at.type == "call_expression" and not self.cpp:
