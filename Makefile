@@ -7,7 +7,7 @@ TORCH ?= $(or $(shell cat $(VENV)/.torch 2>/dev/null),pinned)
 INSTALLED := $(VENV)/.installed$(if $(filter system,$(TORCH)),-system-torch)
 WORKERS ?= 2
 
-.PHONY: help setup train test test-agents test-clients test-corpora test-containers test-async test-kills test-uml test-zero3 test-simulations test-vocabularies fuzz lint bench model test-models clean
+.PHONY: help setup train vllm test test-agents test-clients test-corpora test-containers test-async test-kills test-uml test-vllm test-zero3 test-simulations test-vocabularies fuzz lint bench model test-models clean
 
 help:  ## what can be made
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -62,6 +62,12 @@ test-uml: setup  ## cgroup v2 in a kernel of its own (apt-get install user-mode-
 test-zero3: setup  ## several ranks: DDP and ZeRO-3, two and three processes (installs DeepSpeed)
 	DS_BUILD_OPS=0 $(VENV)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[deepspeed]'
 	OMP_NUM_THREADS=1 $(VENV)/bin/pytest -m ranks tests/learning tests/run $(ARGS)
+
+vllm: setup  ## vLLM in an environment of its own (3.4 GB on a CPU): engine=vllm uses it
+	$(VENV)/bin/python scripts/vllm.py
+
+test-vllm: vllm  ## the engine over a real vLLM server, on the CPU
+	OMP_NUM_THREADS=1 $(VENV)/bin/pytest -m vllm tests/engines tests/run $(ARGS)
 
 KILLS ?= 200
 

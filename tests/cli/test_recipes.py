@@ -20,10 +20,11 @@ def test_quickstart_and_its_overrides() -> None:
 
 
 def test_every_packaged_recipe_loads() -> None:
+    a_model = f"model.path={model_folder('tiny')}"
     own = {
         **dict.fromkeys(warmstarts(), load_warmstart),
         "sft": lambda _: load_rows(["out=x"]),
-        "repair-file": lambda name: load_recipe(name, [f"model.path={model_folder('tiny')}"]),
+        **dict.fromkeys(("repair-file", "implement"), lambda name: load_recipe(name, [a_model])),
     }
     for name in recipe_names():
         own.get(name, load_recipe)(name)
@@ -47,7 +48,10 @@ def test_every_setting_is_documented() -> None:
         ("+seed=1", "Write seed=1"),
         ("~seed=1", "Write seed=1"),
         ("seed", "key=value"),
-        ("engine.name=vlm", "Valid: local"),
+        ("engine.name=vlm", "'vllm'"),
+        ("engine.memory_gb=8", "it is for engine.name=vllm"),
+        ("engine.memory_gb=0", "1 or more"),
+        ("engine.memory_share=1.5", "no share"),
         ("sandbox.name=bublewrap", "bubblewrap"),
         ("rewards.weights.test=1", "'tests'"),
         ("rewards.weights.tests=nan", "not a weight"),

@@ -51,7 +51,10 @@ OF_ROLLOUTS = ("agent", "engine", "renderer", "model", "evaluation")
 """Groups of settings that the grading of predictions has no use for."""
 OF_TRAINING = ("before", "every", "validation_tasks", "checkpoint_rule")
 """Settings of evaluation that are about training."""
-RESUMABLE = ("engine.threads", "engine.device", "engine.max_batch", "rollout.concurrency", "rollout.judges")
+RESUMABLE = (
+    *("engine.threads", "engine.device", "engine.max_batch", "engine.environment", "engine.install"),
+    *("engine.memory_gb", "engine.memory_share", "engine.tensor_parallel", "rollout.concurrency", "rollout.judges"),
+)
 """What a resumed evaluation may change: how fast it goes, never what it measures."""
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import sys
 from dataclasses import dataclass, fields, replace
 from ipaddress import ip_address
 from pathlib import Path
@@ -111,7 +112,7 @@ async def serve(config: Config, checkpoint: str, serving: Serving, *, as_json: b
 
     torch.set_num_threads(config.engine.threads or torch.get_num_threads())
     renderer = load_renderer(folder, config.renderer.key, config.renderer.calls)
-    engine = engine_of(config, folder)
+    engine = engine_of(config, folder, note=lambda said: print(said, file=sys.stderr, flush=True))
     sampling = SamplingPolicy(config.rollout.temperature, as_asked=serving.sampling == "agent", constrained=True)
     gateway = OpenGateway(engine, renderer, sampling, model=serving.model, key=serving.api_key, keep=keep)
     ended = asyncio.Event()

@@ -43,6 +43,7 @@ WORDS: dict[str, tuple[str, ...]] = {
     "trainer.optimizer": ("adamw", "adamw_8bit", "paged_adamw_8bit"),
     "trainer.schedule": ("constant", "linear", "cosine"),
     "evaluation.checkpoint_rule": ("last", "best_validation"),
+    "corpus.ask": ("repair", "implement"),
     "corpus.curriculum": ("planned", "adaptive"),
     **objective_checks.WORDS,
 }
@@ -57,6 +58,8 @@ AT_LEAST: dict[str, float] = {
     "engine.max_batch": 1,
     "engine.threads": 0,
     "engine.context": 0,
+    "engine.memory_gb": 1,
+    "engine.tensor_parallel": 1,
     "agent.turns": 1,
     "agent.tokens": 1,
     "agent.memory_mb": 0,
@@ -161,6 +164,8 @@ def check(config: Config) -> None:
         raise UsageError(
             f"engine.device={config.engine.device} does not exist.", "Write engine.device=auto, cpu, cuda or cuda:N."
         )
+    if not 0 < (share := config.engine.memory_share) <= 1:
+        raise UsageError(f"engine.memory_share={share} is no share of a memory.", "Write engine.memory_share=0.9.")
     if (config.trainer.dtype, config.trainer.optimizer, config.adapter.name) == ("bfloat16", "adamw", "none"):
         raise UsageError(
             "trainer.dtype=bfloat16 would keep the moments of trainer.optimizer=adamw in bfloat16: too coarse.",

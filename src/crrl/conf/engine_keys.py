@@ -4,7 +4,9 @@ refused (`conf.ignored`, invariant 9)."""
 from __future__ import annotations
 
 # an engine's name -> the keys it has besides those of every engine
-OWN: dict[str, tuple[str, ...]] = {}
+OWN: dict[str, tuple[str, ...]] = {
+    "vllm": ("memory_gb", "memory_share", "tensor_parallel", "install", "environment"),
+}
 
 
 def engines_with(key: str) -> list[str]:

@@ -31,12 +31,21 @@ class Model:
 
 @dataclass
 class Engine:
-    name: str = doc("the engine that samples: `local` (in this process, any transformers causal model)", "local")
+    name: str = doc(
+        "the engine that samples: `local` (in this process, any transformers causal model) or `vllm` (a server that "
+        "the run starts: docs/engines.md)",
+        "local",
+    )
     max_batch: int = doc("maximum number of requests decoded together", 64)
     threads: int = doc("torch threads for sampling; 0: the number of cores", 0)
     context: int = doc("limit on prompt and answer together, in tokens; 0: the model's own", 0)
     device: str = doc("where it computes: `auto` (the GPU if there is one), `cpu`, `cuda` or `cuda:N`", "auto")
     dtype: str = doc("type of its weights and keys and values: `float32` or `bfloat16`", "float32")
+    install: bool = doc("vllm: make its environment if it is not there (some GB, some minutes)", False)
+    environment: str = doc("vllm: folder of its environment; empty: engines/vllm in sandbox.state_dir", "")
+    memory_gb: int = doc("vllm: GiB for keys and values, where it computes on a CPU", 4)
+    memory_share: float = doc("vllm: share of a GPU's memory, for weights, keys and values", 0.9)
+    tensor_parallel: int = doc("vllm: number of GPUs that hold the model together", 1)
 
 
 @dataclass
@@ -71,7 +80,7 @@ class Agent:
     mounts: list[str] = doc("command: SOURCE:TARGET, mounted read-only; a relative SOURCE is in state_dir/agents", [])
     memory_mb: int = doc("command: memory for its own processes, on top of sandbox.memory_mb", 0)
     install: str = doc("command: a shell line that makes its SOURCE, run in that folder (`scripts/agents.py NAME`)", "")
-    options: dict[str, Any] = doc("answer, plugged-in agents: their own parameters", {})
+    options: dict[str, Any] = doc("builtin, answer, plugged-in agents: their own parameters", {})
     turns: int = doc("limit on model calls per episode", 8)
     tokens: int = doc("limit on sampled tokens per episode", 1024)
     wall_s: float = doc("limit on an episode's seconds, not counting those with a request at the engine", 60.0)
@@ -98,6 +107,10 @@ class Sandbox:
 @dataclass
 class Corpus:
     name: str = doc("`generated`, or a task file (.jsonl)", "generated")
+    ask: str = doc(
+        "generated tasks: to `repair` a program, or to `implement` it, whose body is missing, from its docstring",
+        "repair",
+    )
     rl_share: float = doc(
         "share of training groups from families that only RL teaches; the rest come from the warm start's", 0.6
     )
@@ -284,7 +297,9 @@ class WarmstartConfig:
     out: str = doc("folder for the finished model", "runs/warmstart/model")
     state_dir: str = doc("folder for demonstrations and optimizer state, to resume from", "runs/warmstart")
     form: str = doc(
-        "what is demonstrated: `tools` (episodes of agent=builtin) or `blocks` (answers of agent=answer)", "tools"
+        "what is demonstrated: `tools` (episodes of agent=builtin), `blocks` (answers of agent=answer) or `implement` "
+        "(the same, to tasks of corpus.ask=implement)",
+        "tools",
     )
     base: str = doc("policy to start from: a shipped one or a folder; empty: random weights, a new tokenizer", "")
     pool_size: int = doc("number of demonstrations", 128_000)

@@ -3,6 +3,7 @@
 | engine | what it is |
 |---|---|
 | `local.LocalEngine` | any transformers causal model, in this process, on its own thread |
+| `vllm.engine.VllmEngine` | a vLLM server, which it starts, watches and ends; the worker speaks to it directly |
 | `wire.RemoteEngine` | an engine in another process, over a unix socket (`wire.EngineServer` is the other end) |
 | `scripted.ScriptedEngine` | plays given token lists: for tests of anything that uses an engine |
 
@@ -28,10 +29,12 @@ from crrl.errors import LostError, UsageError
 
 ENGINES = {
     "local": "crrl.engines.load:load_local",
+    "vllm": "crrl.engines.vllm.engine:VllmEngine",
 }
 # scheme of an address -> class, made with the part behind the colon
 CONNECTIONS = {
     "unix": "crrl.engines.wire:RemoteEngine",
+    "vllm": "crrl.engines.vllm.client:VllmClient",
 }
 
 

@@ -3,10 +3,12 @@ out. `Weights` is what the trainer sees: new weights in, and the engine's hardwa
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Generator, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+
+from crrl.errors import CrrlError
 
 if TYPE_CHECKING:
     import torch
@@ -129,6 +131,18 @@ class Served(Protocol):
 
     address: str
     tokens: int
+
+
+@runtime_checkable
+class Started(Protocol):
+    """An engine that takes its time to start."""
+
+    def start(self, note: Callable[[str], None], failed: Callable[[CrrlError], None]) -> None:
+        """Returns when it serves. `note`: told how far it is. `failed`: told later if it is lost for good, and the run
+        must stop. Raises CrrlError."""
+        ...
+
+    def close(self) -> None: ...
 
 
 class Weights(Protocol):

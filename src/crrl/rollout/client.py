@@ -109,6 +109,12 @@ class RolloutClient:
                 self._changed.wait()
             self._raise_failure()
 
+    def fail(self, error: CrrlError) -> None:
+        """Whoever waits for attempts gets this error instead: they cannot end any more."""
+        with self._changed:
+            self._failed = self._failed or error
+            self._changed.notify_all()
+
     def run(self, attempts: Sequence[Attempt], on_episode: OnEpisode) -> None:
         """`start`, then `wait` for all of them."""
         self.start(attempts, on_episode)

@@ -170,7 +170,14 @@ class Run:
                 self.journal.set_meta("policy", fingerprint(source))
             self.tracking = Tracking(config, self.folder, self.journal, self.step, self.display.note)
             self._closing.callback(self.tracking.close)
-            self.engine = engine_of(config, source, version=self.step, trained=updates)
+            self.engine = engine_of(
+                config,
+                source,
+                version=self.step,
+                trained=updates,
+                note=self.display.note,
+                failed=lambda error: self.client.fail(error),
+            )
             self._closing.callback(self.engine.close)
             self._bound = self.bound_of_pushes(self.model) if self.model is not None else BOUND
             own = Path(self._closing.enter_context(tempfile.TemporaryDirectory(prefix="crrl-")))

@@ -1,0 +1,96 @@
+"""Pushed weights as a model folder, for a server in another process: `engine.transport=disk`.
+
+Invariant 7: all names, shapes and values are checked while the folder is written, before the server hears of it; a push
+that cannot be right changes nothing. The folder is also what a server that died is started again from.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from crrl.engines.api import WeightSource
+from crrl.errors import CrrlError
+
+SHARD_BYTES = 1 << 30
+SETTINGS = ("config.json", "generation_config.json")
+INDEX = "model.safetensors.index.json"
+
+
+def shapes_in(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Of the tensors in a model folder, by name."""
+    found = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        with safe_open(str(file), "pt") as tensors:
+            for name in tensors.keys():  # noqa: SIM118 - no mapping
+                found[name] = tuple(tensors.get_slice(name).get_shape())
+    return found
+
+
+def write(source: WeightSource, model: Path, shapes: dict[str, tuple[int, ...]], target: Path, dtype: str) -> None:
+    """Makes the folder `target`: the weights of `source`, the settings and tokenizer of `model`. At most one shard is
+    in memory. `shapes`: what the server was started with.
+
+    Raises:
+        CrrlError: a name is unknown or missing, a shape differs, or a value is not finite. There is no folder.
+    """
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(model, target, ignore=shutil.ignore_patterns("*.safetensors", "*.bin", "*.index.json", ".*"))
+    try:
+        _write(source, shapes, target, getattr(torch, dtype))
+    except BaseException:
+        shutil.rmtree(target, ignore_errors=True)
+        raise
+
+
+def _write(source: WeightSource, shapes: dict[str, tuple[int, ...]], target: Path, dtype: torch.dtype) -> None:
+    missing, wrong = set(shapes), []
+    shard: dict[str, torch.Tensor] = {}
+    index: dict[str, str] = {}
+    size = shards = 0
+
+    def flush() -> None:
+        nonlocal size, shards
+        if shard:
+            name = f"model-{shards:05d}.safetensors"
+            save_file(shard, target / name, metadata={"format": "pt"})
+            index.update(dict.fromkeys(shard, name))
+            shard.clear()
+            size, shards = 0, shards + 1
+
+    tied = _tied(target)
+    for name, tensor in source.tensors():
+        if name not in shapes:
+            if name not in tied:
+                wrong.append(f"{name}: the served model has no such tensor")
+            continue
+        missing.discard(name)
+        if tuple(tensor.shape) != shapes[name]:
+            wrong.append(f"{name}: shape {tuple(tensor.shape)}, the served model's is {shapes[name]}")
+        elif not torch.isfinite(tensor).all():
+            wrong.append(f"{name}: holds NaN or infinity")
+        elif not wrong:
+            shard[name] = tensor.detach().to("cpu", dtype, copy=True).contiguous()
+            size += shard[name].nbytes
+            if size >= SHARD_BYTES:
+                flush()
+    wrong += [f"{name}: missing" for name in sorted(missing)]
+    if wrong:
+        raise CrrlError(
+            "The pushed weights do not fit the served model, which keeps the old ones: " + "; ".join(wrong[:8]),
+            "Push the same architecture, with Hugging Face state-dict names and adapters merged.",
+        )
+    flush()
+    (target / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": index}))
+
+
+def _tied(folder: Path) -> set[str]:
+    """Names that are another tensor's: they are in a state dict, and not in the files."""
+    config = json.loads((folder / "config.json").read_text())
+    text = config.get("text_config", config)
+    return {"lm_head.weight"} if config.get("tie_word_embeddings", text.get("tie_word_embeddings")) else set()

@@ -1,0 +1,279 @@
+"""The engine over a real vLLM server on the CPU: `make test-vllm`. One server serves most tests, so they go by version.
+Every push is proved, to 1e-4 nats in float32."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import torch
+from engine_kit import until
+from transformers import PreTrainedModel
+from vllm_kit import STOP, Answer, ask, ask_all, changed, gap, processes, prompt, started, vllm_engine
+
+from crrl.engines import ContextLengthError, EngineError, Request, connect
+from crrl.engines.load import load_local, load_model
+from crrl.engines.vllm.client import VllmClient
+from crrl.engines.vllm.engine import VllmEngine
+from crrl.errors import CrrlError
+from crrl.learning.push import ModuleWeights, PushError, push_and_prove
+from crrl.models import model_folder
+
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(1200)]
+CLOSE = 1e-4
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[VllmEngine]:
+    torch.set_num_threads(1)
+    made = started(vllm_engine())
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def policies() -> dict[int, PreTrainedModel]:
+    """By version: what was pushed so far."""
+    return {0: load_model(model_folder("tiny"))}
+
+
+@pytest.fixture
+async def client(engine: VllmEngine) -> Any:
+    made = connect(engine.address)
+    yield made
+    await made.close()
+
+
+async def push(engine: VllmEngine, policies: dict[int, PreTrainedModel]) -> int:
+    """The next version, proved."""
+    version = max(policies) + 1
+    policies[version] = await asyncio.to_thread(changed, policies[0], version)
+    assert await push_and_prove(engine, policies[version], version, bound=CLOSE) < CLOSE
+    return version
+
+
+def of(answer: Answer, version: int) -> Answer:
+    """Only the tokens of one version count."""
+    assert set(answer.versions) == {version}
+    return answer
+
+
+async def test_tokens_come_with_their_log_probs_and_version(engine: Any, client: VllmClient, policies: Any) -> None:
+    version = (await client.info()).version
+    for temperature in (1.0, 0.7, 0.0):
+        requests = [
+            Request(f"t{temperature}-{i}", prompt(i), 48, temperature, stop_ids=[STOP], seed=2**63 + i)
+            for i in range(8)
+        ]
+        for answer in await ask_all(client, requests):
+            assert gap(of(answer, version), policies[version], temperature or 1.0) < CLOSE
+            assert answer.finish == ("stop" if answer.ids[-1] == STOP else "length")
+            assert len(answer.chunks) > 2  # it streams
+            assert STOP not in answer.ids[:-1]
+    assert await client.score(prompt(3)) == pytest.approx(await load_and_score(policies[version], prompt(3)), abs=CLOSE)
+
+
+async def load_and_score(model: PreTrainedModel, ids: list[int]) -> list[float]:
+    from crrl.learning.logprobs import score
+
+    return score(model, ids)
+
+
+async def test_seeds(client: VllmClient) -> None:
+    same = [Request(f"s{i}", prompt(1), 32, seed=11) for i in range(2)]
+    others = [Request(f"o{i}", prompt(1), 32, seed=i) for i in range(4)]
+    first, second = [await ask(client, request) for request in same]
+    assert first.ids == second.ids
+    assert len({tuple(answer.ids) for answer in await ask_all(client, others)}) > 1
+
+
+async def test_the_local_engine_says_the_same_greedily(client: VllmClient, engine: Any, policies: Any) -> None:
+    version = await push(engine, policies)
+    local = load_local(model_folder("tiny"), device="cpu")
+    try:
+        await local.push(ModuleWeights(policies[version]), version)
+        for i in range(4):
+            request = Request(f"g{i}", prompt(50 + i), 64, temperature=0.0, stop_ids=[STOP])
+            mine, theirs = await ask(local, request), await ask(client, request)
+            parted = next((n for n, (a, b) in enumerate(zip(mine.ids, theirs.ids, strict=False)) if a != b), None)
+            if parted is None:
+                assert mine.ids == theirs.ids
+            else:  # only where two tokens were as likely
+                assert abs(mine.logprobs[parted] - theirs.logprobs[parted]) < 10 * CLOSE
+    finally:
+        local.close()
+
+
+async def test_pushes_between_and_during_16_sessions(engine: VllmEngine, client: VllmClient, policies: Any) -> None:
+    first = await push(engine, policies)
+    answers = [Answer(Request(f"p{i}", prompt(i), 900, seed=i, scope=f"attempt-{i}")) for i in range(16)]
+    streams = [asyncio.create_task(ask(client, answer.request, answer)) for answer in answers]
+    for _ in range(2):
+        before = sum(len(answer.ids) for answer in answers)
+        await until(lambda before=before: sum(len(answer.ids) for answer in answers) > before + 16 * 20, 60)
+        await push(engine, policies)
+    await asyncio.gather(*streams)
+    assert [(answer.finish, len(answer.ids)) for answer in answers] == [("length", 900)] * 16
+    for answer in answers:
+        assert answer.versions == sorted(answer.versions)
+        for version in set(answer.versions):
+            kept = [at for at, found in enumerate(answer.versions) if found == version]
+            one = Answer(Request("", answer.request.prompt_ids + answer.ids[: kept[0]], 1))
+            one.chunks = [type(answer.chunks[0])(*[[part[at] for at in kept] for part in three_of(answer)])]
+            assert gap(one, policies[version]) < CLOSE, "a token is not its version's"
+    assert {version for answer in answers for version in answer.versions} == {first, first + 1, first + 2}
+
+
+def three_of(answer: Answer) -> tuple[list[int], list[float], list[int]]:
+    return answer.ids, answer.logprobs, answer.versions
+
+
+async def test_keys_and_values_of_old_weights_stop_the_run(
+    engine: VllmEngine, policies: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Broken on purpose: the caches are not dropped."""
+    await push(engine, policies)
+    with monkeypatch.context() as patched:
+        patched.setattr(engine, "_drop_caches", lambda http: None)
+        with pytest.raises(PushError, match=r"its log-prob is -\d.*, the trainer's -\d"):
+            await push_and_prove(engine, changed(policies[0], 99), max(policies) + 1)
+    await push(engine, policies)
+
+
+async def test_a_push_that_does_not_fit_changes_nothing(engine: VllmEngine, client: VllmClient, policies: Any) -> None:
+    version = await push(engine, policies)
+    broken = changed(policies[0], 5)
+    with torch.no_grad():
+        next(iter(broken.parameters()))[0, 0] = float("nan")
+
+    class Less:
+        def tensors(self) -> Any:
+            return (pair for pair in list(ModuleWeights(policies[0]).tensors())[:-2])
+
+        def adapter(self) -> None:
+            return None
+
+    for source, says in ((ModuleWeights(broken), "NaN"), (Less(), "missing")):
+        with pytest.raises(CrrlError, match=says):
+            await engine.push(source, version + 1)
+    assert (await client.info()).version == version
+    assert gap(of(await ask(client, Request("n", prompt(9), 20)), version), policies[version]) < CLOSE
+
+
+async def test_the_version_goes_on_without_a_push(engine: VllmEngine, client: VllmClient, policies: Any) -> None:
+    version = await push(engine, policies)
+    await engine.keep(version + 1)
+    policies[version + 1] = policies[version]
+    assert gap(of(await ask(client, Request("k", prompt(4), 20)), version + 1), policies[version]) < CLOSE
+
+
+async def test_a_rest_freezes_and_refuses_nothing(engine: VllmEngine, client: VllmClient, policies: Any) -> None:
+    answer = Answer(Request("r", prompt(6), 900, seed=3))
+    stream = asyncio.create_task(ask(client, answer.request, answer))
+    await until(lambda: bool(answer.ids), 60)
+    with engine.resting():
+        late = asyncio.create_task(ask(client, Request("late", prompt(7), 5)))
+        await asyncio.sleep(0.5)
+        seen = len(answer.ids)
+        await asyncio.sleep(1.0)
+        assert (len(answer.ids), late.done()) == (seen, False)
+    await asyncio.gather(stream, late)
+    assert answer.finish == "length"
+
+
+async def test_closing_and_cancelling_free_the_slot(client: VllmClient) -> None:
+    stream = client.generate(Request("c", prompt(8), 900, seed=1))
+    await anext(stream)
+    await stream.aclose()
+    answer = Answer(Request("d", prompt(8), 900, seed=1))
+    task = asyncio.create_task(ask(client, answer.request, answer))
+    await until(lambda: bool(answer.ids), 60)
+    await client.cancel("d")
+    await task
+    assert answer.finish == "cancelled" and len(answer.ids) < 900
+
+
+async def test_a_full_queue_is_a_wait(client: VllmClient) -> None:
+    answers = await ask_all(client, [Request(f"q{i}", prompt(i), 8, seed=i) for i in range(96)])
+    assert {(answer.finish, len(answer.ids)) for answer in answers} == {("length", 8)}
+
+
+async def test_prompts_that_do_not_fit(client: VllmClient) -> None:
+    with pytest.raises(ContextLengthError):
+        await ask(client, Request("long", [7] * 30_000, 5))
+    whole = Request("edge", [7] * 1020, 50)
+    assert len((await ask(client, whole)).ids) == 4
+    with pytest.raises(ValueError, match="outside the vocabulary"):
+        await ask(client, Request("foreign", [99_999], 5))
+
+
+async def test_a_killed_server_comes_back_with_what_was_pushed(
+    engine: VllmEngine, client: VllmClient, policies: Any
+) -> None:
+    version = await push(engine, policies)
+    answers = [Answer(Request(f"x{i}", prompt(i), 900, seed=i)) for i in range(4)]
+    streams = [asyncio.create_task(ask(client, answer.request, answer)) for answer in answers]
+    await until(lambda: all(answer.ids for answer in answers), 60)
+    for process in processes(engine)[1:]:
+        process.kill()
+    lost = await asyncio.gather(*streams, return_exceptions=True)
+    assert [type(error) for error in lost] == [EngineError] * 4
+    retried = await ask(client, Request("again", prompt(2), 30))  # waits for the new one
+    assert gap(of(retried, version), policies[version]) < CLOSE
+
+
+async def test_killed_during_a_push(engine: VllmEngine, client: VllmClient, policies: Any) -> None:
+    """Between the pause and the end of the push: it starts again from the new weights, which are proved."""
+    change = engine._change
+
+    def killed(folder: Path, version: int) -> None:
+        for process in processes(engine)[1:]:
+            process.kill()
+        change(folder, version)
+
+    engine._change = killed  # type: ignore[method-assign]
+    try:
+        version = await push(engine, policies)
+    finally:
+        engine._change = change  # type: ignore[method-assign]
+    assert gap(of(await ask(client, Request("after", prompt(3), 30)), version), policies[version]) < CLOSE
+
+
+def test_it_ends_with_the_run_that_is_killed(tmp_path: Path) -> None:
+    program = textwrap.dedent("""
+        import time
+        from vllm_kit import processes, started, vllm_engine
+        engine = started(vllm_engine())
+        print("pids", *[process.pid for process in processes(engine)], flush=True)
+        time.sleep(600)
+    """)
+    run = subprocess.Popen(
+        [sys.executable, "-c", program], cwd=Path(__file__).parents[1] / "kits", stdout=-1, text=True
+    )
+    assert run.stdout is not None
+    pids = next([int(pid) for pid in line.split()[1:]] for line in run.stdout if line.startswith("pids"))
+    assert len(pids) >= 3
+    run.send_signal(signal.SIGKILL)
+    run.wait()
+    until = time.monotonic() + 60
+    while left := [pid for pid in pids if psutil.pid_exists(pid)]:
+        assert time.monotonic() < until, f"{left} outlive the run"
+        time.sleep(0.2)
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [({"memory_gb": 900}, "memory"), ({"dtype": "float32", "environment": "/nowhere"}, "make vllm")],
+)
+def test_faults_at_the_start_are_named(settings: dict[str, Any], says: str) -> None:
+    with pytest.raises(CrrlError, match=says):
+        started(vllm_engine(**settings)).close()

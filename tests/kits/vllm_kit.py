@@ -1,0 +1,107 @@
+"""A real vLLM server on the CPU with the shipped policy, and what is asked of it. `make vllm` installs it."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import torch
+from transformers import PreTrainedModel
+
+from crrl import engines
+from crrl.engines import Chunk, Engine, Request
+from crrl.engines.vllm.engine import VllmEngine
+from crrl.errors import CrrlError
+from crrl.learning.logprobs import score
+from crrl.models import model_folder
+from crrl.sandbox import default_state_dir
+
+ENVIRONMENT = Path(os.environ.get("CRRL_VLLM") or default_state_dir() / "engines" / "vllm")
+STOP = 2
+
+
+def vllm_engine(model: Path | None = None, **changed: Any) -> VllmEngine:
+    """Not started."""
+    if not (ENVIRONMENT / ".installed").is_file():
+        pytest.fail(f"vLLM is not installed in {ENVIRONMENT}: make vllm")
+    common = {"context": None, "max_batch": 32, "device": "cpu", "dtype": "float32", "trained": True}
+    own = {"memory_gb": 1, "memory_share": 0.9, "tensor_parallel": 1, "install": False}
+    for key in [key for key in changed if key not in common]:
+        own[key] = changed.pop(key)
+    own.setdefault("environment", str(ENVIRONMENT))
+    made: VllmEngine = engines.make("vllm", model or model_folder("tiny"), own=own, **(common | changed))
+    return made
+
+
+def started(engine: VllmEngine, failed: Callable[[CrrlError], None] | None = None) -> VllmEngine:
+    try:
+        engine.start(lambda said: print(said, flush=True), failed or (lambda error: print(error, flush=True)))
+    except BaseException:
+        engine.close()
+        raise
+    return engine
+
+
+class Answer:
+    """All of one generation."""
+
+    def __init__(self, request: Request) -> None:
+        self.request = request
+        self.chunks: list[Chunk] = []
+
+    ids = property(lambda self: [id for chunk in self.chunks for id in chunk.ids])
+    logprobs = property(lambda self: [value for chunk in self.chunks for value in chunk.logprobs])
+    versions = property(lambda self: [version for chunk in self.chunks for version in chunk.versions])
+    finish = property(lambda self: self.chunks[-1].finish if self.chunks else None)
+
+
+async def ask(engine: Engine, request: Request, into: Answer | None = None) -> Answer:
+    answer = into or Answer(request)
+    async for chunk in engine.generate(request):
+        answer.chunks.append(chunk)
+    return answer
+
+
+async def ask_all(engine: Engine, requests: Sequence[Request]) -> list[Answer]:
+    return list(await asyncio.gather(*(ask(engine, request) for request in requests)))
+
+
+def prompt(seed: int, length: int = 40) -> list[int]:
+    return torch.randint(5, 900, (length,), generator=torch.Generator().manual_seed(seed)).tolist()
+
+
+def gap(answer: Answer, model: PreTrainedModel, temperature: float = 1.0) -> float:
+    """The largest difference between an answer's log-probs and the trainer's."""
+    ids = answer.ids
+    whole = answer.request.prompt_ids + ids
+    if temperature == 1.0:
+        wanted = score(model, whole)[-len(ids) :]
+    else:
+        with torch.no_grad():
+            logits = model(torch.tensor([whole]), use_cache=False).logits[0, :-1].float() / temperature
+        logps = torch.log_softmax(logits, -1)
+        wanted = logps.gather(-1, torch.tensor(whole[1:]).unsqueeze(-1)).squeeze(-1).tolist()[-len(ids) :]
+    return max(abs(a - b) for a, b in zip(answer.logprobs, wanted, strict=True))
+
+
+def changed(model: PreTrainedModel, seed: int) -> PreTrainedModel:
+    """Another policy of the same shape."""
+    other = copy.deepcopy(model)
+    noise = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.mul_(1 + 0.05 * torch.randn(parameter.shape, generator=noise))
+    return other
+
+
+def processes(engine: VllmEngine) -> list[psutil.Process]:
+    """Of its server, all that run."""
+    assert engine.pid is not None
+    keeper = psutil.Process(engine.pid)
+    return [keeper, *keeper.children(recursive=True)]
