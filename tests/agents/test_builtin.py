@@ -15,7 +15,7 @@ from crrl.agents.builtin import BuiltinAgent, cut
 from crrl.conf import schema
 from crrl.engines.load import load_tokenizer
 from crrl.engines.scripted import ScriptedEngine
-from crrl.errors import LostError
+from crrl.errors import CrrlError, LostError, UsageError
 from crrl.gateway import Budget, Gateway, load_renderer
 from crrl.models import model_folder
 from crrl.sandbox.api import Box, Spec
@@ -53,11 +53,15 @@ Converse = Callable[..., Any]
 async def converse(box: Box) -> Converse:
     """Play answers; gives (exit, what the policy was told after each answer)."""
 
-    async def run(*answers: str, budget: Budget | None = None, **changed: Any) -> tuple[AgentExit, list[str]]:
+    async def run(
+        *answers: str, budget: Budget | None = None, edit: str = "strings", **changed: Any
+    ) -> tuple[AgentExit, list[str]]:
         engine = ScriptedEngine([TOKENIZER(a, add_special_tokens=False)["input_ids"] for a in answers], step=50)
         gateway = Gateway(engine, load_renderer(TOKENIZER, "qwen3"))
         await gateway.start()
-        agent = BuiltinAgent(schema.Agent(prompts="tiny"), Path("unused"))
+        if edit == "blocks":  # the prompts `full` warn earlier
+            changed = {"tokens": 9000, "wall_s": 900.0, **changed}
+        agent = BuiltinAgent(schema.Agent(prompts="tiny" if edit == "strings" else "full"), Path("unused"), edit)
         try:
             handle = gateway.open("s", budget or Budget())
             exit = await agent.run(
@@ -114,6 +118,58 @@ async def test_a_refused_edit_is_told_and_changes_nothing(
 async def test_a_new_file_is_made(converse: Converse, box: Box) -> None:
     _, told = await converse(call("edit", {"path": "new/n.py", "old": "", "new": "x = 1\n"}), DONE)
     assert told == ["ok"] and "+x = 1" in await box.patch()
+
+
+def block(path: str, search: str, new: str) -> str:
+    return f"{path}\n<<<<<<< SEARCH\n{search}\n=======\n{new}\n>>>>>>> REPLACE\n"
+
+
+async def test_edits_in_blocks_change_several_files(converse: Converse, box: Box) -> None:
+    blocks = block("m.py", "b = 1", "b = 2") + block("notes.txt", "hello", "bye") + block("new/n.py", "", "x = 1")
+    exit, told = await converse(call("edit", {"blocks": blocks}), DONE, edit="blocks")
+    assert told == ["ok"] and exit.counts["edits"] == 3 and exit.counts["tool_errors"] == 0
+    patch = await box.patch()
+    assert all(line in patch for line in ("+b = 2", "-hello", "+bye", "+x = 1"))
+
+
+@pytest.mark.parametrize(
+    ("blocks", "says"),
+    [
+        (block("m.py", "b = 3", "b = 2"), "Did you mean these, from line 2?\nb = 1"),
+        (block("m.py", "b = 1", "b = 1"), "are the same"),
+        (block("no.py", "b = 1", "b = 2"), "there is no such file"),
+        (block("m.py", "", "x").replace("\n\n", "\n"), "SEARCH is empty, but the file is not"),
+        ("<<<<<<< SEARCH\nb = 1\n=======\nb = 2\n>>>>>>> REPLACE\n", "names no file"),
+        ("m.py\n<<<<<<< SEARCH\nb = 1\n>>>>>>> REPLACE\n", "no line ======="),
+        (block("../etc/passwd", "x", "y"), "names no file"),
+        (block("data.bin", "x", "y"), "no text"),
+    ],
+)
+async def test_refused_blocks_are_told_and_the_others_stand(
+    converse: Converse, box: Box, blocks: str, says: str
+) -> None:
+    await box.write("data.bin", b"x\0")
+    good = call("edit", {"blocks": blocks + block("notes.txt", "hello", "bye")})
+    exit, told = await converse(call("edit", {"blocks": blocks}), good, DONE, edit="blocks")
+    assert says in told[0] and told[0].startswith("error: ")
+    assert says in told[1] and "1 of 2 blocks were applied" in told[1]
+    assert exit.counts["tool_errors"] == 2 and exit.counts["edits"] == 1
+    patch = await box.patch()
+    assert "+bye" in patch and "m.py" not in patch
+
+
+async def test_the_other_form_is_malformed(converse: Converse) -> None:
+    strings = call("edit", {"path": "m.py", "old": "b = 1", "new": "b = 2"})
+    exit, told = await converse(strings, call("edit", {"blocks": "b = 2"}), DONE, edit="blocks")
+    assert told[0] == "error: edit needs 'blocks', a string" and "no search/replace block" in told[1]
+    assert exit.counts["malformed"] == 2 and exit.counts["edits"] == 0
+
+
+def test_a_form_that_does_not_exist_or_is_not_described(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="'blocks'"):
+        BuiltinAgent(schema.Agent(prompts="full"), tmp_path, edit="block")
+    with pytest.raises(CrrlError, match="tiny does not describe"):
+        BuiltinAgent(schema.Agent(prompts="tiny"), tmp_path, edit="blocks")
 
 
 @pytest.mark.parametrize(

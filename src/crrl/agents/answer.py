@@ -23,8 +23,8 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from crrl import label, unified_diff
 from crrl.agents.api import AgentExit, AgentLimits, Endpoint, WhatNow, nothing_more
 from crrl.agents.chat import FAILURES, Chat, connections, ended_by
-from crrl.agents.search_replace import Fault
-from crrl.agents.search_replace.apply import apply
+from crrl.agents.search_replace import Fault, in_box
+from crrl.agents.search_replace.in_box import Shown
 from crrl.agents.search_replace.parse import parse
 from crrl.conf import schema
 from crrl.conf.recipes import FOLDER
@@ -53,21 +53,6 @@ class Questions:
 
     def told(self, faults: Sequence[Fault]) -> str:
         return _filled(self.again, faults=faults)
-
-
-@dataclass(frozen=True)
-class Shown:
-    """A file. What is no UTF-8 is read as Latin-1, which gives every byte back."""
-
-    text: str
-    encoding: str
-
-    @classmethod
-    def of(cls, data: bytes) -> Shown:
-        try:
-            return cls(data.decode(), "utf-8")
-        except UnicodeDecodeError:
-            return cls(data.decode("latin-1"), "latin-1")
 
 
 class AnsweringAgent:
@@ -126,24 +111,11 @@ class AnsweringAgent:
     async def _edit(self, box: Box, answer: str, files: dict[str, Shown], counts: dict[str, int]) -> list[Fault]:
         """Puts the blocks of an answer on the files, in the box and in `files`. What fails is told."""
         parsed = parse(answer, list(files))
-        applied = apply(parsed.blocks, {path: file.text for path, file in files.items()})
-        faults = [*parsed.faults, *applied.faults]
+        applied, refused = await in_box.put(box, parsed.blocks, files)
+        faults = [*parsed.faults, *refused]
         if not parsed.blocks and not faults:
             faults = [Fault(1, "The answer has no search/replace block.")]
-        for path, text in applied.files.items():
-            if path not in files and await _there(box, path):
-                faults.append(Fault(1, f"{path} exists, but was not shown; only shown files can be changed."))
-                continue
-            encoding = files[path].encoding if path in files else "utf-8"
-            try:
-                await box.write(path, text.encode(encoding))
-            except UnicodeEncodeError as error:
-                faults.append(Fault(1, f"{path} is written in {encoding}, which has no {error.object[error.start]!r}."))
-            except (OSError, ValueError) as error:
-                faults.append(Fault(1, f"{path}: {getattr(error, 'strerror', None) or error}"))
-            else:
-                files[path] = Shown(text, encoding)
-        counts["edits"] += len(applied.steps)
+        counts["edits"] += applied
         counts["malformed"] += len(faults)
         return faults
 
@@ -198,16 +170,6 @@ async def _named(box: Box, issue: str) -> list[str]:
     paths = listed.output.split("\0")
     named = dict.fromkeys(name.strip("./") for name in _PATH.findall(issue))
     return [path for name in named for path in paths if path == name or path.endswith(f"/{name}")]
-
-
-async def _there(box: Box, path: str) -> bool:
-    try:
-        await box.read(path, limit=1)
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    except OSError:
-        return True
-    return True
 
 
 # Prompts ------------------------------------------------------------------------------------------------------

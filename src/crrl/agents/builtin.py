@@ -1,4 +1,5 @@
-"""The built-in agent: a loop over two tools, `shell(cmd)` and `edit(path, old, new)`, until the policy says it is done.
+"""The built-in agent: a loop over two tools, `shell(cmd)` and `edit`, until the policy says it is done. The second has
+two forms, one setting apart: `edit(path, old, new)`, or `edit(blocks)` with search/replace blocks (`search_replace/`).
 
 It runs on the host and acts only through `Box.exec`, `read` and `write`. It talks to its endpoint with the `openai`
 client, streaming, and knows nothing of training. The episode's limits apply: near one the policy gets one warning, in a
@@ -8,17 +9,19 @@ tool result; at one the agent stops. An impossible tool call gets an error as it
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from crrl.agents.api import AgentExit, AgentLimits, Endpoint, WhatNow, nothing_more
 from crrl.agents.chat import FAILURES, Chat, connections, ended_by
 from crrl.agents.edits import refusal
-from crrl.agents.prompts import PARAMETERS, Prompts, load_prompts
+from crrl.agents.prompts import EDITS, Prompts, load_prompts, parameters
+from crrl.agents.search_replace import in_box
+from crrl.agents.search_replace.parse import parse
 from crrl.agents.unreadable import unreadable
 from crrl.conf import schema
-from crrl.errors import LostError
+from crrl.errors import LostError, UsageError, nearest
 from crrl.sandbox.api import Box, ExecResult, Mount
 from crrl.task import Task
 
@@ -38,14 +41,17 @@ class BuiltinAgent:
 
     Args:
         config: the agent's settings, of which this reads `prompts`. state_dir: for agents that have files.
+        edit: the form of the tool `edit`: `strings` or `blocks`.
     """
 
     inside = False
     mounts: Sequence[Mount] = ()
 
-    def __init__(self, config: schema.Agent, state_dir: Path) -> None:
-        self.prompts = load_prompts(config.prompts)
-        self._tools = self.prompts.tools()
+    def __init__(self, config: schema.Agent, state_dir: Path, edit: str = "strings") -> None:
+        if edit not in EDITS:
+            raise UsageError(f"agent.options.edit={edit} does not exist.", nearest(edit, EDITS))
+        self.prompts, self._edit = load_prompts(config.prompts), edit
+        self._tools = self.prompts.tools(edit)
         self._http = connections()
 
     async def close(self) -> None:
@@ -55,7 +61,7 @@ class BuiltinAgent:
         self, box: Box, task: Task, endpoint: Endpoint, limits: AgentLimits, what_now: WhatNow = nothing_more
     ) -> AgentExit:
         """Raises LostError: the box or the endpoint is gone."""
-        episode = _Episode(box, limits, self.prompts, Chat(self._http, endpoint))
+        episode = _Episode(box, limits, self.prompts, Chat(self._http, endpoint), parameters(self._edit))
         messages = self.prompts.messages(task.issue)
         try:
             reason, detail = await episode.run(messages, self._tools, what_now)
@@ -67,8 +73,10 @@ class BuiltinAgent:
 class _Episode:
     """The state of one run: the conversation's budgets, counts and tools."""
 
-    def __init__(self, box: Box, limits: AgentLimits, prompts: Prompts, chat: Chat) -> None:
-        self.box, self.limits, self.prompts, self.chat = box, limits, prompts, chat
+    def __init__(
+        self, box: Box, limits: AgentLimits, prompts: Prompts, chat: Chat, parameters: Mapping[str, tuple[str, ...]]
+    ) -> None:
+        self.box, self.limits, self.prompts, self.chat, self.parameters = box, limits, prompts, chat, parameters
         self.tokens = 0
         self.said = ""  # its latest words
         self.warned: set[str] = set()
@@ -92,7 +100,7 @@ class _Episode:
                 for call in answer.calls:
                     messages.append(await self._answer_call(call))
                 messages[-1]["content"] = self._warned(messages[-1]["content"])
-            elif (why := unreadable(answer.content, tuple(PARAMETERS))) is not None:
+            elif (why := unreadable(answer.content, tuple(self.parameters))) is not None:
                 self.counts["malformed"] += 1
                 messages.append({"role": "user", "content": self._warned(why)})
             elif (again := await what_now()) is not None:
@@ -137,9 +145,11 @@ class _Episode:
         return {"role": "tool", "tool_call_id": call["id"], "content": cut(content, self.limits.output_chars)}
 
     async def _carry_out(self, name: str, raw: str) -> str:
-        arguments = checked_arguments(name, raw)
+        arguments = checked_arguments(name, raw, self.parameters)
         if name == "shell":
             return await self._shell(arguments["cmd"])
+        if "blocks" in arguments:
+            return await self._edit_blocks(arguments["blocks"])
         return await self._edit(arguments["path"], arguments["old"], arguments["new"])
 
     async def _shell(self, cmd: str) -> str:
@@ -167,6 +177,19 @@ class _Episode:
         self.counts["edits"] += 1
         return "ok"
 
+    async def _edit_blocks(self, text: str) -> str:
+        """What can be applied stands, whatever is wrong with the rest."""
+        parsed = parse(text)
+        if not parsed.blocks and not parsed.faults:
+            raise MalformedCall("there is no search/replace block in `blocks`")
+        files, unread = await in_box.read(self.box, (block.path for block in parsed.blocks), LARGEST_FILE)
+        applied, refused = await in_box.put(self.box, [b for b in parsed.blocks if b.path not in unread], files)
+        self.counts["edits"] += applied
+        if not (faults := [*parsed.faults, *unread.values(), *refused]):
+            return "ok"
+        done = [f"{applied} of {applied + len(faults)} blocks were applied."] if applied else []
+        raise ToolError("\n".join([*done, *(fault.message for fault in faults)]))
+
     async def _create(self, path: str, new: str) -> None:
         try:
             await self.box.read(path, limit=1)
@@ -184,20 +207,20 @@ class _Episode:
         await self.box.write(path, text.replace(old, new).encode())
 
 
-def checked_arguments(name: str, raw: str) -> dict[str, str]:
+def checked_arguments(name: str, raw: str, parameters: Mapping[str, tuple[str, ...]]) -> dict[str, str]:
     """A call's arguments. Raises MalformedCall, in words that help the policy to do better."""
-    if name not in PARAMETERS:
-        raise MalformedCall(f"there is no tool {name!r}; the tools are {', '.join(PARAMETERS)}")
+    if name not in parameters:
+        raise MalformedCall(f"there is no tool {name!r}; the tools are {', '.join(parameters)}")
     try:
         arguments = json.loads(raw)
     except (ValueError, RecursionError):
         raise MalformedCall("arguments are not valid JSON") from None
     if not isinstance(arguments, dict):
         raise MalformedCall("arguments are not a JSON object")
-    for parameter in PARAMETERS[name]:
+    for parameter in parameters[name]:
         if not isinstance(arguments.get(parameter), str):
             raise MalformedCall(f"{name} needs {parameter!r}, a string")
-    if unknown := sorted(set(arguments) - set(PARAMETERS[name])):
+    if unknown := sorted(set(arguments) - set(parameters[name])):
         raise MalformedCall(f"{name} has no parameter {unknown[0]!r}")
     return arguments
 

@@ -2,7 +2,8 @@
 
 The same agent serves a 1 M-parameter policy with a short prompt (`tiny`) and a 32B one with a full one (`full`);
 only the words differ. A prompt set is a YAML file: `system` and `task` are Jinja templates over `task` (and
-`limits`), `tools` describes the two tools, `warnings` has the text of a warning about a budget that is nearly used up.
+`limits`), `tools` describes the two tools (`edit` and `blocks`: the two forms of the second), `warnings` has the text
+of a warning about a budget that is nearly used up.
 """
 
 from __future__ import annotations
@@ -19,8 +20,13 @@ from jinja2 import Environment, StrictUndefined, Template
 from crrl.conf.recipes import FOLDER
 from crrl.errors import CrrlError, UsageError, nearest
 
-PARAMETERS = {"shell": ("cmd",), "edit": ("path", "old", "new")}
-"""The tools and their parameters (all strings, all required), in the order that the policy sees."""
+EDITS = {"strings": ("path", "old", "new"), "blocks": ("blocks",)}
+"""The forms of the tool `edit`, and its parameters."""
+
+
+def parameters(edit: str) -> dict[str, tuple[str, ...]]:
+    """The tools and their parameters (all strings, all required), in the order that the policy sees."""
+    return {"shell": ("cmd",), "edit": EDITS[edit]}
 
 
 @dataclass(frozen=True)
@@ -41,11 +47,17 @@ class Prompts:
     task: str
     shell: str
     edit: str
+    blocks: str
     warnings: Warnings
 
-    def tools(self) -> list[dict[str, Any]]:
-        """The tools in the API's own schema."""
-        described = {"shell": self.shell, "edit": self.edit}
+    def tools(self, edit: str = "strings") -> list[dict[str, Any]]:
+        """The tools in the API's own schema. `edit`: one of `EDITS`. Raises CrrlError: that form is not described."""
+        described = {"shell": self.shell, "edit": self.blocks if edit == "blocks" else self.edit}
+        if not described["edit"]:
+            raise CrrlError(
+                f"The prompt set {self.name} does not describe the tool edit with search/replace blocks.",
+                "Write tools.blocks, as conf/prompts/full.yaml has it.",
+            )
         return [
             {
                 "type": "function",
@@ -54,12 +66,12 @@ class Prompts:
                     "description": described[name],
                     "parameters": {
                         "type": "object",
-                        "properties": {p: {"type": "string"} for p in parameters},
-                        "required": list(parameters),
+                        "properties": {p: {"type": "string"} for p in names},
+                        "required": list(names),
                     },
                 },
             }
-            for name, parameters in PARAMETERS.items()
+            for name, names in parameters(edit).items()
         ]
 
     def user(self, issue: str) -> str:
@@ -95,6 +107,7 @@ def load_prompts(name: str) -> Prompts:
             task=raw["task"].strip(),
             shell=raw["tools"]["shell"].strip(),
             edit=raw["tools"]["edit"].strip(),
+            blocks=raw["tools"].get("blocks", "").strip(),
             warnings=Warnings(**raw["warnings"]),
         )
     except (KeyError, TypeError, AttributeError) as error:

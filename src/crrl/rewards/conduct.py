@@ -18,7 +18,7 @@ from crrl.task import Task
 from crrl.tasks.diffs import touched
 
 TEXTS = frozenset(
-    {"old", "new", "old_str", "new_str", "old_string", "new_string", "content", "file_text", "text", "patch"}
+    {"old", "new", "old_str", "new_str", "old_string", "new_string", "content", "file_text", "text", "patch", "blocks"}
 )
 COMMANDS = {
     "read_git": re.compile(

@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from crrl import sandbox, unified_diff
-from crrl.agents.answer import LARGEST_FILE, Questions, Shown, load_questions
+from crrl.agents.answer import LARGEST_FILE, Questions, load_questions
 from crrl.agents.search_replace import Inexpressible
 from crrl.agents.search_replace.generate import generate
+from crrl.agents.search_replace.in_box import Shown
 from crrl.errors import CrrlError, LostError
 from crrl.sandbox.api import Box, Sandbox, Spec
 from crrl.task import Task
@@ -48,7 +49,8 @@ def demonstrate(wanted: Wanted, *, prompts: str, out: Path, state_dir: Path, jso
     Raises UsageError, CrrlError."""
     questions = load_questions(prompts)
     if wanted.name == "generated":
-        rows, faults = _generated(wanted, questions), []
+        rows = _generated(wanted, questions)
+        faults: list[str] = []
         sound = True
     else:
         tasks, sound = read(wanted)

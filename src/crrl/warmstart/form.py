@@ -15,6 +15,7 @@ from typing import Literal, Protocol
 FORMS = {
     "tools": "crrl.warmstart.demonstrations:Tools",
     "blocks": "crrl.warmstart.blocks:Blocks",
+    "implement": "crrl.warmstart.implement:Implement",
 }
 
 SHARD = 2000
