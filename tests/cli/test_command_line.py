@@ -113,7 +113,7 @@ def test_completion_knows_recipes_keys_and_values() -> None:
     assert crrl("completion", "words", "train", "quickstart", "trainer.max_s").stdout.split() == ["trainer.max_steps="]
     assert "sandbox.name=bubblewrap" in crrl("completion", "words", "train", "x", "sandbox.name=").stdout.split()
     assert "doctor" in crrl("completion", "words", "").stdout.split()
-    assert crrl("completion", "words", "tasks", "s").stdout.split() == ["show", "split"]
+    assert crrl("completion", "words", "tasks", "s").stdout.split() == ["show", "split", "spec"]
     assert crrl("completion", "words", "gateway", "r").stdout.split() == ["record"]
     assert crrl("completion", "words", "clean", "e").stdout.split() == ["environments"]
 

@@ -39,6 +39,7 @@ IGNORED: tuple[Ignored, ...] = (
         (f"sandbox.{key}", lambda c: c.corpus.name == "generated", "generated tasks have no image")
         for key in ("images", "cpus")
     ),
+    ("corpus.ask", lambda c: c.corpus.name != "generated", "a task file says what it asks for"),
     (
         "corpus.rl_share",
         lambda c: c.corpus.name != "generated",

@@ -81,7 +81,7 @@ class Curriculum:
             held = self._file[: self._config.corpus.held_out]
             return held[evaluation.tasks_per_split :][: evaluation.validation_tasks]
         first = VALIDATION_FROM
-        return [generate("rl_instances", self._config.seed, first + i) for i in range(evaluation.validation_tasks)]
+        return [self._held("rl_instances", first + i) for i in range(evaluation.validation_tasks)]
 
     def training(self) -> list[Task]:
         """Those of a task file, in their order there; empty: they are generated."""
@@ -92,14 +92,18 @@ class Curriculum:
         if self._file:
             return {HELD_OUT: self._file[: self._config.corpus.held_out][: evaluation.tasks_per_split]}
         count = range(evaluation.tasks_per_split)
-        return {split: [generate(split, self._config.seed, i) for i in count] for split in evaluation.splits}
+        return {split: [self._held(split, i) for i in count] for split in evaluation.splits}
 
     def images(self) -> list[str]:
         """The container images of the run's tasks."""
         return sorted({task.source.image for task in self._file if task.source.image is not None})
 
     def _generated(self, index: int) -> Task:
-        return generate("train", self._config.seed, index, self._config.corpus.rl_share)
+        corpus = self._config.corpus
+        return generate("train", self._config.seed, index, corpus.rl_share, corpus.ask)
+
+    def _held(self, split: str, index: int) -> Task:
+        return generate(split, self._config.seed, index, ask=self._config.corpus.ask)
 
     def _chosen(self, step: int, count: int) -> list[Task]:
         """A weighted draw without replacement (Efraimidis and Spirakis 2006)."""

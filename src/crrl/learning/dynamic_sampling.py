@@ -50,6 +50,7 @@ def tasks_beyond(config: Config, training: Sequence[Task], step: int, first: int
     numbers = range(first, first + count)
     if not training:
         begin = BEYOND + step * 10**4
-        return [generate("train", config.seed, begin + number, config.corpus.rl_share) for number in numbers]
+        corpus = config.corpus
+        return [generate("train", config.seed, begin + n, corpus.rl_share, corpus.ask) for n in numbers]
     order = random.Random(f"beyond/{config.seed}/{step}").sample(training, len(training))
     return [order[number % len(order)] for number in numbers]

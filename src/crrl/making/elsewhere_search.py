@@ -13,6 +13,7 @@ import glob
 import io
 import json
 import marshal
+import math
 import os
 import re
 import sys
@@ -58,7 +59,7 @@ def shows(lines: list[str], bodies: list[tuple[str, frozenset[str]]]) -> list[in
 
 
 def _together(lines: list[str], places: list[tuple[int, str]], name: str, body: frozenset[str]) -> bool:
-    least = max(1, round(SHARE * len(body)))
+    least = math.ceil(SHARE * len(body))
     if len({text for _, text in places}) < least:
         return False
     if len(body) <= FEW and not any(re.search(rf"\b{re.escape(name)}\b", line) for line in lines):

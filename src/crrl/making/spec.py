@@ -127,7 +127,9 @@ class SpecMaker(Maker):
             )
             self.work.keep("elsewhere", {"asked": names, "found": found})
         for name, place in self.work.done["elsewhere"]["found"].items():
-            self._leave(self.candidates.pop(name).function, Refused("stands elsewhere", place))
+            function = self.candidates.pop(name).function
+            reason = "near-duplicate" if place == function.path else "stands elsewhere"
+            self._leave(function, Refused(reason, place))
 
     def _leave(self, function: Function, why: Refused, count: bool = True) -> None:
         place = {"function": f"{function.path}:{function.name}", "line": function.line}
@@ -190,7 +192,7 @@ class SpecMaker(Maker):
             id=f"{self.base.corpus}-{one.fault.name}",
             family=str(PurePath(function.path).with_suffix("")).replace("/", "."),
             source=replace(self.base.source, patches=[*self.base.source.patches, patch, *hiding]),
-            issue=spec_text.text(one, function.line, [first], tests),
+            issue=spec_text.text(one, function.line, first, len(tests) - 1, tests),
             test=replace(
                 plan.test,
                 fail_to_pass=failing,

@@ -18,7 +18,7 @@ from textwrap import indent
 from crrl.making.source_file import SourceFile, UnreadableError
 from crrl.making.spec_mask import Masked
 
-WORDS, WITH_EXAMPLE = 8, 3  # of its own that a docstring needs: alone, and beside an example
+WORDS, WITH_EXAMPLE = 8, 2  # of its own that a docstring needs: alone, and beside an example
 LEAST_TEXT = 4  # characters of a text that tests may compare
 WORD = re.compile(r"[A-Za-z]+")
 EXAMPLE = re.compile(r"(?m)^\s*(?:>>>|In \[\d+\]:|\$ )|=>|-->|#\s*=|^\s*assert |\breturns? [\[({'\"\d]")
@@ -141,9 +141,9 @@ def _source_of(source: SourceFile, names: list[str]) -> str:
     return ""
 
 
-def text(one: Masked, line: int, shown: Iterable[str], tests: Iterable[str]) -> str:
-    """The issue. `line`: of the signature; `shown`: tests of it that the agent can run; `tests`: the source of those
-    that judge."""
+def text(one: Masked, line: int, shown: str, others: int, tests: Iterable[str]) -> str:
+    """The issue. `line`: of the signature; `shown`: a test of it that the agent can run, of which there are `others`;
+    `tests`: the source of those that judge."""
     function, said = one.function, "\n".join(tests)
     name = function.name.partition("@")[0]
     raised = [error for error in one.raised if error and error not in one.doc and re.search(rf"\b{error}\b", said)]
@@ -155,6 +155,5 @@ def text(one: Masked, line: int, shown: Iterable[str], tests: Iterable[str]) -> 
     ]
     if raised:
         parts.append(f"It raises {' and '.join(f'`{error}`' for error in raised)} where the arguments ask for it.")
-    if names := list(dict.fromkeys(test.partition("[")[0] for test in shown)):
-        parts.append(f"Tested by {', '.join(f'`{test}`' for test in names)}, among others.")
+    parts.append(f"Tested by `{shown.partition('[')[0]}`{', among others' if others else ''}.")
     return "\n\n".join(parts) + "\n"

@@ -3,7 +3,8 @@
 `generate(split, seed, index)` gives task number `index` of a split, always the same one, in any order. Splits:
 `train` (for RL), `rl_instances`, `sft_instances` and `unseen_families` (for evaluation), and `impossible`, for cheats
 (`impossible.py`). A hash of the correct program assigns programs to splits: no program of a test split occurs in
-`train` or in the warm start, whatever the seeds; the families of `unseen_families` occur nowhere else.
+`train` or in the warm start, whatever the seeds; the families of `unseen_families` occur nowhere else. With
+`ask="implement"` the same programs lack their body instead of having a bug.
 """
 
 from __future__ import annotations
@@ -35,6 +36,9 @@ TEST_SHARE = 26  # of 256: programs that only test splits use
 CASES = 10
 ADMISSION_TIMES = 3
 RL_SHARE = 0.6
+QUOTES = '"'
+NOT_THERE = "raise NotImplementedError"
+WRONG = 3
 
 
 @dataclass(frozen=True)
@@ -54,9 +58,13 @@ class GeneratedBug:
     failing: list[int]
 
 
-def generate(split: str, seed: int, index: int, rl_share: float = RL_SHARE) -> Task:
-    """Task number `index`. `rl_share` (of `train` only): how much comes from the families RL has to learn."""
-    return to_task(bug_of(split, seed, index, rl_share), f"generated-{split}-{seed}-{index}", split)
+def generate(split: str, seed: int, index: int, rl_share: float = RL_SHARE, ask: str = "repair") -> Task:
+    """Task number `index`. `rl_share` (of `train` only): how much comes from the families RL has to learn; `ask`: to
+    repair the program, or to `implement` it."""
+    bug = bug_of(split, seed, index, rl_share)
+    if ask == "implement":
+        return to_task(masked(bug), f"generated-implement-{split}-{seed}-{index}", split)
+    return to_task(bug, f"generated-{split}-{seed}-{index}", split)
 
 
 def bug_of(split: str, seed: int, index: int, rl_share: float = RL_SHARE) -> GeneratedBug:
@@ -97,6 +105,37 @@ def warmstart_bugs(seed: int, first: int, count: int, random_share: float) -> It
             bug = make_bug(rng, rng.choice(families.RL), held_out=False)
             edit = mutant(rng, bug.buggy)
         yield bug, edit.old_line, edit.new_line
+
+
+def masked(bug: GeneratedBug) -> GeneratedBug:
+    """The same program without its body: signature and docstring are the specification, every case fails."""
+    signature, docstring, first, *_ = bug.fixed.split("\n")
+    return replace(
+        bug,
+        buggy=f"{signature}\n{docstring}\n    {NOT_THERE}\n",
+        old_line=NOT_THERE,
+        new_line=first.strip(),
+        issue=f"In {bug.path}, implement {bug.function}: {docstring.strip().strip(QUOTES)}",
+        kind="masked",
+        failing=list(range(len(bug.cases))),
+    )
+
+
+def warmstart_bodies(seed: int, first: int, count: int, random_share: float) -> Iterator[tuple[GeneratedBug, str]]:
+    """(masked program, the file with a body) to demonstrate: the right one for SFT's families, for RL's one with
+    `WRONG` random edits."""
+    for index in range(first, first + count):
+        rng = random.Random(f"implement/{VERSION}/{seed}/{index}")
+        if rng.random() >= random_share:
+            bug = make_bug(rng, rng.choice(families.SFT), held_out=False)
+            yield masked(bug), bug.fixed
+            continue
+        bug = make_bug(rng, rng.choice(families.RL), held_out=False)
+        after = bug.fixed
+        for _ in range(WRONG):
+            edit = mutant(rng, after)
+            after = edit.source if edit is not None else after
+        yield masked(bug), after
 
 
 def random_edit(rng: random.Random, bug: GeneratedBug) -> Mutant | None:
