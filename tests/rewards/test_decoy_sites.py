@@ -45,12 +45,13 @@ def test_conditions():
     assert f(10) is True and f(11) == pytest.approx(1.5, abs=0.25)
     assert f() == []
     mock.assert_called_once_with("a")
+    f(12).stdout.fnmatch_lines(["saw *"])
 """
 # suffix -> (text, what stands where it is made wrong, what must stay)
 TEXTS: dict[str, tuple[str, set[str], list[str]]] = {
     ".py": (
         PYTHON,
-        {"2", "4", '"é!"', "assertIn", "ValueError", "==", "not", "True", "1.5", "[]", '"a"'},
+        {"2", "4", '"é!"', "assertIn", "ValueError", "==", "not", "True", "1.5", "[]", '"a"', '"saw *"'},
         ["x = 5", "f(7)", "g(8)", "abs=0.25", "(1, ", "(3, ", '"told"'],
     ),
     ".java": (

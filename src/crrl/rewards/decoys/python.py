@@ -38,6 +38,7 @@ METHODS |= {
 METHODS |= {"assertEquals": "assertNotEqual", "assertItemsEqual": "assertNotEqual", "assert_": "assertFalse"}
 RAISES = frozenset({"raises", "warns", "assertRaises", "assertRaisesRegex", "assertWarns", "assertWarnsRegex"})
 RAISES |= frozenset({"assertRaisesRegexp", "assert_raises", "deprecated_call"})
+LINES = frozenset({"fnmatch_lines", "fnmatch_lines_random", "re_match_lines", "re_match_lines_random"})  # of pytester
 READABLE = frozenset({b"!=", b"assertNotEqual", b"assertNotAlmostEqual"})
 UNLIKELY = ("BufferError", "EOFError", "FloatingPointError", "ZeroDivisionError", "ProcessLookupError")
 UNLIKELY_WARNINGS = ("BytesWarning", "UnicodeWarning", "ImportWarning")
@@ -144,6 +145,8 @@ class _Finder:
             edits = self._expected([call.args[1], call.args[0]], sources) if equal and len(call.args) > 1 else []
             if edits or name in METHODS:
                 yield edits or self._renamed(call, METHODS[name])
+        elif name in LINES and call.args:
+            yield self._expected(call.args[:1], sources)
         elif name.startswith(("assert_", "assert")) and name not in (
             "assert_not_called",
             "assertLogs",
