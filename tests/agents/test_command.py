@@ -143,15 +143,15 @@ def test_a_missing_agent_names_its_install_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ready("agent"))
 def test_ready_configurations(name: str, tmp_path: Path) -> None:
     """Each composes, over a recipe and over a saved run, and pins what it installs."""
-    given = {"command": ["agent.command=x"], "answer": [f"model.path={model_folder('tiny')}"]}.get(name, [])
+    raw = yaml.safe_load((FOLDER / "agent" / f"{name}.yaml").read_text())
+    given = ["agent.command=x"] if name == "command" else []
+    given += [f"model.path={model_folder('tiny')}"] if raw["name"] == "answer" else []
     config = load_recipe("quickstart", [f"agent={name}", *given])
     recipe = load_recipe("quickstart")
-    own = ("command", "builtin", "answer")
-    assert config.agent.turns == (1 if name == "answer" else recipe.agent.turns) and config.agent.name in own
+    assert config.agent.turns == raw.get("turns", recipe.agent.turns) and config.agent.name == raw["name"]
     (tmp_path / "config.yaml").write_text(to_yaml(recipe))
     assert load_saved(tmp_path / "config.yaml", [f"agent={name}", *given]).agent == config.agent
-    raw = yaml.safe_load((FOLDER / "agent" / f"{name}.yaml").read_text())
-    if name not in own:
+    if raw["name"] == "command" and name not in ("command", "whole-file"):  # a program of others
         assert "==" in raw["install"] or "@" in raw["install"]
         told = raw["command"] + str(raw.get("files"))
         assert raw["mounts"] == [f"{name}:/opt/agent"] and ("{{ instruction }}" in told or "INSTRUCTION" in told)
