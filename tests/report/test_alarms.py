@@ -6,6 +6,8 @@ from crrl.report.alarms import RULES, WINDOW, alarms
 
 HEALTHY = {
     "reward": 0.5,
+    "solved": 0.5,
+    "reward/process": 0.3,
     "entropy": 0.3,
     "drift": 0.01,
     "groups_trained": 6.0,
@@ -21,6 +23,7 @@ SICK = {
     "drift": {"drift": 0.5},
     "no_spread": {"groups_trained": 0.0, "groups_no_spread": 8.0},
     "episodes_lost": {"episodes_lost": 30.0},
+    "shaping_traded": {"solved": 0.3, "reward/process": 0.6},
 }
 
 
@@ -43,6 +46,12 @@ def test_a_short_run_and_steps_without_numbers_raise_nothing() -> None:
     assert alarms([]) == []
     assert alarms([{**HEALTHY, **SICK["no_spread"]}] * (WINDOW - 1)) == []
     assert alarms([{"reward": 0.0}] * 20) == [], "a policy that never solved anything has nothing to lose"
+
+
+def test_shaping_that_rises_with_what_it_is_for_is_no_trade() -> None:
+    both = {**HEALTHY, "solved": 0.8, "reward/process": 0.9}
+    fell = {**HEALTHY, "solved": 0.3, "reward/process": 0.3}
+    assert alarms([HEALTHY] * 8 + [both] * 8) == alarms([HEALTHY] * 8 + [fell] * 8) == []
 
 
 def test_entropy_that_shrank_to_a_tenth_is_told_too() -> None:

@@ -17,6 +17,7 @@ from crrl.report.curve import Mark, Series, curve_svg, smooth
 from crrl.report.exploit_rate import exploit_line, exploit_rates
 from crrl.report.html import Step, Transcript, Turn, render, small_curves, write_report
 from crrl.report.summary import Summary, next_steps, print_closing, write_atomically
+from crrl.rewards.signals import COUNTS
 
 HOSTILE = "</pre></script><script>alert(1)</script><img src=x onerror=alert(2)>\"'&\x1b[2J\u202e{{ 7*7 }}"
 
@@ -33,6 +34,15 @@ def summary(name: str = "r", split: str = "rl_instances") -> Summary:
         episodes={"scored": 200, "truncated": 3, "lost": 2},
         seconds={"train": 60.0, "total": 100.0},
     )
+
+
+def test_how_the_agent_worked_is_told_where_it_made_calls() -> None:
+    told = summary()
+    assert "How the agent worked" not in render(told)
+    process = dict(zip(COUNTS, (1.25, 2.5, 0.5, 0.75, 0.0, 1.5), strict=True))
+    told.splits["rl_instances"]["sampled"]["after"]["process"] = process
+    page = render(told)
+    assert all(text in page for text in ("How the agent worked", "turns before edit", "<td>1.25</td>", "<td>0.75</td>"))
 
 
 class Tags(HTMLParser):

@@ -184,6 +184,7 @@ async def test_the_built_in_agent_goes_on_with_its_conversation(built: Any, task
         episode = await run_episode(attempt(task=task), parts)
         assert episode.verdict is not None and episode.verdict.solved and len(episode.earlier) == 1
         assert episode.outcome == "scored" and episode.counts["turns"] == 4 and episode.counts["edits"] == 2
+        assert episode.counts["repeated"] == episode.counts["commands"] == episode.counts["turns_before_edit"] == 0
         (row,), counts = rows_of(episode, 1.0)  # one conversation, each sampled token trained once
         assert counts.left_out == {} and sum(row.loss_mask) == sum(len(s.ids) for s in episode.samples)
         hashes.add(content_hash(episode))

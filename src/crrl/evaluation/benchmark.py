@@ -17,6 +17,7 @@ import numpy as np
 
 from crrl.evaluation import samples
 from crrl.evaluation.statistics import Paired, detectable_difference, mcnemar_exact, newcombe_paired, wilson
+from crrl.rewards.signals import COUNTS
 from crrl.rollout.api import Attempt, Episode
 from crrl.task import Task
 
@@ -79,6 +80,7 @@ class SplitResult:
         reward: mean.
         first_try: share of `total` solved before the agent saw any test output (Aider's pass_1; `rate` is its pass_2);
             None if it never sees any.
+        process: means of `signals.COUNTS` over the episodes whose agent made tool calls.
     """
 
     solved: int
@@ -94,6 +96,7 @@ class SplitResult:
     reward: float = 0.0
     first_try: float | None = None
     bounds: tuple[float, float] = (0.0, 1.0)
+    process: dict[str, float] = field(default_factory=dict)
 
     @classmethod
     def of(cls, episodes: Iterable[Episode]) -> SplitResult:
@@ -109,6 +112,7 @@ class SplitResult:
             rate=rate,
             ci95=ci95,
             bounds=bounds_of(scores, lost),
+            process=_process([e.counts for e, _ in counted]),
             well_formed=sum(e.well_formed for e, _ in counted) / total if total else 0.0,
             lost=len(everything) - total,
             truncated=sum(e.outcome == "truncated" for e, _ in counted),
@@ -120,6 +124,11 @@ class SplitResult:
             if any(e.earlier for e, _ in counted)
             else None,
         )
+
+
+def _process(counts: Sequence[Mapping[str, int]]) -> dict[str, float]:
+    known = [of for of in counts if COUNTS[0] in of]
+    return {name: sum(of[name] for of in known) / len(known) for name in COUNTS} if known else {}
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,8 @@ SHRUNK = 0.1  # of the entropy of the first steps
 DRIFT = 0.1  # nats a token
 NO_SPREAD = 0.8  # of the groups
 LOST = 0.2  # of the episodes
+SHAPING = ("habits", "process", "blocks", "format", "reasoning", "file_match")  # rewards for how, not for what
+TRADED = 0.1  # by which such a reward rises, and the share of solved tasks falls
 
 Metrics = Mapping[str, float]
 
@@ -98,6 +100,20 @@ def _lost(steps: Sequence[Metrics]) -> str:
     return f"{lost:.0f} of {every:.0f} episodes were lost" if every and lost > LOST * every else ""
 
 
+def _traded(steps: Sequence[Metrics]) -> str:
+    """Against the steps with the most solved."""
+    windows = [steps[i : i + WINDOW] for i in range(len(steps) - WINDOW + 1)]
+    solved = [_mean(_values(window, "solved")) for window in windows]
+    best = max(range(len(windows)), key=lambda i: solved[i], default=0)
+    if not windows or solved[best] - solved[-1] < TRADED:
+        return ""
+    for name in SHAPING:
+        then, now = (_mean(_values(windows[i], f"reward/{name}")) for i in (best, -1))
+        if now - then >= TRADED:
+            return f"{name} {then:.2f} -> {now:.2f}, while solved {solved[best]:.2f} -> {solved[-1]:.2f}"
+    return ""
+
+
 RULES = (
     _Rule(
         "reward_collapsed",
@@ -128,5 +144,11 @@ RULES = (
         _lost,
         "The machine, not the policy: lost episodes enter nothing, but cost their time. The causes are in "
         "summary.json (lost_tries) and in the run's log.txt.",
+    ),
+    _Rule(
+        "shaping_traded",
+        _traded,
+        "The policy learns a reward for how it works at the cost of what it is for. Read episodes of the last step in "
+        "the report; lower that reward's weight, or leave it out from here on.",
     ),
 )

@@ -30,6 +30,7 @@ from crrl.report.summary import (
     write_atomically,
 )
 from crrl.rewards.exploits import NAMES
+from crrl.rewards.signals import COUNTS
 
 TEMPLATES = Path(__file__).parent / "templates"
 SMALL = (300, 170)
@@ -112,6 +113,7 @@ def render(
             columns=[COLUMNS[i] for i in told],
             rows=[[row[i] for i in told] for row in table],
             curve=Markup(solve_curve(summary, steps)) if steps else "",
+            work=[COUNTS, *work_rows(summary)],
             small=[(name, Markup(svg)) for name, svg in small_curves(steps)],
             style=Markup(STYLE),
             spent=where_time_went(summary.seconds, total),
@@ -164,6 +166,18 @@ def headline(summary: Summary) -> list[dict[str, str]]:
             }
         )
     return cards
+
+
+def work_rows(summary: Summary) -> list[list[str]]:
+    """How agents worked: of each evaluation with tool calls, its name and the means of `COUNTS` per episode."""
+    table = []
+    for split, decodings in summary.splits.items():
+        for decoding, cell in decodings.items():
+            for phase in ("before", "after"):
+                if means := (cell.get(phase) or {}).get("process"):
+                    name = f"{TITLES.get(split, split)}, {decoding}, {phase}"
+                    table.append([name, *(f"{means[count]:.2f}" for count in COUNTS)])
+    return table
 
 
 def solve_curve(summary: Summary, steps: Sequence[Step], standalone: bool = False) -> str:

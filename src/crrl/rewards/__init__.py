@@ -45,6 +45,7 @@ REWARDS = {
     "reasoning": "crrl.rewards.reasoning:Reasoning",
     "length": "crrl.rewards.length:Length",
     "habits": "crrl.rewards.habits:Habits",
+    "process": "crrl.rewards.process:Process",
     "label": "crrl.rewards.label:LabelScore",
     "cwe": "crrl.rewards.cwe:NamedWeakness",
     "cited_lines": "crrl.rewards.cited_lines:CitedLines",

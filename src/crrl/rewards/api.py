@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from crrl.gateway.api import Sample
+from crrl.rewards.signals import Turn
 from crrl.task import Task
 
 TestStatus = Literal["passed", "failed", "error", "skipped", "missing"]
@@ -15,11 +16,12 @@ TestStatus = Literal["passed", "failed", "error", "skipped", "missing"]
 @dataclass(frozen=True)
 class Trace:
     """What an agent said and did. `said`: its last words. `counts`: its actions, by name (`AgentExit.counts`).
-    `commands`: the policy's shell commands, in order."""
+    `commands`: the policy's shell commands, in order. `turns`: what its tool calls were for."""
 
     said: str = ""
     counts: dict[str, int] = field(default_factory=dict)
     commands: list[str] = field(default_factory=list)
+    turns: list[Turn] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

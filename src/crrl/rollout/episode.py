@@ -18,7 +18,7 @@ from crrl.agents.api import Agent, AgentExit, AgentLimits, Endpoint, ExitReason,
 from crrl.errors import CrrlError, LostError, RunError
 from crrl.gateway import Budget, Gateway, SessionHandle, SessionRecord
 from crrl.gateway.canonical import Call
-from crrl.rewards import conduct
+from crrl.rewards import conduct, signals
 from crrl.rewards.api import Trace
 from crrl.rewards.task_judge import TaskJudge
 from crrl.rewards.verdict import Combine
@@ -73,10 +73,14 @@ async def run_episode(attempt: Attempt, parts: Parts) -> Episode:
     finally:
         await tries.close()
     results, cached = await tries.results()
-    calls = _calls(record, parts.gateway)
+    said = _said(record, parts.gateway)
+    calls = [call for made, _ in said for call in made]
     if tried := conduct.attempted(task, calls):
         results = dataclasses.replace(results, exploits=list(dict.fromkeys([*results.exploits, *tried])))
-    results = dataclasses.replace(results, trace=_trace(exit, calls))
+    turns = signals.turns_of(said)
+    counts = {**exit.counts, **signals.counts(turns)}
+    commands = [text for call in calls for text in conduct.commands(call)]
+    results = dataclasses.replace(results, trace=Trace(exit.output, counts, commands, turns))
     verdict = parts.weigh(task, patch, results, record.samples, cached=cached)
     clock.mark("judge", tries.judging_s)
     return Episode(
@@ -93,7 +97,7 @@ async def run_episode(attempt: Attempt, parts: Parts) -> Episode:
         exit_reason=exit.reason,
         temperature=attempt.temperature,
         timings={**clock.spent, **_at_the_engine(record)},
-        counts=exit.counts,
+        counts=counts,
         agent_output=exit.output,
         well_formed=exit.reason == "finished" and bool(patch) and not exit.counts.get("malformed"),
     )
@@ -196,15 +200,15 @@ def _at_the_engine(record: SessionRecord) -> dict[str, float]:
     return dict(zip(AT_THE_ENGINE, (record.engine_wait_s, record.queued_s, record.held_s), strict=True))
 
 
-def _calls(record: SessionRecord, gateway: Gateway) -> list[Call]:
-    """The policy's tool calls, in order."""
-    read = gateway.renderer.parse
-    return [call for sample in record.samples for call in read(sample.ids, prompt_ids=sample.prompt_ids).calls]
-
-
-def _trace(exit: AgentExit, calls: list[Call]) -> Trace:
-    commands = [text for call in calls for text in conduct.commands(call)]
-    return Trace(exit.output, exit.counts, commands)
+def _said(record: SessionRecord, gateway: Gateway) -> list[tuple[list[Call], str]]:
+    """Of each model call, in order: the policy's tool calls, and what it was told after them."""
+    renderer = gateway.renderer
+    told: dict[str, str] = {}
+    for sample in record.samples:
+        if sample.parent is not None and sample.parent not in told:
+            told[sample.parent] = renderer.tokenizer.decode(sample.appended)
+    calls = [(s.id, renderer.parse(s.ids, prompt_ids=s.prompt_ids).calls) for s in record.samples]
+    return [(made, told.get(id, "")) for id, made in calls]
 
 
 class _Clock:
