@@ -30,6 +30,8 @@ async def test_a_repair_is_scored(parts: Parts) -> None:
     assert episode.verdict.components["diff_similarity"] == 1.0
     assert BUGS[0].new_line in episode.patch
     assert [len(s.ids) == len(s.logprobs) == len(s.versions) for s in episode.samples] == [True] * 3
+    looked = {"commands": 1, "files_read": 1, "tests_run": 0, "failed": 0, "repeated": 0, "turns_before_edit": 1}
+    assert looked.items() <= episode.counts.items()
     assert {"start", "agent", "engine_wait", "patch", "judge"} <= set(episode.timings)
 
 

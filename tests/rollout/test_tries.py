@@ -155,8 +155,8 @@ async def test_a_judge_that_fails_between_tries_is_not_the_agents_fault(
 # The agents there are -----------------------------------------------------------------------------------------------
 
 
-def call(**arguments: str) -> str:
-    return f"<tool_call>\n{json.dumps({'name': 'edit', 'arguments': arguments})}\n</tool_call>"
+def call(name: str = "edit", **arguments: str) -> str:
+    return f"<tool_call>\n{json.dumps({'name': name, 'arguments': arguments})}\n</tool_call>"
 
 
 @pytest.fixture
@@ -189,6 +189,14 @@ async def test_the_built_in_agent_goes_on_with_its_conversation(built: Any, task
         assert counts.left_out == {} and sum(row.loss_mask) == sum(len(s.ids) for s in episode.samples)
         hashes.add(content_hash(episode))
     assert len(hashes) == 1  # what it is told does not differ from run to run (invariant 10)
+
+
+async def test_what_failed_and_was_repeated_is_counted(built: Any, task: Task) -> None:
+    look, read = (call("shell", cmd=cmd) for cmd in ("ls nowhere", "cat grep.py"))
+    parts = await built([look, look, read, "Done.", "Done."], "agent.tokens=20000", "agent.turns=9")
+    counts = (await run_episode(attempt(task=task), parts)).counts
+    told = {"commands": 3, "files_read": 1, "tests_run": 0, "failed": 2, "repeated": 1}
+    assert told.items() <= counts.items() and counts["turns_before_edit"] == counts["turns"] == 5
 
 
 async def test_a_command_is_started_again_where_it_left_off(built: Any, task: Task) -> None:
