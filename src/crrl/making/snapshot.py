@@ -7,6 +7,7 @@ name it relative to their file, so both can be moved together. Equal trees give 
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from crrl.errors import CrrlError
@@ -25,6 +26,11 @@ LEFT_OUT = {
     ".mypy_cache",
 }
 LEFT_OUT |= {".ruff_cache", ".hypothesis", ".eggs"}
+BUILT = re.compile(
+    r"(?:^|/)(?:build/(?:lib|bdist|temp)[^/]*/|[^/]+\.egg/|__pycache__/)|\.py[co]$"
+    r"|(?:^|/)dist/[^/]+\.(?:whl|egg|tar\.gz|tar\.bz2|zip)$"
+)
+"""What packaging and running a Python project leave in it, tracked or not: copies of its code as it was."""
 AS_IT_IS = "* -text -eol -ident -filter -working-tree-encoding\n"
 """Overrules the repository's own .gitattributes: files are kept byte for byte."""
 WHO = {
@@ -39,6 +45,8 @@ def take(repository: Path, store: Path, suffixes: tuple[str, ...] = (".py",)) ->
     if not repository.is_dir():
         raise CrrlError(f"{repository} is no folder.", "Write the path of a git checkout or of an unpacked sdist.")
     files = tracked(repository) if (repository / ".git").exists() else sorted(_walk(repository))
+    if ".py" in suffixes:
+        files = [name for name in files if not BUILT.search(name)]
     if not any(name.endswith(suffixes) for name in files):
         raise CrrlError(f"{repository} has no {' or '.join(suffixes)} files.", "Is it the right folder, and language=?")
     if not store.exists():
