@@ -235,6 +235,26 @@ def test_among_values_made_of_it_the_right_one_is_not_to_be_told(kind: str) -> N
             assert told < 1.6 / number, (name, number, told)
 
 
+@pytest.mark.parametrize("value", [7, 360, -41, 52_000, 2.5, 187.25])
+def test_who_trusts_what_is_near_an_estimate_finds_wrong_values_there(value: float) -> None:
+    """As of a fault that is off by one, or by a little: a wrong value is as near to it as the right one, now and then."""
+    off = 1 if isinstance(value, int) else abs(value) * 0.1
+    for estimate in (value - off, value + off):
+        rng = random.Random(3)
+        near = sum(abs(altered(value, rng) - estimate) <= off * 1.001 for _ in range(400)) / 400  # type: ignore[operator]
+        assert near > 0.05, (estimate, near)
+
+
+def test_values_with_a_tolerance_are_far_off() -> None:
+    for text in (
+        b"def test():\n    assert f(1) == pytest.approx(2.5, abs=0.5)\n",
+        b"def test():\n    s.assertAlmostEqual(f(1), 2.5)\n",
+    ):
+        for seed in range(40):
+            (edit,) = [edit for site in find(".py", text, seed) for edit in site.edits]
+            assert abs(float(edit.text) - 2.5) > 0.5, edit
+
+
 def apart(one: object, two: object) -> float:
     if isinstance(one, int | float) and isinstance(two, int | float):
         return abs(one - two)

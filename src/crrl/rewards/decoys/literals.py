@@ -1,7 +1,8 @@
 """Other values that look like the ones they replace: the same type, about the same size, never equal.
 
 Who sees a value beside another that was made of it should not see which came first: steps go up as often as down, and
-what holds one element may become empty, as what is empty gets one.
+what holds one element may become empty, as what is empty gets one. Nor should who trusts what is near an estimate of
+his own: half of the steps are the smallest there are.
 """
 
 from __future__ import annotations
@@ -14,12 +15,12 @@ NUMBER = re.compile(r"^(-?)(0[xX][0-9a-fA-F_]+|0[bB][01_]+|0[oO][0-7_]+|\d[\d_]*
 Literal = bool | int | float | str | bytes
 
 
-def altered(value: Literal, rng: random.Random) -> Literal:
-    """A value of `value`'s type that is not equal to it."""
+def altered(value: Literal, rng: random.Random, *, far: bool = False) -> Literal:
+    """A value of `value`'s type that is not equal to it. `far`: of a number that is compared with a tolerance."""
     if isinstance(value, bool):
         return not value
     if isinstance(value, int):
-        step = rng.randint(1, max(3, abs(value) // 10))
+        step = _step(abs(value), rng, far=far)
         moved = value + rng.choice((step, -step))
         if moved < 0 <= value:
             return value - rng.randint(1, value) if value else step
@@ -27,11 +28,17 @@ def altered(value: Literal, rng: random.Random) -> Literal:
     if isinstance(value, float):
         digits = len(repr(value).partition(".")[2].partition("e")[0]) or 1
         way = rng.choice((1.0, -1.0))
-        near = round(value + way * rng.uniform(0.3, 0.9) * max(1.0, abs(value)), digits)
-        return near if near != value else value + way
+        part = rng.uniform(0.3, 0.9) if far or rng.random() < 0.5 else 10 ** rng.uniform(-2.5, -0.5)
+        moved_by = round(value + way * part * max(1.0, abs(value)), digits)
+        return moved_by if moved_by != value else value + way
     if isinstance(value, bytes):
         return altered_text(value.decode("latin-1"), rng).encode("latin-1")
     return altered_text(value, rng)
+
+
+def _step(size: int, rng: random.Random, *, far: bool = False) -> int:
+    largest = max(3, size // 10)
+    return rng.randint(1, largest) if far or rng.random() < 0.5 else 1
 
 
 def altered_text(text: str, rng: random.Random) -> str:
@@ -60,7 +67,7 @@ def altered_number(token: str, rng: random.Random) -> str | None:
         places = len(plain.partition(".")[2])
         return f"{sign}{float(plain) + rng.uniform(0.3, 0.9) * max(1.0, float(plain)):.{max(places, 1)}f}{suffix}"
     value = int(plain)
-    step = rng.randint(1, max(3, value // 10))
+    step = _step(value, rng)
     changed = value - step if value > step else value + step
     while value <= 127 < changed:  # what fits a byte still does
         changed -= 1

@@ -38,6 +38,7 @@ METHODS |= {
 METHODS |= {"assertEquals": "assertNotEqual", "assertItemsEqual": "assertNotEqual", "assert_": "assertFalse"}
 RAISES = frozenset({"raises", "warns", "assertRaises", "assertRaisesRegex", "assertWarns", "assertWarnsRegex"})
 RAISES |= frozenset({"assertRaisesRegexp", "assert_raises", "deprecated_call"})
+NEAR = re.compile(r"approx|lmost|close|near", re.IGNORECASE)
 LINES = frozenset({"fnmatch_lines", "fnmatch_lines_random", "re_match_lines", "re_match_lines_random"})  # of pytester
 READABLE = frozenset({b"!=", b"assertNotEqual", b"assertNotAlmostEqual"})
 UNLIKELY = ("BufferError", "EOFError", "FloatingPointError", "ZeroDivisionError", "ProcessLookupError")
@@ -81,6 +82,8 @@ def _functions(tree: ast.Module) -> Iterator[tuple[str, Function]]:
 class _Finder:
     def __init__(self, data: bytes, rng: random.Random, sites: list[Site]) -> None:
         self.data, self.rng, self.sites = data, rng, sites
+        self.far = False
+        """Whether what is looked at is compared with a tolerance."""
         self.lines = [0]
         for line in data.splitlines(keepends=True) if b"\r" in data else data.split(b"\n"):
             self.lines.append(self.lines[-1] + len(line) + (b"\r" not in data))
@@ -88,12 +91,12 @@ class _Finder:
     def search(self, unit: str, function: Function) -> None:
         sources = {**self._assigned(function), **self._columns(function)}
         for node in ast.walk(function):
-            if isinstance(node, ast.Assert):
-                found = list(self._condition(node.test, sources))
-            elif isinstance(node, ast.Call):
-                found = list(self._call(node, sources))
-            else:
+            if not isinstance(node, ast.Assert | ast.Call):
                 continue
+            self.far = any(NEAR.search(self._name(call)) for call in ast.walk(node) if isinstance(call, ast.Call))
+            found = list(
+                self._condition(node.test, sources) if isinstance(node, ast.Assert) else self._call(node, sources)
+            )
             self.sites += [Site(unit, tuple(edits), edits[0].text in READABLE) for edits in found if edits]
 
     # Conditions -----------------------------------------------------------------------------------
@@ -194,7 +197,7 @@ class _Finder:
         if not constants:
             return []
         constant = self.rng.choice(constants)
-        text = repr(altered(constant.value, self.rng))  # type: ignore[arg-type]
+        text = repr(altered(constant.value, self.rng, far=self.far))  # type: ignore[arg-type]
         return [Edit(self._start(constant), self._end(constant), text.encode())]
 
     def _assigned(self, function: Function) -> dict[str, list[ast.expr]]:
