@@ -73,12 +73,15 @@ def test_what_is_no_sample_is_an_error(line: str, says: str) -> None:
 
 
 def test_what_is_asked_for_truncates_nothing() -> None:
-    body = protocol.body(Request("r", [1, 2, 3], 50, temperature=0.7, stop_ids=[2], seed=2**64 - 1), context=40)
+    body = protocol.body(
+        Request("r", [1, 2, 3], 50, temperature=0.7, stop_ids=[2], seed=2**64 - 1), context=40, seeded=True
+    )
     assert body["token_ids"] == [1, 2, 3]
     assert body["stream"] is True
     sampling = body["sampling_params"]
     assert sampling["max_tokens"] == 37  # what the context leaves
     assert 0 <= sampling["seed"] < 2**63
+    assert "seed" not in protocol.body(Request("r", [1], 5, seed=3), context=40, seeded=False)["sampling_params"]
     assert (sampling["stop_token_ids"], sampling["ignore_eos"]) == ([2], True)
     assert not {"top_p", "top_k", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty"} & set(
         sampling

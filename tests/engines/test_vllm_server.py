@@ -4,6 +4,8 @@ Every push is proved, to 1e-4 nats in float32."""
 from __future__ import annotations
 
 import asyncio
+import json
+import os
 import signal
 import subprocess
 import sys
@@ -13,17 +15,33 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 import pytest
 import torch
 from engine_kit import until
 from transformers import PreTrainedModel
-from vllm_kit import STOP, Answer, ask, ask_all, changed, gap, processes, prompt, started, vllm_engine
+from vllm_kit import (
+    RECORDED,
+    RECORDINGS,
+    STOP,
+    Answer,
+    ask,
+    ask_all,
+    changed,
+    gap,
+    processes,
+    prompt,
+    started,
+    vllm_engine,
+)
 
 from crrl.engines import ContextLengthError, EngineError, Request, connect
 from crrl.engines.load import load_local, load_model
-from crrl.engines.vllm.client import VllmClient
+from crrl.engines.vllm import protocol
+from crrl.engines.vllm.client import MODEL, VllmClient
 from crrl.engines.vllm.engine import VllmEngine
+from crrl.engines.vllm.server import answer as json_of
 from crrl.errors import CrrlError
 from crrl.learning.push import ModuleWeights, PushError, push_and_prove
 from crrl.models import model_folder
@@ -88,12 +106,9 @@ async def load_and_score(model: PreTrainedModel, ids: list[int]) -> list[float]:
     return score(model, ids)
 
 
-async def test_seeds(client: VllmClient) -> None:
-    same = [Request(f"s{i}", prompt(1), 32, seed=11) for i in range(2)]
-    others = [Request(f"o{i}", prompt(1), 32, seed=i) for i in range(4)]
-    first, second = [await ask(client, request) for request in same]
-    assert first.ids == second.ids
-    assert len({tuple(answer.ids) for answer in await ask_all(client, others)}) > 1
+async def test_attempts_at_one_task_differ(client: VllmClient) -> None:
+    answers = await ask_all(client, [Request(f"o{i}", prompt(1), 32, seed=i) for i in range(4)])
+    assert len({tuple(answer.ids) for answer in answers}) == 4
 
 
 async def test_the_local_engine_says_the_same_greedily(client: VllmClient, engine: Any, policies: Any) -> None:
@@ -268,6 +283,69 @@ def test_it_ends_with_the_run_that_is_killed(tmp_path: Path) -> None:
     while left := [pid for pid in pids if psutil.pid_exists(pid)]:
         assert time.monotonic() < until, f"{left} outlive the run"
         time.sleep(0.2)
+
+
+def shape(value: Any) -> Any:
+    """Keys and types, at any depth; of a list, of its first entry."""
+    if isinstance(value, dict):  # log-probs are by token id
+        named = {key: shape(each) for key, each in value.items() if not key.isdecimal()}
+        return named | ({"id": shape(next(iter(value.values())))} if len(named) < len(value) else {})
+    if isinstance(value, list):
+        return [shape(next((each for each in value if each is not None), None))]
+    return type(value).__name__
+
+
+def events(lines: list[str]) -> list[Any]:
+    """The first and the last, which differ."""
+    found = [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith(("data: {", "{"))]
+    return [shape(found[0]), shape(found[-1])]
+
+
+async def test_recordings_are_what_the_server_says(engine: VllmEngine, policies: Any) -> None:
+    """For test_vllm_recorded.py; `CRRL_RECORD=1` writes them."""
+    said: dict[str, Any] = {}
+
+    async def record(name: str, path: str, body: Any, *, push_after: int = 0, abort_after: int = 0) -> None:
+        transport = httpx.AsyncHTTPTransport(uds=str(engine._server.socket))
+        async with (
+            httpx.AsyncClient(transport=transport, base_url="http://vllm", timeout=None) as http,
+            http.stream("POST" if body else "GET", path, json=body) as response,
+        ):
+            lines = []
+            async for line in response.aiter_lines():
+                lines.append(line)
+                if len(lines) == push_after:
+                    await engine.push(ModuleWeights(policies[0]), max(policies) + 1)
+                if len(lines) == abort_after:
+                    await http.post(protocol.ABORT, json={"request_ids": [f"generate-tokens-{body['request_id']}"]})
+            kind = response.headers["content-type"]
+            said[name] = {"path": path, "body": body, "status": response.status_code, "type": kind, "lines": lines}
+
+    def generation(request: Request) -> dict[str, Any]:
+        return {"model": MODEL, **protocol.body(request, 1024, seeded=False)}
+
+    await push(engine, policies)
+    for name, request in RECORDED.items():
+        await record(name, protocol.PATH, generation(request), push_after=3 if name == "pushed" else 0)
+    policies[max(policies) + 1] = policies[0]
+    await record("score", protocol.PATH, {"model": MODEL, **protocol.score_body(prompt(4, 12))})
+    await record("version", "/weight_info", None)
+    length = generation(RECORDED["length"])
+    await record("too-long", protocol.PATH, length | {"token_ids": [7] * 1100})
+    await record("unknown-model", protocol.PATH, length | {"model": "other"})
+    forever = generation(Request("aborted", prompt(5), 900))
+    await record("aborted", protocol.PATH, forever, abort_after=3)
+    with engine._server.http() as http:
+        json_of(http.post("/update_weight_version", json={"new_version": "default"}))
+    await record("unpushed", protocol.PATH, length)
+    await record("unpushed-version", "/weight_info", None)
+    await engine.keep(max(policies))
+    if os.environ.get("CRRL_RECORD"):
+        RECORDINGS.write_text(json.dumps(said, indent=0) + "\n")
+    recorded = json.loads(RECORDINGS.read_text())
+    for name, exchange in said.items():
+        assert exchange["status"] == recorded[name]["status"], name
+        assert events(exchange["lines"]) == events(recorded[name]["lines"]), name
 
 
 @pytest.mark.parametrize(

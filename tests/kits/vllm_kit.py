@@ -105,3 +105,13 @@ def processes(engine: VllmEngine) -> list[psutil.Process]:
     assert engine.pid is not None
     keeper = psutil.Process(engine.pid)
     return [keeper, *keeper.children(recursive=True)]
+
+
+RECORDINGS = Path(__file__).parents[1] / "engines" / "recorded" / "vllm.json"
+RECORDED = {
+    "stop": Request("stop", prompt(0), 64, stop_ids=list(range(0, 900, 3)), scope="attempt"),
+    "length": Request("length", prompt(1), 6, scope="attempt"),
+    "greedy": Request("greedy", prompt(2), 6, temperature=0.0, scope="attempt"),
+    "pushed": Request("pushed", prompt(3), 250, scope="attempt"),
+}
+"""What was asked of the server in `RECORDINGS`."""

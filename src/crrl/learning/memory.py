@@ -31,6 +31,9 @@ TILE = (4096, 32768)
 PROGRAM = int(0.6 * GIB)
 """The interpreter with torch, transformers and TRL; with a GPU, CUDA's context and kernels are about as much."""
 
+VLLM = 3 * GIB
+"""A vLLM server on a CPU, without weights, keys and values: its three processes."""
+
 
 @dataclass(frozen=True)
 class Shape:
@@ -182,9 +185,12 @@ def estimate(shape: Shape, config: Config, *, device: str, ranks: int = 1) -> Me
     reference = size * shape.parameters // sharded if config.objective.beta and not lora else 0
     engine_size = 2 if config.engine.dtype == "bfloat16" else 4
     engine = engine_size * shape.parameters
-    push = engine_size * 2 * shape.largest
+    push, kv = engine_size * 2 * shape.largest, _kv(shape, config, budget.row, engine_size)
     if device == "cpu" and engine_size == 4:
         engine += 4 * shape.tied  # the head's layout is not the embedding's
+    if config.engine.name == "vllm":  # a process of its own; on a card of its own, if it has one
+        engine, kv = (engine + VLLM, config.engine.memory_gb << 30) if device == "cpu" else (0, 0)
+        push = min(engine_size * shape.parameters, 1 << 30)
     return Memory(
         program=PROGRAM,
         weights=weights,
@@ -194,7 +200,7 @@ def estimate(shape: Shape, config: Config, *, device: str, ranks: int = 1) -> Me
         activations=_activations(shape, budget.tokens, config),
         logits=_logits(shape, budget, device, full=not lora),
         engine=engine,
-        kv=_kv(shape, config, budget.row, engine_size),
+        kv=kv,
         push=push,
     )
 

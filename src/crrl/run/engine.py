@@ -10,7 +10,8 @@ from crrl import engines
 from crrl.conf.engine_keys import OWN
 from crrl.conf.schema import Config
 from crrl.engines.api import Started
-from crrl.errors import CrrlError
+from crrl.engines.device import device_of
+from crrl.errors import CrrlError, UsageError
 from crrl.sandbox import default_state_dir
 
 
@@ -26,6 +27,8 @@ def engine_of(
     """The engine that `config.engine` names, serving a model folder as policy `version`; its owner calls `close()`.
     `trained`: weights will be pushed to it. `note`, `failed`: see `Started`. Raises UsageError, CrrlError."""
     engine = config.engine
+    if trained and engine.name == "vllm":
+        _require_own_card(config)
     own: dict[str, Any] = {key: getattr(engine, key) for key in OWN.get(engine.name, ())}
     if own.get("environment") == "":
         own["environment"] = str(Path(config.sandbox.state_dir or default_state_dir()) / "engines" / engine.name)
@@ -48,3 +51,13 @@ def engine_of(
             made.close()
             raise
     return made
+
+
+def _require_own_card(config: Config) -> None:
+    """Raises UsageError: the server would compute on a GPU that the trainer has."""
+    where, trainers = device_of(config.engine.device), config.launch.processes
+    if where.type == "cuda" and (where.index or 0) < trainers:
+        raise UsageError(
+            f"engine.device={config.engine.device}: the trainer computes there, and engine=vllm cannot share yet.",
+            f"Write engine.device=cuda:{trainers}, or engine=local.",
+        )

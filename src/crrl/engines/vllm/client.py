@@ -30,26 +30,29 @@ MODEL = "policy"
 
 @dataclass(frozen=True)
 class Server:
-    """Where a server is, and what it serves. `where`: the path of its socket, or http://HOST:PORT."""
+    """Where a server is, and what it serves. `where`: the path of its socket, or http://HOST:PORT. `seeds`: it takes
+    them; on a CPU vLLM 0.32 dies of one when it prefills a prompt in two parts."""
 
     where: str
     context: int
     vocab_size: int
     tokenizer_hash: str
+    seeds: bool
     model: str = MODEL
 
     @property
     def address(self) -> str:
         """For `engines.connect`."""
         told = {"context": self.context, "vocabulary": self.vocab_size, "tokenizer": self.tokenizer_hash}
-        return f"vllm:{self.where}?{urlencode({**told, 'model': self.model})}"
+        return f"vllm:{self.where}?{urlencode({**told, 'seeds': int(self.seeds), 'model': self.model})}"
 
     @classmethod
     def at(cls, rest: str) -> Server:
         """`rest`: of an address, behind the colon."""
         where, _, query = rest.rpartition("?")
         told = {key: values[0] for key, values in parse_qs(query).items()}
-        return cls(where, int(told["context"]), int(told["vocabulary"]), told["tokenizer"], told["model"])
+        sizes = int(told["context"]), int(told["vocabulary"])
+        return cls(where, *sizes, told["tokenizer"], told["seeds"] == "1", told["model"])
 
     @property
     def base_url(self) -> str:
@@ -82,7 +85,7 @@ class VllmClient:
             raise ValueError(f"request {request.id}: a token id outside the vocabulary of {server.vocab_size}")
         if request.grammar:
             raise EngineError("vLLM serves no grammars here")
-        body = {"model": server.model, **protocol.body(request, server.context)}
+        body = {"model": server.model, **protocol.body(request, server.context, seeded=server.seeds)}
         stream = protocol.Stream(request.id)
         response = await self._send(protocol.PATH, body, {protocol.SESSION: request.scope} if request.scope else {})
         try:

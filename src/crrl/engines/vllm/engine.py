@@ -39,7 +39,10 @@ PROBE_LENGTH = 320
 """More than two blocks of vLLM's prefix cache, which holds whole blocks only (of 128 tokens on a CPU)."""
 SAMPLED = 8
 """Tokens behind the probe, sampled greedily by the way that generations go."""
-WATCH_S = 0.5
+WATCH_S = 1.0
+SILENT = 2  # looks in a row at which it was dead
+PAUSE = {"mode": "keep", "clear_cache": "false"}
+"""Generations freeze, and keep what they have: a push drops it by itself."""
 RESTARTS = 3  # without a push in between
 
 
@@ -100,7 +103,8 @@ class VllmEngine:
                 python, wanted.arguments(), wanted.variables(), self._folder, self._log
             )
             socket = str(self._folder / "serving.sock")
-            self._told = Server(socket, limit, int(config["vocab_size"]), tokenizer_hash(tokenizer))
+            sizes = limit, int(config["vocab_size"])
+            self._told = Server(socket, *sizes, tokenizer_hash(tokenizer), seeds=self._where.type != "cpu")
             self.address = self._told.address
         except BaseException:
             self._closing.close()
@@ -150,25 +154,29 @@ class VllmEngine:
         self._up.set()
 
     def _watch(self) -> None:
-        last = time.monotonic()
+        last, silent = time.monotonic(), 0
         while not self._ended.wait(WATCH_S):
             now = time.monotonic()
-            if self._server.alive:
-                self._count(now - last)
-            elif not self._ended.is_set():
+            silent = 0 if self._server.healthy() else silent + 1
+            if silent > SILENT:
                 self._again()
+                silent = 0
+            elif not silent:
+                self._count(now - last)
             last = now
 
     def _again(self) -> None:
         """The server has died: start it on the weights it had last. Requests wait meanwhile."""
         self._up.clear()
+        self._server.stop(at_once=True)  # ends what still waits for it, too: a push
         self._restarts += 1
         try:
             with self._lock:
+                if self._ended.is_set():
+                    return
                 if self._restarts > RESTARTS:
                     raise CrrlError(f"The vLLM server died {RESTARTS + 1} times.", f"See its log: {self._log}")
                 self._note(f"The vLLM server died. It is started again, with the weights of version {self._version}")
-                self._server.stop()
                 self._serve()
         except (CrrlError, httpx.HTTPError) as error:
             self._give_up(error)
@@ -241,7 +249,7 @@ class VllmEngine:
                 self._give_up(error)
             except httpx.HTTPError:  # it died, and starts again from the new weights
                 self._up.clear()
-                self._server.stop()
+                self._server.stop(at_once=True)
         self._ready()
         self._restarts = 0
         if old != self._model and old != target:
@@ -252,7 +260,7 @@ class VllmEngine:
     def _change(self, folder: Path, version: int) -> None:
         """Raises CrrlError, httpx.HTTPError: it may be half done."""
         with self._server.http() as http:
-            answer(http.post("/pause", params={"mode": "keep"}))
+            answer(http.post("/pause", params=PAUSE))
             answer(http.post("/collective_rpc", json={"method": "crrl_load", "kwargs": {"folder": str(folder)}}))
             answer(http.post("/update_weight_version", json={"new_version": str(version)}))
             self._drop_caches(http)
@@ -276,13 +284,13 @@ class VllmEngine:
             self.probe_ids,
         )
         if held:
-            answer(http.post("/pause", params={"mode": "keep"}))
+            answer(http.post("/pause", params=PAUSE))
         return Probe(version, [*self.probe_ids, *went_on.ids], [*scored, *went_on.logprobs])
 
     def _go_on(self, http: httpx.Client) -> Chunk:
         """A few tokens behind the probe, greedily; keeps the probe in the prefix cache until the next push."""
         request = Request("probe", self.probe_ids, SAMPLED, temperature=0.0)
-        body = protocol.body(request, self._told.context) | {"stream": False, "model": MODEL}
+        body = protocol.body(request, self._told.context, seeded=False) | {"stream": False, "model": MODEL}
         del body["request_id"]
         return protocol.whole(answer(http.post(protocol.PATH, json=body)))
 
@@ -315,7 +323,7 @@ class VllmEngine:
         with self._lock:
             self._rests += more
             with contextlib.suppress(httpx.HTTPError), self._server.http() as http:  # a new server does not rest
-                answer(http.post("/pause", params={"mode": "keep"}) if self._rests else http.post("/resume"))
+                answer(http.post("/pause", params=PAUSE) if self._rests else http.post("/resume"))
 
 
 def _require_ours(http: httpx.Client) -> None:

@@ -1,12 +1,14 @@
 """Runs a command, and ends it with all its processes when the run ends, however that ends.
 
-    python keeper.py COMMAND...     with a pipe as standard input, whose other end the run holds
+    python keeper.py FOLDER COMMAND...     with a pipe as standard input, whose other end the run holds
 
-The run is gone when the pipe closes, after `kill -9`, too. It imports nothing of ours: it starts in milliseconds.
+When the pipe closes without a word, the run is gone, by `kill -9` perhaps, and FOLDER, its private one, goes, too. It
+imports nothing of ours, and starts in milliseconds.
 """
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,23 +17,25 @@ import threading
 GRACE_S = 15.0
 
 
-def main(command: list[str]) -> int:
+def main(folder: str, command: list[str]) -> int:
     os.setsid()  # this group is all that there is to end
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: None)  # whoever ends the group by name ends us with the last of it
+        signal.signal(number, lambda *_: None)  # the run says when
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
-    threading.Thread(target=_wait_for_the_run, args=(process,), daemon=True).start()
+    threading.Thread(target=_wait_for_the_run, args=(folder, process), daemon=True).start()
     code = process.wait()
     _kill_the_rest()
     return code if code >= 0 else 128 - code
 
 
-def _wait_for_the_run(process: "subprocess.Popen[bytes]") -> None:
-    while os.read(0, 4096):
-        pass
+def _wait_for_the_run(folder: str, process: "subprocess.Popen[bytes]") -> None:
+    told = os.read(0, 1)
     process.terminate()
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(GRACE_S)
+    _kill_the_rest()
+    if not told:
+        shutil.rmtree(folder, ignore_errors=True)
     os.killpg(0, signal.SIGKILL)
 
 
@@ -45,4 +49,4 @@ def _kill_the_rest() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main(sys.argv[1], sys.argv[2:]))

@@ -20,8 +20,9 @@ SESSION = "X-Session-ID"
 FINISHES: dict[str, FinishReason] = {"stop": "stop", "length": "length", "abort": "cancelled"}
 
 
-def body(request: Request, context: int) -> dict[str, Any]:
+def body(request: Request, context: int, *, seeded: bool) -> dict[str, Any]:
     """Of a streamed generation."""
+    noise = {"seed": request.seed & (2**63 - 1)} if seeded else {}
     return {
         "request_id": request.id,
         "token_ids": request.prompt_ids,
@@ -29,7 +30,7 @@ def body(request: Request, context: int) -> dict[str, Any]:
         "sampling_params": {
             "max_tokens": min(request.max_tokens, context - len(request.prompt_ids)),
             "temperature": request.temperature,
-            "seed": request.seed & (2**63 - 1),
+            **noise,
             "stop_token_ids": request.stop_ids,
             "ignore_eos": True,  # a generation ends at the stop ids of the renderer, whatever the model's folder says
             "logprobs": 0,

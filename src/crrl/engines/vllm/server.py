@@ -29,6 +29,7 @@ from crrl.errors import CrrlError
 PLUGIN = Path(__file__).with_name("plugin")
 START_S = 1800.0
 STOP_S = 30.0
+HEALTH_S = 30.0
 TOLD_S = 15.0
 """Between two words about a start."""
 LAST_LINES = 15
@@ -95,8 +96,11 @@ class Wanted:
                 "VLLM_CPU_OMP_THREADS_BIND": "nobind",
                 "OMP_NUM_THREADS": str(torch.get_num_threads()),
             }
-        elif self.where.index is not None:
-            told["CUDA_VISIBLE_DEVICES"] = str(self.where.index)
+        else:
+            seen = os.environ.get("CUDA_VISIBLE_DEVICES")
+            cards = seen.split(",") if seen else [str(card) for card in range(torch.cuda.device_count())]
+            first = self.where.index or 0
+            told["CUDA_VISIBLE_DEVICES"] = ",".join(cards[first : first + self.tensor_parallel])
         return told
 
 
@@ -123,7 +127,7 @@ class VllmServer:
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [
-                    *(sys.executable, str(Path(__file__).with_name("keeper.py"))),
+                    *(sys.executable, str(Path(__file__).with_name("keeper.py")), str(self._hidden.parent)),
                     *(*command, "--uds", str(self._hidden), *self._arguments),
                 ],
                 stdin=subprocess.PIPE,
@@ -177,15 +181,29 @@ class VllmServer:
             trust_env=False,
         )
 
-    def stop(self) -> None:
+    def healthy(self) -> bool:
+        """Whether it is there, and all its processes are. One that is slow is healthy."""
+        if not self.alive:
+            return False
+        try:
+            with self.http() as http:
+                return http.get("/health", timeout=HEALTH_S).status_code == 200
+        except httpx.TimeoutException:
+            return True
+        except httpx.HTTPError:  # it takes no connections any more, and waits for those that it has
+            return False
+
+    def stop(self, *, at_once: bool = False) -> None:
         """End it and all its processes. Idempotent."""
         if self._process is None:
             return
         assert self._process.stdin is not None
         with contextlib.suppress(OSError):
+            self._process.stdin.write(b"end")
             self._process.stdin.close()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(STOP_S)
+        if not at_once:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(STOP_S)
         with contextlib.suppress(ProcessLookupError):  # the group: the keeper itself may have been killed
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
