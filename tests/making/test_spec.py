@@ -252,3 +252,51 @@ def test_a_project_becomes_tasks_and_each_other_function_has_its_reason(
     assert again["candidates"] == told["candidates"] and out.with_suffix(".work").read_bytes() == finished
     assert [task.id for task in load_tasks(out)[0]] == [task.id for task in tasks]
     assert main(["tasks", "check", str(out), "times=1"]) == 0
+
+
+SCRIPT = """'use strict';
+
+/**
+ * The value, moved into the range from low to high, both ends included: clamp(12, 1, 9) => 9
+ */
+function clamp(value, low, high) {
+  if (value < low) {
+    return low;
+  }
+  return Math.min(value, high);
+}
+
+function undocumented(value) {
+  return [value, value].join('-');
+}
+
+module.exports = { clamp, undocumented };
+"""
+SCRIPT_TESTS = """const test = require('node:test');
+const assert = require('node:assert');
+const { clamp, undocumented } = require('../lib/numbers');
+
+test('clamps', () => {
+  assert.strictEqual(clamp(12, 1, 9), 9);
+  assert.strictEqual(clamp(-2, 1, 9), 1);
+});
+
+test('joins', () => assert.strictEqual(undocumented(1), '1-1'));
+"""
+
+
+@pytest.mark.timeout(600)
+def test_a_script_becomes_tasks_too(tmp_path: Path) -> None:
+    root, out = tmp_path / "numbers", tmp_path / "made.jsonl"
+    for path, text in {"lib/numbers.js": SCRIPT, "test/numbers.test.js": SCRIPT_TESTS}.items():
+        (root / path).parent.mkdir(parents=True)
+        (root / path).write_text(text)
+    package = {"name": "numbers", "version": "1.0.0", "license": "ISC", "scripts": {"test": "node --test"}}
+    (root / "package.json").write_text(json.dumps(package))
+    assert spec(root, out) == 0
+    (task,) = load_tasks(out)[0]
+    assert task.language == "javascript" and task.provenance["licence"] == "ISC"
+    assert "function clamp(value, low, high)" in task.issue and "clamp(12, 1, 9) => 9" in task.issue
+    assert '-  throw new Error("not implemented");' in (task.solution or "")
+    (left,) = [json.loads(line) for line in out.with_suffix(".left_out.jsonl").read_text().splitlines()]
+    assert (left["function"], left["reason"]) == ("lib/numbers.js:undocumented", "says too little")

@@ -50,8 +50,9 @@ def masked_tree(function: TreeFunction) -> Masked | Refused:
     while outer.parent is not None and outer.parent.type in OUTER:
         outer = outer.parent
     doc, first = _comment(outer)
+    doc = MARKS.sub("", doc).removesuffix("*/").strip()
     found = Masked(
-        function, edit, MARKS.sub("", doc).strip(), _head(source.data, first, body, source.line(first)),
+        function, edit, doc, _head(source.data, first, body),
         tuple(line.strip() for line in source.data[start:end].decode("utf-8", "replace").splitlines() if line.strip()),
         raises, tuple(_parameters(function.node)), tuple(_raised(body)), tuple(_texts(body)),
     )  # fmt: skip
@@ -59,7 +60,7 @@ def masked_tree(function: TreeFunction) -> Masked | Refused:
     return found if read else Refused("cannot be masked", f"{function.path}:{function.line}")
 
 
-def _head(data: bytes, first: int, body: Node, line: int) -> str:
+def _head(data: bytes, first: int, body: Node) -> str:
     """From the comment on to the body, without indentation."""
     begins = data.rfind(b"\n", 0, first) + 1
     margin = data[begins:first] if not data[begins:first].strip() else b""
