@@ -59,6 +59,7 @@ COMMANDS: dict[str, tuple[str, ...] | None] = {
     "crrl tasks check FILE.jsonl": ("times=1",),
     "crrl tasks split FILE.jsonl held_out=20 out=FOLDER": (),
     "crrl tasks make REPO": ("limit=1", "times=1", "setup=none", "out=made.jsonl"),
+    "crrl tasks spec REPO": None,
     "crrl tasks mine REPO": ("limit=1", "times=1", "setup=none", "out=mined.jsonl"),
     "crrl tasks check swe-bench-verified images=no": None,
     "crrl train quickstart corpus.name=FILE.jsonl": (
