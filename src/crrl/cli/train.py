@@ -79,6 +79,11 @@ def _train(call: Call) -> int:
     words = [*call.arguments, *call.settings]
     resume = call.take("resume")
     config = resumed(call, resume) if resume is not None else fresh(call)
+    if config.engine.name == "remote":
+        raise UsageError(
+            "engine=remote cannot be trained on: it gives neither tokens nor log-probs, and takes no weights.",
+            "Write engine=local or engine=vllm. To evaluate it: crrl eval BENCHMARK NAME engine=remote engine.url=...",
+        )
     launched = config.launch.name != "local"
     if launched and LAUNCHED not in os.environ:
         from crrl.run import launch
@@ -207,6 +212,8 @@ def plan(config: Config, resume: str | None) -> list[str]:
         lines.append(f"         {objective.updates_per_batch} updates a step")
     if objective.shuffle_rewards:
         lines.append("         CONTROL RUN: rewards are shuffled; expect no gain")
+    if config.corpus.shuffle_labels:
+        lines.append("         CONTROL RUN: labels are dealt out at random; expect no gain")
     rule = config.evaluation.checkpoint_rule.replace("_", " ")
     lines.append(f"evaluate {evaluated} episodes after, on the same tasks (the policy: {rule})")
     lines.append("write    summary.json, report.html")

@@ -18,6 +18,7 @@ from typing import Any
 from crrl import registry
 from crrl.conf import objective_checks
 from crrl.conf.launch_checks import check_launch
+from crrl.conf.recipes import warmstarts
 from crrl.conf.schema import Config, RowsConfig
 from crrl.conf.templates import check_templates
 from crrl.errors import UsageError, nearest
@@ -43,7 +44,7 @@ WORDS: dict[str, tuple[str, ...]] = {
     "trainer.optimizer": ("adamw", "adamw_8bit", "paged_adamw_8bit"),
     "trainer.schedule": ("constant", "linear", "cosine"),
     "evaluation.checkpoint_rule": ("last", "best_validation"),
-    "corpus.ask": ("repair", "implement"),
+    "corpus.ask": ("repair", "implement", "classify"),
     "corpus.curriculum": ("planned", "adaptive"),
     **objective_checks.WORDS,
 }
@@ -73,6 +74,7 @@ AT_LEAST: dict[str, float] = {
     "objective.groups_per_step": 1,
     "objective.group_size": 2,
     "objective.beta": 0,
+    "objective.pair": 0,
     **objective_checks.AT_LEAST,
     "adapter.r": 1,
     "adapter.alpha": 1,
@@ -264,8 +266,13 @@ def _check_credit(config: Config) -> None:
 
 
 def _check_corpus(config: Config) -> None:
-    name = config.corpus.name
+    name, size = config.corpus.name, config.objective.group_size
     if name == "generated":
+        if config.corpus.ask == "classify" and (size < 4 or size % 2):
+            raise UsageError(
+                f"objective.group_size={size}: a group has as many attempts at both versions of a pair.",
+                "Write an even number from 4 on.",
+            )
         return
     if not name.endswith(".jsonl"):
         raise UsageError(
@@ -296,6 +303,10 @@ def _check_evaluation(config: Config) -> None:
         raise UsageError(
             f"evaluation.top_p={wanted.top_p} is a share of the mass, and must be above 0 and at most 1.",
             "Write evaluation.top_p=0.95; 1.0 draws from all tokens.",
+        )
+    if wanted.top_k and config.engine.name == "remote":
+        raise UsageError(
+            "evaluation.top_k does not exist in the API of engine=remote.", "Write evaluation.top_p, or leave it out."
         )
     _check_validation(config)
     for name, price in wanted.prices.items():
@@ -373,6 +384,12 @@ def _check_trackers(config: Config) -> None:
             )
 
 
+def _made_by(path: str) -> str:
+    """The command that makes the policy of a recipe; "": nothing of ours does."""
+    found = re.fullmatch(r"runs/([\w-]+)/model", path)
+    return f"Make it first: crrl sft {found[1]}" if found and found[1] in warmstarts() else ""
+
+
 def _check_paths(config: Config) -> None:
     state = config.sandbox.state_dir
     home = Path.home()
@@ -388,5 +405,5 @@ def _check_paths(config: Config) -> None:
     if path not in SHIPPED and not base and not Path(path).is_dir():
         raise UsageError(
             f"model.path={path}: there is no such folder.",
-            f"Write model.path={' or '.join(SHIPPED)}, or the path of a Hugging Face model folder.",
+            _made_by(path) or f"Write model.path={' or '.join(SHIPPED)}, or the path of a Hugging Face model folder.",
         )

@@ -22,6 +22,17 @@ IGNORED: tuple[Ignored, ...] = (
         for key in sorted({key for keys in engine_keys.OWN.values() for key in keys})
     ),
     *(
+        (key, lambda c: c.engine.name == "remote", "the endpoint of engine=remote computes, and answers in text")
+        for key in (
+            "engine.max_batch",
+            "engine.threads",
+            "engine.device",
+            "engine.dtype",
+            "renderer.calls",
+            "model.base",
+        )
+    ),
+    *(
         (f"agent.{key}", lambda c: c.agent.name == "command", "agent.name=command has its own tools and prompts")
         for key in ("command_s", "output_chars")
     ),
@@ -38,6 +49,10 @@ IGNORED: tuple[Ignored, ...] = (
     *(
         (f"sandbox.{key}", lambda c: c.corpus.name == "generated", "generated tasks have no image")
         for key in ("images", "cpus")
+    ),
+    *(
+        (key, lambda c: c.corpus.name == "generated" and c.corpus.ask != "classify", "it is for corpus.ask=classify")
+        for key in ("objective.pair", "corpus.shuffle_labels")
     ),
     ("corpus.ask", lambda c: c.corpus.name != "generated", "a task file says what it asks for"),
     (

@@ -32,8 +32,8 @@ class Model:
 @dataclass
 class Engine:
     name: str = doc(
-        "the engine that samples: `local` (in this process, any transformers causal model) or `vllm` (a server that "
-        "the run starts: docs/engines.md)",
+        "the engine that samples: `local` (in this process, any transformers causal model), `vllm` (a server that the "
+        "run starts: docs/engines.md), or `remote` (an OpenAI-compatible endpoint, only evaluated: docs/evaluation.md)",
         "local",
     )
     max_batch: int = doc("maximum number of requests decoded together", 64)
@@ -46,6 +46,9 @@ class Engine:
     memory_gb: int = doc("vllm: GiB for keys and values, where it computes on a CPU", 4)
     memory_share: float = doc("vllm: share of a GPU's memory, for weights, keys and values", 0.9)
     tensor_parallel: int = doc("vllm: number of GPUs that hold the model together", 1)
+    url: str = doc("remote: address of an OpenAI-compatible endpoint, up to its /v1", "")
+    model: str = doc("remote: the model's name there (`crrl eval BENCHMARK NAME engine=remote`)", "")
+    key_variable: str = doc("remote: environment variable that holds the key", "OPENAI_API_KEY")
 
 
 @dataclass
@@ -108,11 +111,15 @@ class Sandbox:
 class Corpus:
     name: str = doc("`generated`, or a task file (.jsonl)", "generated")
     ask: str = doc(
-        "generated tasks: to `repair` a program, or to `implement` it, whose body is missing, from its docstring",
+        "generated tasks: to `repair` a program, to `implement` it, whose body is missing, from its docstring, or to "
+        "`classify` functions, vulnerable or not",
         "repair",
     )
     rl_share: float = doc(
         "share of training groups from families that only RL teaches; the rest come from the warm start's", 0.6
+    )
+    shuffle_labels: bool = doc(
+        "CONTROL RUN: functions to classify: deal out the labels of training tasks at random", False
     )
     held_out: int = doc("task file: number of tasks held out for evaluation", 100)
     curriculum: str = doc(
@@ -171,6 +178,11 @@ class Objective:
     )
     overlong: float = doc(
         "the last share of agent.tokens over which an episode's reward falls by up to 1 (DAPO); 0: none", 0.0
+    )
+    pair: float = doc(
+        "functions to classify: the weight of getting both versions of a pair right, which stand in one group "
+        "(docs/rewards.md)",
+        0.0,
     )
     credit: dict[str, float] = doc(
         "kind of model call (main, compaction, subagent, side) -> share of the episode's advantage; 0: not trained",
@@ -290,7 +302,7 @@ class Config:
 
 @dataclass
 class WarmstartConfig:
-    """`crrl sft warmstart`: makes a shipped tiny policy."""
+    """`crrl sft warmstart`: makes a tiny policy."""
 
     seed: int = doc("seed of demonstrations and weights", 1)
     recipe: str = doc("the recipe this came from (set by the loader)", "")

@@ -16,6 +16,7 @@ from crrl.learning import dynamic_sampling
 from crrl.learning.advantages import Advantage
 from crrl.learning.api import Row
 from crrl.learning.overlong import Overlong
+from crrl.learning.pairs import paired
 from crrl.learning.rows import CREDIT, RowCounts, row_hash, rows_of
 from crrl.learning.staleness import staleness
 from crrl.learning.step_metrics import of_episodes
@@ -108,7 +109,10 @@ class RolloutSource:
         self._client.wait([a.id for a in attempts])
         groups = dict.fromkeys(a.group for a in attempts)
         found = [Group(group, "", self._journal.group(group)) for group in groups]
-        return [shuffled(g, self._config.seed) for g in found] if self._config.objective.shuffle_rewards else found
+        objective = self._config.objective
+        if objective.shuffle_rewards:
+            found = [shuffled(group, self._config.seed) for group in found]
+        return [paired(group, objective.pair) for group in found] if objective.pair else found
 
     def _more(self, step: int, first: int, count: int) -> list[Group]:
         """Appends groups to the step's plan, number `first` and on, and runs them."""

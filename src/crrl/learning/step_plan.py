@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from itertools import cycle
 
 from crrl.conf.schema import Config
 from crrl.learning import dynamic_sampling
@@ -37,7 +38,7 @@ class StepPlan:
         """The attempts of the groups number `first` and on, which are appended to the step."""
         tasks = self._recorded(step)[first : first + count]
         if len(tasks) < count:
-            training = self._curriculum.training()
+            training = self._curriculum.leaders()
             tasks = dynamic_sampling.tasks_beyond(self._config, training, step, first, count)
         return self._record(step, self._attempts(step, tasks, first), version=step)
 
@@ -54,7 +55,7 @@ class StepPlan:
         return self._curriculum.step(step)
 
     def _record(self, step: int, attempts: list[Attempt], version: int) -> list[Attempt]:
-        plan = dict(self._journal.planned(step)) | {a.group: a.task.id for a in attempts}
+        plan = dict(self._journal.planned(step)) | {a.group: a.task.id for a in attempts if a.attempt == 0}
         self._journal.plan_step(step, list(plan), version, list(plan.values()))
         return attempts
 
@@ -68,8 +69,8 @@ class StepPlan:
                 seed=_seed(self._config.seed, task.id, f"{step}/{g}/{k}"),
                 temperature=self._config.rollout.temperature,
             )
-            for g, task in enumerate(tasks, first)
-            for k in range(self._config.objective.group_size)
+            for g, leader in enumerate(tasks, first)
+            for k, task in zip(range(self._config.objective.group_size), cycle(self._curriculum.members(leader)))
         ]
 
 

@@ -19,7 +19,7 @@ TURN = re.compile(r"<\|im_start\|>(\w+)\n(.*?)(?:<\|im_end\|>|\Z)", re.DOTALL)
 def write_report_of(folder: Path, summary: Summary, journal: Journal, tokenizer: Any) -> None:
     steps = [Step(s.step + 1, s.metrics) for s in journal.steps() if s.state == "trained"]
     config = folder / "config.yaml"
-    notice = "Control run: rewards were shuffled, so there is nothing to learn." if summary.control else ""
+    notice = "Control run: rewards or labels were shuffled, so there is nothing to learn." if summary.control else ""
     write_report(
         folder,
         summary,

@@ -47,7 +47,7 @@ class Summary:
         lost_tries: tries lost on our side, each of which was retried: {total, by_cause, by_version, by_task}.
         seconds: wall time by phase, and `total`.
         asynchrony: the result of `asynchrony.asynchrony`.
-        control: rewards were shuffled (`objective.shuffle_rewards`).
+        control: rewards or labels were shuffled (`objective.shuffle_rewards`, `corpus.shuffle_labels`).
         memory_limits: who kept boxes and judged runs within theirs: `cgroup v2`, `cgroup v1` or `watchdog`.
         alarms: {name, step, says, cause} of each (`alarms.py`).
         classification: `before`, `after` -> the result of `evaluation.classification.classified`.
@@ -223,7 +223,9 @@ def print_closing(summary: Summary, title: str, steps: Sequence[tuple[str, str]]
     """Print the results of a run or an evaluation, and the commands to type next (`steps`)."""
     out = Console(highlight=False)
     out.print()
-    out.print(title + (" · CONTROL RUN, rewards shuffled" if summary.control else ""), style="bold", markup=False)
+    out.print(
+        title + (" · CONTROL RUN, rewards or labels shuffled" if summary.control else ""), style="bold", markup=False
+    )
     table = rows(summary)
     shown = told_columns(table)[1:]
     compared = COLUMNS.index("before") in shown

@@ -177,6 +177,7 @@ class Run:
                 trained=updates,
                 note=self.display.note,
                 failed=lambda error: self.client.fail(error),
+                log=self.folder / "vllm.log",
             )
             self._closing.callback(self.engine.close)
             self._bound = self.bound_of_pushes(self.model) if self.model is not None else BOUND
@@ -338,7 +339,7 @@ class Run:
             peak_memory_bytes=peak_memory_bytes() + usage.peak_memory_bytes + self.others_bytes,
             asynchrony=asynchrony(self._updates(), self.config.rollout.staleness) if self.step else {},
             steps=self.step,
-            control=self.config.objective.shuffle_rewards,
+            control=self.config.objective.shuffle_rewards or self.config.corpus.shuffle_labels,
             memory_limits=cgroup.kept_by(),
             alarms=[asdict(alarm) for alarm in alarms(self._updates())],
         )
@@ -396,7 +397,7 @@ def random_floors(config: Config, splits: Iterable[str]) -> dict[str, dict[str, 
     from crrl.evaluation.statistics import wilson
     from crrl.tasks.generator.floor import random_floor
 
-    if config.corpus.name != "generated":
+    if config.corpus.name != "generated" or config.corpus.ask != "repair":
         return {}
     floors = {}
     for split in splits:

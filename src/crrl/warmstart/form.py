@@ -16,6 +16,7 @@ FORMS = {
     "tools": "crrl.warmstart.demonstrations:Tools",
     "blocks": "crrl.warmstart.blocks:Blocks",
     "implement": "crrl.warmstart.implement:Implement",
+    "classify": "crrl.warmstart.classify:Classify",
 }
 
 SHARD = 2000

@@ -4,7 +4,8 @@
 `train` (for RL), `rl_instances`, `sft_instances` and `unseen_families` (for evaluation), and `impossible`, for cheats
 (`impossible.py`). A hash of the correct program assigns programs to splits: no program of a test split occurs in
 `train` or in the warm start, whatever the seeds; the families of `unseen_families` occur nowhere else. With
-`ask="implement"` the same programs lack their body instead of having a bug.
+`ask="implement"` the same programs lack their body instead of having a bug; with `ask="classify"` they are others, with
+and without a weakness.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from dataclasses import dataclass, replace
 
 from crrl.task import Command, Source, Task, TestPlan
 from crrl.tasks.diffs import between
-from crrl.tasks.generator import families, impossible
+from crrl.tasks.generator import families, impossible, weaknesses
 from crrl.tasks.generator.cases import Case, Outcome, call, draw_argument, failing
 from crrl.tasks.generator.families import FAMILIES
 from crrl.tasks.generator.families.vocabulary import MODULES, Names
@@ -60,7 +61,9 @@ class GeneratedBug:
 
 def generate(split: str, seed: int, index: int, rl_share: float = RL_SHARE, ask: str = "repair") -> Task:
     """Task number `index`. `rl_share` (of `train` only): how much comes from the families RL has to learn; `ask`: to
-    repair the program, or to `implement` it."""
+    repair the program, to `implement` it, or to `classify` functions (`weaknesses/`)."""
+    if ask == "classify":
+        return weaknesses.task(split, seed, index, rl_share)
     bug = bug_of(split, seed, index, rl_share)
     if ask == "implement":
         return to_task(masked(bug), f"generated-implement-{split}-{seed}-{index}", split)
