@@ -123,6 +123,10 @@ def project(root: Path, *, flat: bool) -> Path:
     (code / "Unused.java").write_text(CODE.replace("Sums", "Unused"))
     (tests / "SumsTest.java").write_text(JUPITER)
     (tests / "OldTest.java").write_text(VINTAGE)
+    (tests / "GoneTest.java").write_text(
+        "package sums;\n\nimport com.example.Gone;\n\nclass GoneTest extends Gone {}\n"
+    )
+    (tests / "BasedTest.java").write_text("package sums;\n\nclass BasedTest extends GoneTest {}\n")
     if not flat:
         (root / "pom.xml").write_text("<project/>\n")
     return root
@@ -137,6 +141,7 @@ def test_a_project_becomes_tasks(flat: bool, tmp_path: Path, capsys: pytest.Capt
     assert main([*words, *(["language=java"] if flat else [])]) == 0
     said = capsys.readouterr().err
     assert "9 tests pass and cover 4 functions" in said and "without coverage" not in said  # none loads Unused
+    assert "GoneTest.java: package com.example does not exist" in said and "BasedTest.java" in said
     tasks, problems = load_tasks(out)
     assert not problems and len(tasks) >= 3 and {task.language for task in tasks} == {"java"}
     for task in tasks:

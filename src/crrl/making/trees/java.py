@@ -27,6 +27,7 @@ LAYOUTS = (("src/main/java", "src/test/java"), ("src/java", "src/test"), ("src",
 RESOURCES = ("src/main/resources", "src/test/resources")
 CLASSES, REPORTS, LOADED = ".crrl/classes", ".crrl/reports", ".crrl/loaded.txt"
 CLASS = re.compile(rf"\] ([\w.$]+) source: file:\S*/{re.escape(CLASSES)}/", re.ASCII)
+ERROR = re.compile(r"^(\S+\.java):\d+: error: (.*)", re.MULTILINE)
 REPORT = f"cat {REPORTS}/TEST-*.xml"
 CONSOLE = (
     f"java -Xmx512m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -cp {CLASSES}:{JUNIT}:$CLASSPATH "
@@ -48,6 +49,7 @@ class Java(Asserted):
         super().__init__(tree, arguments)
         found = [pair for pair in LAYOUTS if all((tree / folder).is_dir() for folder in pair)]
         self.folders = found[0] if found else (".",)
+        self.left_out: dict[str, str] = {}
 
     def setup(self) -> list[Command]:
         """What a build tool would fetch, only the user can say."""
@@ -62,7 +64,10 @@ class Java(Asserted):
 
     def _build(self, *more: str) -> str:
         """With the files `more`, and what the code finds on its class path."""
-        sources = f"$(find {shlex.join(self.folders)} -name '*.java' ! -name module-info.java -not -path './.crrl/*')"
+        start = "./" if self.folders == (".",) else ""
+        aside = " ".join(f"! -path {shlex.quote(start + path)}" for path in self.left_out)
+        named = f"-name '*.java' ! -name module-info.java ! -path './.crrl/*' {aside}"
+        sources = f"$(find {shlex.join(self.folders)} {named.strip()})"
         javac = f"javac -nowarn -proc:none -encoding UTF-8 -d {CLASSES} -cp {JUNIT}:$CLASSPATH {sources}"
         copied = [f"cp -r {folder}/. {CLASSES}" for folder in RESOURCES if (self.tree / folder).is_dir()]
         return " && ".join([f"mkdir -p {CLASSES}", " ".join([javac, *more]), *copied])
@@ -97,10 +102,7 @@ class Java(Asserted):
 
     async def survey(self, boxes: Boxes, timeout_s: float) -> Survey:
         async with boxes.open({}) as box:
-            built = await boxes.run(box, ["sh", "-c", self._build()], timeout_s)
-            if built.code != 0:
-                said = [line for line in built.output.splitlines() if ": error:" in line]
-                raise CrrlError(f"javac cannot build it: {said[0] if said else built.output[-500:]}", JARS)
+            await self._built(boxes, box, timeout_s)
             result = await boxes.run(box, self._run(self.arguments, timeout_s), timeout_s)
             ended(result, timeout_s)
             report = await self._report(box)
@@ -113,7 +115,25 @@ class Java(Asserted):
         broken = {name: "no file is called like the class" for name in found if not self.files(name)}
         seconds = {f"{case.get('classname')}::{case.get('name')}": _time(case) for case in cases(report or "<none/>")}
         here = [suite for name, suite in found.items() if name not in broken]
-        return surveyed(here, seconds, lines, result.output, broken)
+        return surveyed(here, seconds, lines, result.output, {**broken, **self.left_out})
+
+    async def _built(self, boxes: Boxes, box: Box, timeout_s: float) -> None:
+        """Without the test files that javac cannot compile, and those that need them: they lack a package, as a rule.
+        Raises CrrlError where code cannot be compiled."""
+        while (built := await boxes.run(box, ["sh", "-c", self._build()], timeout_s)).code != 0:
+            wrong = {path.removeprefix("./"): why for path, why in reversed(ERROR.findall(built.output))}
+            tests = {path: why for path, why in wrong.items() if self._is_test(path) and path not in self.left_out}
+            if not tests or len(tests) < len(wrong):
+                said = [line for line in built.output.splitlines() if ": error:" in line]
+                raise CrrlError(f"javac cannot build it: {said[0] if said else built.output[-500:]}", JARS)
+            self.left_out |= tests
+
+    def _is_test(self, path: str) -> bool:
+        inside = self.folders != (".",) and path.startswith(f"{self.folders[-1]}/")
+        return inside or TESTS.search(path) is not None
+
+    def leave_out(self, broken: Mapping[str, str]) -> None:
+        self.left_out = {path: why for path, why in broken.items() if path.endswith(".java")}
 
     async def _loaded(
         self, boxes: Boxes, box: Box, suites: Sequence[str], timeout_s: float

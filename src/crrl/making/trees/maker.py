@@ -72,6 +72,7 @@ class TreeMaker(Maker):
             self.work.keep("survey", [asdict(found), await self._steady_of(found, own)])
         kept, steady = self.work.done["survey"]
         self.survey = msgspec.convert(kept, Survey, strict=False)
+        self.toolchain.leave_out(self.survey.broken)
         self.stable = {test: self.survey.seconds[test] for test in steady}
         self.screener = self._screener(own, frozenset())
         self.pool, known = [], set()

@@ -94,6 +94,10 @@ class Toolchain(ABC):
         """Name of a test of the suite (`units.py`) -> what it calls and looks at, on the changed tree and on the one as
         it is; under "" what stands outside of any test. `known`: names of the project's own functions."""
 
+    def leave_out(self, broken: Mapping[str, str]) -> None:
+        """Told what an earlier survey has left out, where it is not run again."""
+        return
+
     def sources(self) -> list[str]:
         """Paths of its code."""
         return [path for path in self.paths() if not TESTS.search(path) and not self.aside.search(path)]
