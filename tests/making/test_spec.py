@@ -245,7 +245,8 @@ def test_a_project_becomes_tasks_and_each_other_function_has_its_reason(
     assert "    def clamp(value, low, high):\n" in clamp.issue and ">>> clamp(12, 1, 9)" in clamp.issue
     assert len(clamp.test.fail_to_pass) == 3 and "tests/test_numbers.py::test_refuse" in clamp.test.pass_to_pass
     (refuse,) = [task for task in tasks if task.provenance["function"].endswith(":refuse")]
-    assert "It raises `LookupError`" in refuse.issue and "It raises" not in clamp.issue
+    assert "    with pytest.raises(LookupError):\n        refuse(3)\n" in refuse.issue
+    assert "Tests expect" not in clamp.issue
     finished = out.with_suffix(".work").read_bytes()
     assert spec(project, out, "--json") == 0  # goes on: nothing is left to do
     again = json.loads(capsys.readouterr().out)

@@ -68,12 +68,25 @@ def test_texts_that_only_the_body_has(test: str, compared: str) -> None:
     assert spec_text.unsaid(of("def f(x):", "Gives 'nothing here', x must be empty.", BODY), [test]) == ""
 
 
-def test_the_text_names_errors_that_tests_expect_and_the_documentation_does_not() -> None:
-    one = of("def f(x):", "Said.", BODY)
-    assert "It raises `ValueError`" in spec_text.text(one, 1, "t.py::test_f", 0, ["raises(ValueError)"])
-    assert "It raises" not in spec_text.text(one, 1, "t.py::test_f", 0, ["assert f(0)"])
+RAISING = {
+    "def test_f():\n    raises(ValueError, lambda: f(1))\n": "    raises(ValueError, lambda: f(1))\n",
+    "def test_f():\n    with pytest.raises(ValueError):\n        f(1)\n    f(0)\n": (
+        "    with pytest.raises(ValueError):\n        f(1)\n"
+    ),
+    "class T:\n    def test_f(self):\n        self.assertRaises(ValueError, f, 1)\n": (
+        "    self.assertRaises(ValueError, f, 1)\n"
+    ),
+    "def test_f():\n    assert f(0)\n": "",
+    "def test_f():\n    raises(KeyError, lambda: f(1))\n": "",
+}
+
+
+@pytest.mark.parametrize("test", RAISING)
+def test_the_text_shows_errors_that_tests_expect_and_the_documentation_does_not(test: str) -> None:
+    told = spec_text.text(of("def f(x):", "Said.", BODY), 1, "t.py::test_f", 0, [test])
+    assert ("Tests expect errors" in told) is bool(RAISING[test]) and RAISING[test] in told and "f(0)" not in told
     said = of("def f(x):", "Raises ValueError for anything.", BODY)
-    assert "It raises" not in spec_text.text(said, 1, "t.py::test_f", 0, ["raises(ValueError)"])
+    assert "Tests expect" not in spec_text.text(said, 1, "t.py::test_f", 0, [test])
 
 
 FILES = {

@@ -13,12 +13,14 @@ import ast
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from textwrap import indent
+from textwrap import dedent, indent
 
 from crrl.making.source_file import SourceFile, UnreadableError
 from crrl.making.spec_mask import Masked
 
 WORDS, WITH_EXAMPLE = 8, 2  # of its own that a docstring needs: alone, and beside an example
+SHOWN_CALLS = 3  # of those that are expected to raise
+EXPECTS = ("raises", "assertraises", "assertraisesregex")
 LEAST_TEXT = 4  # characters of a text that tests may compare
 WORD = re.compile(r"[A-Za-z]+")
 EXAMPLE = re.compile(r"(?m)^\s*(?:>>>|In \[\d+\]:|\$ )|=>|-->|#\s*=|^\s*assert |\breturns? [\[({'\"\d]")
@@ -97,6 +99,23 @@ def unsaid(one: Masked, tests: Iterable[str]) -> str:
     return ""
 
 
+def _raising(source: str, error: str) -> Iterator[str]:
+    """The statements of a test that expect this error, as they are written; a block with its first statement."""
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError):
+        return
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.With | ast.Expr | ast.Assert):
+            continue
+        expects = [item.context_expr for item in node.items] if isinstance(node, ast.With) else [node]
+        words = {getattr(part, "id", getattr(part, "attr", "")) for one in expects for part in ast.walk(one)}
+        if error in words and any(word.lower().replace("_", "") in EXPECTS for word in words):
+            last = node.body[0].end_lineno if isinstance(node, ast.With) else node.end_lineno
+            lines = source.splitlines()[node.lineno - 1 : last]
+            yield dedent("\n".join(lines))
+
+
 def _constants(source: str) -> Iterator[str]:
     try:
         tree = ast.parse(source)
@@ -144,16 +163,17 @@ def _source_of(source: SourceFile, names: list[str]) -> str:
 def text(one: Masked, line: int, shown: str, others: int, tests: Iterable[str]) -> str:
     """The issue. `line`: of the signature; `shown`: a test of it that the agent can run, of which there are `others`;
     `tests`: the source of those that judge."""
-    function, said = one.function, "\n".join(tests)
+    function = one.function
     name = function.name.partition("@")[0]
-    raised = [error for error in one.raised if error and error not in one.doc and re.search(rf"\b{error}\b", said)]
+    raised = [error for error in one.raised if error and error not in one.doc]
+    calls = list(dict.fromkeys(call for source in tests for error in raised for call in _raising(source, error)))
     parts = [
         f"Implement `{name}` in {function.path}. Its body is missing (line {line}); signature and documentation "
         "say what it has to do:",
         indent(one.head, "    "),
         "Keep the signature and the documentation as they are.",
     ]
-    if raised:
-        parts.append(f"It raises {' and '.join(f'`{error}`' for error in raised)} where the arguments ask for it.")
+    if calls:
+        parts += ["Tests expect errors that it does not name:", indent("\n".join(calls[:SHOWN_CALLS]), "    ")]
     parts.append(f"Tested by `{shown.partition('[')[0]}`{', among others' if others else ''}.")
     return "\n\n".join(parts) + "\n"
