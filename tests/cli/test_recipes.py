@@ -24,10 +24,23 @@ def test_every_packaged_recipe_loads() -> None:
     own = {
         **dict.fromkeys(warmstarts(), load_warmstart),
         "sft": lambda _: load_rows(["out=x"]),
-        **dict.fromkeys(("repair-file", "implement"), lambda name: load_recipe(name, [a_model])),
+        **dict.fromkeys(
+            ("repair-file", "repair-file-pretrained", "implement", "classify"),
+            lambda name: load_recipe(name, [a_model]),
+        ),
     }
     for name in recipe_names():
         own.get(name, load_recipe)(name)
+
+
+def test_a_recipe_names_the_command_that_makes_its_policy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError) as told:
+        load_recipe("repair-file")
+    assert told.value.remedy == "Make it first: crrl sft warmstart-blocks"
+    with pytest.raises(UsageError) as told:
+        load_recipe("repair-file", ["model.path=runs/mine/model"])
+    assert "crrl sft" not in (told.value.remedy or "")
 
 
 def test_every_setting_is_documented() -> None:
