@@ -4,11 +4,14 @@ Every push is proved, to 1e-4 nats in float32."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 from collections.abc import Iterator
@@ -42,7 +45,7 @@ from crrl.engines.vllm import protocol
 from crrl.engines.vllm.client import MODEL, VllmClient
 from crrl.engines.vllm.engine import VllmEngine
 from crrl.engines.vllm.server import answer as json_of
-from crrl.errors import CrrlError
+from crrl.errors import CrrlError, UsageError
 from crrl.learning.push import ModuleWeights, PushError, push_and_prove
 from crrl.models import model_folder
 
@@ -283,6 +286,50 @@ def test_it_ends_with_the_run_that_is_killed(tmp_path: Path) -> None:
     while left := [pid for pid in pids if psutil.pid_exists(pid)]:
         assert time.monotonic() < until, f"{left} outlive the run"
         time.sleep(0.2)
+
+
+async def test_a_server_of_somebody_else(engine: VllmEngine, policies: Any) -> None:
+    """The same server, over TCP: it gets the weights of whoever connects, and is not ended."""
+
+    async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        inside, out = await asyncio.open_unix_connection(str(engine._server.socket))
+
+        async def pump(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+            with contextlib.suppress(OSError):
+                while data := await source.read(1 << 16):
+                    target.write(data)
+                    await target.drain()
+            target.close()
+
+        await asyncio.gather(pump(reader, out), pump(inside, writer))
+
+    await push(engine, policies)
+    async with await asyncio.start_server(forward, "127.0.0.1", 0) as tcp:
+        url = f"http://127.0.0.1:{tcp.sockets[0].getsockname()[1]}"
+        foreign = vllm_engine(url=url, version=70)
+        await asyncio.to_thread(started, foreign)
+        try:
+            client = connect(foreign.address)
+            assert gap(of(await ask(client, Request("f", prompt(1), 20)), 70), policies[0]) < CLOSE
+            other = await asyncio.to_thread(changed, policies[0], 71)
+            assert await push_and_prove(foreign, other, 71, bound=CLOSE) < CLOSE
+            assert gap(of(await ask(client, Request("g", prompt(2), 20)), 71), other) < CLOSE
+            await client.close()
+        finally:
+            await asyncio.to_thread(foreign.close)
+        with pytest.raises(UsageError, match="another tokenizer"):
+            await asyncio.to_thread(started, vllm_engine(model_with_another_tokenizer(), url=url))
+    assert engine._server.alive
+    await push(engine, policies)
+
+
+def model_with_another_tokenizer() -> Path:
+    folder = Path(tempfile.mkdtemp()) / "model"
+    shutil.copytree(model_folder("tiny"), folder)
+    written = json.loads((folder / "tokenizer.json").read_text())
+    written["model"]["merges"] = written["model"]["merges"][:-50]
+    (folder / "tokenizer.json").write_text(json.dumps(written))
+    return folder
 
 
 def shape(value: Any) -> Any:

@@ -44,6 +44,7 @@ RESUMABLE = (
     "engine.device",
     "engine.threads",
     "engine.max_batch",
+    "engine.url",
     "engine.environment",
     "engine.install",
     "engine.memory_gb",

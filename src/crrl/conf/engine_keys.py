@@ -5,8 +5,12 @@ from __future__ import annotations
 
 # an engine's name -> the keys it has besides those of every engine
 OWN: dict[str, tuple[str, ...]] = {
-    "vllm": ("memory_gb", "memory_share", "tensor_parallel", "install", "environment"),
+    "vllm": ("url", "memory_gb", "memory_share", "tensor_parallel", "install", "environment"),
+    "remote": ("url", "model", "key_variable"),
 }
+
+OF_A_SERVER_OF_OURS = ("max_batch", "threads", "device", *OWN["vllm"][1:])
+"""Those that engine=vllm starts its own server with."""
 
 
 def engines_with(key: str) -> list[str]:

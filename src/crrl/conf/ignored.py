@@ -22,6 +22,10 @@ IGNORED: tuple[Ignored, ...] = (
         for key in sorted({key for keys in engine_keys.OWN.values() for key in keys})
     ),
     *(
+        (f"engine.{key}", lambda c: c.engine.name == "vllm" and c.engine.url != "", "the one at engine.url has its own")
+        for key in engine_keys.OF_A_SERVER_OF_OURS
+    ),
+    *(
         (key, lambda c: c.engine.name == "remote", "the endpoint of engine=remote computes, and answers in text")
         for key in (
             "engine.max_batch",

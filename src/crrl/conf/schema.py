@@ -46,7 +46,11 @@ class Engine:
     memory_gb: int = doc("vllm: GiB for keys and values, where it computes on a CPU", 4)
     memory_share: float = doc("vllm: share of a GPU's memory, for weights, keys and values", 0.9)
     tensor_parallel: int = doc("vllm: number of GPUs that hold the model together", 1)
-    url: str = doc("remote: address of an OpenAI-compatible endpoint, up to its /v1", "")
+    url: str = doc(
+        "remote: address of an OpenAI-compatible endpoint, up to its /v1; vllm: http://HOST:PORT of a server that "
+        "somebody else runs; empty: the run starts one",
+        "",
+    )
     model: str = doc("remote: the model's name there (`crrl eval BENCHMARK NAME engine=remote`)", "")
     key_variable: str = doc("remote: environment variable that holds the key", "OPENAI_API_KEY")
 

@@ -23,15 +23,19 @@ def engine_of(
     trained: bool = False,
     note: Callable[[str], None],
     failed: Callable[[CrrlError], None] = lambda error: None,
+    log: Path | None = None,
 ) -> Any:
     """The engine that `config.engine` names, serving a model folder as policy `version`; its owner calls `close()`.
-    `trained`: weights will be pushed to it. `note`, `failed`: see `Started`. Raises UsageError, CrrlError."""
+    `trained`: weights will be pushed to it. `note`, `failed`: see `Started`. `log`: of a server of its own. Raises
+    UsageError, CrrlError."""
     engine = config.engine
-    if trained and engine.name == "vllm":
+    if trained and engine.name == "vllm" and not engine.url:
         _require_own_card(config)
     own: dict[str, Any] = {key: getattr(engine, key) for key in OWN.get(engine.name, ())}
     if own.get("environment") == "":
         own["environment"] = str(Path(config.sandbox.state_dir or default_state_dir()) / "engines" / engine.name)
+    if engine.name == "vllm" and log is not None:
+        own["log"] = str(log)
     made = engines.make(
         engine.name,
         model,

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import json
+import re
 import shutil
 import tempfile
 import threading
@@ -30,9 +32,10 @@ from crrl.engines.api import Chunk, EngineInfo, Probe, Request, WeightSource
 from crrl.engines.device import device_of, dtype_of
 from crrl.engines.load import load_model, load_tokenizer, tokenizer_hash
 from crrl.engines.vllm import protocol, weights
-from crrl.engines.vllm.client import MODEL, Server, VllmClient
+from crrl.engines.vllm.client import Server, VllmClient
+from crrl.engines.vllm.foreign import ForeignServer
 from crrl.engines.vllm.install import python_of
-from crrl.engines.vllm.server import VllmServer, Wanted, answer
+from crrl.engines.vllm.server import SOCKET, VllmServer, Wanted, answer
 from crrl.errors import CrrlError, UsageError
 
 PROBE_LENGTH = 320
@@ -54,7 +57,7 @@ class VllmEngine:
         context: most tokens of prompt and generation together; None: the model's own.
         memory_gb: for keys and values, on a CPU. memory_share: of a GPU, for all that the server has.
         environment: folder of vLLM's environment; install: make it if it is not there.
-        log: where the server writes; "": a file in a temporary folder.
+        url: of a server that somebody else runs; "": it starts one. log: where that writes; "": a temporary file.
     """
 
     def __init__(
@@ -71,6 +74,7 @@ class VllmEngine:
         tensor_parallel: int,
         install: bool,
         environment: str,
+        url: str = "",
         log: str = "",
         base: str = "",
     ) -> None:
@@ -78,11 +82,10 @@ class VllmEngine:
         dtype_of(dtype, self._where, "engine.dtype")
         if self._where.type == "cpu" and tensor_parallel > 1:
             raise UsageError(f"engine.tensor_parallel={tensor_parallel} is for GPUs.", "Leave it out.")
+        if url and not re.fullmatch(r"https?://[^/?#]+/?", url):
+            raise UsageError(f"engine.url={url} is not http://HOST:PORT.", "Leave it out, and the run starts a server.")
         self._dtype, self._version, self._model, self._base = dtype, version, Path(model), base
         tokenizer = load_tokenizer(model, base)
-        self._python_of = lambda note: python_of(
-            Path(environment), cuda=self._where.type == "cuda", install=install, note=note
-        )
         self._folder = Path(tempfile.mkdtemp(prefix="crrl-vllm-"))
         self._closing = contextlib.ExitStack()
         self._closing.callback(shutil.rmtree, self._folder, ignore_errors=True)
@@ -98,14 +101,20 @@ class VllmEngine:
                 raise CrrlError(f"The model in {model} does not say its context length.", "Set engine.context.")
             limit = context or longest
             self._log = Path(log) if log else self._folder / "vllm.log"
-            wanted = Wanted(self._where, dtype, limit, max_batch, memory_gb, memory_share, tensor_parallel)
-            self._server_of = lambda python: VllmServer(
-                python, wanted.arguments(), wanted.variables(), self._folder, self._log
-            )
-            socket = str(self._folder / "serving.sock")
             sizes = limit, int(config["vocab_size"])
-            self._told = Server(socket, *sizes, tokenizer_hash(tokenizer), seeds=self._where.type != "cpu")
-            self.address = self._told.address
+            where, seeds = url or str(self._folder / SOCKET), not url and self._where.type != "cpu"
+            self._told = Server(where, *sizes, tokenizer_hash(tokenizer), seeds=seeds)
+            wanted = Wanted(self._where, dtype, limit, max_batch, memory_gb, memory_share, tensor_parallel)
+
+            def server(note: Callable[[str], None]) -> VllmServer | ForeignServer:
+                if url:
+                    return ForeignServer(
+                        url, dtype, limit, lambda text: tokenizer.encode(text, add_special_tokens=False)
+                    )
+                python = python_of(Path(environment), cuda=self._where.type == "cuda", install=install, note=note)
+                return VllmServer(python, wanted.arguments(), wanted.variables(), self._folder, self._log)
+
+            self._make_server = server
         except BaseException:
             self._closing.close()
             raise
@@ -120,22 +129,24 @@ class VllmEngine:
         self._restarts = 0
         self._rests = 0
 
+    @property
+    def address(self) -> str:
+        return self._told.address
+
     # The server -------------------------------------------------------------------------------------------------
 
     def start(self, note: Callable[[str], None], failed: Callable[[CrrlError], None]) -> None:
         """Returns when the server serves the model. `failed`: told later if the server is lost for good. Raises
         UsageError, CrrlError."""
         self._note, self._failed = note, failed
-        python = self._python_of(note)
+        self._server = self._make_server(note)
         if is_adapter(self._model):
             merged = self._folder / "merged"
             load_model(self._model, dtype=getattr(torch, self._dtype), base=self._base).save_pretrained(merged)
             self._model = merged
         self._serves = self._model
         self._shapes = weights.shapes_in(self._model)
-        self._server = self._server_of(python)
         self._closing.callback(self._server.stop)
-        note("vLLM starts in a process of its own")
         self._serve()
         watching = threading.Thread(target=self._watch, name="crrl-vllm", daemon=True)
         watching.start()
@@ -145,6 +156,9 @@ class VllmEngine:
     def _serve(self) -> None:
         """Start the server on what is to be served, and let itself be found. Raises CrrlError."""
         self._server.start(self._serves, self._note)
+        if isinstance(self._server, ForeignServer):
+            self._told = dataclasses.replace(self._told, model=self._server.model)
+            self._change(self._serves, self._version)
         with self._server.http(hidden=True) as http:
             answer(http.post("/update_weight_version", json={"new_version": str(self._version)}))
             _require_ours(http)
@@ -280,7 +294,7 @@ class VllmEngine:
             answer(http.post("/resume"))
         went_on = self._go_on(http)
         scored = protocol.scores(
-            answer(http.post(protocol.PATH, json={"model": MODEL, **protocol.score_body(self.probe_ids)})),
+            answer(http.post(protocol.PATH, json={"model": self._told.model, **protocol.score_body(self.probe_ids)})),
             self.probe_ids,
         )
         if held:
@@ -290,7 +304,7 @@ class VllmEngine:
     def _go_on(self, http: httpx.Client) -> Chunk:
         """A few tokens behind the probe, greedily; keeps the probe in the prefix cache until the next push."""
         request = Request("probe", self.probe_ids, SAMPLED, temperature=0.0)
-        body = protocol.body(request, self._told.context, seeded=False) | {"stream": False, "model": MODEL}
+        body = protocol.body(request, self._told.context, seeded=False) | {"stream": False, "model": self._told.model}
         del body["request_id"]
         return protocol.whole(answer(http.post(protocol.PATH, json=body)))
 

@@ -27,6 +27,7 @@ from crrl.engines.vllm.client import MODEL
 from crrl.errors import CrrlError
 
 PLUGIN = Path(__file__).with_name("plugin")
+SOCKET = "serving.sock"
 START_S = 1800.0
 STOP_S = 30.0
 HEALTH_S = 30.0
@@ -114,7 +115,7 @@ class VllmServer:
         self, python: Path, arguments: Sequence[str], environment: dict[str, str], folder: Path, log: Path
     ) -> None:
         self._python, self._arguments, self._environment = python, list(arguments), environment
-        self._hidden, self.socket, self.log = folder / "starting.sock", folder / "serving.sock", log
+        self._hidden, self.socket, self.log = folder / "starting.sock", folder / SOCKET, log
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, model: Path, note: Callable[[str], None]) -> None:
@@ -122,6 +123,7 @@ class VllmServer:
         the log's end."""
         for path in (self._hidden, self.socket):
             path.unlink(missing_ok=True)
+        note("vLLM starts in a process of its own")
         began = len(self._text())
         command = [str(self._python), "-c", _MAIN, "--model", str(model), "--served-model-name", MODEL]
         with self.log.open("ab") as log:

@@ -33,6 +33,9 @@ def register() -> None:
 class Worker:
     """vLLM's workers have these methods, too (--worker-extension-cls)."""
 
+    def crrl_there(self) -> str:
+        return "yes"
+
     def crrl_load(self, folder: str) -> None:
         """All weights of a model folder, in the place of the old ones."""
         worker: Any = self
