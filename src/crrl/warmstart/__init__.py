@@ -1,4 +1,4 @@
-"""Makes tiny policies: `crrl sft warmstart` the shipped one, from scratch; `crrl sft warmstart-FORM` one of another form.
+"""Makes tiny policies: `crrl sft warmstart` the shipped one, from scratch; `crrl sft warmstart-FORM` those of others.
 
 Trains a tokenizer on rendered demonstrations, or adds the form's fixed texts to the one of the policy it starts from;
 turns demonstrations into a pool of token ids on disk, runs SFT on it, and exports a Hugging Face model folder. The
