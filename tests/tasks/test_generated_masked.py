@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from crrl.agents.search_replace.apply import apply
 from crrl.agents.search_replace.parse import parse
+from crrl.cli.main import main
 from crrl.conf.load import load_recipe
 from crrl.errors import UsageError
 from crrl.learning.curriculum import Curriculum
@@ -64,3 +66,12 @@ def test_the_warm_start_shows_right_bodies_of_its_own_families_and_wrong_ones_of
         assert not parsed.faults and set(applied.steps) == {"exact"} and applied.files == {bug.path: after}
         right += not failing(after, bug.function, bug.cases)
     assert 40 < right < 60
+
+
+def test_the_judge_admits_them(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["tasks", "check", "generated", "ask=implement", "count=1", "times=1", "--json"]) == 0
+    told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [one["status"] for one in told] == ["admitted"] * len(SPLITS) and "implement" in told[0]["id"]
+    assert main(["tasks", "list", "generated", "ask=write"]) == 2
+    assert main(["tasks", "record", "generated", "ask=implement"]) == 2
+    assert "has no use for ask=" in capsys.readouterr().err

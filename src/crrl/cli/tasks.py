@@ -39,7 +39,7 @@ record  like check, but stores the verdicts on the generated corpus in the packa
   against=C:P,D:Q  split: evaluation corpora, and where to read them
   held_out=N   split: number of tasks to hold out (0)        out=FOLDER  split: train.jsonl, held_out.jsonl
   out=FILE.jsonl  demonstrate: the chats               prompts=P  demonstrate: agent.prompts (repair-file)
-  count=N      generated corpus: tasks per split (10)
+  count=N      generated corpus: tasks per split (10)      ask=implement  generated corpus: functions without body
   seed=N       generated corpus, split (0)
   sandbox.state_dir=D  check, fetch, make, mine, demonstrate: caches, toolchains and interpreters, as runs have it
 """
@@ -73,6 +73,7 @@ def run(call: Call) -> int:
         corpus,
         count=whole_number(values, "count", 10),
         seed=whole_number(values, "seed", 0),
+        ask=_ask(values.get("ask", "repair")),
         path=_path(values, "path"),
         split=values.get("split", ""),
         ids=[id for id in values.get("ids", "").split(",") if id],
@@ -110,7 +111,7 @@ def _values(call: Call, action: str, corpus: str) -> dict[str, str]:
     own = [key for key in KEYS[action] if key not in OF_CORPORA]
     of_corpora = [key for key in KEYS[action] if key in OF_CORPORA]
     if corpus == "generated":
-        own += ["count", "seed"]
+        own += ["count", "seed", *(["ask"] if action != "record" else [])]
     elif corpus.endswith(".jsonl"):
         own += ["ids", "images"] if action == "fetch" else ["ids"]
     else:
@@ -118,12 +119,20 @@ def _values(call: Call, action: str, corpus: str) -> dict[str, str]:
     found = {key: value for key in own if (value := call.take(key)) is not None}
     ignored = [word.partition("=")[0] for word in call.settings]
     for key in ignored:
-        if key in ("count", "seed", *OF_CORPORA):
+        if key in ("count", "seed", "ask", *OF_CORPORA):
             remedy = "See: crrl tasks --help"
             if action == "split" and key == "images":
                 remedy = "Set the tasks up with `crrl tasks check ... images=no out=FILE.jsonl`, and split FILE.jsonl."
             raise UsageError(f"crrl tasks {action} {corpus} has no use for {key}=.", remedy)
     return found
+
+
+def _ask(value: str) -> str:
+    from crrl.conf.checks import choices
+
+    if value not in choices("corpus.ask"):
+        raise UsageError(f"ask={value} does not exist.", nearest(value, choices("corpus.ask")))
+    return value
 
 
 def _images(value: str | None) -> bool:

@@ -26,13 +26,15 @@ SCHEMA = 1
 
 @dataclass(frozen=True)
 class Wanted:
-    """Which tasks: `name` is `generated`, a task file, or a corpus. `count` and `seed` are of the first, the rest of
-    the last; `mirrors`: a folder of local clones, OWNER/NAME; `images` False: set up here, where a task has an image.
+    """Which tasks: `name` is `generated`, a task file, or a corpus. `count`, `seed` and `ask` are of the first, the
+    rest of the last; `mirrors`: a folder of local clones, OWNER/NAME; `images` False: set up here, where a task has an
+    image.
     """
 
     name: str
     count: int = 10
     seed: int = 0
+    ask: str = "repair"
     path: Path | None = None
     split: str = ""
     ids: Sequence[str] = ()
@@ -122,7 +124,8 @@ def split(wanted: Wanted, against: Sequence[Wanted], *, held_out: int, out: Path
 def read(wanted: Wanted) -> tuple[list[Task], bool]:
     """The tasks, and whether nothing was malformed; problems are printed as they are found."""
     if wanted.name == "generated":
-        tasks = [generate(split, wanted.seed, index) for split in SPLITS for index in range(wanted.count)]
+        places = [(split, index) for split in SPLITS for index in range(wanted.count)]
+        tasks = [generate(split, wanted.seed, index, ask=wanted.ask) for split, index in places]
         return tasks, True
     if wanted.name.endswith(".jsonl"):
         tasks, problems = load_tasks(Path(wanted.name), measured=False)
