@@ -111,8 +111,33 @@ def test_a_project_has_a_licence(name: str, tmp_path: Path) -> None:
     for file, text in FILES[name].items():
         (tmp_path / file).write_text(text)
     assert spec_licence.of_project(tmp_path) == name
-    own = b"# SPDX-License-Identifier: GPL-2.0-or-later\nx = 1\n"
-    assert spec_licence.of_file(own, name) == "GPL-2.0-or-later" and spec_licence.of_file(b"x = 1\n", name) == name
+    assert spec_licence.of_file(tmp_path, "m.py", b"x = 1\n", name) == name
+
+
+HEADS = {
+    b"# SPDX-License-Identifier: GPL-2.0-or-later\nx = 1\n": "GPL-2.0-or-later",
+    b"# SPDX-License-Identifier: MIT OR Apache-2.0\n": "MIT OR Apache-2.0",
+    b"# it under the terms of the GNU General Public License as published by\n# the Free Software Foundation, either "
+    b"version 3 of the License\n": "GPL-3.0",
+    b"/* GNU Lesser General Public\n * License, version 2.1 */\n": "LGPL-2.1",
+    b'# Licensed under the Apache License, Version 2.0 (the "License")\n': "Apache-2.0",
+    b"# Copyright (c) A. Distributed under the terms of the Modified BSD License.\n": "BSD-3-Clause",
+    b'"""The MIT scheme of licensing."""\n': "ISC",
+}
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_a_file_may_have_its_own_licence(head: bytes, tmp_path: Path) -> None:
+    assert spec_licence.of_file(tmp_path, "m.py", head, "ISC") == HEADS[head]
+
+
+def test_code_that_was_taken_over_has_the_licence_of_its_folder(tmp_path: Path) -> None:
+    (tmp_path / "own/_vendor/six").mkdir(parents=True)
+    (tmp_path / "LICENSE").write_text(FILES["MIT"]["LICENSE"])
+    (tmp_path / "own/_vendor/LICENSE").write_text(FILES["GPL-3.0"]["COPYING"])
+    licence = spec_licence.of_project(tmp_path)
+    assert spec_licence.of_file(tmp_path, "own/_vendor/six/a.py", b"", licence) == "GPL-3.0"
+    assert spec_licence.of_file(tmp_path, "own/a.py", b"", licence) == licence == "MIT"
 
 
 @pytest.mark.parametrize(

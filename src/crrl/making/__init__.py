@@ -7,7 +7,7 @@ tasks spec` asks for functions that its tests cover.
   (`hiding.py`).
 - `trees/`: the same for Go, JavaScript, TypeScript and Rust, on their syntax trees.
 - `mine.py`: fix commits that came with tests.
-- `spec.py`: functions without their bodies (`spec_mask.py`), with what a specification has to say (`spec_text.py`), where
-  else a body could be read (`spec_elsewhere.py`), licences (`spec_licence.py`).
+- `spec.py`: functions without their bodies (`spec_mask.py`), with what a specification has to say (`spec_text.py`),
+  where else a body could be read (`spec_elsewhere.py`), licences (`spec_licence.py`).
 - `sdist.py`, `snapshot.py`: an archive unpacked; the repository's tree, kept beside the task file.
 """

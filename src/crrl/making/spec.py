@@ -96,12 +96,15 @@ class SpecMaker(Maker):
     def _wanted(self, one: Masked | Refused) -> Masked | Refused:
         if isinstance(one, Refused):
             return one
-        licence = spec_licence.of_file(one.function.source.data, self.licence)
+        licence = self._licence_of(one.function)
         if not self.wanted.licences.allow(licence):
             return Refused("licence", licence)
         if why := spec_text.lacks(one):
             return Refused("says too little", why)
         return one
+
+    def _licence_of(self, function: Function) -> str:
+        return spec_licence.of_file(self.tree, function.path, function.source.data, self.licence)
 
     def _without_twins(self) -> None:
         bodies: dict[Place, list[str]] = {}
@@ -186,7 +189,7 @@ class SpecMaker(Maker):
         first = min(failing, key=lambda test: (self.stable[test], test))
         hidden, hiding = screener.hidden(failing, {first})
         commit = self.base.source.base_commit or ""
-        licence = spec_licence.of_file(function.source.data, self.licence)
+        licence = self._licence_of(function)
         return replace(
             self.base,
             id=f"{self.base.corpus}-{one.fault.name}",

@@ -1,7 +1,8 @@
 """The licence of a project, or of one of its files, by its SPDX name, as far as its own files say.
 
-Looked for in this order: SPDX-License-Identifier in the file itself; the project's metadata (pyproject.toml, setup.cfg,
-setup.py, PKG-INFO, package.json, Cargo.toml); the text of LICENSE or COPYING. What is not known is `unknown`.
+Looked for in this order: the head of the file itself (SPDX-License-Identifier, or the words of a licence); LICENSE or
+COPYING in its own folders (code that was taken over); the project's pyproject.toml, Cargo.toml and package.json, the
+text of its LICENSE or COPYING, PKG-INFO, setup.cfg and setup.py. What is not known is `unknown`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import re
 import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from crrl.errors import UsageError, nearest
 
@@ -35,14 +36,23 @@ BY_TEXT = (  # what a licence's own text says -> its name; the first that fits
     (r"DO WHAT THE FUCK YOU WANT TO PUBLIC LICENSE", "WTFPL"),
 )  # fmt: skip
 BY_WORDS = (  # how metadata call them -> their names
-    *((r"\bAGPL|Affero", "AGPL-3.0"), (r"\bLGPL|Lesser General", "LGPL-3.0")),
-    *((r"\bGPL.*2|General Public License v2", "GPL-2.0"), (r"\bGPL|General Public License", "GPL-3.0")),
+    *((r"\bAGPL|Affero", "AGPL-3.0"), (r"(?:\bLGPL|L\w+ General).*2", "LGPL-2.1")),
+    (r"\bLGPL|L\w+ General", "LGPL-3.0"),
+    *(
+        (r"\bGPL.*2|General Public License.*\b(?:v|v\.|version )2", "GPL-2.0"),
+        (r"\bGPL|General Public License", "GPL-3.0"),
+    ),
     *((r"Apache", "Apache-2.0"), (r"MPL|Mozilla", "MPL-2.0"), (r"\bMIT\b", "MIT"), (r"\bISC", "ISC")),
     *((r"\bPSF|Python Software Foundation", "PSF-2.0"), (r"BSD.*2", "BSD-2-Clause"), (r"BSD", "BSD-3-Clause")),
     *((r"Unlicense", "Unlicense"), (r"CC0", "CC0-1.0"), (r"WTFPL", "WTFPL"), (r"zlib", "Zlib")),
 )
 FAMILIES = ("AGPL", "LGPL", "GPL", "BSD", "MIT", "Apache", "MPL", "ISC", "PSF", "Unlicense", "CC0", "WTFPL", "Zlib")
 NAMED = re.compile(r"SPDX-License-Identifier:\s*([^\s*/]+(?:\s+(?:OR|AND|WITH)\s+[^\s*/]+)*)")
+WORDED = re.compile(
+    r"(?:GNU (?:Affero |Lesser |Library )?General Public Licen[cs]e.{0,80}?\b[vV](?:ersion )?[23]"
+    r"|(?:under the|under) [\w ]{0,30}(?:Apache|MIT|BSD|Mozilla Public|ISC)[\w -]{0,12}Licen[cs]e)"
+)
+HEAD = 3000  # bytes of a file in which its licence would stand
 TEXTS = ("LICENSE*", "LICENCE*", "COPYING*", "license*", "licence*", "UNLICENSE*")
 METADATA = ("PKG-INFO", "setup.cfg", "setup.py")
 IN_METADATA = re.compile(
@@ -84,10 +94,18 @@ def _is_a(licence: str, name: str) -> bool:
     return licence.lower() == name.lower() or licence.lower().startswith(f"{name.lower()}-")
 
 
-def of_file(data: bytes, project: str) -> str:
-    """What its first lines name; else the project's."""
-    named = NAMED.search(data[:2000].decode("utf-8", "replace"))
-    return named[1] if named is not None else project
+def of_file(tree: Path, path: str, data: bytes, project: str) -> str:
+    """What its own head or folders say; else the project's."""
+    head = data[:HEAD].decode("utf-8", "replace")
+    if (named := NAMED.search(head)) is not None:
+        return named[1]
+    plain = re.sub(r"[\s#*/;]+", " ", head)
+    if (worded := WORDED.search(plain)) is not None and (licence := _by(BY_WORDS, worded[0])):
+        return licence
+    for folder in list(PurePath(path).parents)[:-1]:  # not the project's own
+        if licence := _by(BY_TEXT, _licence_text(tree / folder)):
+            return licence
+    return project
 
 
 def of_project(tree: Path) -> str:
@@ -107,7 +125,7 @@ def _said(tree: Path) -> Iterator[str]:
     if (tree / "package.json").is_file():
         with contextlib.suppress(ValueError, AttributeError):
             yield _spdx(str(json.loads((tree / "package.json").read_text("utf-8", "replace")).get("license", "")))
-    yield _by(BY_TEXT, _text(tree, sorted({path.name for glob in TEXTS for path in tree.glob(glob)})))
+    yield _by(BY_TEXT, _licence_text(tree))
     for name in METADATA:
         for match in IN_METADATA.finditer(_text(tree, [name])):
             yield _spdx(match[1] or match[2])
@@ -125,6 +143,10 @@ def _spdx(said: str) -> str:
 
 def _by(table: Sequence[tuple[str, str]], said: str) -> str:
     return next((name for pattern, name in table if re.search(pattern, said, re.I)), "")
+
+
+def _licence_text(folder: Path) -> str:
+    return _text(folder, sorted({path.name for glob in TEXTS for path in folder.glob(glob)}))
 
 
 def _text(tree: Path, names: Sequence[str]) -> str:
