@@ -151,6 +151,7 @@ class VllmEngine:
         watching = threading.Thread(target=self._watch, name="crrl-vllm", daemon=True)
         watching.start()
         self._closing.callback(watching.join)
+        self._closing.callback(self._server.stop)  # it may be starting again, and is waited for
         self._closing.callback(self._ended.set)
 
     def _serve(self) -> None:
@@ -192,16 +193,16 @@ class VllmEngine:
                     raise CrrlError(f"The vLLM server died {RESTARTS + 1} times.", f"See its log: {self._log}")
                 self._note(f"The vLLM server died. It is started again, with the weights of version {self._version}")
                 self._serve()
-        except (CrrlError, httpx.HTTPError) as error:
-            self._give_up(error)
-            assert self._failure is not None
-            self._failed(self._failure)
+        except Exception as error:  # whatever it is: nobody else would notice, and all would wait for ever
+            if not self._ended.is_set():  # closed meanwhile
+                self._failed(self._give_up(error))
 
-    def _give_up(self, error: Exception) -> None:
-        self._failure = error if isinstance(error, CrrlError) else CrrlError(f"The vLLM server is lost: {error}")
+    def _give_up(self, error: Exception) -> CrrlError:
+        self._failure = error if isinstance(error, CrrlError) else CrrlError(f"The vLLM server is lost: {error!r}")
         self._ended.set()
         self._server.stop()
         self._up.set()
+        return self._failure
 
     def _count(self, seconds: float) -> None:
         with contextlib.suppress(httpx.HTTPError, CrrlError, ValueError), self._server.http() as http:

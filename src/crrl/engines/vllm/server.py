@@ -13,11 +13,12 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import httpx
 import torch
@@ -117,6 +118,7 @@ class VllmServer:
         self._python, self._arguments, self._environment = python, list(arguments), environment
         self._hidden, self.socket, self.log = folder / "starting.sock", folder / SOCKET, log
         self._process: subprocess.Popen[bytes] | None = None
+        self._stopping = threading.Lock()
 
     def start(self, model: Path, note: Callable[[str], None]) -> None:
         """Returns when it answers, still under its hidden name. Raises CrrlError: it ended, or takes too long; with
@@ -155,7 +157,7 @@ class VllmServer:
                 raise self._fault(f"The vLLM server did not answer within {START_S / 60:.0f} minutes", began)
             if now - told > TOLD_S:
                 told = now
-                note(f"vLLM starts, {now - start:.0f} s so far: {self._last_words()}")
+                note(f"vLLM starts, {now - start:.0f} s so far: {self._last_words(began)}")
             time.sleep(0.25)
 
     def show(self) -> None:
@@ -196,19 +198,23 @@ class VllmServer:
             return False
 
     def stop(self, *, at_once: bool = False) -> None:
-        """End it and all its processes. Idempotent."""
-        if self._process is None:
-            return
-        assert self._process.stdin is not None
+        """End it and all its processes. Idempotent; several threads may."""
+        with self._stopping:
+            if self._process is not None and self._process.stdin is not None and not self._process.stdin.closed:
+                self._stop(self._process, self._process.stdin, at_once)
+
+    def _stop(self, process: subprocess.Popen[bytes], told: IO[bytes], at_once: bool) -> None:
         with contextlib.suppress(OSError):
-            self._process.stdin.write(b"end")
-            self._process.stdin.close()
+            told.write(b"end")
+            told.flush()
+        with contextlib.suppress(OSError):
+            told.close()
         if not at_once:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(STOP_S)
+                process.wait(STOP_S)
         with contextlib.suppress(ProcessLookupError):  # the group: the keeper itself may have been killed
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
         for path in (self._hidden, self.socket):
             path.unlink(missing_ok=True)
 
@@ -217,8 +223,8 @@ class VllmServer:
             return self.log.read_text(errors="replace")
         return ""
 
-    def _last_words(self) -> str:
-        said = re.findall(r"INFO [\d:. -]+\[[\w.]+:\d+\] (\S.*)", self._text())
+    def _last_words(self, began: int) -> str:
+        said = re.findall(r"INFO [\d:. -]+\[[\w.]+:\d+\] (\S.*)", self._text()[began:])
         return said[-1].strip()[:100] if said else "it has said nothing yet"
 
     def _fault(self, what: str, began: int) -> CrrlError:

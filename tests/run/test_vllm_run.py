@@ -1,0 +1,84 @@
+"""A whole `crrl train engine=vllm` on the CPU, whose server is killed while agents are at work: `make test-vllm`."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from vllm_kit import ENVIRONMENT
+
+from crrl.learning.replay import replay
+from crrl.rollout.journal import FILE, TRAIN, Journal
+
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(1800)]
+STEPS, GROUPS, SIZE, STALENESS = 3, 3, 4, 1
+SMALL = [
+    f"trainer.max_steps={STEPS}",
+    f"objective.groups_per_step={GROUPS}",
+    f"objective.group_size={SIZE}",
+    f"rollout.staleness={STALENESS}",
+    "rollout.concurrency=16",
+    "evaluation.tasks_per_split=2",
+    "evaluation.splits=[rl_instances]",
+    "evaluation.decodings=[sampled]",
+    "engine.memory_gb=1",
+    f"engine.environment={ENVIRONMENT}",
+]
+
+
+def finished(run: Path) -> int:
+    if not (run / FILE).exists():
+        return 0
+    with Journal.open(run, read_only=True) as journal:
+        return len(journal.finished(TRAIN))
+
+
+def servers(trainer: int) -> list[psutil.Process]:
+    found = psutil.Process(trainer).children(recursive=True)
+    keepers = [process for process in found if any("keeper.py" in word for word in process.cmdline())]
+    return [child for keeper in keepers for child in keeper.children(recursive=True)]
+
+
+def test_it_trains_and_its_server_may_die(tmp_path: Path) -> None:
+    run = tmp_path / "r"
+    with (tmp_path / "log").open("wb") as log:
+        training = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "crrl.cli.main", "train", "quickstart", "engine=vllm"),
+                *(*SMALL, "run=r", f"runs_dir={tmp_path}"),
+            ],
+            stdout=log,
+            stderr=log,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+    try:
+        while finished(run) < GROUPS * SIZE + 1:
+            assert training.poll() is None, (tmp_path / "log").read_text()
+            time.sleep(0.1)
+        at_work = servers(training.pid)
+        assert at_work
+        for process in at_work:
+            process.kill()
+        assert training.wait() == 0, (tmp_path / "log").read_text()
+    finally:
+        training.kill()
+    print((tmp_path / "log").read_text())
+    with Journal.open(run, read_only=True) as journal:
+        steps, episodes, tries = journal.steps(), list(journal.episodes(TRAIN)), journal.lost_tries()
+        replayed = replay(journal.episodes(TRAIN), journal.trained_rows())
+    assert [step.state for step in steps] == ["trained"] * STEPS
+    assert max(step.metrics["push_error"] for step in steps if "push_error" in step.metrics) < 1e-4
+    assert len(episodes) == len({episode.id for episode in episodes}) == STEPS * GROUPS * SIZE
+    assert {episode.outcome for episode in episodes} <= {"scored", "truncated"}, "none was given up, none scored for it"
+    assert {lost["cause"] for lost in tries} <= {"engine_failed"}
+    for episode in episodes:
+        step = int(episode.id.split("/")[1])
+        versions = {version for sample in episode.samples for version in sample.versions}
+        assert max(0, step - STALENESS) <= min(versions) <= max(versions) <= step
+    assert replayed.exact and replayed.trained_rows > 0
+    assert (run / "vllm.log").stat().st_size > 0
