@@ -84,6 +84,7 @@ def candidates(words: Sequence[str]) -> list[str]:
             "clean": [*KINDS, "older=", "max_gb=", "sandbox.state_dir="],
             "calibrate": ["tasks=", "path=", "html=", "format=markdown", "k=", "cluster=repository"],
             "completion": list(SCRIPTS),
+            "curate": ["out=", "against=", "keep=", "per_task=", "similar=", "tasks=", "policy=", "samples=", "limit="],
             "doctor": ["sandbox.state_dir="],
             "eval": [*presets.names(), *SHIPPED, "resume="],
         }

@@ -24,6 +24,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "criterion": ("criterion", "is a claim met, not met, or not decidable, and what would decide it"),
     "plan-eval": ("plan_eval", "how many tasks, samples and training seeds would settle a difference"),
     "calibrate": ("calibrate", "rewards against tests: AUC, calibration error, best of k"),
+    "curate": ("curate", "choose models' own good work, and others', as data for sft"),
     "sft": ("sft", "fine-tune a model on episodes or chats, or make the tiny policy"),
     "replay": ("replay", "rebuild every training row of a run from its ledger, and compare"),
     "gateway": ("gateway", "check that an agent works with the gateway, or record it"),

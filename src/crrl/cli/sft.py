@@ -17,10 +17,10 @@ USAGE = (
     f"crrl sft DATA... out=FOLDER [key=value...] [--json] [--dry-run]\ncrrl sft {'|'.join(warmstarts())} [key=value...]"
 )
 HELP = """
-DATA is any number of runs (a name, or a folder: their solved training episodes, token by token as they were sampled)
-and of .jsonl files (a chat per line: {"messages": [...], "tools": [...]}). Only the model's own turns are trained.
-Rows are packed whole; what cannot be read, or is too long, is counted and named. If you interrupt it, rerunning the
-command resumes where it stopped.
+DATA is any number of runs (a name, or a folder: their solved training episodes, token by token as they were sampled),
+of .jsonl files (a chat per line: {"messages": [...], "tools": [...]}) and of data sets of crrl curate (.parquet). Only
+the model's own turns are trained. Rows are packed whole; what cannot be read, or is too long, is counted and named. If
+you interrupt it, rerunning the command resumes where it stopped.
 
   model.path=FOLDER   the model to start from (tiny)
   out=FOLDER          where the finished model goes: model.path=FOLDER in your next command
@@ -60,12 +60,12 @@ def run(call: Call) -> int:
 def found(word: str) -> Path:
     """A run's folder, or a file. Raises UsageError."""
     for path in (Path(word), Path("runs") / word):
-        if path.is_file() and path.suffix == ".jsonl":
+        if path.is_file() and path.suffix in (".jsonl", ".parquet"):
             return path
         if (path / "config.yaml").is_file():
             return path
     raise UsageError(
-        f"{word} is neither a run (a folder with config.yaml) nor a .jsonl file.",
+        f"{word} is neither a run (a folder with config.yaml) nor a .jsonl or .parquet file.",
         "`ls runs` shows the runs there are.",
     )
 

@@ -76,10 +76,11 @@ def of_run(folder: Path, phase: str, tasks: Mapping[str, Task]) -> Attempts:
                 task = tasks.get(episode.task)
                 scores = {k: v for k, v in verdict.components.items() if k != LABEL}
                 scores |= {k: v for k, v in of_patch(task, episode.patch).items() if k not in scores}
-                about = {**_about(episode.task, task, episode.patch), "source": folder.name, "phase": name}
+                told = {"source": folder.name, "phase": name, "patch": _emptiness(episode.patch)}
+                told |= about(episode.task, task)
                 group = f"{folder}/{name}/{episode.group}"
                 truncated = episode.outcome == "truncated"
-                found.judged.append(Attempt(group, episode.task, verdict.solved, scores, about, truncated))
+                found.judged.append(Attempt(group, episode.task, verdict.solved, scores, told, truncated))
     return found
 
 
@@ -109,8 +110,8 @@ def of_predictions(name: str, patches: Mapping[str, str], report: Path, tasks: M
         elif solved is None:
             found.lost += 1
         else:
-            about = {**_about(id, task, patch), "source": name}
-            found.judged.append(Attempt(id, id, solved, of_patch(task, patch), about))
+            told = {"source": name, "patch": _emptiness(patch), **about(id, task)}
+            found.judged.append(Attempt(id, id, solved, of_patch(task, patch), told))
     if unknown:
         found.notes.append(f"{name}: {unknown} predictions are of tasks that are not at hand, and are left out")
     if not found.judged:
@@ -147,10 +148,13 @@ def repository(task: Task) -> str:
     return re.sub(r"^.*[:/]([^/:]+/[^/]+?)(\.git)?/*$", r"\1", task.source.repo or "")
 
 
-def _about(id: str, task: Task | None, patch: str) -> dict[str, str]:
-    about = {"patch": "not empty" if patch.strip() else "empty"}
-    if task is not None:
-        about |= {"language": task.language, "corpus": task.corpus, "repository": repository(task)}
-    elif GENERATED.fullmatch(id):
-        about |= {"language": "python", "corpus": "generated"}
-    return {key: text for key, text in about.items() if text}
+def about(id: str, task: Task | None) -> dict[str, str]:
+    """Language, corpus and repository of a task, where they are known."""
+    if task is None:
+        return {"language": "python", "corpus": "generated"} if GENERATED.fullmatch(id) else {}
+    told = {"language": task.language, "corpus": task.corpus, "repository": repository(task)}
+    return {key: text for key, text in told.items() if text}
+
+
+def _emptiness(patch: str) -> str:
+    return "not empty" if patch.strip() else "empty"

@@ -1,6 +1,6 @@
-"""Rows for supervised fine-tuning, of the episodes of a run or of chats in JSON Lines.
+"""Rows for supervised fine-tuning, of the episodes of a run, of a data set of `crrl curate`, or of chats in JSON Lines.
 
-Invariant 1 holds for both: a run's rows are exactly the tokens that were sampled, and a chat is rendered turn by turn
+Invariant 1 holds for all: a run's rows are exactly the tokens that were sampled, and a chat is rendered turn by turn
 as the gateway would serve it, so that what is learnt is what will be asked. Only the policy's own tokens are trained.
 Invariant 11: a line that cannot be read is named with its file and number, and the rest goes on.
 """
@@ -99,6 +99,35 @@ def of_chats(file: Path, renderer: Renderer, longest: int, found: Found) -> None
                 found.fault(file, number, str(error).splitlines()[0])
 
 
+def of_parquet(file: Path, renderer: Renderer, tokenizer: str, longest: int, found: Found) -> None:
+    """Adds the trajectories of a data set of `crrl curate`: the tokens as they were sampled where they are this
+    tokenizer's (its hash), else the chat, rendered for this model.
+
+    Raises:
+        CrrlError: the file cannot be read.
+    """
+    import pyarrow as pa  # type: ignore[import-untyped]
+    import pyarrow.parquet as pq  # type: ignore[import-untyped]
+
+    try:
+        table = pq.read_table(file)
+    except (OSError, pa.ArrowException) as error:
+        raise CrrlError(f"{file} cannot be read: {error}", "Write the path of train.parquet.") from error
+    if "messages" not in table.column_names:
+        raise CrrlError(f"{file} has no column messages.", f"Import it: crrl curate {file} out=FOLDER keep=all")
+    for number, row in enumerate(table.to_pylist(), 1):
+        try:
+            if row.get("ids") and row.get("tokenizer") == tokenizer:
+                found.add(SftRow(list(row["ids"]), [int(t) for t in row["trained"]]), longest)
+            elif row["messages"]:
+                body = {key: msgspec.json.decode(row[key]) for key in ("messages", "tools") if row.get(key)}
+                found.add(of_conversation(*_read(msgspec.json.encode(body)), renderer), longest)
+            else:
+                found.left_out["another tokenizer's tokens, without a chat"] += 1
+        except (BadRequest, RenderError, ValueError, TypeError) as error:
+            found.fault(file, number, str(error).splitlines()[0])
+
+
 def of_conversation(messages: Sequence[Message], tools: Tools, renderer: Renderer) -> SftRow:
     """One row, in which every assistant turn is trained. What follows the last one is left out.
 
@@ -133,11 +162,17 @@ def _read(line: bytes) -> tuple[list[Message], Tools]:
 
 
 def read(
-    data: Sequence[Path], renderer: Renderer, episodes: str, longest: int, same_tokens: Mapping[Path, bool]
+    data: Sequence[Path],
+    renderer: Renderer,
+    episodes: str,
+    longest: int,
+    same_tokens: Mapping[Path, bool],
+    tokenizer: str = "",
 ) -> Found:
-    """All rows of run folders and chat files, in the order in which they are named.
+    """All rows of run folders, data sets and chat files, in the order in which they are named.
 
     Args:
+        tokenizer: the hash of the model's: tokens of data sets that have another are rendered anew from their chats.
         same_tokens: for each run folder, whether its policy's tokenizer is the model's.
 
     Raises:
@@ -152,6 +187,8 @@ def read(
                     "Write model.path= of the run's own policy, or export its chats and train on those.",
                 )
             of_run(path, episodes, longest, found)
+        elif path.suffix == ".parquet":
+            of_parquet(path, renderer, tokenizer, longest, found)
         else:
             of_chats(path, renderer, longest, found)
     if not found.rows:

@@ -29,7 +29,7 @@ def run(config: RowsConfig, live: bool | None) -> dict[str, Any]:
     with Display(live=live) as display:
         display.phase("read", 0)
         renderer = load_renderer(tokenizer, config.renderer.key)
-        found = sft_rows.read(data, renderer, config.episodes, config.tokens_per_pack, same)
+        found = sft_rows.read(data, renderer, config.episodes, config.tokens_per_pack, same, tokenizer_hash(tokenizer))
         for line in sft_rows.summary(found):
             display.note(line)
         moved = config.model.base
