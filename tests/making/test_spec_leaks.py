@@ -8,13 +8,14 @@ import py_compile
 import subprocess
 import tarfile
 import zipfile
+import zlib
 from pathlib import Path
 
 import pytest
 
 from crrl import sandbox
 from crrl.cli.main import main
-from crrl.making import elsewhere_search
+from crrl.making import elsewhere_search, snapshot
 from crrl.making.spec_elsewhere import SIMILAR, Place, near_duplicates
 from crrl.sandbox import default_state_dir
 from crrl.sandbox.api import Spec
@@ -102,6 +103,11 @@ def committed(root: Path) -> None:
         subprocess.run([*git, *words], check=True)
 
 
+def tree_of(root: Path, store: Path) -> list[str]:
+    commit = snapshot.take(root, store)
+    return snapshot.git(["-C", str(store), "ls-tree", "-r", "--name-only", commit]).decode().split()
+
+
 def spec(project: Path, out: Path, *words: str) -> int:
     plain = () if any(word.startswith("setup=") for word in words) else ("setup=none",)
     return main(["tasks", "spec", str(project), f"out={out}", "network=no", "times=1", *plain, *words])
@@ -123,11 +129,13 @@ def seen_in_its_box(task: Task) -> str:
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("history", [False, True])
-def test_what_packaging_and_history_leave_does_not_show_it(project: Path, tmp_path: Path, history: bool) -> None:
+def test_what_packaging_and_history_leave_does_not_show_it(project: Path, tmp_path: Path) -> None:
+    """Tracked or not, it never gets into the tree that the tasks are made of."""
     built(project)
-    if history:
-        committed(project)
+    walked = tree_of(project, tmp_path / "walked.git")
+    committed(project)
+    assert walked == tree_of(project, tmp_path / "tracked.git")
+    assert walked == ["numbers.egg-info/SOURCES.txt", "numbers_of.py", "tests/conftest.py", "tests/test_numbers.py"]
     assert spec(project, tmp_path / "made.jsonl") == 0
     (task,) = load_tasks(tmp_path / "made.jsonl")[0]
     assert "nearest_of_all" in (task.solution or "") and seen_in_its_box(task) == "[]"
@@ -141,27 +149,47 @@ PLACES = {
 }
 
 
+THREE = {"archived": "highest", "vendored": "lowest", "compiled": "middle"}  # function -> a name in its body
+ONE = """def {name}(values):
+    \"\"\"Sort the values by their {word} part, without those that have none, and give the first of them back.\"\"\"
+    {word}_of_all = sorted(value.{word} for value in values)
+    {word}_kept = [value for value in {word}_of_all if value is not None]
+    return {word}_kept[0] + len("{word}")
+
+
+"""
+USED = """from types import SimpleNamespace as N
+
+from numbers_of import archived, compiled, vendored
+
+
+def test_all():
+    assert (archived([N(highest=1)]), vendored([N(lowest=1)]), compiled([N(middle=1)])) == (8, 7, 7)
+"""
+
+
 @pytest.mark.timeout(600)
 def test_what_shows_it_all_the_same_is_named(project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """In the checkout, in an archive of it, and in the environment, with its source and without."""
-
-    def refused(place: str, *words: str) -> None:
-        assert spec(project, tmp_path / "made.jsonl", *words) == 1
-        assert "1 stands elsewhere" in capsys.readouterr().err
-        (left,) = (tmp_path / "made.left_out.jsonl").read_text().splitlines()
-        assert json.loads(left)["why"] == place
-
+    """In an archive of the checkout; and in the environment, with its source and without."""
+    code = {name: ONE.format(name=name, word=word) for name, word in THREE.items()}
+    (project / "numbers_of.py").write_text("".join(code.values()))
+    (project / "tests/test_numbers.py").write_text(USED)
     with zipfile.ZipFile(project / "data.zip", "w") as archive:
-        archive.writestr("inside/old.py", CODE + BODY)
-    refused("/workspace/data.zip!inside/old.py")
-    (project / "data.zip").unlink()
-    install = "mkdir -p /environment/lib/own"
-    refused(
-        "/environment/lib/own/vendored.py",
-        f"setup={install} && (echo '# vendored'; cat numbers_of.py) > /environment/lib/own/vendored.py",
-    )
-    compiled = "import py_compile; py_compile.compile('numbers_of.py', cfile='/environment/lib/own/numbers_of.pyc')"
-    refused("/environment/lib/own/numbers_of.pyc", f'setup={install} && python3 -c "{compiled}"')
+        archive.writestr("inside/old.py", code["archived"])
+    for name in ("vendored", "compiled"):
+        (project / f"{name}.txt").write_bytes(zlib.compress(code[name].encode()))  # nobody finds it in there
+    unpack = "import py_compile, zlib; read = lambda name: zlib.decompress(open(name + '.txt', 'rb').read()); "
+    unpack += "open('/environment/vendored.py', 'wb').write(read('vendored')); "
+    unpack += "open('/tmp/c.py', 'wb').write(read('compiled')); "
+    unpack += "py_compile.compile('/tmp/c.py', cfile='/environment/compiled.pyc')"
+    assert spec(project, tmp_path / "made.jsonl", f'setup=python3 -c "{unpack}"') == 1
+    assert "3 stands elsewhere" in capsys.readouterr().err
+    left = [json.loads(line) for line in (tmp_path / "made.left_out.jsonl").read_text().splitlines()]
+    assert {one["function"].partition(":")[2]: one["why"] for one in left} == {
+        "archived": "/workspace/data.zip!inside/old.py",
+        "vendored": "/environment/vendored.py",
+        "compiled": "/environment/compiled.pyc",
+    }
 
 
 @pytest.mark.parametrize("place", PLACES)
