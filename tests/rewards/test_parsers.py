@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 
 import pytest
@@ -482,3 +483,58 @@ def test_every_parser_that_a_task_may_name_exists() -> None:
     """But for our own judge's, and the one that needs its corpus's own harness."""
     assert set(NAMES) - {"pytest", "label", "multi-swe-bench"} == set(PARSERS) - {"pytest-ids"}
     assert all(isinstance(parser, Parser) for parser in PARSERS.values())
+
+
+WHOLE = {
+    "pytest-xml": PYTEST,
+    "junit": JUNIT,
+    "surefire": JUNIT,
+    "catch": CATCH,
+    "ctest": CTEST,
+    "go": GO,
+    "cargo": CARGO,
+    "jest": json.dumps(JEST),
+    "defects4j": DEFECTS4J,
+    "pytest-ids": "tests/test_a.py::test_b\n",
+    "swe-bench-pro": '{"tests": [{"name": "a | b", "status": "PASSED"}]}',
+    "r2e-gym": R2E,
+}
+SCRAPS = [
+    "\0",
+    "\ufffe",
+    "\ud800",
+    "<",
+    ">",
+    '"',
+    "\\",
+    "\n",
+    "\r",
+    "{",
+    "}",
+    "[",
+    "]",
+    "&#0;",
+    "<![CDATA[",
+    "]]>",
+    "-->",
+]
+SCRAPS += ["null", "1e999", "NaN", '"testResults": null, ', '"assertionResults": [1], ', '"tests": [[]], ', "<?xml "]
+SCRAPS += ['{"Action": {}, "Test": "T"}\n', '{"Action": "pass", "Test": ["T"], "Package": {}}\n', '{"tests": {"a": 1}}']
+SCRAPS += ['{"numX": 1, "testResults": {"a": 1}}', "[" * 2000, '{"Time":' * 2000]
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_nothing_that_is_written_into_a_report_stops_its_parser(name: str) -> None:
+    """Patched code can write into most reports: whatever it does to the parser would be our failure, and end the run."""
+    rng = random.Random(name)
+    for _ in range(300):
+        report = WHOLE[name]
+        for _ in range(rng.randint(1, 5)):
+            start = rng.randrange(len(report) + 1)
+            report = report[:start] + rng.choice(SCRAPS) + report[start + rng.choice((0, 0, 1, 3, 20)) :]
+        try:
+            found = statuses(PARSERS[name].parse(report))
+        except ValueError:
+            found = {}
+        assert all(isinstance(test, str) for test in found)
+        assert all(isinstance(piece, str) for piece in PARSERS[name].told(report, report))

@@ -131,3 +131,11 @@ def test_every_parser_that_a_record_names_is_the_package_s(test_data: Path) -> N
     ).tasks
     with pytest.raises(CrrlError, match="no log parser parse_log_nothing"):
         grade(replace(task, test=replace(task.test, parser="swebench:parse_log_nothing:pass_and_fail")), "", PATCH)
+
+
+def test_a_log_that_a_parser_stumbles_over_repairs_nothing(test_data: Path) -> None:
+    """That of immutable-js knows its instances alone, and raises on any other."""
+    (task, *_) = pytest_tasks(test_data)
+    odd = replace(task, test=replace(task.test, parser="swebench:parse_log_immutable_js:pass_and_fail"))
+    results = grade(odd, log(task), PATCH)
+    assert results.reason == "no_marker" and not solved(odd, results) and "parse_log_immutable_js" in results.output

@@ -178,18 +178,18 @@ def go_json(report: str) -> Iterable[Suite]:
     packages: dict[str, Suite] = {}
     open_: dict[tuple[str, str], TestStatus] = {}
     for event in objects(report, GO_EVENT):
-        package, test, action = str(event.get("Package") or ""), event.get("Test"), event.get("Action")
+        package, test, action = (str(event.get(key) or "") for key in ("Package", "Test", "Action"))
         suite = packages.setdefault(package, Suite(package))
         if not test:
             continue
         end = GO_END.search(str(event.get("Output") or ""))
         if action in outcomes:
-            suite.tests.append((str(test), outcomes[action]))
-            open_.pop((package, str(test)), None)
+            suite.tests.append((test, outcomes[action]))
+            open_.pop((package, test), None)
         elif action == "run":
-            open_[package, str(test)] = "missing"
-        elif end and end[2] == test and (package, str(test)) in open_:
-            open_[package, str(test)] = outcomes[end[1].lower()]
+            open_[package, test] = "missing"
+        elif end and end[2] == test and (package, test) in open_:
+            open_[package, test] = outcomes[end[1].lower()]
     for (package, test), status in open_.items():
         packages[package].tests.append((test, status))
     return packages.values()

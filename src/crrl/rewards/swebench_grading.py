@@ -3,7 +3,7 @@
 What the official report says is kept to the letter: a skipped FAIL_TO_PASS test has failed, a skipped PASS_TO_PASS
 test is maintained, ids that Verified cut short match what they begin, and a log without its markers resolves nothing.
 Its guess that the infrastructure failed is made from the log, which patched code writes, too: it is told in the
-output and never makes an episode lost (invariant 2).
+output and never makes an episode lost (invariant 2). Nor does a log that one of its parsers stumbles over.
 """
 
 from __future__ import annotations
@@ -53,11 +53,15 @@ def grade(task: Task, log: str, patch: str) -> TestResults:
     )
     log = _marked(log, scripted=any(START in word for word in task.test.command.argv))
     prediction = {"instance_id": task.id, "model_name_or_path": "crrl", "model_patch": patch}
+    tests: dict[str, TestStatus] = dict.fromkeys([*task.test.fail_to_pass, *task.test.pass_to_pass], "missing")
     with tempfile.TemporaryDirectory(prefix="crrl-grade-") as folder:
         file = Path(folder) / "test_output.txt"
         file.write_text(log, errors="replace")
-        report = grading.get_eval_report(spec, prediction, str(file), True)[task.id]
-    tests: dict[str, TestStatus] = dict.fromkeys([*task.test.fail_to_pass, *task.test.pass_to_pass], "missing")
+        try:
+            report = grading.get_eval_report(spec, prediction, str(file), True)[task.id]
+        except Exception as error:  # of a parser that is not ours, by a log that patched code wrote
+            said = f"swebench's {parser} fails on the log: {type(error).__name__}: {error}\n{log[-4000:]}"
+            return TestResults(tests, reason="no_marker", output=said)
     if "tests_status" not in report:
         why = report.get("infra_failure_reason")
         said = f"swebench found no results in the log{f', and suspects {why}' if why else ''}\n{log[-4000:]}"
