@@ -212,6 +212,7 @@ def test_held_out_tasks_are_refused(tmp_path: Path, renderer: Renderer, capsys: 
     assert main(["curate", str(folder), f"out={tmp_path / 'set'}"]) == 0
 
 
+@pytest.mark.timeout(300)  # it trains, also on a machine that is busy
 def test_from_a_run_to_a_model(tmp_path: Path, renderer: Renderer, capsys: pytest.CaptureFixture[str]) -> None:
     """curate, its card, sft on the tokens as they were sampled, sft on the chats: the same rows."""
     run_folder(tmp_path / "a", renderer)

@@ -12,6 +12,7 @@ from crrl.cli.main import main
 from crrl.rollout.journal import Journal
 
 
+@pytest.mark.timeout(300)  # workers, boxes and a judge, four times, also on a machine that is busy
 def test_episodes_are_made_once(tmp_path: Path, state_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "set"
     words = [

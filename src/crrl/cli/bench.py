@@ -10,12 +10,13 @@ from typing import Any
 from crrl.cli.call import Call, print_json
 from crrl.errors import UsageError, nearest
 
-USAGE = "crrl bench [engine|gateway|episodes|judge|sandbox|train|length|push|async|all|soak] [key=value ...] [--json]"
+USAGE = "crrl bench [BENCH|all|soak] [key=value ...] [--json]"
 HELP = """
 engine    the local engine against transformers generate: tokens per CPU-second, log-prob agreement
 gateway   time per request on top of the engine's, at 1, 32 and 256 sessions, and in a session of 64k tokens
 episodes  CPU-seconds of an episode without the model, by part, and many agents at once
 judge     CPU-seconds of one judged patch, against a plain pytest run
+answers   CPU-milliseconds of each similarity, and of reading and applying search/replace answers
 train     a training step against TRL's GRPOTrainer on the same rows: time, gradients
 length    one row of growing length, LoRA and checkpointing, beside TRL's: time, peak memory
           tokens=1024,4096,16384 model=tiny (or a model folder)
@@ -36,6 +37,7 @@ BENCHES: dict[str, str] = {
     "gateway": "crrl.bench.gateway",
     "episodes": "crrl.bench.episodes",
     "judge": "crrl.bench.judge",
+    "answers": "crrl.bench.answers",
     "sandbox": "crrl.bench.sandbox",
     "train": "crrl.learning.bench",
     "length": "crrl.learning.bench_length",
