@@ -36,6 +36,7 @@ corpus, or a data set on the hub (ORG/NAME@REVISION). Without it: the tasks that
   samples=K                        samples of each task (sampled decoding)
   evaluation.temperature=0.6       its temperature; training has its own
   agent=mini-swe-agent agent.turns=50          another agent, other budgets
+  engine=remote engine.url=https://HOST/v1     MODEL is the name of a model there; the key is in OPENAI_API_KEY
   trained_on=FILE.jsonl            what MODEL was trained on, to see what it has seen (known for runs)
   evaluation.prices.hour=2.5       USD: hour (of an episode), input, output (a million tokens each)
   evaluation.tasks_per_split=400 evaluation.splits=[unseen_families] evaluation.decodings=[greedy]     held-out tasks
@@ -160,6 +161,8 @@ def planned(wanted: Wanted, settings: list[str], scratch: Path) -> Plan:
             if key.partition(".")[0] in OF_ROLLOUTS:
                 raise UsageError(f"{key} would be ignored: predictions are graded, not made.", f"Leave {key} out.")
         config, checkpoint, rule = load_recipe("quickstart", [*own, *settings]), wanted.model, ""
+    elif is_remote(settings):
+        config, checkpoint, rule = of_endpoint(wanted.model, [*own, *settings])
     else:
         config, checkpoint, rule = resolve(wanted.model, [*own, *settings])
     if not any(s.startswith("run=") for s in settings):
@@ -282,6 +285,25 @@ def resolve(target: str, settings: list[str]) -> tuple[Config, str, str]:
     if (owner := _run_of(target)) is not None:
         return load_saved(owner / "config.yaml", settings), str(path), "named in the command"
     return load_recipe("quickstart", [*settings, f"model.path={path}"]), str(path), ""
+
+
+def is_remote(settings: list[str]) -> bool:
+    """MODEL is a name at an endpoint, and no folder."""
+    engine = [s.partition("=")[2] for s in settings if s.partition("=")[0] in ("engine", "engine.name")]
+    return engine[-1:] == ["remote"]
+
+
+def of_endpoint(name: str, settings: list[str]) -> tuple[Config, str, str]:
+    """As `resolve`: a model of the endpoint. The shipped policy's renderer stands in for its own."""
+    from crrl.conf.load import load_recipe
+
+    for key in (setting.partition("=")[0] for setting in settings):
+        if key in ("engine.model", "model.path"):
+            raise UsageError(f"{key} would be ignored: {name} is the model.", f"Leave {key} out.")
+    config = load_recipe("quickstart", [*settings, f"engine.model={name}"])
+    if not config.engine.url:
+        raise UsageError("Where is the endpoint?", "Write engine.url=https://HOST/v1.")
+    return config, "tiny", ""
 
 
 def _run_of(target: str) -> Path | None:

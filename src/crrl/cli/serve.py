@@ -102,6 +102,8 @@ async def serve(config: Config, checkpoint: str, serving: Serving, *, as_json: b
     from crrl.gateway.session import SamplingPolicy
     from crrl.models import model_folder
 
+    if config.engine.name == "remote":
+        raise UsageError("engine=remote is served already.", "Leave engine=remote out.")
     bound(serving.host, serving.port).close()  # report a port in use before loading the model
     folder = model_folder(checkpoint)
     keep = LedgerFolder(Path(serving.ledger)) if serving.ledger else None

@@ -4,6 +4,7 @@
 |---|---|
 | `local.LocalEngine` | any transformers causal model, in this process, on its own thread |
 | `vllm.engine.VllmEngine` | a vLLM server, which it starts, watches and ends; the worker speaks to it directly |
+| `remote.Endpoint` | a model behind an OpenAI-compatible endpoint, which answers in text: a baseline, never trained |
 | `wire.RemoteEngine` | an engine in another process, over a unix socket (`wire.EngineServer` is the other end) |
 | `scripted.ScriptedEngine` | plays given token lists: for tests of anything that uses an engine |
 
@@ -30,11 +31,13 @@ from crrl.errors import LostError, UsageError
 ENGINES = {
     "local": "crrl.engines.load:load_local",
     "vllm": "crrl.engines.vllm.engine:VllmEngine",
+    "remote": "crrl.engines.remote:RemoteEngine",
 }
 # scheme of an address -> class, made with the part behind the colon
 CONNECTIONS = {
     "unix": "crrl.engines.wire:RemoteEngine",
     "vllm": "crrl.engines.vllm.client:VllmClient",
+    "remote": "crrl.engines.remote:Endpoint",
 }
 
 

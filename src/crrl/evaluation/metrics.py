@@ -14,6 +14,7 @@ from typing import Any
 
 from crrl.evaluation import samples
 from crrl.evaluation.benchmark import Cells, bounds_of, rate_of
+from crrl.gateway.api import Sample
 from crrl.rewards.patching import PatchError, parse
 from crrl.rewards.similarity import changed_lines
 from crrl.rollout.api import Episode
@@ -80,12 +81,18 @@ class Outline:
             visible_only=bool(verdict and verdict.components.get("visible_only", 0.0) > 0),
             tool_calls=episode.counts.get("tool_calls", 0),
             turns=len(episode.samples),
-            tokens=sum(len(s.ids) for s in episode.samples),
-            prompt_tokens=sum(len(s.prompt_ids) for s in episode.samples),
+            tokens=sum(_counted_by("completion_tokens", s, len(s.ids)) for s in episode.samples),
+            prompt_tokens=sum(_counted_by("prompt_tokens", s, len(s.prompt_ids)) for s in episode.samples),
             seconds=sum(v for k, v in episode.timings.items() if k != "engine_wait"),
             exit=episode.exit_reason or episode.outcome,
             impossible="impossible" in task.provenance,
         )
+
+
+def _counted_by(name: str, sample: Sample, ours: int) -> int:
+    """A remote endpoint's own count; the tokens here are not its."""
+    theirs = sample.params.get(name)
+    return theirs if isinstance(theirs, int) else ours
 
 
 def _readable(patch: str) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import aclosing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import cast
@@ -17,7 +17,8 @@ from typing import cast
 import msgspec
 
 from crrl.engines.api import Engine, EngineInfo, FinishReason, Request
-from crrl.gateway import begun, forced
+from crrl.engines.chat import ChatEngine, NotAnswered, Said, TooLong
+from crrl.gateway import begun, forced, spoken
 from crrl.gateway.api import Ask, BadRequest, Budget, SessionRecord
 from crrl.gateway.clock import Asked, EngineClock
 from crrl.gateway.dialects.common import name_of, unsupported_value
@@ -111,6 +112,8 @@ class Session:
             return await self._turn(place, ask, choice)
 
     def _check_forced(self, ask: Ask) -> None:
+        if isinstance(self.engine, ChatEngine):
+            spoken.check(ask)
         if ask.forced is not None and not (self.policy.constrained and self.info.constrained):
             raise unsupported_value(ask.forced.param)
         forced.check(ask)
@@ -133,16 +136,23 @@ class Session:
         if place.replay is not None:
             return place.replay
         turn = self._new_turn(place, ask, choice)
+        if isinstance(self.engine, ChatEngine):
+            self.tree.add(turn)
+            self._start(turn, self._say(turn, ask, self.engine))
+            return turn
         prompt_ids, grammar = self.tree.prompt_ids(turn), ""
         if ask.forced is not None:
             grammar = await asyncio.to_thread(forced.grammar, self.renderer, ask, ask.forced, prompt_ids)
         self.tree.add(turn)
         before = prompt_ids[: len(prompt_ids) - len(place.begun)]
         text = TextStream(self.renderer, ask, before, place.begun)
-        turn.task = asyncio.create_task(self._generate(turn, prompt_ids, text, grammar))
+        self._start(turn, self._generate(turn, prompt_ids, text, grammar))
+        return turn
+
+    def _start(self, turn: Turn, generation: Coroutine[None, None, None]) -> None:
+        turn.task = asyncio.create_task(generation)
         self._tasks.add(turn.task)
         turn.task.add_done_callback(self._tasks.discard)
-        return turn
 
     def _check_ids(self, prompt: str | list[int] | None) -> None:
         size = self.info.vocab_size
@@ -211,6 +221,8 @@ class Session:
             raise self._refused("tokens", FULL.format(f"{self.budget.tokens} tokens"))
         if self.budget.seconds is not None and self.spent_s >= self.budget.seconds:
             raise self._refused("seconds", FULL.format(f"{self.budget.seconds:g} seconds"))
+        if isinstance(self.engine, ChatEngine):
+            return tokens  # it knows its own context, and the prompt's tokens are not its
         if prompt >= context:
             raise self._refused(
                 "context",
@@ -253,6 +265,40 @@ class Session:
         )
         with self.clock.asked() as asked:
             await self._sample(turn, request, text, asked)
+
+    async def _say(self, turn: Turn, ask: Ask, engine: ChatEngine) -> None:
+        """The endpoint's answer. What it refuses for the agent's own conversation is an empty turn, which the agent has
+        to deal with; before anything was answered it is our side's."""
+        try:
+            with self.clock.asked():
+                said = await engine.answer(spoken.question_of(turn, ask, self.top_p))
+        except asyncio.CancelledError:
+            turn.finish = "cancelled"
+            raise
+        except (TooLong, NotAnswered) as error:
+            if not self.used and isinstance(error, NotAnswered):
+                turn.failed = self.engine_failed = str(error)
+            else:
+                turn.params["refused"] = str(error)
+                full = isinstance(error, TooLong)
+                self._said(turn, Said("", "", [], "length" if full else "stop", 0, 0), full=full)
+        except Exception as error:
+            turn.failed = self.engine_failed = str(error) or type(error).__name__
+        else:
+            self._said(turn, said, full=said.finish == "length" and said.tokens < cast(int, turn.params["max_tokens"]))
+        finally:
+            turn.wake()
+
+    def _said(self, turn: Turn, said: Said, *, full: bool) -> None:
+        """`full`: the endpoint's context has no more room."""
+        spoken.take(turn, said, self.renderer)
+        self.used += said.tokens
+        turn.finish = said.finish
+        if full:
+            self._refused("context", "")
+        elif said.finish == "length" and self.used >= self.budget.tokens:
+            self.exhausted = self.exhausted or "tokens"
+        self.tree.complete(turn)
 
     async def _sample(self, turn: Turn, request: Request, text: TextStream, asked: Asked) -> None:
         try:

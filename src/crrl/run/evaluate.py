@@ -65,9 +65,8 @@ def evaluate(plan: Plan, json: bool = False) -> int:
         _use_file(config, Path(config.runs_dir) / config.run, len(benchmark.tasks))
     meta = {
         "policy": plan.policy,
-        "checkpoint": plan.checkpoint,
         "rule": plan.rule,
-        "weights": weights_hash(model_folder(plan.checkpoint)),
+        **_who(plan),
         "benchmark": benchmark.name if benchmark else "held-out tasks of the settings",
         "origin": benchmark.origin if benchmark else {},
     }
@@ -77,6 +76,13 @@ def evaluate(plan: Plan, json: bool = False) -> int:
         for note in [*plan.notes, *(benchmark.notes if benchmark else [])]:
             run.display.note(note)
         return _to_its_end(run, json)
+
+
+def _who(plan: Plan) -> dict[str, str]:
+    """Which weights; of an endpoint's nobody knows, only where it is."""
+    if plan.config.engine.name == "remote":
+        return {"checkpoint": plan.config.engine.url, "weights": ""}
+    return {"checkpoint": plan.checkpoint, "weights": weights_hash(model_folder(plan.checkpoint))}
 
 
 def grade_predictions(plan: Plan, file: Path, json: bool = False) -> int:
