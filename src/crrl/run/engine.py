@@ -11,6 +11,7 @@ from crrl.conf.engine_keys import OWN
 from crrl.conf.schema import Config
 from crrl.engines.api import Started
 from crrl.engines.device import device_of
+from crrl.engines.vllm.install import python_of
 from crrl.errors import CrrlError, UsageError
 from crrl.sandbox import default_state_dir
 
@@ -32,8 +33,8 @@ def engine_of(
     if trained and engine.name == "vllm" and not engine.url:
         _require_own_card(config)
     own: dict[str, Any] = {key: getattr(engine, key) for key in OWN.get(engine.name, ())}
-    if own.get("environment") == "":
-        own["environment"] = str(Path(config.sandbox.state_dir or default_state_dir()) / "engines" / engine.name)
+    if engine.name == "vllm":
+        own["environment"] = str(_environment(config))
     if engine.name == "vllm" and log is not None:
         own["log"] = str(log)
     made = engines.make(
@@ -55,6 +56,19 @@ def engine_of(
             made.close()
             raise
     return made
+
+
+def require_engine(config: Config) -> None:
+    """Before a run folder is made. Raises UsageError: this machine lacks what the engine's settings ask for."""
+    engine = config.engine
+    if engine.name == "vllm" and not (engine.url or engine.install):
+        cuda = device_of(engine.device).type == "cuda"
+        python_of(_environment(config), cuda=cuda, install=False, note=lambda said: None)
+
+
+def _environment(config: Config) -> Path:
+    state_dir = Path(config.sandbox.state_dir or default_state_dir())
+    return Path(config.engine.environment or state_dir / "engines" / "vllm")
 
 
 def _require_own_card(config: Config) -> None:

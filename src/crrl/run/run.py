@@ -48,7 +48,7 @@ from crrl.rollout.client import RolloutClient
 from crrl.rollout.config import RolloutConfig
 from crrl.rollout.journal import TRAIN, Journal
 from crrl.run.busy import Busy
-from crrl.run.engine import engine_of
+from crrl.run.engine import engine_of, require_engine
 from crrl.run.folder import create
 from crrl.run.tracking import Tracking
 from crrl.run.watchdog import Watchdog
@@ -353,6 +353,7 @@ class Run:
 def can_compute(config: Config) -> None:
     """Raises UsageError: this machine lacks the device, or the instructions, that the settings ask for."""
     dtype_of(config.engine.dtype, device_of(config.engine.device), "engine.dtype")
+    require_engine(config)
     precision.require(config.trainer)
 
 
