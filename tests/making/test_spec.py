@@ -126,7 +126,8 @@ def unnoticed(values):
     """
     return max(values), min(values)
 '''
-TESTS = """import pytest
+TESTS = (
+    """import pytest
 from numbers_of import *
 
 
@@ -159,8 +160,15 @@ def test_quiet():
 
 
 def test_strict():
-    with pytest.raises(ValueError, match="not a square"):
-        strict(8)
+    for number in range(10):
+        if int(number**0.5) ** 2 == number:
+            assert strict(number) ** 2 == number
+            continue
+        with pytest.raises(ValueError, match="not a square"):
+            strict(number)
+"""
+    + "    assert strict(4) == 2\n" * 40
+    + """
 
 
 def test_refuse():
@@ -182,6 +190,7 @@ def test_unnoticed():
     except NotImplementedError:
         pass
 """
+)
 COPY = """def made(words):
     # as it was before
     parts = [word + str(len(word)) for word in words]
@@ -245,8 +254,8 @@ def test_a_project_becomes_tasks_and_each_other_function_has_its_reason(
     assert "    def clamp(value, low, high):\n" in clamp.issue and ">>> clamp(12, 1, 9)" in clamp.issue
     assert len(clamp.test.fail_to_pass) == 3 and "tests/test_numbers.py::test_refuse" in clamp.test.pass_to_pass
     (refuse,) = [task for task in tasks if task.provenance["function"].endswith(":refuse")]
-    assert "    with pytest.raises(LookupError):\n        refuse(3)\n" in refuse.issue
-    assert "Tests expect" not in clamp.issue
+    assert "Its tests:\n\n    # tests/test_numbers.py\n    def test_refuse():\n" in refuse.issue
+    assert "def test_below():" in clamp.issue and "def test_refuse" not in clamp.issue
     finished = out.with_suffix(".work").read_bytes()
     assert spec(project, out, "--json") == 0  # goes on: nothing is left to do
     again = json.loads(capsys.readouterr().out)

@@ -53,6 +53,9 @@ def test_too_little_is_said(head: str, doc: str) -> None:
 BODY = 'if x:\n    raise ValueError("must be empty")\nreturn "nothing here"'
 
 
+LONG = "\n" * spec_text.SHOWN_LINES  # too long to be shown
+
+
 @pytest.mark.parametrize(
     ("test", "compared"),
     [
@@ -64,8 +67,24 @@ BODY = 'if x:\n    raise ValueError("must be empty")\nreturn "nothing here"'
     ],
 )
 def test_texts_that_only_the_body_has(test: str, compared: str) -> None:
-    assert spec_text.unsaid(of("def f(x):", "Said.", BODY), [test]) == compared
-    assert spec_text.unsaid(of("def f(x):", "Gives 'nothing here', x must be empty.", BODY), [test]) == ""
+    assert spec_text.unsaid(of("def f(x):", "Said.", BODY), {"t.py::test_f": test + LONG}) == compared
+    assert spec_text.unsaid(of("def f(x):", "Said.", BODY), {"t.py::test_f": test}) == "", "the test itself is shown"
+    assert (
+        spec_text.unsaid(of("def f(x):", "'nothing here'; must be empty.", BODY), {"t.py::test_f": test + LONG}) == ""
+    )
+
+
+def test_the_shortest_tests_are_shown_as_far_as_there_is_room() -> None:
+    tests = {f"t.py::test_{n}": "\n".join([f"def test_{n}():", *["    assert f(1)"] * n]) for n in (30, 1, 20, 12, 2)}
+    assert list(spec_text.shown(tests)) == ["t.py::test_1", "t.py::test_2", "t.py::test_12"]
+    assert spec_text.shown({"t.js": "it()"}) == {}, "a whole file is no test"
+    told = spec_text.text(of("def f(x):", "Said.", BODY), 3, tests, "t.py::test_30")
+    assert (
+        "Some of its tests:\n\n    # t.py\n    def test_1():\n        assert f(1)\n\n    # t.py\n    def test_2" in told
+    )
+    assert "def test_20" not in told and "Tested by" not in told
+    told = spec_text.text(of("def f(x):", "Said.", BODY), 3, {"t.js": "it()"}, "t.js::gives [1]")
+    assert "Tested by `t.js::gives" in told
 
 
 RAISING = {
@@ -83,10 +102,11 @@ RAISING = {
 
 @pytest.mark.parametrize("test", RAISING)
 def test_the_text_shows_errors_that_tests_expect_and_the_documentation_does_not(test: str) -> None:
-    told = spec_text.text(of("def f(x):", "Said.", BODY), 1, "t.py::test_f", 0, [test])
+    hidden = {"t.py::test_f": test + LONG}
+    told = spec_text.text(of("def f(x):", "Said.", BODY), 1, hidden, "t.py::test_f")
     assert ("Tests expect errors" in told) is bool(RAISING[test]) and RAISING[test] in told and "f(0)" not in told
     said = of("def f(x):", "Raises ValueError for anything.", BODY)
-    assert "Tests expect" not in spec_text.text(said, 1, "t.py::test_f", 0, [test])
+    assert "Tests expect" not in spec_text.text(said, 1, hidden, "t.py::test_f")
 
 
 FILES = {

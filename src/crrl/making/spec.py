@@ -183,11 +183,21 @@ class SpecMaker(Maker):
         return self._task(one, plan, patch, solution, failing, asked, tests)
 
     def _task(
-        self, one: Masked, plan: Task, patch: str, solution: str, failing: list[str], asked: list[str], tests: list[str]
+        self,
+        one: Masked,
+        plan: Task,
+        patch: str,
+        solution: str,
+        failing: list[str],
+        asked: list[str],
+        tests: dict[str, str],
     ) -> Task:
         screener, function = self.screener, one.function
         first = min(failing, key=lambda test: (self.stable[test], test))
-        hidden, hiding = screener.hidden(failing, {first})
+        shown = spec_text.shown(tests)
+        hidden, hiding = screener.hidden(
+            failing, {test for test in failing if test.partition("[")[0] in shown} | {first}
+        )
         commit = self.base.source.base_commit or ""
         licence = self._licence_of(function)
         return replace(
@@ -195,7 +205,7 @@ class SpecMaker(Maker):
             id=f"{self.base.corpus}-{one.fault.name}",
             family=str(PurePath(function.path).with_suffix("")).replace("/", "."),
             source=replace(self.base.source, patches=[*self.base.source.patches, patch, *hiding]),
-            issue=spec_text.text(one, function.line, first, len(tests) - 1, tests),
+            issue=spec_text.text(one, function.line, tests, first),
             test=replace(
                 plan.test,
                 fail_to_pass=failing,

@@ -3,15 +3,15 @@
 A specification says enough when it has words of its own beside the function's name, with an example that shows a
 result, or in sentences; when it names each parameter that its callers must give, as far as there are several; and when
 what the tests compare does not hang on texts that nobody but the body has. The rule is `lacks`; its numbers are below.
-The text shows signature and docstring, where they stand, and what the tests ask for that only the body told: which
-errors are raised.
+The text shows signature and docstring, where they stand, the shortest of the tests, and calls that others expect to
+raise what the docstring does not name.
 """
 
 from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from textwrap import dedent, indent
 
@@ -19,6 +19,7 @@ from crrl.making.source_file import SourceFile, UnreadableError
 from crrl.making.spec_mask import Masked
 
 WORDS, WITH_EXAMPLE = 8, 2  # of its own that a docstring needs: alone, and beside an example
+SHOWN_TESTS, SHOWN_LINES = 3, 40  # tests in the issue, and lines of all of them
 SHOWN_CALLS = 3  # of those that are expected to raise
 EXPECTS = ("raises", "assertraises", "assertraisesregex")
 LEAST_TEXT = 4  # characters of a text that tests may compare
@@ -85,10 +86,11 @@ def _named(name: str, doc: str, said: str) -> bool:
     )
 
 
-def unsaid(one: Masked, tests: Iterable[str]) -> str:
-    """A text that the tests compare, and of the whole file only the body has. `tests`: their source."""
-    compared = [text for source in tests for text in _constants(source)]
-    told = "\n".join([one.head, one.data.decode("utf-8", "replace")])
+def unsaid(one: Masked, tests: Mapping[str, str]) -> str:
+    """A text that tests compare which are not shown, and of the whole file only the body has."""
+    seen = shown(tests)
+    compared = [text for test, source in tests.items() if test not in seen for text in _constants(source)]
+    told = "\n".join([one.head, one.data.decode("utf-8", "replace"), *seen.values()])
     for text in one.texts:
         plain = text.strip()
         if len(plain) < LEAST_TEXT or plain in told or not re.search(r"[A-Za-z]{2}", plain):
@@ -126,8 +128,8 @@ def _constants(source: str) -> Iterator[str]:
             yield node.value
 
 
-def tests_of(tree: Path, tests: Iterable[str]) -> list[str]:
-    """The source of test functions (`path::Class::function`), each once, of a Python file; of another the whole."""
+def tests_of(tree: Path, tests: Iterable[str]) -> dict[str, str]:
+    """The source of test functions (`path::Class::function`) of Python files; of others the whole file, by its path."""
     found: dict[str, str] = {}
     files: dict[str, SourceFile | None] = {}
     for test in dict.fromkeys(test.partition("[")[0] for test in tests):
@@ -141,7 +143,18 @@ def tests_of(tree: Path, tests: Iterable[str]) -> list[str]:
             found[test] = _source_of(source, names)
         elif (tree / path).is_file():
             found[path] = (tree / path).read_text("utf-8", "replace")
-    return list(found.values())
+    return found
+
+
+def shown(tests: Mapping[str, str]) -> dict[str, str]:
+    """The shortest of them, as far as the issue has room: documentation rarely says all that tests ask for."""
+    kept: dict[str, str] = {}
+    left = SHOWN_LINES
+    for test, source in sorted(tests.items(), key=lambda one: (one[1].count("\n"), one[0])):
+        left -= source.count("\n") + 1
+        if "::" in test and source and left >= 0 and len(kept) < SHOWN_TESTS:
+            kept[test] = source
+    return kept
 
 
 def _source_of(source: SourceFile, names: list[str]) -> str:
@@ -160,20 +173,25 @@ def _source_of(source: SourceFile, names: list[str]) -> str:
     return ""
 
 
-def text(one: Masked, line: int, shown: str, others: int, tests: Iterable[str]) -> str:
-    """The issue. `line`: of the signature; `shown`: a test of it that the agent can run, of which there are `others`;
-    `tests`: the source of those that judge."""
+def text(one: Masked, line: int, tests: Mapping[str, str], first: str) -> str:
+    """The issue. `line`: of the signature; `tests`: the source of those that judge, of which some are `shown`; `first`:
+    one that the agent can run, where none can be shown."""
     function = one.function
-    name = function.name.partition("@")[0]
     raised = [error for error in one.raised if error and error not in one.doc]
-    calls = list(dict.fromkeys(call for source in tests for error in raised for call in _raising(source, error)))
+    told = shown(tests)
+    hidden = [source for test, source in tests.items() if test not in told]
+    calls = list(dict.fromkeys(call for source in hidden for error in raised for call in _raising(source, error)))
     parts = [
-        f"Implement `{name}` in {function.path}. Its body is missing (line {line}); signature and documentation "
-        "say what it has to do:",
+        f"Implement `{function.name}` in {function.path}. Its body is missing (line {line}); "
+        "signature and documentation say what it has to do:",
         indent(one.head, "    "),
         "Keep the signature and the documentation as they are.",
     ]
+    if told:
+        parts.append(f"{'Some of its tests' if len(told) < len(tests) else 'Its tests'}:")
+        parts += [indent(f"# {test.partition('::')[0]}\n{source}", "    ") for test, source in told.items()]
+    else:
+        parts.append(f"Tested by `{first.partition('[')[0]}`{', among others' if len(tests) > 1 else ''}.")
     if calls:
         parts += ["Tests expect errors that it does not name:", indent("\n".join(calls[:SHOWN_CALLS]), "    ")]
-    parts.append(f"Tested by `{shown.partition('[')[0]}`{', among others' if others else ''}.")
     return "\n\n".join(parts) + "\n"
