@@ -1,7 +1,7 @@
 """`engine=remote`: a model behind an OpenAI-compatible endpoint, as a baseline in evaluations.
 
 The worker asks it directly (`Endpoint`, at an address of the scheme `remote`); the run only makes sure at the start
-that it answers (`RemoteEngine`). The key comes from an environment variable, whose name alone is in settings, journal and
+that it answers (`RemoteEngine`). The key comes from an environment variable: its name alone is in settings, journal and
 messages. Invariant 2: what fails on the way (429, 5xx, a connection, a timeout) is tried again for some minutes, then
 the episode is lost; it is never a failed attempt.
 """
