@@ -119,7 +119,7 @@ class VllmEngine:
             self._closing.close()
             raise
         self.probe_ids = pushes.probe_ids(self._told.vocab_size, min(PROBE_LENGTH, max(2, limit - SAMPLED - 1)))
-        self.tokens = 0
+        self.tokens = self._counted = 0
         self.busy_s = 0.0
         self._client: tuple[asyncio.AbstractEventLoop, VllmClient] | None = None
         self._up = threading.Event()
@@ -207,7 +207,9 @@ class VllmEngine:
     def _count(self, seconds: float) -> None:
         with contextlib.suppress(httpx.HTTPError, CrrlError, ValueError), self._server.http() as http:
             told = dict(_metrics(http.get("/metrics", timeout=WATCH_S * 10).text))
-            self.tokens = int(told.get("vllm:generation_tokens_total", self.tokens))
+            counted = int(told.get("vllm:generation_tokens_total", 0))
+            self.tokens += counted - (self._counted if counted >= self._counted else 0)  # a new server counts anew
+            self._counted = counted
             self.busy_s += seconds if told.get("vllm:num_requests_running") else 0.0
 
     def _ready(self) -> None:
