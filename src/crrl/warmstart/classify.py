@@ -21,7 +21,7 @@ WEAKNESSES = sorted({family.cwe for family in FAMILIES.values()})
 
 class Classify:
     whole = ("label:", "\ncwe: CWE-", "\nprobability: 0.", "\nlines:")
-    agent = f"agent=answer agent.prompts={PROMPTS} corpus.ask=classify"
+    agent = "agent=answer-classify-tiny corpus.ask=classify"
 
     def __init__(self) -> None:
         self._questions = load_questions(PROMPTS)
