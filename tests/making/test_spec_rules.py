@@ -76,8 +76,12 @@ def test_texts_that_only_the_body_has(test: str, compared: str) -> None:
 
 def test_the_shortest_tests_are_shown_as_far_as_there_is_room() -> None:
     tests = {f"t.py::test_{n}": "\n".join([f"def test_{n}():", *["    assert f(1)"] * n]) for n in (30, 1, 20, 12, 2)}
-    assert list(spec_text.shown(tests)) == ["t.py::test_1", "t.py::test_2", "t.py::test_12"]
-    assert spec_text.shown({"t.js": "it()"}) == {}, "a whole file is no test"
+    one = of("def f(x):", "Said.", BODY)
+    assert list(spec_text.shown(one, tests)) == ["t.py::test_1", "t.py::test_2", "t.py::test_12"]
+    other = {"t.py::test_0": "def test_0(): assert g(1)"}
+    assert list(spec_text.shown(one, other | tests)) == list(spec_text.shown(one, tests)), "that names it comes first"
+    assert list(spec_text.shown(one, other)) == ["t.py::test_0"]
+    assert spec_text.shown(one, {"t.js": "it()"}) == {}, "a whole file is no test"
     told = spec_text.text(of("def f(x):", "Said.", BODY), 3, tests, "t.py::test_30")
     assert (
         "Some of its tests:\n\n    # t.py\n    def test_1():\n        assert f(1)\n\n    # t.py\n    def test_2" in told

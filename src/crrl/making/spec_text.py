@@ -88,7 +88,7 @@ def _named(name: str, doc: str, said: str) -> bool:
 
 def unsaid(one: Masked, tests: Mapping[str, str]) -> str:
     """A text that tests compare which are not shown, and of the whole file only the body has."""
-    seen = shown(tests)
+    seen = shown(one, tests)
     compared = [text for test, source in tests.items() if test not in seen for text in _constants(source)]
     told = "\n".join([one.head, one.data.decode("utf-8", "replace"), *seen.values()])
     for text in one.texts:
@@ -146,11 +146,13 @@ def tests_of(tree: Path, tests: Iterable[str]) -> dict[str, str]:
     return found
 
 
-def shown(tests: Mapping[str, str]) -> dict[str, str]:
-    """The shortest of them, as far as the issue has room: documentation rarely says all that tests ask for."""
+def shown(one: Masked, tests: Mapping[str, str]) -> dict[str, str]:
+    """The shortest of them that name the function, then the others, as far as the issue has room: documentation rarely
+    says all that tests ask for."""
+    named = re.compile(rf"\b{re.escape(one.function.name.rpartition('.')[2])}\b")
     kept: dict[str, str] = {}
     left = SHOWN_LINES
-    for test, source in sorted(tests.items(), key=lambda one: (one[1].count("\n"), one[0])):
+    for test, source in sorted(tests.items(), key=lambda t: (not named.search(t[1]), t[1].count("\n"), t[0])):
         left -= source.count("\n") + 1
         if "::" in test and source and left >= 0 and len(kept) < SHOWN_TESTS:
             kept[test] = source
@@ -178,7 +180,7 @@ def text(one: Masked, line: int, tests: Mapping[str, str], first: str) -> str:
     one that the agent can run, where none can be shown."""
     function = one.function
     raised = [error for error in one.raised if error and error not in one.doc]
-    told = shown(tests)
+    told = shown(one, tests)
     hidden = [source for test, source in tests.items() if test not in told]
     calls = list(dict.fromkeys(call for source in hidden for error in raised for call in _raising(source, error)))
     parts = [
