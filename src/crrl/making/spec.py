@@ -194,7 +194,7 @@ class SpecMaker(Maker):
     ) -> Task:
         screener, function = self.screener, one.function
         first = min(failing, key=lambda test: (self.stable[test], test))
-        shown = spec_text.shown(tests)
+        shown = spec_text.shown(one, tests)
         hidden, hiding = screener.hidden(
             failing, {test for test in failing if test.partition("[")[0] in shown} | {first}
         )
