@@ -41,4 +41,6 @@ def test_episodes_are_made_once(tmp_path: Path, state_dir: Path, capsys: pytest.
         assert journal.ledger_hash() == episodes, "none was made again"
     shutil.rmtree(out)
     assert main([word.replace("samples=2", "samples=3") for word in words]) == 2
-    assert "was begun with evaluation" in capsys.readouterr().err
+    assert "was begun with another evaluation.samples" in capsys.readouterr().err
+    assert main([word.replace("limit=2", "limit=3") for word in words]) == 2
+    assert "was begun with another tasks" in capsys.readouterr().err

@@ -5,9 +5,8 @@ from __future__ import annotations
 import contextlib
 import sys
 import tempfile
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from crrl.cli.call import Call, print_json, whole_number
 from crrl.errors import CrrlError, UsageError
@@ -15,6 +14,7 @@ from crrl.errors import CrrlError, UsageError
 if TYPE_CHECKING:
     from crrl.curation.api import Found
     from crrl.curation.select import Rules, Selection
+    from crrl.run.evaluate import Plan
     from crrl.task import Task
 
 USAGE = """crrl curate DATA... out=FOLDER [key=value...] [--json] [--dry-run]
@@ -196,26 +196,34 @@ def _make(call: Call, values: dict[str, str], out: Path) -> Path:
             print(f"{len(plan.benchmark.tasks if plan.benchmark else [])} tasks, {samples} episodes each, in {folder}")
             return folder
         with contextlib.redirect_stdout(sys.stderr) if call.json else contextlib.nullcontext():
-            code = _go_on(folder, plan.config) if folder.exists() else evaluate(plan)
+            code = _go_on(folder, plan, settings) if folder.exists() else evaluate(plan)
     if code:
         raise CrrlError("Not all episodes were made.", "Write the same command again: it goes on.")
     return folder
 
 
-def _go_on(folder: Path, config: Any) -> int:
-    """Raises UsageError: the episodes there were begun with other settings."""
-    from crrl.conf.load import load_saved
+def _go_on(folder: Path, plan: Plan, settings: list[str]) -> int:
+    """Raises UsageError: the episodes there were begun otherwise."""
+    from crrl.conf.checks import value_at
+    from crrl.conf.load import in_full, load_saved
     from crrl.run.evaluate import resume
+    from crrl.run.layout import TASKS
+    from crrl.tasks.files import load_tasks
 
-    saved = load_saved(folder / "config.yaml")
-    ours = ("run", "corpus")  # the folder's name; its own copy of the tasks
-    begun, asked = ({k: v for k, v in asdict(c).items() if k not in ours} for c in (saved, config))
-    for key in begun:
-        if begun[key] != asked[key]:
-            raise UsageError(
-                f"{folder} was begun with {key} = {begun[key]}, not {asked[key]}.",
-                "Write the command as it was, or another out=FOLDER.",
-            )
+    saved, asked = load_saved(folder / "config.yaml"), load_saved(folder / "config.yaml", settings)
+    differs = [
+        key for key in (s.partition("=")[0] for s in in_full(settings)) if value_at(saved, key) != value_at(asked, key)
+    ]
+    asked_tasks = {task.id for task in plan.benchmark.tasks} if plan.benchmark else set()
+    if saved.model.path != plan.checkpoint:
+        differs.append("policy")
+    if {task.id for task in load_tasks(folder / TASKS)[0]} != asked_tasks:
+        differs.append("tasks")
+    if differs:
+        raise UsageError(
+            f"{folder} was begun with another {differs[0]}.", "Write the command as it was, or another out=FOLDER."
+        )
+    saved.run, saved.runs_dir = folder.name, str(folder.parent)
     return int(resume(saved) or 0)
 
 
