@@ -75,7 +75,7 @@ def make(config: WarmstartConfig) -> None:
         threads=threads,
     )
     if config.base:
-        model = sft.grown_model(config.base, len(tokenizer))
+        model = sft.grown_model(config.base, tokenizer)
     else:
         model = sft.new_model(
             len(tokenizer), tokenizer.convert_tokens_to_ids("<|im_end|>"), tokenizer.pad_token_id, settings.seed

@@ -17,7 +17,7 @@ MARKERS = ["\n<<<<<<< SEARCH", "\n=======", "\n>>>>>>> REPLACE"]
 
 class Blocks:
     whole = MARKERS
-    agent = f"agent=answer agent.prompts={PROMPTS}"
+    agent = "agent=answer-tiny"
 
     def __init__(self) -> None:
         self._questions = load_questions(PROMPTS)

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
-from crrl.engines.load import load_model
+from crrl.engines.load import load_model, load_tokenizer
 from crrl.models import model_folder
 from crrl.warmstart.muon import Muon
 from crrl.warmstart.pool import Pool
@@ -75,11 +75,17 @@ def new_model(vocab_size: int, end_id: int, pad_id: int, seed: int = 0) -> Qwen3
     return model
 
 
-def grown_model(base: str, vocab_size: int) -> Qwen3ForCausalLM:
-    """A policy to go on from, with rows for the tokens that its tokenizer has got since: their mean.
-    Raises CrrlError."""
+def grown_model(base: str, tokenizer: Any) -> Qwen3ForCausalLM:
+    """A policy to go on from, with rows for the tokens that its tokenizer has got since. Each begins as the mean of
+    what its text was before: begun alike, markers are told apart later. Raises CrrlError."""
     model: Any = load_model(model_folder(base))
-    model.resize_token_embeddings(vocab_size, mean_resizing=False)
+    before = load_tokenizer(model_folder(base))
+    old = model.config.vocab_size
+    model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    with torch.no_grad():
+        rows = model.get_input_embeddings().weight
+        for id in range(old, len(tokenizer)):
+            rows[id] = rows[before(tokenizer.decode([id]), add_special_tokens=False)["input_ids"]].mean(dim=0)
     grown: Qwen3ForCausalLM = model
     return grown
 
