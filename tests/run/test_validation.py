@@ -86,6 +86,13 @@ def test_its_tasks_are_neither_trained_nor_evaluated_on(tmp_path: Path, capsys: 
     [
         (["evaluation.checkpoint_rule=best_validation"], "needs a checkpoint at each validation"),
         (["evaluation.checkpoint_rule=best_validation", "evaluation.every=7"], "needs a checkpoint at each validation"),
+        *(
+            (
+                ["evaluation.checkpoint_rule=best_validation", "evaluation.every=20", *ranks],
+                f"is not there with {ranks[0]}",
+            )
+            for ranks in (["launch=ddp", "launch.processes=2"], ["launch=zero3", "launch.processes=2"])
+        ),
         (["evaluation.checkpoint_rule=best"], "does not exist"),
         (["evaluation.validation_tasks=3"], "there is no validation"),
     ],
