@@ -34,6 +34,11 @@ def test_each_token_has_the_version_that_made_it() -> None:
     assert (first.finish, last.finish, stream.finished) == (None, "stop", True)
 
 
+def test_a_cancelled_one_may_end_without_a_token() -> None:
+    last = protocol.Stream("r").read(chunk([], None, "abort"))
+    assert last is not None and (last.ids, last.versions, last.finish) == ([], [], "cancelled")
+
+
 @pytest.mark.parametrize("line", ["", ": keep-alive", "data: [DONE]", 'data: {"choices": [], "usage": {}}', "event: x"])
 def test_lines_without_tokens(line: str) -> None:
     assert protocol.Stream("r").read(line) is None

@@ -352,7 +352,7 @@ async def test_recordings_are_what_the_server_says(engine: VllmEngine, policies:
     """For test_vllm_recorded.py; `CRRL_RECORD=1` writes them."""
     said: dict[str, Any] = {}
 
-    async def record(name: str, path: str, body: Any, *, push_after: int = 0, abort_after: int = 0) -> None:
+    async def record(name: str, path: str, body: Any, *, push_after: int = 0) -> None:
         transport = httpx.AsyncHTTPTransport(uds=str(engine._server.socket))
         async with (
             httpx.AsyncClient(transport=transport, base_url="http://vllm", timeout=None) as http,
@@ -363,8 +363,6 @@ async def test_recordings_are_what_the_server_says(engine: VllmEngine, policies:
                 lines.append(line)
                 if len(lines) == push_after:
                     await engine.push(ModuleWeights(policies[0]), max(policies) + 1)
-                if len(lines) == abort_after:
-                    await http.post(protocol.ABORT, json={"request_ids": [f"generate-tokens-{body['request_id']}"]})
             kind = response.headers["content-type"]
             said[name] = {"path": path, "body": body, "status": response.status_code, "type": kind, "lines": lines}
 
@@ -380,8 +378,6 @@ async def test_recordings_are_what_the_server_says(engine: VllmEngine, policies:
     length = generation(RECORDED["length"])
     await record("too-long", protocol.PATH, length | {"token_ids": [7] * 1100})
     await record("unknown-model", protocol.PATH, length | {"model": "other"})
-    forever = generation(Request("aborted", prompt(5), 900))
-    await record("aborted", protocol.PATH, forever, abort_after=3)
     with engine._server.http() as http:
         json_of(http.post("/update_weight_version", json={"new_version": "default"}))
     await record("unpushed", protocol.PATH, length)

@@ -22,6 +22,8 @@ from crrl.engines.vllm import protocol
 
 START_S = 900.0
 """How long a server that does not answer is waited for: it may be starting again."""
+HEAL_S = 30.0
+"""How long one that answers with its own failure is asked again: it is dying, and will be started again."""
 BETWEEN_S = 0.5
 CONNECT_S = 10.0
 MODEL = "policy"
@@ -135,7 +137,7 @@ class VllmClient:
             self._http = None
 
     async def _send(self, path: str, body: object, headers: dict[str, str]) -> httpx.Response:
-        """The beginning of the answer, which its receiver closes. Waits for a server that is not there."""
+        """The beginning of the answer, which its receiver closes. Waits for a server that is not there, or dying."""
         if self._http is None:
             self._http = httpx.AsyncClient(
                 transport=httpx.AsyncHTTPTransport(
@@ -145,17 +147,21 @@ class VllmClient:
                 timeout=httpx.Timeout(None, connect=CONNECT_S),  # a push or a queue may hold any request
                 trust_env=False,
             )
-        until = time.monotonic() + START_S
+        began = time.monotonic()
         while True:
             request = self._http.build_request("GET" if body is None else "POST", path, json=body, headers=headers)
             try:
-                return await self._http.send(request, stream=True)
+                response = await self._http.send(request, stream=True)
+                if response.status_code < 500 or time.monotonic() - began > HEAL_S:
+                    return response
+                await response.aclose()
             except httpx.ConnectError as error:
-                if time.monotonic() > until:
+                if time.monotonic() - began > START_S:
                     raise EngineError(f"no vLLM server answers at {self.server.where}: {error}") from error
-                await asyncio.sleep(BETWEEN_S)
-            except httpx.HTTPError as error:
-                raise EngineError(f"the vLLM server is gone: {_said(error)}") from error
+            except httpx.HTTPError as error:  # before it has answered anything
+                if time.monotonic() - began > HEAL_S:
+                    raise EngineError(f"the vLLM server is gone: {_said(error)}") from error
+            await asyncio.sleep(BETWEEN_S)
 
 
 @contextlib.contextmanager
