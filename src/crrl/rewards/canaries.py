@@ -19,6 +19,8 @@ from crrl.rewards.reports import Suite
 CANARY = "CRRL_CANARY"
 """In a task's commands this word stands for the canary's name."""
 WORST: list[TestStatus] = ["error", "failed", "missing", "skipped", "passed"]
+NAME_CHARS = 1 << 14
+"""Of a test's name in which a canary is looked for: twice as long as a path may be, in hex."""
 Texts = Mapping[str, str]
 
 
@@ -42,7 +44,7 @@ def ended(suites: Iterable[Suite], canary: str) -> list[Suite]:
         marks: dict[tuple[str, str], list[tuple[str, TestStatus]]] = {}  # by place, and by what stands before the name
         tests = []
         for test, status in suite.tests:
-            if match := said.search(test):
+            if match := said.search(test, 0, NAME_CHARS):
                 marks.setdefault((match[1] or "", test[: match.start()]), []).append((match[2].lower(), status))
             else:
                 tests.append((test, status))

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator
+import sys
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, cast
 from xml.etree import ElementTree
@@ -36,12 +37,14 @@ Parse = Callable[[str], Iterable[Suite]]
 NO_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 REFERENCE = re.compile(r"&#(?:x([0-9a-fA-F]{1,8})|([0-9]{1,8}));")
 PIECE = 1 << 16
-DOCUMENT = re.compile(r"<!\[CDATA\[.*?\]\]>|<!--.*?-->|(?P<start><\?xml\s)", re.DOTALL)
+NAME_CHARS = 4096
+MARK = re.compile(r"<!\[CDATA\[|<!--|<\?xml\s|<!DOCTYPE")
+ENDS = {"<![CDATA[": "]]>", "<!--": "-->"}
 
 
 def _root(text: str) -> ElementTree.Element | None:
     """Of the first document in `text`, whatever is printed behind it. None where it is damaged or cut off."""
-    if "<!DOCTYPE" in DOCUMENT.sub("", text):  # which no framework writes, and bombs need
+    if any(mark == "<!DOCTYPE" for mark, _ in _marks(text)):  # which no framework writes, and bombs need
         return None
     parser: ElementTree.XMLPullParser = ElementTree.XMLPullParser(["start", "end"])
     depth = 0
@@ -57,10 +60,25 @@ def _root(text: str) -> ElementTree.Element | None:
     return None
 
 
+def _marks(text: str) -> Iterator[tuple[str, int]]:
+    """What begins a document or its type, outside of quoted text and comments; those have to end."""
+    behind, open_ = 0, set[str]()
+    for match in MARK.finditer(text):
+        mark = match[0]
+        if match.start() < behind or mark in open_:
+            continue
+        if mark not in ENDS:
+            yield mark, match.start()
+        elif (end := text.find(ENDS[mark], match.end())) < 0:
+            open_.add(mark)
+        else:
+            behind = end + len(ENDS[mark])
+
+
 def documents(report: str) -> list[ElementTree.Element]:
     """The roots of the documents, one after the other. Raises ValueError where none is whole."""
     text = REFERENCE.sub(_allowed, NO_XML.sub("\ufffd", report.removeprefix("\ufeff")))
-    starts = sorted({0, *(match.start() for match in DOCUMENT.finditer(text) if match["start"])})
+    starts = sorted({0, *(at for mark, at in _marks(text) if mark.startswith("<?xml"))})
     parts = [text[at:end] for at, end in zip(starts, [*starts[1:], len(text)], strict=True)]
     roots = [root for part in parts if (root := _root(part)) is not None]
     if not roots:
@@ -122,7 +140,7 @@ def pytest_xml(report: str) -> Iterable[Suite]:
         file, classname, name = (str(case.get(key, "")) for key in ("file", "classname", "name"))
         module = _module(file)
         if not _within(classname, module):
-            module = max((m for m in modules if m and _within(classname, m)), key=len, default="") or _guess(classname)
+            module = _longest(classname, modules) or _guess(classname)
             file = modules.get(module) or f"{module.replace('.', '/')}.py"
         inside = classname.removeprefix(module).strip(".").split(".")
         suite.tests.append(("::".join([file, *(part for part in inside if part), name]), _outcome(case)))
@@ -135,6 +153,14 @@ def _module(file: str) -> str:
 
 def _within(classname: str, module: str) -> bool:
     return classname == module or classname.startswith(f"{module}.")
+
+
+def _longest(classname: str, modules: Collection[str]) -> str:
+    """The longest of the modules that a class is in; "" where there is none."""
+    name = classname if len(classname) <= NAME_CHARS else ""
+    while name and name not in modules:
+        name = name.rpartition(".")[0]
+    return name
 
 
 def _guess(classname: str) -> str:
@@ -155,20 +181,26 @@ PRO_RUN = re.compile(r'(?<!\\)\{(?=\s*"tests")')
 
 
 def objects(text: str, start: re.Pattern[str]) -> Iterator[dict[str, Any]]:
-    """The JSON objects that begin so; what is printed around them is left out."""
+    """The JSON objects that begin so; what is printed around them is left out. What begins as one and is none is looked
+    at as far as it goes, again and again, until that has cost as much as some whole reports."""
     decoder = json.JSONDecoder()
-    at = 0
+    at, left = 0, 8 * len(text) + (1 << 16)
     for match in start.finditer(text):
         if match.start() < at:  # inside of the one before
             continue
         try:
             value, at = decoder.raw_decode(text, match.start())
-        except (ValueError, RecursionError):
-            continue
-        yield value
+        except json.JSONDecodeError as error:
+            left -= error.pos - match.start() + error.pos // 16  # whose lines the error has counted
+        except RecursionError:  # of so many levels, and of each inside of it
+            at = match.start() + sys.getrecursionlimit() // 2
+        else:
+            yield value
+        if left < 0:
+            return
 
 
-GO_END = re.compile(r"--- (PASS|FAIL|SKIP): (.*) \(\d+\.\d+s\)\n?$")
+GO_END = re.compile(r"--- (PASS|FAIL|SKIP): (.*) \(\d+\.\d+s\)\n?")
 
 
 def go_json(report: str) -> Iterable[Suite]:
@@ -182,7 +214,8 @@ def go_json(report: str) -> Iterable[Suite]:
         suite = packages.setdefault(package, Suite(package))
         if not test:
             continue
-        end = GO_END.search(str(event.get("Output") or ""))
+        output = str(event.get("Output") or "")
+        end = GO_END.fullmatch(output, max(output.rfind(f"--- {word}: ") for word in ("PASS", "FAIL", "SKIP")))
         if action in outcomes:
             suite.tests.append((test, outcomes[action]))
             open_.pop((package, test), None)
@@ -224,9 +257,8 @@ def pro_json(report: str) -> Iterable[Suite]:
 
 # Text ----------------------------------------------------------------------------------------------------------------
 
-CARGO_SUITE = re.compile(
-    r"(?:^\s*|\s{3,})(?:Running (unittests )?(\S+) \(\S*?([^/\s]+?)(?:-[0-9a-f]{16})?\)|Doc-tests \S+)\s*$"
-)
+CARGO_SUITE = re.compile(r"Running (unittests )?(\S+) \((\S+)\)|Doc-tests \S+")
+CARGO_HASH = re.compile(r"-[0-9a-f]{16}$")
 CARGO_TEST = re.compile(r"test (\S+)(?: - should panic)? \.\.\. (.*)$")
 CARGO_END = re.compile(r"test result: (?:ok|FAILED)\. (\d+) passed; (\d+) failed; (\d+) ignored;")
 
@@ -236,24 +268,37 @@ def cargo_text(report: str) -> Iterable[Suite]:
     counts have to agree with its lines: a test can print those, too."""
     suite: Suite | None = None
     pending, listing = "", False
+    known: set[str] = set()
     for raw in ANSI.sub("", report).split("\n"):
         line = raw.rstrip("\r")
-        if not listing and (start := CARGO_SUITE.search(line)):
-            name = start[2] or ""
-            suite, pending = Suite(f"{name} ({start[3]})" if start[1] else name), ""
+        if not listing and (begun := _cargo_suite(line)) is not None:
+            suite, pending, known = begun, "", set()
         elif suite is None:
             continue
         elif end := CARGO_END.search(line):
             yield _counted(suite, [int(count) for count in end.groups()])
             suite, listing = None, False
         elif listing:  # of what failed, with what it printed
-            suite.tests += [(line.strip(), "failed")] if line.strip() in dict(suite.tests) else []
+            suite.tests += [(line.strip(), "failed")] if line.strip() in known else []
         elif line == "failures:":
-            listing = True
+            listing, known = True, {test for test, _ in suite.tests}
         elif test := CARGO_TEST.search(line):
             pending = "" if _cargo(suite, test[1], test[2]) else test[1]
         elif pending and _cargo(suite, pending, line):
             pending = ""
+
+
+def _cargo_suite(line: str) -> Suite | None:
+    """Begun by this line; what a test printed without a line's end may stand before."""
+    start = max(line.rfind("Running "), line.rfind("Doc-tests "))
+    before = line[: max(start, 0)]
+    if start < 0 or not (before.endswith("   ") or not before.strip()):
+        return None
+    found = CARGO_SUITE.fullmatch(line[start:].rstrip())
+    if found is None:
+        return None
+    name, binary = found[2] or "", CARGO_HASH.sub("", (found[3] or "").rpartition("/")[2])
+    return Suite(f"{name} ({binary})" if found[1] else name)
 
 
 def _counted(suite: Suite, counts: list[int]) -> Suite:
