@@ -10,7 +10,7 @@ import pytest
 
 from crrl.errors import UsageError
 from crrl.rewards import combine
-from crrl.rewards.similarity import DEFINITIONS, _hunks, changed_lines, predecessor, swe_rl
+from crrl.rewards.similarity import DEFINITIONS, _hunks, changed_lines, changed_tokens, predecessor, swe_rl
 from crrl.unified_diff import parse
 
 FIX = """\
@@ -52,6 +52,21 @@ def test_by_hand() -> None:
     assert changed_lines(same.replace("@@ def total(xs):", "@@"), FIX) == 1.0
 
 
+def test_tokens_by_hand() -> None:
+    fix = changing(["-    return a + b", "+    return a - b"])
+    assert changed_tokens(fix, fix) == 1.0
+    # net of the fix: -{+} +{-}; of mine: -{+} +{-, 1, *}: 1 and 2 * 1 / (1 + 3)
+    mine = changing(["-    return a + b", "+    return a - 1 * b"])
+    assert changed_tokens(mine, fix) == pytest.approx(2 * 1.0 * 0.5 / 1.5)
+    assert changed_lines(mine, fix) == 0.0
+    # the fix only adds tokens: mine adds one of two
+    adds = changing(["-    if a:", "+    if a and b:"])
+    assert changed_tokens(changing(["-    if a:", "+    if a or b:"]), adds) == pytest.approx(2 * 1 / (2 + 2))
+    # put back as it was, with a mark, with a comment: nothing
+    for line in ("    return a + b ;", "    return a + b  # a - b", "        return a + b"):
+        assert changed_tokens(changing(["-    return a + b", f"+{line}"]), fix) == 0.0
+
+
 @pytest.mark.parametrize("patch", ["", "N/A", "nonsense\n", "@@ -1 +1 @@\n-a\n+b\n"])
 def test_an_unusable_patch_has_nothing(patch: str) -> None:
     for similar in DEFINITIONS.values():
@@ -81,6 +96,8 @@ def attacked(fix: str, kind: str) -> str:
                     continue
                 elif kind == "commented out" and line[0] == "+":
                     body.append("+# " + line[1:].strip())
+                elif kind == "put back" and line[0] in "-+":
+                    body += [line, f"+{line[1:]} ;"] if line[0] == "-" else []
                 elif kind == "emptied" and line[0] == "+":
                     body.append("+pass")
                 else:
@@ -89,13 +106,13 @@ def attacked(fix: str, kind: str) -> str:
     return "".join(shown)
 
 
-@pytest.mark.parametrize("kind", ["comment", "deleted", "commented out", "emptied"])
+@pytest.mark.parametrize("kind", ["comment", "deleted", "commented out", "emptied", "put back"])
 def test_cheap_imitations_of_known_fixes_are_paid_nothing(test_data: Path, kind: str) -> None:
     fixes = [fix for fix in known_fixes(test_data) if all(any(x[0] == "-" for x in p.lines) for p in parse(fix))]
     fixes = [fix for fix in fixes if all(any(x[0] == "+" for x in p.lines) for p in parse(fix))]
     assert len(fixes) > 100
-    mean = sum(changed_lines(attacked(fix, kind), fix) for fix in fixes) / len(fixes)
-    assert mean < 0.02
+    for similar, most in ((changed_lines, 0.01), (changed_tokens, 0.03)):
+        assert sum(similar(attacked(fix, kind), fix) for fix in fixes) / len(fixes) < most
 
 
 def test_the_published_ones_are_paid_for_a_comment_as_was_measured(test_data: Path) -> None:

@@ -19,7 +19,7 @@ from crrl.task import Task
 
 @dataclass(frozen=True)
 class DiffSimilarity:
-    """`definition`: `changed_lines`, `swe_rl` or `predecessor`."""
+    """`definition`: `changed_lines`, `changed_tokens`, `swe_rl` or `predecessor`."""
 
     definition: str = "changed_lines"
 
