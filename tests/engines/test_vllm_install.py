@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from crrl.cli.main import main
+from crrl.conf.load import load_recipe
 from crrl.engines.vllm import install
 from crrl.errors import CrrlError, UsageError
 
@@ -41,3 +42,10 @@ def test_a_run_without_it_makes_no_folder(tmp_path: Path, capsys: pytest.Capture
     assert main(["train", "quickstart", *words]) == 2
     assert "make vllm" in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
+
+
+def test_settings_that_a_server_of_somebody_else_would_ignore() -> None:
+    for key in ("install=true", "memory_gb=8", "environment=/x", "max_batch=8", "device=cpu", "threads=2"):
+        with pytest.raises(UsageError, match=r"the one at engine\.url has its own"):
+            load_recipe("quickstart", ["engine=vllm", "engine.url=http://host:8000", f"engine.{key}"])
+    assert load_recipe("quickstart", ["engine=vllm", "engine.memory_gb=8"]).engine.memory_gb == 8
