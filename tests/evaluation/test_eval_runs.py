@@ -13,8 +13,10 @@ import pytest
 from command_kit import crrl, done
 
 from crrl.cli.main import main
+from crrl.conf.load import load_recipe, to_yaml
 from crrl.evaluation.results import read
 from crrl.rollout.journal import Journal
+from crrl.run.folder import create
 from crrl.tasks.files import load_tasks
 
 pytestmark = pytest.mark.timeout(300)
@@ -111,6 +113,18 @@ def test_what_cannot_be_evaluated_is_refused_with_a_remedy(
     assert "greedy" in refused(capsys, "tiny", "evaluation.temperature=0")
     assert "no run to resume" in refused(capsys, "resume=none")
     assert not (tmp_path / "runs").exists()
+
+
+def test_the_evaluation_of_a_run_has_the_name_that_it_was_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = to_yaml(load_recipe("quickstart", ["run=trained"]))
+    create(tmp_path / "runs/trained", {"seed": 0, "checkpoint_rule": "last"}, config).close()
+    (tmp_path / "runs/trained/checkpoints/step-2").mkdir(parents=True)
+    for words, name in ((["run=mine"], "mine"), ([], "eval-held-out-trained")):
+        assert main(["eval", "trained", *words, "--dry-run"]) == 0
+        assert f"step-2 (last)\n# in runs/{name}\n" in capsys.readouterr().out
 
 
 def test_a_benchmark_whose_tests_are_not_measured_names_the_command(

@@ -275,7 +275,8 @@ def resolve(target: str, settings: list[str]) -> tuple[Config, str, str]:
     for folder in (path, Path("runs") / target):
         if (folder / "config.yaml").is_file() and not (folder / "config.json").is_file():
             config = load_saved(folder / "config.yaml", settings)
-            config.run = ""
+            if not any(s.startswith("run=") for s in settings):
+                config.run = ""
             return config, str(chosen_checkpoint(folder, config.evaluation.checkpoint_rule)), _rule_of(folder)
     if not any((path / name).is_file() for name in ("config.json", "adapter_config.json")):
         raise UsageError(
