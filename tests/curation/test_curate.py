@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -190,7 +191,8 @@ def run_folder(folder: Path, renderer: Renderer, count: int = 6, evaluation: boo
             verdict = None if i == 1 else Verdict(1.0, {"tests": 1.0}, solved=i != 2)
             samples = [sample(renderer, f"s{i}", i)]
             journal.add_episode(phase, Episode(f"e{i}", f"g{i}", f"t{i}", 0, 0, outcome, samples, PATCH, verdict))
-        journal.add_episode("before", Episode("b", "b", "held", 0, 0, "scored", samples, PATCH, verdict))
+        if count:
+            journal.add_episode("before", Episode("b", "b", "held", 0, 0, "scored", samples, PATCH, verdict))
     return folder
 
 
@@ -202,6 +204,19 @@ def test_a_run_gives_its_training_episodes_and_no_others(tmp_path: Path, rendere
     assert first.tools == TOOLS and first.messages[1]["tool_calls"] and first.tokens
     assert first.tokens.tokenizer == tokenizer_hash(load_tokenizer(model_folder("tiny")))
     assert str(tmp_path) not in json.dumps([first.where, first.id, first.about]), "a data set names no folder of ours"
+
+
+def test_of_a_remote_endpoint_the_chat_is_kept_and_no_tokens(tmp_path: Path, renderer: Renderer) -> None:
+    folder = run_folder(tmp_path / "a", renderer, count=0)
+    spoken = sample(renderer, "s", 1)
+    spoken = replace(spoken, versions=[-1] * len(spoken.ids), logprobs=[float("nan")] * len(spoken.ids))
+    verdict = Verdict(1.0, {"tests": 1.0}, solved=True)
+    with Journal.open(folder) as journal:
+        journal.add_episode(TRAIN, Episode("e", "g", "t", 0, 0, "scored", [spoken], PATCH, verdict))
+    found = Found()
+    of_folder(folder, TRAIN, {}, found)
+    (trajectory,) = found.trajectories
+    assert trajectory.tokens is None and trajectory.messages[1]["tool_calls"] and trajectory.tools == TOOLS
 
 
 def test_held_out_tasks_are_refused(tmp_path: Path, renderer: Renderer, capsys: pytest.CaptureFixture[str]) -> None:

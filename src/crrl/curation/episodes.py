@@ -1,11 +1,13 @@
 """Trajectories of runs and evaluations of ours: token by token as they were sampled, and as chats where that is proved.
 
-Only the policy's own main line counts: what branched off it (a resample, a rewritten history) is left aside.
+Only the policy's own main line counts: what branched off it (a resample, a rewritten history) is left aside. Of answers
+of a remote endpoint nobody knows the tokens: of them the chat alone is kept.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from crrl.conf.load import load_saved
@@ -31,16 +33,23 @@ def of_folder(folder: Path, phase: str, tasks: Mapping[str, Task], found: Found)
     with Journal.open(folder, read_only=True) as journal:
         tokenizer = load_tokenizer(model_folder(config.model.path), config.model.base)
         renderer = load_renderer(tokenizer, config.renderer.key, config.renderer.calls)
-        credit: Mapping[str, float] = journal.meta.get("credit", CREDIT)
+        meta = journal.meta
+        credit: Mapping[str, float] = meta.get("credit", CREDIT)
+        model = str(meta.get("evaluation", {}).get("policy") or config.model.path)
         hash = tokenizer_hash(tokenizer)
         for episode in journal.episodes(phase):
             if episode.outcome == "lost" or episode.verdict is None:
                 found.left_out["lost"] += 1
             elif rows := [row for row in rows_of(episode, 1.0, credit)[0] if any(row.loss_mask)]:
                 row = max(rows, key=lambda row: sum(row.loss_mask))  # the main line, without what branched off it
-                tokens = Tokens(row.ids, row.loss_mask, hash)
-                told = {"model": str(config.model.path), **about(episode.task, tasks.get(episode.task))}
-                found.trajectories.append(_trajectory(folder, episode, tokens, renderer, told))
+                told = {"model": model, **about(episode.task, tasks.get(episode.task))}
+                made = _trajectory(folder, episode, Tokens(row.ids, row.loss_mask, hash), renderer, told)
+                spoken = any(m and version < 0 for m, version in zip(row.loss_mask, row.versions, strict=True))
+                made = replace(made, tokens=None) if spoken else made
+                if made.messages or made.tokens:
+                    found.trajectories.append(made)
+                else:
+                    found.left_out["no chat that could be read"] += 1
             else:
                 found.left_out["nothing was sampled"] += 1
 
