@@ -30,7 +30,7 @@ def vllm_engine(model: Path | None = None, **changed: Any) -> VllmEngine:
     """Not started."""
     if "url" not in changed and not (ENVIRONMENT / ".installed").is_file():
         pytest.fail(f"vLLM is not installed in {ENVIRONMENT}: make vllm")
-    common = {"context": None, "max_batch": 32, "device": "cpu", "dtype": "float32", "trained": True}
+    common = {"context": None, "max_batch": 32, "device": "cpu", "dtype": "float32", "trained": True, "version": 0}
     own = {"memory_gb": 1, "memory_share": 0.9, "tensor_parallel": 1, "install": False}
     for key in [key for key in changed if key not in common]:
         own[key] = changed.pop(key)
