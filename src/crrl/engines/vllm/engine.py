@@ -173,7 +173,7 @@ class VllmEngine:
         while not self._ended.wait(WATCH_S):
             now = time.monotonic()
             silent = 0 if self._server.healthy() else silent + 1
-            if silent > SILENT:
+            if silent > SILENT or not self._up.is_set():
                 self._again()
                 silent = 0
             elif not silent:
@@ -262,17 +262,33 @@ class VllmEngine:
             old, self._serves, self._version = self._serves, target, version
             try:
                 self._change(target, version)
-            except CrrlError as error:  # some weights may be new, others old: there is no policy left to serve
-                self._give_up(error)
-            except httpx.HTTPError:  # it died, and starts again from the new weights
-                self._up.clear()
-                self._server.stop(at_once=True)
-        self._ready()
+            except (CrrlError, httpx.HTTPError) as error:
+                if not self._died(error):  # some weights may be new, others old: there is no policy left to serve
+                    self._give_up(error)
+        while True:
+            self._ready()
+            try:
+                with self._server.http() as http:
+                    probe = self._probe(http)
+                break
+            except EngineError as error:
+                raise CrrlError(f"The push of version {version} cannot be proved: {error.detail}", "Resume.") from None
+            except (CrrlError, httpx.HTTPError) as error:
+                if not self._died(error):
+                    raise
         self._restarts = 0
         if old != self._model and old != target:
             shutil.rmtree(old, ignore_errors=True)
-        with self._server.http() as http:
-            return self._probe(http)
+        return probe
+
+    def _died(self, error: Exception) -> bool:
+        """Whether the server is dead or dying, whatever it answered. It is then started again, from what it is to
+        serve."""
+        if isinstance(error, httpx.HTTPError) or not self._server.healthy():
+            self._up.clear()
+            self._server.stop(at_once=True)
+            return True
+        return False
 
     def _change(self, folder: Path, version: int) -> None:
         """Raises CrrlError, httpx.HTTPError: it may be half done."""
@@ -321,8 +337,12 @@ class VllmEngine:
         self._ready()
         with self._lock:
             self._version = version
-            with self._server.http() as http:
-                answer(http.post("/update_weight_version", json={"new_version": str(version)}))
+            try:
+                with self._server.http() as http:
+                    answer(http.post("/update_weight_version", json={"new_version": str(version)}))
+            except (CrrlError, httpx.HTTPError) as error:
+                if not self._died(error):
+                    raise
 
     def forget(self, scope: str) -> None:
         """vLLM's log-probs depend on the batch in their last bits anyway: nothing is promised that this would keep."""
@@ -339,7 +359,8 @@ class VllmEngine:
     def _hold(self, more: int) -> None:
         with self._lock:
             self._rests += more
-            with contextlib.suppress(httpx.HTTPError), self._server.http() as http:  # a new server does not rest
+            with contextlib.suppress(httpx.HTTPError, CrrlError), self._server.http() as http:
+                # One that is dying does not matter; a new one does not rest.
                 answer(http.post("/pause", params=PAUSE) if self._rests else http.post("/resume"))
 
 
@@ -370,6 +391,3 @@ def _base_of(folder: Path) -> str:
     from crrl.engines.adapter import base_folder
 
     return str(base_folder(folder, ""))
-
-
-__all__ = ["EngineError", "VllmEngine"]
