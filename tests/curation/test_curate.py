@@ -167,6 +167,12 @@ def test_tokens_that_are_no_chat_have_none(renderer: Renderer) -> None:
     ids, trained = rows_of_chat(renderer, [Message("user", "x"), Message("assistant", "y")], None)
     assert chat_of([*ids[:1], 5, *ids[1:]], [0, *trained], renderer) is None
     assert chat_of(ids[1:], trained[1:], renderer) is None
+    prompt = renderer.prompt([Message("user", "x")], None)
+    spelt = [renderer.tokenizer.encode(letter)[0] for letter in "return value"]  # the text, in other tokens
+    whole = renderer.assistant(Message("assistant", "return value"))
+    assert spelt != whole[:-1] and renderer.tokenizer.decode(spelt) == renderer.tokenizer.decode(whole[:-1])
+    row = [*prompt, *spelt, whole[-1]]
+    assert chat_of(row, [0] * len(prompt) + [1] * (len(spelt) + 1), renderer) is None
     assert chat_of([7, 8, 9], [0, 0, 1], renderer) is None
 
 
