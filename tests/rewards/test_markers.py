@@ -11,6 +11,7 @@ from judge_kit import BUGGY, FILES, diff, make_task
 
 from crrl.admission.admission import admit
 from crrl.errors import CrrlError
+from crrl.label import Label
 from crrl.rewards import canaries, parsers
 from crrl.rewards.task_judge import SITE, TaskJudge
 from crrl.rewards.tests import solved
@@ -179,10 +180,15 @@ def test_every_module_has_a_canary_of_its_own() -> None:
 WITHOUT = {"defects4j", "swe-bench-pro", "multi-swe-bench", "swebench:parse_log_django:pass_and_fail"}
 
 
-@pytest.mark.parametrize("parser", [*PARSERS, "swebench:parse_log_django:pass_and_fail"])
+@pytest.mark.parametrize("parser", [*(p for p in PARSERS if p != "label"), "swebench:parse_log_django:pass_and_fail"])
 def test_whose_reports_have_no_marker_is_said(parser: str) -> None:
     plan = TestPlan(Command(["./run"]), parser, ["a"], [])
     assert bool(parsers.unmarked(plan)) == (parser in WITHOUT)
+
+
+def test_where_nothing_runs_no_marker_is_missing() -> None:
+    label = Label(True, ["CWE-78"])
+    assert parsers.unmarked(TestPlan(Command([]), "label", ["label"], [], label=label)) == ""
 
 
 async def test_admission_says_where_there_is_none(task_judge: TaskJudge) -> None:

@@ -77,6 +77,8 @@ PARSERS: dict[str, Parser] = {
 
 def unmarked(plan: TestPlan) -> str:
     """Why a report of these tests cannot be told from one that patched code wrote, but by decoys; "" where it can."""
+    if plan.label is not None:  # nothing is run
+        return ""
     if plan.parser == "pytest" or any(canaries.CANARY in word for word in plan.command.argv):
         return ""
     if plan.parser in PARSERS and PARSERS[plan.parser].canary is not None:
