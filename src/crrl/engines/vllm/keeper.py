@@ -8,6 +8,7 @@ imports nothing of ours, and starts in milliseconds.
 
 import contextlib
 import os
+import select
 import shutil
 import signal
 import subprocess
@@ -22,9 +23,12 @@ def main(folder: str, command: list[str]) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)  # the run says when
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
-    threading.Thread(target=_wait_for_the_run, args=(folder, process), daemon=True).start()
+    watching = threading.Thread(target=_wait_for_the_run, args=(folder, process), daemon=True)
+    watching.start()
     code = process.wait()
     _kill_the_rest()
+    if select.select([0], [], [], 0)[0]:  # the pipe is closed: that thread has the last word
+        watching.join()
     return code if code >= 0 else 128 - code
 
 
