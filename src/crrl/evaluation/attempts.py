@@ -7,14 +7,13 @@ too.
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from crrl.errors import CrrlError
+from crrl.evaluation import swebench_reports
 from crrl.rewards.file_match import FileMatch
 from crrl.rewards.similarity import DEFINITIONS
 from crrl.rollout.journal import Journal
@@ -23,9 +22,6 @@ from crrl.task import Task
 LABEL = "tests"  # what rewards are held against, and no reward of the table
 KEYS = ("language", "repository", "corpus", "source", "phase", "patch")
 GENERATED = re.compile(r"generated-\w+-\d+-\d+")
-JUDGED = ("unresolved_ids", "empty_patch_ids", "error_ids")  # besides those that it resolved
-JUDGED_BEFORE = ("with_logs", "applied", "no_apply", "no_generation", "test_errored", "test_timeout")
-NOT_RUN = ("infra_failure_ids", "install_fail", "reset_failed", "no_logs")  # of the harness's reports, new and old
 
 
 @dataclass(frozen=True)
@@ -124,23 +120,12 @@ def of_predictions(name: str, patches: Mapping[str, str], report: Path, tasks: M
 
 def read_report(file: Path) -> dict[str, bool]:
     """Task -> resolved, for those that were judged. Raises CrrlError."""
-    try:
-        report = json.loads(file.read_text())
-    except (OSError, ValueError) as error:
-        raise CrrlError(f"{file} cannot be read: {error}", "Write PREDICTIONS:REPORT, both files.") from error
-    old = "resolved" in report if isinstance(report, dict) else False
-    resolved = report.get("resolved" if old else "resolved_ids") if isinstance(report, dict) else None
-    if not isinstance(resolved, list):
+    if file.is_file() and not swebench_reports.is_report(file):
         raise CrrlError(
             f"{file} is no report of SWE-bench's harness: it lists neither resolved_ids nor resolved.",
             "Write the report's file behind the predictions: PREDICTIONS:REPORT.",
         )
-    judged = _ids(report, JUDGED_BEFORE if old else JUDGED) | set(resolved)
-    return {id: id in set(resolved) for id in sorted(judged - _ids(report, NOT_RUN))}
-
-
-def _ids(report: Mapping[str, Any], keys: Sequence[str]) -> set[str]:
-    return {id for key in keys for id in report.get(key) or [] if isinstance(id, str)}
+    return swebench_reports.read(file).resolved
 
 
 def repository(task: Task) -> str:
