@@ -251,7 +251,6 @@ class Screener:
     def _task(
         self, faults: Sequence[Fault], noticed: list[Noticed], plan: Task, failing: list[str], asked: list[str]
     ) -> Task | Refused:
-        commit = self.base.source.base_commit or ""
         hidden, hiding = self.hidden(failing, {one.shown for one in noticed})
         patch, solution = self.patch(faults), self.patch(faults, back=True)
         assert patch is not None and solution is not None
@@ -262,12 +261,7 @@ class Screener:
             family=str(PurePath(faults[0].function.path).with_suffix("")).replace("/", "."),
             source=replace(self.base.source, patches=[*self.base.source.patches, patch, *hiding]),
             issue="\n".join(one.told.text for one in noticed),
-            test=replace(
-                plan.test,
-                fail_to_pass=failing,
-                pass_to_pass=[test for test in asked if test not in set(failing)],
-                restore_from=dict.fromkeys(self.restored(failing, asked), commit),
-            ),
+            test=self.tests_of(plan, failing, asked),
             solution=solution,
             provenance={
                 "function": ", ".join(f"{fault.function.path}:{fault.function.name}" for fault in faults),
@@ -277,6 +271,16 @@ class Screener:
                 "failed_share": f"{len(failing) / len(asked):.3f}",
                 "distance": str(max(depths)) if depths else "",
             },
+        )
+
+    def tests_of(self, plan: Task, failing: list[str], asked: list[str]) -> TestPlan:
+        """What judges a repair: all of `asked` pass, `failing` among them."""
+        commit = self.base.source.base_commit or ""
+        return replace(
+            plan.test,
+            fail_to_pass=failing,
+            pass_to_pass=[test for test in asked if test not in set(failing)],
+            restore_from=dict.fromkeys(self.restored(failing, asked), commit),
         )
 
     def restored(self, failing: list[str], asked: list[str]) -> list[str]:

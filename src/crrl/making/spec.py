@@ -198,7 +198,6 @@ class SpecMaker(Maker):
         hidden, hiding = screener.hidden(
             failing, {test for test in failing if test.partition("[")[0] in shown} | {first}
         )
-        commit = self.base.source.base_commit or ""
         licence = self._licence_of(function)
         return replace(
             self.base,
@@ -206,12 +205,7 @@ class SpecMaker(Maker):
             family=str(PurePath(function.path).with_suffix("")).replace("/", "."),
             source=replace(self.base.source, patches=[*self.base.source.patches, patch, *hiding]),
             issue=spec_text.text(one, function.line, tests, first),
-            test=replace(
-                plan.test,
-                fail_to_pass=failing,
-                pass_to_pass=[test for test in asked if test not in set(failing)],
-                restore_from=dict.fromkeys(screener.restored(failing, asked), commit),
-            ),
+            test=screener.tests_of(plan, failing, asked),
             solution=solution,
             provenance={
                 "function": f"{function.path}:{function.name}",

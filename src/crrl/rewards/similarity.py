@@ -1,4 +1,4 @@
-"""How near a patch is to the developer's, in [0, 1], by three definitions.
+"""How near a patch is to the developer's, in [0, 1], by four definitions.
 
 `changed_lines`, the default. For each file of either patch, with the lines that the two patches remove and add there,
 in order, trailing white space and blank lines dropped:
@@ -40,9 +40,13 @@ COMMENT = re.compile(r"(^|\s)(#|//).*")
 LINES = 5_000  # of a file, and tokens of a side; SequenceMatcher is quadratic, and what lies beyond is cut from both
 
 
-def sides(patch: str) -> dict[str, tuple[list[str], list[str]]]:
-    """Path -> (removed lines, added lines). Raises PatchError."""
-    files: dict[str, tuple[list[str], list[str]]] = {}
+Sides = tuple[list[str], list[str]]
+"""Of a file: removed lines, added lines."""
+
+
+def sides(patch: str) -> dict[str, Sides]:
+    """By path. Raises PatchError."""
+    files: dict[str, Sides] = {}
     for part in parse(patch):
         removed, added = files.setdefault(part.path, ([], []))
         if part.readable:
@@ -52,21 +56,28 @@ def sides(patch: str) -> dict[str, tuple[list[str], list[str]]]:
     return files
 
 
-def changed_lines(patch: str, solution: str) -> float:
+def _of_sides(patch: str, solution: str, of_file: Callable[[Sides, Sides], float]) -> float:
     try:
-        mine, theirs = sides(patch), sides(solution)
+        return _over_union(sides(patch), sides(solution), of_file)
     except PatchError:
         return 0.0
-    return _over_union(mine, theirs, _of_file)
 
 
-def _of_file(mine: tuple[list[str], list[str]], theirs: tuple[list[str], list[str]]) -> float:
+def changed_lines(patch: str, solution: str) -> float:
+    return _of_sides(patch, solution, _of_file)
+
+
+def _of_file(mine: Sides, theirs: Sides) -> float:
     if mine == theirs:
         return 1.0
     removed, added = (_ratio(*side) for side in zip(mine, theirs, strict=True))
     if all(theirs):
-        return 2 * removed * added / (removed + added) if removed and added else 0.0
+        return _harmonic(removed, added)
     return _ratio([f"-{x}" for x in mine[0]] + mine[1], [f"-{x}" for x in theirs[0]] + theirs[1])
+
+
+def _harmonic(removed: float, added: float) -> float:
+    return 2 * removed * added / (removed + added) if removed and added else 0.0
 
 
 def _ratio(mine: list[str], theirs: list[str]) -> float:
@@ -74,20 +85,15 @@ def _ratio(mine: list[str], theirs: list[str]) -> float:
 
 
 def changed_tokens(patch: str, solution: str) -> float:
-    try:
-        mine, theirs = sides(patch), sides(solution)
-    except PatchError:
-        return 0.0
-    return _over_union(mine, theirs, _of_tokens)
+    return _of_sides(patch, solution, _of_tokens)
 
 
-def _of_tokens(mine: tuple[list[str], list[str]], theirs: tuple[list[str], list[str]]) -> float:
+def _of_tokens(mine: Sides, theirs: Sides) -> float:
     if mine == theirs:
         return 1.0
     (removed, added), (their_removed, their_added) = _net(*mine), _net(*theirs)
     if their_removed and their_added:
-        of_removed, of_added = _dice(removed, their_removed), _dice(added, their_added)
-        return 2 * of_removed * of_added / (of_removed + of_added) if of_removed and of_added else 0.0
+        return _harmonic(_dice(removed, their_removed), _dice(added, their_added))
     return _dice(_signed(removed, added), _signed(their_removed, their_added))
 
 

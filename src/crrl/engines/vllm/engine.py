@@ -27,7 +27,7 @@ import torch
 
 from crrl.engines import EngineError
 from crrl.engines import push as pushes
-from crrl.engines.adapter import is_adapter
+from crrl.engines.adapter import base_folder, is_adapter
 from crrl.engines.api import Chunk, EngineInfo, Probe, Request, WeightSource
 from crrl.engines.device import device_of, dtype_of
 from crrl.engines.load import load_model, load_tokenizer, tokenizer_hash
@@ -90,7 +90,7 @@ class VllmEngine:
         self._closing = contextlib.ExitStack()
         self._closing.callback(shutil.rmtree, self._folder, ignore_errors=True)
         try:
-            config = _text_config(self._model if not is_adapter(self._model) else Path(base or _base_of(self._model)))
+            config = _text_config(base_folder(self._model, base) if is_adapter(self._model) else self._model)
             longest = int(config.get("max_position_embeddings") or 0)
             if context is not None and longest and context > longest:
                 raise CrrlError(
@@ -165,7 +165,7 @@ class VllmEngine:
             _require_ours(http)
         self._server.show()
         with self._server.http() as http:
-            self._fill_cache(http)
+            self._go_on(http)  # keys and values that the next push must drop
         self._up.set()
 
     def _watch(self) -> None:
@@ -327,9 +327,6 @@ class VllmEngine:
         del body["request_id"]
         return protocol.whole(answer(http.post(protocol.PATH, json=body)))
 
-    def _fill_cache(self, http: httpx.Client) -> None:
-        self._go_on(http)
-
     async def keep(self, version: int) -> None:
         await asyncio.to_thread(self._keep, version)
 
@@ -385,9 +382,3 @@ def _text_config(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise CrrlError(f"{folder} is not a Hugging Face model folder: {error}", "Give one with config.json.") from None
     return config | config.get("text_config", {})
-
-
-def _base_of(folder: Path) -> str:
-    from crrl.engines.adapter import base_folder
-
-    return str(base_folder(folder, ""))
