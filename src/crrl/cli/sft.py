@@ -31,7 +31,7 @@ you interrupt it, rerunning the command resumes where it stopped.
 For all settings: crrl sft DATA out=FOLDER --dry-run
 
 `crrl sft warmstart` makes the shipped tiny policy from scratch: demonstrations, tokenizer, SFT. It takes less than an
-hour on two cores. `crrl sft warmstart-blocks` goes on from it to tiny-blocks, which answers in search/replace blocks.
+hour on two cores. The others go on from it, and make the policies of the recipes repair-file, implement and classify.
   out=FOLDER    where the finished model goes
   seed=N        another set of demonstrations and weights
 """

@@ -313,8 +313,8 @@ class WarmstartConfig:
     out: str = doc("folder for the finished model", "runs/warmstart/model")
     state_dir: str = doc("folder for demonstrations and optimizer state, to resume from", "runs/warmstart")
     form: str = doc(
-        "what is demonstrated: `tools` (episodes of agent=builtin), `blocks` (answers of agent=answer) or `implement` "
-        "(the same, to tasks of corpus.ask=implement)",
+        "what is demonstrated: `tools` (episodes of agent=builtin), `blocks` (answers of agent=answer), `implement` "
+        "(the same, to tasks of corpus.ask=implement), or `classify` (answers about functions)",
         "tools",
     )
     base: str = doc("policy to start from: a shipped one or a folder; empty: random weights, a new tokenizer", "")
