@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from crrl.cli.main import main
+from crrl.rewards import likeness_judge
 from crrl.tasks.files import load_tasks
 
 CODE = '''"""Numbers."""
@@ -310,3 +311,33 @@ def test_a_script_becomes_tasks_too(tmp_path: Path) -> None:
     assert '-  throw new Error("not implemented");' in (task.solution or "")
     (left,) = [json.loads(line) for line in out.with_suffix(".left_out.jsonl").read_text().splitlines()]
     assert (left["function"], left["reason"]) == ("lib/numbers.js:undocumented", "says too little")
+
+
+def test_code_without_tests_is_compared_with_the_original(tmp_path: Path, project: Path) -> None:
+    """A project that has no suite; nothing is run, and the record says so."""
+    for path in project.glob("tests/*"):
+        path.unlink()
+    out = tmp_path / "made.jsonl"
+    assert spec(project, out, "tests=none") == 0
+    tasks, problems = load_tasks(out)
+    names = {task.provenance["function"].partition(":")[2] for task in tasks}
+    assert not problems and names == {"clamp", "pairs", "quiet", "strict", "refuse", "at_import", "unnoticed"}
+    for task in tasks:
+        assert task.test.parser == "likeness" and "no test is run" in task.provenance["judged_by"]
+        assert "Tested by" not in task.issue and "raise NotImplementedError" not in task.issue
+        (original,) = [likeness_judge.judge(task, task.solution or "").tests]
+        assert original == {likeness_judge.TEST: "passed"}
+        for cheap in ("", "N/A", "".join(task.source.patches)):
+            assert likeness_judge.judge(task, cheap).tests[likeness_judge.TEST] != "passed"
+    assert main(["tasks", "check", str(out), "times=1"]) == 0
+
+
+def test_untested_scripts_too(tmp_path: Path) -> None:
+    root, out = tmp_path / "numbers", tmp_path / "made.jsonl"
+    for path, text in {"lib/numbers.js": SCRIPT, "test/numbers.test.js": SCRIPT_TESTS}.items():
+        (root / path).parent.mkdir(parents=True)
+        (root / path).write_text(text)
+    (root / "package.json").write_text(json.dumps({"name": "numbers", "version": "1.0.0"}))
+    assert spec(root, out, "tests=none") == 0
+    (task,) = load_tasks(out)[0]
+    assert (task.language, task.provenance["function"]) == ("javascript", "lib/numbers.js:clamp")

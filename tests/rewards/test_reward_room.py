@@ -130,3 +130,19 @@ def test_none_is_left_out_where_nothing_is_known() -> None:
     assert make("file_match", {})(unknown, FIX, results("a"), []) is None
     for name in ("tests_fraction", "must_flip", "must_stay", "length", "reasoning", "blocks", "habits"):
         assert make(name, {})(TASK, FIX, None, samples()) is None
+
+
+def test_style_is_a_share_of_similarity() -> None:
+    assert value("style") == 1.0
+    assert value("style", FIX.replace("+b = 2", "+b = 2  ")) == 0.0  # white space at its end
+    assert value("style", FIX.replace("+b = 2", "+b = 2" + " " * 90 + "# long")) == 0.0
+    two = FIX.replace("@@ -1,2 +1,2 @@", "@@ -1,2 +1,3 @@").replace("+b = 2", "+b = 2\n+\tc = 4")
+    assert 0 < (value("style", two) or 0) < 1
+    for cheap in (
+        COMMENT,
+        "",
+        "N/A",
+        FIX.replace("m.py", "n.py"),
+        FIX.replace("+b = 2\n", "").replace("1,2 @@", "1 @@"),
+    ):
+        assert value("style", cheap) == 0.0

@@ -15,10 +15,11 @@ from typing import Any, Literal, Protocol
 from crrl.admission.absent import absent, absent_in
 from crrl.errors import CrrlError, LostError
 from crrl.label import Label, right
-from crrl.rewards import label_judge, parsers
+from crrl.rewards import label_judge, likeness_judge, parsers
 from crrl.rewards.api import TestResults
 from crrl.task import Decoys, Task
 from crrl.tasks.diffs import touched
+from crrl.tasks.files import LIKENESS
 
 TIMES = 3
 Status = Literal["admitted", "flaky", "broken", "unavailable"]
@@ -80,6 +81,8 @@ async def admit(task: Task, judge: Judge, times: int = TIMES) -> Admission:
         return await _admit_label(task, task.test.label, judge)
     if task.solution is None:
         return Admission(task.id, "unavailable", reasons=["the task has no solution to judge"])
+    if task.test.parser == LIKENESS:
+        return await _admit_likeness(task, judge, started)
     buggy: list[TestResults] = []
     fixed: list[TestResults] = []
     try:
@@ -125,6 +128,21 @@ async def _admit_label(task: Task, truth: Label, judge: Judge) -> Admission:
     if said != ["missing", "failed", "passed"]:
         return Admission(task.id, "broken", reasons=[f"no answer, the wrong one and the right one are {said}"])
     return Admission(task.id, "admitted", 1, 1, no_decoys="an answer is compared, and no code runs", task=task)
+
+
+async def _admit_likeness(task: Task, judge: Judge, started: float) -> Admission:
+    """Code that is compared with the original: the original is like itself, and nothing is not."""
+    try:
+        await judge.try_box(task)
+    except (CrrlError, LostError) as error:
+        reason = " ".join(str(error).split())
+        return Admission(task.id, "unavailable", reasons=[reason], seconds=time.monotonic() - started)
+    said = [(await judge.run_anew(task, patch)).tests[likeness_judge.TEST] for patch in ("", task.solution or "")]
+    if said != ["failed", "passed"]:
+        reason = f"no patch and the original are {said}"
+        return Admission(task.id, "broken", reasons=[reason], seconds=time.monotonic() - started)
+    none = "code is compared, and none runs"
+    return Admission(task.id, "admitted", 1, 1, no_decoys=none, task=task, seconds=time.monotonic() - started)
 
 
 def _own(task: Task) -> list[str]:

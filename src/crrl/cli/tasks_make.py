@@ -32,6 +32,7 @@ spec    turns a project as for make, or its sdist as it came (.tar.gz, .zip), in
   setup=CMD    what installs the packages that tests need, run once, in /workspace, into /environment; `none`;
                by default, for Python, the project editable with its test extras and requirement files
   tests=ARGS   of make, spec: the part of the suite to use, as for pytest; packages of Go; test files of npm packages
+  tests=none   of spec: no suite is run, or there is none; similarity to the original judges
   test=CMD     of mine: `pytest [ARGS]`, or a command that compiles and runs the tests of /workspace; for Java without
                one: javac and JUnit over the whole tree
   language=L   of make, spec: python, go, java, javascript (TypeScript, too) or rust; by default what the project's

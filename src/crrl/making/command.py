@@ -13,7 +13,7 @@ from pathlib import Path
 from crrl import sandbox
 from crrl.console.display import Display
 from crrl.errors import CrrlError, LostError
-from crrl.making import make, mine, sdist, spec
+from crrl.making import make, mine, sdist, spec, spec_untested
 from crrl.making.outcomes import Outcomes
 from crrl.rewards.api import TestResults
 from crrl.rewards.task_judge import TaskJudge
@@ -32,7 +32,7 @@ def run(wanted: make.Wanted | mine.Wanted, *, network: bool, state_dir: Path, js
         judge = _Counting(state_dir, boxes, network=network, concurrency=max(2, len(os.sched_getaffinity(0))))
         try:
             if isinstance(wanted, make.Wanted):
-                made = await make.make(wanted, boxes, judge, display, spec.kind_of(wanted))
+                made = await make.make(wanted, boxes, judge, display, spec_untested.kind_of(wanted))
                 judged.append(made.traced_s)
                 return len(made.tasks), made.outcomes
             mined = await mine.mine(wanted, boxes, judge, display)
@@ -62,7 +62,8 @@ def run(wanted: make.Wanted | mine.Wanted, *, network: bool, state_dir: Path, js
     else:
         print(f"{out}: {number} admitted tasks, in {seconds:.0f} s ({cpu:.0f} CPU-seconds).")
         recipe = "implement" if isinstance(wanted, spec.Wanted) else "quickstart"
-        print(f"Train on them: crrl train {recipe} corpus.name={out} corpus.held_out={max(1, number // 5)}")
+        weights = spec_untested.WEIGHTS if isinstance(wanted, spec.Wanted) and wanted.tests == ["none"] else ""
+        print(f"Train on them: crrl train {recipe} corpus.name={out} corpus.held_out={max(1, number // 5)}{weights}")
     return 0
 
 

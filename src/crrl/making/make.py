@@ -177,7 +177,7 @@ class Maker:
         )  # fmt: skip
         rules = Protected(replace(self.base, test=replace(self.base.test, pass_to_pass=steady)), lambda path: True)
         for path in sorted(self.survey.lines):
-            if path.endswith(".py") and not rules.covers(path) and not _of_tests(path) and (self.tree / path).is_file():
+            if path.endswith(".py") and not rules.covers(path) and not of_tests(path) and (self.tree / path).is_file():
                 self.pool += self._functions(path)
         left = len(self.survey.failed) + len(self.survey.seconds) - len(steady)
         self.display.note(
@@ -342,7 +342,8 @@ def _apart(one: Fault, other: Fault, alone: str) -> bool:
     return a.path != b.path if alone == "path" else (a.path, a.name) != (b.path, b.name)
 
 
-def _of_tests(path: str) -> bool:
+def of_tests(path: str) -> bool:
+    """Whether a Python file is no code to repair: tests, documentation, set-up."""
     parts = PurePath(path).parts
     return bool({"test", "tests", "testing", "docs", "examples"} & set(parts[:-1])) or parts[-1] in (
         "setup.py",

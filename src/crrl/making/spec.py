@@ -1,12 +1,12 @@
 """`crrl tasks spec`: functions of a project that its tests cover, without their bodies: implement them.
 
 The course is that of `make.py`: survey, candidates in an order that the seed draws, each judged, made a task and
-admitted (masked fails, original passes). Before anything is judged, candidates are left out that have no body to speak
-of (`spec_mask.py`), whose docstring says too little (`spec_text.py`), whose licence is not wanted
-(`spec_licence.py`), that have a near-duplicate in the project, or whose body stands elsewhere in the box
-(`spec_elsewhere.py`): invariant 5. After the first judged run: those that no test notices, that all tests need to be
-imported at all, that an empty body would pass, and those whose tests compare texts that only the body has. Each
-candidate that is not taken is listed with its reason in NAME.left_out.jsonl.
+admitted (masked fails, original passes); `spec_untested.py` has what no test judges. Before anything is judged,
+candidates are left out that have no body to speak of (`spec_mask.py`), whose docstring says too little
+(`spec_text.py`), whose licence is not wanted (`spec_licence.py`), that have a near-duplicate in the project, or whose
+body stands elsewhere in the box (`spec_elsewhere.py`): invariant 5. After the first judged run: those that no test
+notices, that all tests need to be imported at all, that an empty body would pass, and those whose tests compare texts
+that only the body has. Each candidate that is not taken is listed with its reason in NAME.left_out.jsonl.
 """
 
 from __future__ import annotations
@@ -65,8 +65,12 @@ class SpecMaker(Maker):
     wanted: Wanted
     boxes: Sandbox
 
-    async def prepare(self, boxes: Sandbox) -> None:
+    async def survey_of(self, boxes: Sandbox) -> None:
+        """What there is: `pool`, `stable`, `screener`."""
         await super().prepare(boxes)
+
+    async def prepare(self, boxes: Sandbox) -> None:
+        await self.survey_of(boxes)
         self.boxes = boxes
         self.left: list[dict[str, Any]] = []
         self.candidates: dict[str, Masked] = {}
@@ -192,30 +196,35 @@ class SpecMaker(Maker):
         asked: list[str],
         tests: dict[str, str],
     ) -> Task:
-        screener, function = self.screener, one.function
+        screener = self.screener
         first = min(failing, key=lambda test: (self.stable[test], test))
         shown = spec_text.shown(one, tests)
         hidden, hiding = screener.hidden(
             failing, {test for test in failing if test.partition("[")[0] in shown} | {first}
         )
-        licence = self._licence_of(function)
         return replace(
             self.base,
             id=f"{self.base.corpus}-{one.fault.name}",
-            family=str(PurePath(function.path).with_suffix("")).replace("/", "."),
+            family=self.family_of(one.function),
             source=replace(self.base.source, patches=[*self.base.source.patches, patch, *hiding]),
-            issue=spec_text.text(one, function.line, tests, first),
+            issue=spec_text.text(one, one.function.line, tests, first),
             test=screener.tests_of(plan, failing, asked),
             solution=solution,
-            provenance={
-                "function": f"{function.path}:{function.name}",
-                "objective": "implement",
-                "licence": licence,
-                "lines": str(len(one.body)),
-                "hidden": str(hidden),
-                "failed_share": f"{len(failing) / len(asked):.3f}",
-            },
+            provenance=self.said_of(one) | {"hidden": str(hidden), "failed_share": f"{len(failing) / len(asked):.3f}"},
         )
+
+    def family_of(self, function: Function) -> str:
+        return str(PurePath(function.path).with_suffix("")).replace("/", ".")
+
+    def said_of(self, one: Masked) -> dict[str, str]:
+        """The task's provenance."""
+        function = one.function
+        return {
+            "function": f"{function.path}:{function.name}",
+            "objective": "implement",
+            "licence": self._licence_of(function),
+            "lines": str(len(one.body)),
+        }
 
 
 def _place(function: Function) -> Place:

@@ -177,7 +177,7 @@ def _source_of(source: SourceFile, names: list[str]) -> str:
 
 def text(one: Masked, line: int, tests: Mapping[str, str], first: str) -> str:
     """The issue. `line`: of the signature; `tests`: the source of those that judge, of which some are `shown`; `first`:
-    one that the agent can run, where none can be shown."""
+    one that the agent can run, where none can be shown ("": none judges)."""
     function = one.function
     raised = [error for error in one.raised if error and error not in one.doc]
     told = shown(one, tests)
@@ -192,7 +192,7 @@ def text(one: Masked, line: int, tests: Mapping[str, str], first: str) -> str:
     if told:
         parts.append(f"{'Some of its tests' if len(told) < len(tests) else 'Its tests'}:")
         parts += [indent(f"# {test.partition('::')[0]}\n{source}", "    ") for test, source in told.items()]
-    else:
+    elif first:
         parts.append(f"Tested by `{first.partition('[')[0]}`{', among others' if len(tests) > 1 else ''}.")
     if calls:
         parts += ["Tests expect errors that it does not name:", indent("\n".join(calls[:SHOWN_CALLS]), "    ")]

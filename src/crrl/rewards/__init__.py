@@ -39,6 +39,7 @@ REWARDS = {
     "must_flip": "crrl.rewards.tests:MustFlip",
     "must_stay": "crrl.rewards.tests:MustStay",
     "diff_similarity": "crrl.rewards.diff_similarity:DiffSimilarity",
+    "style": "crrl.rewards.style:Style",
     "file_match": "crrl.rewards.file_match:FileMatch",
     "format": "crrl.rewards.format:Format",
     "blocks": "crrl.rewards.blocks:Blocks",

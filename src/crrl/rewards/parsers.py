@@ -7,13 +7,13 @@ in `tasks/files.py`.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
-from crrl.rewards import canaries, reports
+from crrl.rewards import canaries, homes, reports
 from crrl.rewards.canaries import Texts
 from crrl.task import TestPlan
-from crrl.tasks.files import SWEBENCH
+from crrl.tasks.files import LIKENESS, SWEBENCH
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class Parser:
     guards: paths that steer the framework; a repair's changes to them are left out, as those to tests are. Or None.
     suites: which files of the checkout, among those, are suites that need a canary beside the tests put back. Or None.
     told: (what the commands printed, report) -> what failed, as people read it, in pieces: lines, or a test each.
+    homes: (text of the test files, paths of the canaries) -> the modules that a test stands in. None: its id says it.
     """
 
     parse: reports.Parse
@@ -32,6 +33,7 @@ class Parser:
     guards: re.Pattern[str] | None = None
     suites: re.Pattern[str] | None = None
     told: Callable[[str, str], list[str]] = lambda output, report: output.splitlines()
+    homes: Callable[[Texts, Collection[str]], homes.Homes] | None = None
 
 
 JAVA_GUARDS = re.compile(r"(^|/)(junit-platform\.properties$|META-INF/services/)|(^|/)(org/)?(junit|hamcrest)/")
@@ -51,21 +53,21 @@ JEST_GUARDS = re.compile(
     r"|package(-lock)?\.json|\.npmrc)$"
     r"|\.(spec|test)\.\w+$|(^|/)(__tests__|__mocks__|node_modules)/"
 )
-GO_SUITES = re.compile(r"_test\.go$")
+GO_SUITES = re.compile(r"_test\.go$|(^|/)go\.mod$")
 RUST_SUITES = re.compile(r"(^|/)tests/[^/]+(/main)?\.rs$")
 CATCH_SUITES = re.compile(r"_test\.cpp$|(^|/)test/.*\.(cpp|cc|cxx)$")
 CTEST_SUITES = re.compile(r"^CMakeLists\.txt$")
-SUREFIRE_SUITES = canaries.JAVA_TEST
+SUREFIRE_SUITES = homes.JAVA_TEST
 JEST_SUITES = re.compile(r"^(?!(.*/)?node_modules/)(.*\.(spec|test)\.[cm]?[jt]sx?|(.*/)?__tests__/.*\.[cm]?[jt]sx?)$")
 PARSERS: dict[str, Parser] = {
     "pytest-xml": Parser(reports.pytest_xml, canaries.pytest_canary, told=reports.told_by_xml),
     "junit": Parser(reports.junit_xml, canaries.java_canary, JAVA_GUARDS, told=reports.told_by_xml),
     "surefire": Parser(
-        reports.junit_xml, canaries.surefire_canary, BUILD_GUARDS, SUREFIRE_SUITES, told=reports.told_by_xml
+        reports.junit_xml, canaries.surefire_canary, BUILD_GUARDS, SUREFIRE_SUITES, reports.told_by_xml, homes.java
     ),
     "catch": Parser(reports.catch_xml, canaries.catch_canary, CPP_GUARDS, CATCH_SUITES, reports.told_by_xml),
     "ctest": Parser(reports.ctest_xml, canaries.ctest_canary, CPP_GUARDS, CTEST_SUITES, reports.told_by_xml),
-    "go": Parser(reports.go_json, canaries.go_canary, GO_GUARDS, GO_SUITES, reports.told_by_go),
+    "go": Parser(reports.go_json, canaries.go_canary, GO_GUARDS, GO_SUITES, reports.told_by_go, homes.go),
     "cargo": Parser(reports.cargo_text, canaries.rust_canary, RUST_GUARDS, RUST_SUITES),
     "jest": Parser(reports.jest_json, canaries.jest_canary, JEST_GUARDS, JEST_SUITES, reports.told_by_jest),
     "defects4j": Parser(reports.defects4j_files, guards=DEFECTS4J_GUARDS),
@@ -77,7 +79,7 @@ PARSERS: dict[str, Parser] = {
 
 def unmarked(plan: TestPlan) -> str:
     """Why a report of these tests cannot be told from one that patched code wrote, but by decoys; "" where it can."""
-    if plan.label is not None:  # nothing is run
+    if plan.label is not None or plan.parser == LIKENESS:  # nothing is run
         return ""
     if plan.parser == "pytest" or any(canaries.CANARY in word for word in plan.command.argv):
         return ""

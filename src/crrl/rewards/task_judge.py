@@ -1,5 +1,6 @@
 """`TaskJudge`: judges any task. pytest tasks in the warm judge, functions to classify by their answer alone
-(`label_judge.py`), all others by their own command in a box."""
+(`label_judge.py`), code that no test covers by comparison (`likeness_judge.py`), all others by their own command in a
+box."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from crrl.errors import CrrlError
-from crrl.rewards import command_judge, label_judge, patching
+from crrl.rewards import command_judge, label_judge, likeness_judge, patching
 from crrl.rewards.api import TestResults
 from crrl.rewards.command_judge import CommandJudge
 from crrl.rewards.harness import NEEDS
@@ -16,6 +17,7 @@ from crrl.rewards.judge import JudgeLimits, PytestJudge
 from crrl.sandbox.api import Mount, Sandbox, Spec
 from crrl.sandbox.availability import PYTHON
 from crrl.task import Command, Decoys, Task
+from crrl.tasks.files import LIKENESS
 from crrl.tasks.setup import interpreters, toolchains
 from crrl.tasks.setup.environments import Environment, Environments
 from crrl.tasks.setup.setting import setting_of
@@ -107,6 +109,8 @@ class TaskJudge(PytestJudge):
     async def _judge(self, task: Task, patch: str) -> TestResults:
         if task.test.label is not None:
             return await asyncio.to_thread(label_judge.judge, task, patch)
+        if task.test.parser == LIKENESS:
+            return await asyncio.to_thread(likeness_judge.judge, task, patch)
         if task.test.parser != "pytest":
             async with self._slots:
                 return await self._commands.judge(task, patch)

@@ -15,6 +15,7 @@ from crrl.errors import CrrlError
 from crrl.task import Task
 from crrl.tasks.setup.toolchains import TOOLCHAINS
 
+LIKENESS = "likeness"  # compared with the solution; nothing runs
 # What `test.parser` may be: our own judge's, and those of `rewards/parsers.py` (a test compares them).
 PARSERS = (
     "pytest",
@@ -31,6 +32,7 @@ PARSERS = (
     "r2e-gym",
     "multi-swe-bench",
     "label",
+    LIKENESS,
 )
 PYTHON_NEEDS = re.compile(r"python(:|(>=)?3\.\d+$)")  # a package of the system's Python, an interpreter
 SWEBENCH = "swebench:"  # and a log parser of the official package: swebench:parse_log_django:pass_and_fail
@@ -133,6 +135,8 @@ def check(task: Task, measured: bool) -> None:
         raise ValueError(f"test.needs: there is no toolchain {unknown[0]!r}; there is: {', '.join(TOOLCHAINS)}")
     if (task.test.parser == "label") != (task.test.label is not None):
         raise ValueError("test.parser 'label' and test.label belong together")
+    if task.test.parser == LIKENESS and task.solution is None:
+        raise ValueError("test.parser 'likeness' compares with the solution: there is none")
     if task.test.label is not None and source.files is None:
         raise ValueError("test.label: a function to classify stands in source.files")
     if task.test.baseline and measured:
