@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import variance
 
 WINDOW = 5
 COLLAPSE = 0.5  # of the best mean reward so far
+CHANCE = 4.0  # standard errors; the best of many windows is high by chance
 ENTROPY = 0.02  # nats a token
 SHRUNK = 0.1  # of the entropy of the first steps
 DRIFT = 0.1  # nats a token
@@ -67,9 +69,14 @@ def _mean(values: Sequence[float]) -> float:
 
 def _collapsed(steps: Sequence[Metrics]) -> str:
     rewards = _values(steps, "reward")
-    means = [_mean(rewards[i : i + WINDOW]) for i in range(len(rewards) - WINDOW + 1)]
-    best, now = max(means, default=0.0), means[-1] if means else 0.0
-    return f"mean reward {now:.2f}, after {best:.2f} at its best" if best > 0 and now < COLLAPSE * best else ""
+    windows = [rewards[i : i + WINDOW] for i in range(len(rewards) - WINDOW + 1)]
+    if not windows:
+        return ""
+    last, top = windows[-1], max(windows, key=_mean)
+    best, now = _mean(top), _mean(last)
+    error = ((variance(top) + variance(last)) / WINDOW) ** 0.5  # of their difference
+    fell = best > 0 and now < COLLAPSE * best and best - now > CHANCE * error
+    return f"mean reward {now:.2f}, after {best:.2f} at its best" if fell else ""
 
 
 def _entropy(steps: Sequence[Metrics]) -> str:
