@@ -113,7 +113,7 @@ def test_summary_json_and_the_closing_table(
     value = json.loads(one.write(tmp_path).read_text())
     assert value["schema"] == 1 and value["versions"]["python"] and value["machine"]
     assert value["splits"]["rl_instances"]["sampled"]["difference"]["p"] == 1e-9
-    print_closing(one, "Run x", next_steps(one.run))
+    print_closing(one, "Run x", next_steps(one.run, recipe="classify"))
     text = capsys.readouterr().out
     for shown in (
         "18% (12–27)",
@@ -123,6 +123,7 @@ def test_summary_json_and_the_closing_table(
         "96%",
         "3%",
         "2 lost",
+        "crrl train classify corpus.name=YOUR.jsonl",
         "resume=r",
     ):
         assert shown in text

@@ -123,7 +123,7 @@ def render(
             headline=headline(summary),
             transcripts=list(transcripts)[:MAX_TRANSCRIPTS],
             config=config_yaml,
-            next=next_steps(summary.run, runs_dir),
+            next=next_steps(summary.run, runs_dir, summary.recipe),
             machine=summary.machine,
         )
     )

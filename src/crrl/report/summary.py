@@ -190,7 +190,7 @@ def where_time_went(spent: Mapping[str, float], total: float) -> list[tuple[str,
     return [(name, wall_s, wall_s / total if total else 0.0) for name, wall_s in walls]
 
 
-def next_steps(run: str, runs_dir: str = "runs") -> list[tuple[str, str]]:
+def next_steps(run: str, runs_dir: str = "runs", recipe: str = "") -> list[tuple[str, str]]:
     """(command, what it does)."""
     where = "" if runs_dir == "runs" else f" runs_dir={runs_dir}"
     return [
@@ -204,7 +204,7 @@ def next_steps(run: str, runs_dir: str = "runs") -> list[tuple[str, str]]:
             "rebuild every training row from the ledger",
         ),
         (
-            "crrl train quickstart corpus.name=YOUR.jsonl",
+            f"crrl train {recipe or 'quickstart'} corpus.name=YOUR.jsonl",
             "train on your own tasks (one JSON task per line; see `crrl tasks check YOUR.jsonl`)",
         ),
     ]

@@ -68,7 +68,7 @@ def train(config: Config, resume: str | None = None, json: bool = False) -> int:
     if json:
         print(jsonlib.dumps({"schema": summary.schema, "summary": str(run.folder / "summary.json")}))
     else:
-        print_closing(summary, f"Run {summary.run}", next_steps(summary.run, config.runs_dir))
+        print_closing(summary, f"Run {summary.run}", next_steps(summary.run, config.runs_dir, summary.recipe))
     return 0
 
 

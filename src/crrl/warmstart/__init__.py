@@ -94,7 +94,10 @@ def make(config: WarmstartConfig) -> None:
         "config": {key: value for key, value in vars(config).items() if key not in ("out", "state_dir")},
     }
     (out / "made.json").write_text(json.dumps(facts, indent=1, default=str) + "\n")
-    say(f"Made {out} in {time.monotonic() - started:.0f} s (this run). Measure it: crrl eval {out} {form.agent}")
+    say(
+        f"Made {out} in {time.monotonic() - started:.0f} s (this run).\nNext:\n"
+        f"  crrl eval {out} {form.agent}\n  crrl train {form.recipe} model.path={out}"
+    )
 
 
 def _tokenizer(folder: Path, form: Form, settings: PoolSettings, base: str) -> Any:

@@ -18,6 +18,7 @@ MARKERS = ["\n<<<<<<< SEARCH", "\n=======", "\n>>>>>>> REPLACE"]
 class Blocks:
     whole = MARKERS
     agent = "agent=answer-tiny"
+    recipe = "repair-file"
 
     def __init__(self) -> None:
         self._questions = load_questions(PROMPTS)

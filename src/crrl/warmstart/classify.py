@@ -22,6 +22,7 @@ WEAKNESSES = sorted({family.cwe for family in FAMILIES.values()})
 class Classify:
     whole = ("label:", "\ncwe: CWE-", "\nprobability: 0.", "\nlines:")
     agent = "agent=answer-classify-tiny corpus.ask=classify"
+    recipe = "classify"
 
     def __init__(self) -> None:
         self._questions = load_questions(PROMPTS)

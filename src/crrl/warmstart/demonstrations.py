@@ -43,6 +43,7 @@ BOILERPLATE = [
 
 class Tools:
     agent = "agent=builtin"
+    recipe = "quickstart"
 
     def __init__(self) -> None:
         self._prompts = load_prompts("tiny")

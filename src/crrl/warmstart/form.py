@@ -49,10 +49,11 @@ class PoolSettings:
 
 class Form(Protocol):
     """`whole`: fixed texts, each of which becomes one token. `agent`: settings of `crrl eval` for a policy of this
-    form."""
+    form; `recipe`: what `crrl train` trains it with."""
 
     whole: Sequence[str]
     agent: str
+    recipe: str
 
     def demonstrations(self, settings: PoolSettings, shard: int, count: int) -> list[list[Segment]]:
         """The first `count` of shard number `shard`: a function of the settings and the number."""

@@ -13,6 +13,7 @@ from crrl.warmstart.form import GENERATION, SHARD, PoolSettings, Segment
 
 class Implement(Blocks):
     agent = f"{Blocks.agent} corpus.ask=implement"
+    recipe = "implement"
 
     def demonstrations(self, settings: PoolSettings, shard: int, count: int) -> list[list[Segment]]:
         made = []
