@@ -12,7 +12,7 @@ from judge_kit import BUGGY, FILES, diff, make_task
 from crrl.admission.admission import admit
 from crrl.errors import CrrlError
 from crrl.label import Label
-from crrl.rewards import canaries, parsers
+from crrl.rewards import canaries, homes, parsers
 from crrl.rewards.task_judge import SITE, TaskJudge
 from crrl.rewards.tests import solved
 from crrl.sandbox import default_state_dir
@@ -158,13 +158,14 @@ def test_a_canary_of_surefire_runs_where_the_tests_beside_it_do() -> None:
             "src/test/java/d/Util.java": "package d;\nclass Util {}\n",
         },
     )
+    one, two, root = (f"{homes.tag(module)}Canary12" for module in ("one/", "two/", ""))
     assert sorted(made) == [
-        "one/src/test/java/a/b/FooCanary12Tests.java",
-        "src/test/java/d/QuxCanary12IT.java",
-        "two/src/test/java/c/TestCanary12Bar.java",
+        f"one/src/test/java/a/b/Foo{one}Tests.java",
+        f"src/test/java/d/Qux{root}IT.java",
+        f"two/src/test/java/c/Test{two}Bar.java",
     ]
-    assert "package a.b;" in made["one/src/test/java/a/b/FooCanary12Tests.java"]
-    assert "extends junit.framework.TestCase" in made["two/src/test/java/c/TestCanary12Bar.java"]
+    assert "package a.b;" in made[f"one/src/test/java/a/b/Foo{one}Tests.java"]
+    assert "extends junit.framework.TestCase" in made[f"two/src/test/java/c/Test{two}Bar.java"]
     with pytest.raises(ValueError, match="src/test/java"):
         canaries.surefire_canary("Canary12", {"src/test/java/d/Util.java": "class Util {}\n"})
 

@@ -107,6 +107,7 @@ class Screener:
         self.base, self.tree, self.survey, self.stable = base, tree, found, stable
         self.judge, self.tracer, self.crashes = judge, tracer, crashes
         self._right: dict[str, Trace] = {}
+        self._sources: dict[str, SourceFile | None] = {}  # of test files, which take their time to parse
 
     @property
     def spent_s(self) -> float:
@@ -227,10 +228,12 @@ class Screener:
 
     def _source(self, test: str) -> SourceFile | None:
         path = test.partition("::")[0]
-        try:
-            return SourceFile.read(path, (self.tree / path).read_bytes())
-        except (UnreadableError, OSError):
-            return None
+        if path not in self._sources:
+            try:
+                self._sources[path] = SourceFile.read(path, (self.tree / path).read_bytes())
+            except (UnreadableError, OSError):
+                self._sources[path] = None
+        return self._sources[path]
 
     def _files(self, faults: Sequence[Fault]) -> list[tuple[str, bytes, bytes]]:
         """(path, as it is, with the faults) of each file that they are in."""

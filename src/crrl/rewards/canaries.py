@@ -4,17 +4,20 @@ Patched code runs where the tests run, and can print whatever it likes or end th
 canary under a name drawn for it: a test that passes and one that fails, in each suite, since each ends by itself. A
 suite whose report lacks either, or has one the wrong way round, has not run to its end: none of its tests has passed.
 
-A canary that is put into a file says the file's path, in hex: so suites are told apart whose own names are alike.
+A canary that is put into a file says the file's path, in hex: so suites are told apart whose own names are alike. Where
+a report names tests alike in several modules, each module's canary has the module's tag (`homes.py`).
 """
 
 from __future__ import annotations
 
 import posixpath
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 
 from crrl.rewards.api import TestStatus
-from crrl.rewards.reports import Suite
+from crrl.rewards.homes import JAVA_TEST, Homes, is_go_test, tag
+from crrl.rewards.reports import Suite, Tests
 
 CANARY = "CRRL_CANARY"
 """In a task's commands this word stands for the canary's name."""
@@ -35,22 +38,37 @@ def statuses(suites: Iterable[Suite]) -> dict[str, TestStatus]:
     return found
 
 
-def ended(suites: Iterable[Suite], canary: str) -> list[Suite]:
+def ended(suites: Iterable[Suite], canary: str, homes: Homes | None = None) -> list[Suite]:
     """The suites that ran to their end, without the canary's tests, and under the path of the file it was put into
-    where their own name does not tell them from others."""
-    said = re.compile(rf"{canary}(?:[_ ]((?:[0-9a-f]{{2}})+))?.*?(passes|fails)", re.IGNORECASE)
+    where their own name does not tell them from others. With `homes`: of their tests those that every module that has
+    them reported, and came to its end."""
+    said = re.compile(rf"(m[0-9a-f]{{8}})?{canary}(?:[_ ]((?:[0-9a-f]{{2}})+))?.*?(passes|fails)", re.IGNORECASE)
     found = []
     for suite in suites:
-        marks: dict[tuple[str, str], list[tuple[str, TestStatus]]] = {}  # by place, and by what stands before the name
+        # By module, by place, and by what stands before the name.
+        marks: dict[tuple[str, str, str], list[tuple[str, TestStatus]]] = {}
         tests = []
         for test, status in suite.tests:
             if match := said.search(test, 0, NAME_CHARS):
-                marks.setdefault((match[1] or "", test[: match.start()]), []).append((match[2].lower(), status))
+                mark = ((match[1] or "").upper(), match[2] or "", test[: match.start()])
+                marks.setdefault(mark, []).append((match[3].lower(), status))
             else:
                 tests.append((test, status))
         if marks and all(_whole(mark) for mark in marks.values()):
-            paths = [path for place, _ in marks if (path := bytes.fromhex(place).decode("utf-8", "replace"))]
+            paths = [path for _, place, _ in marks if (path := bytes.fromhex(place).decode("utf-8", "replace"))]
+            if homes is not None:
+                tests = _at_home(suite.name, tests, homes, {module for module, _, _ in marks})
             found.append(Suite(_name(suite.name, paths), tests))
+    return found
+
+
+def _at_home(suite: str, tests: Tests, homes: Homes, ended: set[str]) -> Tests:
+    times = Counter(test for test, _ in tests)
+    found = []
+    for test, status in tests:
+        own = {module.upper() for module in homes(suite, test)}
+        if own <= ended and times[test] >= len(own):
+            found.append((test, status))
     return found
 
 
@@ -89,7 +107,6 @@ def java_canary(name: str, tests: Texts) -> dict[str, str]:
     return {f"{name}.java": f"public class {name} {{ {passes} {fails} }}\n"}
 
 
-JAVA_TEST = re.compile(r"(^|.*/)src/test/java/(?:.*/)?(?P<stem>\w+)\.java$")
 JAVA_WORDS = re.compile(r"(TestCase|IT|[A-Z][a-z0-9_]*)$")
 JAVA_BODIES = {  # what a test file imports -> (what its class extends, what stands before a test, how that begins)
     "org.junit.jupiter": ("", "@org.junit.jupiter.api.Test public void ", ""),
@@ -109,7 +126,7 @@ def surefire_canary(name: str, tests: Texts) -> dict[str, str]:
             continue
         last = JAVA_WORDS.search(at["stem"])
         cut = last.start() if last else len(at["stem"])
-        own = f"{at['stem'][:cut]}{name}{at['stem'][cut:]}"
+        own = f"{at['stem'][:cut]}{tag(at[1])}{name}{at['stem'][cut:]}"
         base, before, start = JAVA_BODIES[said]
         package = re.search(r"^\s*package\s+[\w.]+\s*;", text, flags=re.MULTILINE)
         head = f"{package[0].strip()}\n" if package else ""
@@ -122,21 +139,15 @@ def surefire_canary(name: str, tests: Texts) -> dict[str, str]:
 
 def go_canary(name: str, tests: Texts) -> dict[str, str]:
     """A file of its own in every package."""
-    functions = (
-        f'func Test{name}Passes(t *testing.T) {{}}\n\nfunc Test{name}Fails(t *testing.T) {{ t.Fatal("{name}") }}\n'
-    )
     made = {}
-    for folder, path in {posixpath.dirname(path): path for path in sorted(tests, reverse=True) if _is_go(path)}.items():
+    go_tests = [path for path in sorted(tests, reverse=True) if is_go_test(path)]
+    for folder, path in {posixpath.dirname(path): path for path in go_tests}.items():
         package = re.search(r"^package (\w+)", tests[path], flags=re.MULTILINE)
         head = f'package {package[1] if package else "main"}\n\nimport "testing"\n\n'
-        beside = posixpath.basename(path).removesuffix("_test.go")
+        beside, own = posixpath.basename(path).removesuffix("_test.go"), f"Test{tag(folder)}{name}"
+        functions = f'func {own}Passes(t *testing.T) {{}}\n\nfunc {own}Fails(t *testing.T) {{ t.Fatal("{name}") }}\n'
         made[posixpath.join(folder, f"{beside}_{name.lower()}_test.go")] = head + functions
     return _some(made, "*_test.go")
-
-
-def _is_go(path: str) -> bool:
-    """What `go test ./...` looks at."""
-    return path.endswith("_test.go") and not re.search(r"(^|/)([._]|vendor/|testdata/)", path)
 
 
 def rust_canary(name: str, tests: Texts) -> dict[str, str]:

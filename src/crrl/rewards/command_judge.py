@@ -29,6 +29,7 @@ from crrl.rewards import canaries, control, exploits, parsers, patching, reports
 from crrl.rewards.api import TestResults, TestStatus
 from crrl.rewards.decoys import facing
 from crrl.rewards.decoys.copies import Copies, protected_tests, tree_files
+from crrl.rewards.homes import Homes
 from crrl.rewards.tests import solved
 from crrl.sandbox.api import Box, ExecResult, Limits, Mount, Sandbox, Spec, Workspace
 from crrl.task import Command, Decoys, Task
@@ -42,7 +43,8 @@ OUTPUT_LIMIT = 16 << 20
 SHOWN_CHARS = 16 << 10
 FILES_S = 60.0
 PATHS = 30  # in one command: each is shorter than 4 KiB, a command than 128 KiB
-JUDGING = ("command_judge", "control", "exploit_code", "parsers", "reports", "canaries", "patching", "swebench_grading")
+JUDGING = ("command_judge", "control", "exploit_code", "parsers", "reports", "canaries", "homes", "patching",
+           "swebench_grading")  # fmt: skip
 Files = dict[str, patching.File | None]
 
 
@@ -141,7 +143,7 @@ class CommandJudge:
         task, workspace = ground.task, ground.workspace
         name = f"Canary{secrets.token_hex(8)}"
         tests = control.sabotaged(tests, name) if sabotage else tests
-        canary = _canary(task, name, tests, workspace.lower)
+        canary, homes = _canary(task, name, tests, workspace.lower)
         setting = await setting_of(task, self._environments)
         shown = (*self.mounts, *setting.mounts)
         box = await self.boxes.start(Spec(root=workspace, mounts=shown, limits=self.limits, judge=True))
@@ -149,7 +151,7 @@ class CommandJudge:
             run = await _Run(box, task, name, setting.env).do(changed, {**tests, **canary})
         finally:
             await box.close()
-        reported = _read(task, run, patch, name if canary else "")
+        reported = _read(task, run, patch, name if canary else "", homes)
         return replace(reported, output=_told(task, run, name), cpu_s=run.cpu_s, wall_s=run.wall_s)
 
 
@@ -243,12 +245,12 @@ async def tests_of(task: Task, boxes: Sandbox, read: patching.Reader) -> Files:
     return files | {path: patching.File(text.encode()) for path, text in task.test.restore.items()}
 
 
-def _canary(task: Task, name: str, tests: Files, lower: Path) -> Files:
-    """Its files; none where the tests have no room for one (`parsers.unmarked`)."""
+def _canary(task: Task, name: str, tests: Files, lower: Path) -> tuple[Files, Homes | None]:
+    """Its files, none where the tests have no room for one (`parsers.unmarked`), and which modules tests stand in."""
     graded = task.test.parser.startswith(SWEBENCH) and not parsers.unmarked(task.test)
     parser = parsers.PARSERS.get("pytest-xml" if graded else task.test.parser)
     if parser is None or parser.canary is None:
-        return {}
+        return {}, None
     texts = dict(_suites(lower, parser.suites)) if parser.suites is not None else {}
     for path, file in tests.items():
         texts.pop(path, None)
@@ -260,7 +262,8 @@ def _canary(task: Task, name: str, tests: Files, lower: Path) -> Files:
         raise CrrlError(
             f"Task {task.id}: {error}.", "Name such files in restore, restore_from or test_patch."
         ) from None
-    return {path: patching.File(text.encode("utf-8", "surrogateescape")) for path, text in made.items()}
+    files: Files = {path: patching.File(text.encode("utf-8", "surrogateescape")) for path, text in made.items()}
+    return files, parser.homes(texts, made) if parser.homes is not None else None
 
 
 @functools.lru_cache(maxsize=8)
@@ -379,7 +382,7 @@ def _told(task: Task, run: _Run, canary: str) -> str:
     return text if len(text) <= SHOWN_CHARS else f"{text[:half]}\n[...]\n{text[-half:]}"
 
 
-def _read(task: Task, run: _Run, patch: str, canary: str) -> TestResults:
+def _read(task: Task, run: _Run, patch: str, canary: str, homes: Homes | None) -> TestResults:
     """What the run is worth: nothing, unless it came to its end and its canary through."""
     if run.reason == "tampered":
         return TestResults({}, reason="tampered", exploits=["edited_tests"])
@@ -395,7 +398,7 @@ def _read(task: Task, run: _Run, patch: str, canary: str) -> TestResults:
         suites = list(parsers.PARSERS[task.test.parser].parse(run.report))
     except ValueError:
         return TestResults({}, reason="no_marker")
-    whole = canaries.ended(suites, canary) if canary else suites
+    whole = canaries.ended(suites, canary, homes) if canary else suites
     own = TestResults(canaries.statuses(whole), reason="complete" if whole else "no_marker")
     # All is well, says a report of suites that did not come to their end.
     made_up = not solved(task, own) and solved(task, TestResults(canaries.statuses(suites)))
