@@ -10,7 +10,9 @@ from crrl.agents.answer import load_questions
 from crrl.agents.search_replace.apply import apply
 from crrl.agents.search_replace.parse import parse
 from crrl.cli.main import main
+from crrl.conf.load import load_recipe
 from crrl.engines.load import load_tokenizer
+from crrl.errors import UsageError
 from crrl.gateway import load_renderer
 from crrl.gateway.canonical import Message
 from crrl.models import model_folder
@@ -61,6 +63,17 @@ def test_a_tokenizer_that_grows_keeps_its_ids() -> None:
     for text in ("if x <= 3:\n    y += 1\n", "caf\u00e9 \u2603 a<<b==c"):
         assert ids_of(text) == old(text, add_special_tokens=False)["input_ids"]
     assert len(TOKENIZER) == len(old) + len(MARKERS)
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_what_trains_a_form_is_a_recipe(name: str) -> None:
+    """Which names the warm start that makes its policy."""
+    if name == "tools":  # is shipped
+        assert load_recipe(find(name).recipe, []).recipe == "quickstart"
+        return
+    with pytest.raises(UsageError) as error:
+        load_recipe(find(name).recipe, [])
+    assert f"crrl sft warmstart-{name}" in str(error.value.remedy)
 
 
 @pytest.mark.parametrize("name", FORMS)
