@@ -7,16 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from crrl.conf.load import load_recipe
 from crrl.errors import CrrlError
-from crrl.evaluation import presets, sets
+from crrl.evaluation import sets
 from crrl.evaluation.metrics import Outline, cost, groups, measure, repository_of
 from crrl.evaluation.samples import clustered
 from crrl.evaluation.seen import seen
 from crrl.rewards.api import Verdict
 from crrl.rollout.api import Episode
 from crrl.task import Command, Source, Task, TestPlan
-from crrl.tasks import corpora
 
 PATCH = "diff --git a/x.py b/x.py\n--- a/x.py\n+++ b/x.py\n@@ -1 +1 @@\n-a = 1\n+a = 2\n"
 
@@ -95,15 +93,6 @@ def test_the_clustered_interval_is_that_of_statsmodels() -> None:
     low, high = clustered(each, {str(i): str(c) for i, c in enumerate(clusters)}) or (0, 0)
     assert (low, high) == (pytest.approx(0.13226881, abs=1e-7), pytest.approx(0.33995341, abs=1e-7))
     assert clustered({"a": 0.1, "b": 0.2}, {"a": "1", "b": "2"}) is None, "two clusters show no error"
-
-
-@pytest.mark.parametrize("name", presets.names())
-def test_each_preset_names_a_corpus_and_settings_that_hold(name: str) -> None:
-    preset = presets.find(name)
-    assert preset is not None and preset.title
-    if preset.corpus != "generated":
-        assert corpora.find(preset.corpus).name == preset.corpus and preset.tasks and preset.source
-    load_recipe("quickstart", preset.words())
 
 
 def test_the_digest_of_a_task_is_of_what_is_asked_and_how_it_is_judged() -> None:

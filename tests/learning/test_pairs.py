@@ -207,7 +207,7 @@ def test_shuffled_labels_tell_nothing(config: Config) -> None:
 
 def test_settings_that_cannot_be_are_refused(config: Config, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="both versions"):
-        load_recipe("classify", ["objective.group_size=5", "model.path=tiny-blocks"])
+        load_recipe("classify", ["objective.group_size=5"])
     for key in ("objective.pair=1.0", "corpus.shuffle_labels=true"):
         with pytest.raises(UsageError, match=r"would be ignored: it is for corpus\.ask=classify"):
             load_recipe("quickstart", [key])

@@ -192,6 +192,8 @@ def _make(call: Call, values: dict[str, str], out: Path) -> Path:
             raise UsageError(f"policy={values['policy']} is a file: nothing can be sampled from it.", "Write a model.")
         names = [f"runs_dir={out.parent}", f"run={folder.name}{'.again' if folder.exists() else ''}"]
         plan = planned(wanted, [*settings, *names], Path(scratch))
+        if plan.drawn:
+            raise UsageError(f"The tasks of {plan.drawn} are held out for evaluations.", "Write tasks=generated.")
         if call.dry_run:
             print(f"{len(plan.benchmark.tasks if plan.benchmark else [])} tasks, {samples} episodes each, in {folder}")
             return folder

@@ -14,6 +14,7 @@ from crrl.errors import UsageError
 from crrl.models import SHIPPED
 
 if TYPE_CHECKING:
+    from crrl.evaluation.presets import Preset
     from crrl.evaluation.sets import TaskSet
     from crrl.run.evaluate import Plan
 
@@ -27,8 +28,10 @@ MODEL is `tiny` (the shipped policy), a Hugging Face model folder, a run's name,
 checkpoint that evaluation.checkpoint_rule chose, with the run's own settings.
 
 BENCHMARK is swe-bench-verified, swe-bench-lite, swe-bench-multilingual, gitbug-java, defects4j, bugsinpy,
-quixbugs-python, quixbugs-java, polyglot, quickstart, impossible (who passes has cheated); a task file (.jsonl), a
-corpus, or a data set on the hub (ORG/NAME@REVISION). Without it: the tasks that the model's own settings hold out.
+quixbugs-python, quixbugs-java, polyglot, quickstart; implement, spec (code from a specification); classify, sven,
+secvuleval, primevul (vulnerable or not); impossible (who passes has cheated); a task file (.jsonl), a corpus, or a data
+set on the hub (ORG/NAME@REVISION). Without it: the tasks that the model's own settings hold out.
+crrl eval BENCHMARK --help says what it is, and how its tasks get here.
 
   path=FILE                        the benchmark's tasks: the file that `crrl tasks check ... out=FILE` wrote, or the
                                    corpus's own files
@@ -50,19 +53,30 @@ TRAINING = ("trainer", "objective", "tracker", "launch", "adapter")
 """Groups of settings that an evaluation has no use for."""
 OF_ROLLOUTS = ("agent", "engine", "renderer", "model", "evaluation")
 """Groups of settings that the grading of predictions has no use for."""
-OF_TRAINING = ("before", "every", "validation_tasks", "checkpoint_rule")
-"""Settings of evaluation that are about training."""
+OF_TRAINING = (
+    *(f"evaluation.{word}" for word in ("before", "every", "validation_tasks", "checkpoint_rule")),
+    "engine.share",
+)
+"""Settings of other groups that are about training."""
 RESUMABLE = (
     *("engine.threads", "engine.device", "engine.max_batch", "engine.environment", "engine.install"),
-    *("engine.memory_gb", "engine.memory_share", "engine.tensor_parallel", "rollout.concurrency", "rollout.judges"),
+    *("engine.memory_gb", "engine.memory_share", "engine.tensor_parallel", "engine.replicas"),
+    *("rollout.concurrency", "rollout.judges"),
 )
 """What a resumed evaluation may change: how fast it goes, never what it measures."""
+
+
+def help_of(words: list[str]) -> str:
+    """About the benchmarks among the words; "": there is none."""
+    from crrl.evaluation import presets
+
+    return "\n\n".join(presets.described(preset) for word in words if (preset := presets.find(word)) is not None)
 
 
 def run(call: Call) -> int:
     for setting in call.settings:
         key = setting.partition("=")[0]
-        if key.partition(".")[0] in TRAINING or key in {f"evaluation.{word}" for word in OF_TRAINING}:
+        if key.partition(".")[0] in TRAINING or key in OF_TRAINING or setting == "engine.transport=stream":
             raise UsageError(f"{key} would be ignored: crrl eval does not train.", f"Leave {key} out.")
     if (name := call.take("resume")) is not None:
         return _resume(call, name)
@@ -98,6 +112,7 @@ class Wanted:
 
     @classmethod
     def of(cls, call: Call) -> Wanted:
+        from crrl.evaluation import presets
         from crrl.evaluation.sets import is_set
 
         values = {key: v for key in ("path", "ids", "limit", "trained_on") if (v := call.take(key)) is not None}
@@ -110,12 +125,17 @@ class Wanted:
             raise UsageError(_no_benchmark(first), "See: crrl eval --help")
         if not second:
             first, second = "", first
-        if first in ("", "quickstart") and values:
+        preset = presets.find(first)
+        if (not first or (preset and preset.held_out)) and values:
             key = next(iter(values))
-            raise UsageError(f"{key}={values[key]} is for a benchmark.", "Write: crrl eval BENCHMARK MODEL ...")
+            drawn = f"{first} is drawn from the seed" if first else "the settings hold the tasks out"
+            raise UsageError(
+                f"{key}={values[key]} would be ignored: {drawn}.",
+                "Write evaluation.tasks_per_split=N for more or fewer, or: crrl eval BENCHMARK MODEL ...",
+            )
         return cls(
             model=second,
-            benchmark="" if first == "quickstart" else first,
+            benchmark=first,
             path=Path(values["path"]) if "path" in values else None,
             ids=tuple(id for id in values.get("ids", "").split(",") if id),
             limit=whole_number(values, "limit", 0),
@@ -133,28 +153,34 @@ def _no_benchmark(word: str) -> str:
 def planned(wanted: Wanted, settings: list[str], scratch: Path) -> Plan:
     """Raises UsageError or CrrlError: something cannot be evaluated so."""
     from crrl.conf.load import load_recipe
+    from crrl.conf.question_checks import check_questions
     from crrl.evaluation import presets, sets
     from crrl.run.evaluate import Plan
     from crrl.run.layout import TASKS
+    from crrl.tasks.asked import asked_of
 
     tasks: TaskSet | None = None
-    own: list[str] = []
-    if wanted.benchmark:
+    preset = presets.find(wanted.benchmark)
+    own = preset.words() if preset else []
+    named = [key for key in (word.partition("=")[0] for word in own) if key.startswith("corpus.")]
+    if wanted.benchmark and not (preset and preset.held_out):
         seed = next((int(s[5:]) for s in reversed(settings) if s.startswith("seed=") and s[5:].isdigit()), 0)
         tasks = sets.load(wanted.benchmark, path=wanted.path, ids=wanted.ids, limit=wanted.limit, seed=seed)
-        preset = presets.find(wanted.benchmark)
         if preset and preset.tasks and len(tasks.tasks) < preset.tasks:
             part = f"{len(tasks.tasks)} of its {preset.tasks} tasks are evaluated"
             tasks = replace(tasks, notes=[*tasks.notes, part])
         file = scratch / TASKS
         sets.write(file, tasks)
-        own = [*(preset.words() if preset else []), f"corpus.name={file}", f"corpus.held_out={len(tasks.tasks)}"]
-        for setting in settings:
-            if setting.partition("=")[0] in ("corpus.name", "corpus.held_out", "evaluation.splits"):
-                raise UsageError(f"{setting} would be ignored: {wanted.benchmark} names the tasks.", "Leave it out.")
+        own += [f"corpus.name={file}", f"corpus.held_out={len(tasks.tasks)}"]
+        named += ["corpus.name", "corpus.held_out", "evaluation.splits"]
+    for setting in settings:
+        if setting.partition("=")[0] in named:
+            raise UsageError(f"{setting} would be ignored: {wanted.benchmark} names the tasks.", "Leave it out.")
     if wanted.predictions:
         if tasks is None:
-            raise UsageError("Predictions of what?", f"Write: crrl eval BENCHMARK {wanted.model} path=TASKS.jsonl")
+            said = f"{wanted.benchmark} is drawn from the seed, and has no predictions of others." if preset else ""
+            said = said or "Predictions of what?"
+            raise UsageError(said, f"Write: crrl eval BENCHMARK {wanted.model} path=TASKS.jsonl")
         if not Path(wanted.model).is_file():
             raise UsageError(f"There are no predictions at {wanted.model}.", "Write the path of preds.jsonl.")
         for key in (setting.partition("=")[0] for setting in settings):
@@ -162,19 +188,23 @@ def planned(wanted: Wanted, settings: list[str], scratch: Path) -> Plan:
                 raise UsageError(f"{key} would be ignored: predictions are graded, not made.", f"Leave {key} out.")
         config, checkpoint, rule = load_recipe("quickstart", [*own, *settings]), wanted.model, ""
     elif is_remote(settings):
-        config, checkpoint, rule = of_endpoint(wanted.model, [*own, *settings])
+        config, checkpoint, rule = of_endpoint(wanted.model, [*own, *settings], preset)
     else:
-        config, checkpoint, rule = resolve(wanted.model, [*own, *settings])
+        config, checkpoint, rule = resolve(wanted.model, [*own, *settings], preset)
+    if tasks is not None and not wanted.predictions:
+        check_questions(config.agent, {asked_of(task) for task in tasks.tasks})
     if not any(s.startswith("run=") for s in settings):
-        what = tasks.name if tasks else "held-out"
-        config.run = free_name(Path(config.runs_dir), f"eval-{what}-{Path(wanted.model).stem}")
+        what = tasks.name if tasks else wanted.benchmark or "held-out"
+        policy = Path(wanted.model).stem if wanted.predictions else Path(wanted.model).name
+        config.run = free_name(Path(config.runs_dir), f"eval-{what}-{policy}")
     elif (Path(config.runs_dir) / config.run).exists():
         raise UsageError(
             f"{Path(config.runs_dir) / config.run} exists.",
             f"Go on with it: crrl eval resume={config.run}. Otherwise choose another run=NAME.",
         )
     training, source = _trained_on(wanted)
-    return Plan(config, wanted.model, checkpoint, tasks, training, source, rule)
+    drawn = preset.name if preset and preset.held_out else ""
+    return Plan(config, wanted.model, checkpoint, tasks, training, source, rule, drawn)
 
 
 def _trained_on(wanted: Wanted) -> tuple[Any, str]:
@@ -257,15 +287,18 @@ def _show(call: Call, plan: Plan) -> int:
     from crrl.conf.load import to_yaml
 
     print(to_yaml(config) + f"# evaluate {plan.checkpoint}{f' ({plan.rule})' if plan.rule else ''}")
+    wanted = config.evaluation
+    each = (wanted.samples if "sampled" in wanted.decodings else 0) + ("greedy" in wanted.decodings)
     if benchmark is not None:
-        sampled = "sampled" in config.evaluation.decodings
-        each = (config.evaluation.samples if sampled else 0) + ("greedy" in config.evaluation.decodings)
         print(f"# on {len(benchmark.tasks)} tasks of {benchmark.name}, {len(benchmark.tasks) * each} episodes")
+    elif plan.drawn:
+        count = len(wanted.splits) * wanted.tasks_per_split
+        print(f"# on {count} tasks of {plan.drawn} ({', '.join(wanted.splits)}), {count * each} episodes")
     print(f"# in {Path(config.runs_dir) / config.run}")
     return 0
 
 
-def resolve(target: str, settings: list[str]) -> tuple[Config, str, str]:
+def resolve(target: str, settings: list[str], preset: Preset | None = None) -> tuple[Config, str, str]:
     """The settings to evaluate with, the model (a shipped one or a folder), and by which rule a run's was chosen."""
     from crrl.conf.load import load_recipe, load_saved
 
@@ -285,7 +318,15 @@ def resolve(target: str, settings: list[str]) -> tuple[Config, str, str]:
         )
     if (owner := _run_of(target)) is not None:
         return load_saved(owner / "config.yaml", settings), str(path), "named in the command"
-    return load_recipe("quickstart", [*settings, f"model.path={path}"]), str(path), ""
+    return load_recipe(*_of_no_recipe([*settings, f"model.path={path}"], preset)), str(path), ""
+
+
+def _of_no_recipe(settings: list[str], preset: Preset | None) -> tuple[str, list[str]]:
+    """Recipe and settings of a model that has none of its own: those of the benchmark."""
+    if preset is None:
+        return "quickstart", settings
+    named = any(s.partition("=")[0] in ("agent", "agent.name") for s in settings)
+    return preset.recipe, [*([f"agent={preset.agent}"] if preset.agent and not named else []), *settings]
 
 
 def is_remote(settings: list[str]) -> bool:
@@ -294,14 +335,14 @@ def is_remote(settings: list[str]) -> bool:
     return engine[-1:] == ["remote"]
 
 
-def of_endpoint(name: str, settings: list[str]) -> tuple[Config, str, str]:
+def of_endpoint(name: str, settings: list[str], preset: Preset | None = None) -> tuple[Config, str, str]:
     """As `resolve`: a model of the endpoint. The shipped policy's renderer stands in for its own."""
     from crrl.conf.load import load_recipe
 
     for key in (setting.partition("=")[0] for setting in settings):
         if key in ("engine.model", "model.path"):
             raise UsageError(f"{key} would be ignored: {name} is the model.", f"Leave {key} out.")
-    config = load_recipe("quickstart", [*settings, f"engine.model={name}"])
+    config = load_recipe(*_of_no_recipe([*settings, "model.path=tiny", f"engine.model={name}"], preset))
     if not config.engine.url:
         raise UsageError("Where is the endpoint?", "Write engine.url=https://HOST/v1.")
     return config, "tiny", ""

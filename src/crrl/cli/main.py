@@ -87,7 +87,7 @@ def _run(words: list[str]) -> int:
         return 0
     call = Call.of(verb, words[1:])
     if call.help:
-        return _verb_help(verb, module)
+        return _verb_help(verb, module, call.arguments)
     run = module.run
     code: int = run(call)
     return code
@@ -99,7 +99,7 @@ def _module(verb: str) -> ModuleType:
 
 def _help(rest: list[str]) -> int:
     if rest and rest[0] in VERBS:
-        return _verb_help(rest[0], _module(rest[0]))
+        return _verb_help(rest[0], _module(rest[0]), rest[1:])
     print("crrl VERB [ARG...] [key=value...] [--json] [--dry-run]\n")
     print("Reinforcement learning of code-repair agents, trained inside the loop in which they will work.\n")
     for verb, (_, says) in VERBS.items():
@@ -108,7 +108,11 @@ def _help(rest: list[str]) -> int:
     return 0
 
 
-def _verb_help(verb: str, module: ModuleType) -> int:
+def _verb_help(verb: str, module: ModuleType, words: list[str]) -> int:
+    """Of the verb, or of what is named: some verbs have more to say about a word (`help_of`)."""
+    if said := module.help_of(words) if hasattr(module, "help_of") else "":
+        print(said)
+        return 0
     print(f"{module.USAGE.strip()}\n\n{VERBS[verb][1].capitalize()}.\n\n{module.HELP.strip()}")
     return 0
 

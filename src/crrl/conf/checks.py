@@ -18,6 +18,7 @@ from typing import Any
 from crrl import registry
 from crrl.conf import objective_checks
 from crrl.conf.launch_checks import check_launch
+from crrl.conf.question_checks import check_questions
 from crrl.conf.recipes import warmstarts
 from crrl.conf.schema import Config, RowsConfig
 from crrl.conf.templates import check_templates
@@ -209,7 +210,8 @@ def _check_agent(config: Config) -> None:
             "agent.name=builtin uses tool calls, and renderer.key=generic-text renders only text.",
             "Write renderer.key=generic, or an agent that sends no tools.",
         )
-    shipped = SHIPPED.get(config.model.path)
+    # Of an endpoint's model, a shipped one only lends its renderer.
+    shipped = SHIPPED.get(config.model.path) if config.engine.name != "remote" else None
     if shipped is not None and config.agent.name in PROMPTED and config.agent.name != shipped.agent:
         fit = [name for name, other in SHIPPED.items() if other.agent == config.agent.name]
         raise UsageError(
@@ -268,6 +270,7 @@ def _check_credit(config: Config) -> None:
 def _check_corpus(config: Config) -> None:
     name, size = config.corpus.name, config.objective.group_size
     if name == "generated":
+        check_questions(config.agent, {config.corpus.ask})
         if config.corpus.ask == "classify" and (size < 4 or size % 2):
             raise UsageError(
                 f"objective.group_size={size}: a group has as many attempts at both versions of a pair.",

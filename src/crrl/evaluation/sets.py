@@ -19,6 +19,8 @@ from crrl.errors import CrrlError, UsageError, nearest
 from crrl.evaluation import presets
 from crrl.task import Task
 from crrl.tasks import corpora
+from crrl.tasks.asked import asked_of
+from crrl.tasks.classification import units
 from crrl.tasks.files import load_tasks, write_tasks
 from crrl.tasks.generator.generate import generate
 
@@ -46,7 +48,7 @@ def is_set(word: str) -> bool:
 
 
 def load(word: str, *, path: Path | None = None, ids: Sequence[str] = (), limit: int = 0, seed: int = 0) -> TaskSet:
-    """`limit`: so many of the tasks, drawn with the seed; 0: all.
+    """`limit`: so many of the tasks, drawn with the seed, one more where that would part a pair; 0: all.
 
     Raises UsageError or CrrlError, naming the command that measures tasks that are not measured.
     """
@@ -55,6 +57,8 @@ def load(word: str, *, path: Path | None = None, ids: Sequence[str] = (), limit:
         return _generated(preset, path, ids, limit, seed)
     corpus = preset.corpus if preset else word
     file = path if path is not None and _holds_tasks(path) else Path(word) if word.endswith(".jsonl") else None
+    if preset and file is None and (path is None or not corpus):
+        _can_be_read(preset, path)
     notes: list[str] = []
     if file is not None:
         tasks, problems = load_tasks(file)
@@ -64,11 +68,10 @@ def load(word: str, *, path: Path | None = None, ids: Sequence[str] = (), limit:
         loaded = corpora.load(corpora.find(corpus), path)
         tasks, origin = loaded.tasks, {"corpus": corpus} | ({"path": str(path)} if path else {})
         notes += [str(problem) for problem in loaded.problems]
+    if preset:
+        tasks, left_out = _its_own(preset, tasks, file or path)
+        notes += left_out
     origin |= {"hub": tasks[0].provenance["hub"]} if tasks[0].provenance.get("hub") else {}
-    if preset and preset.language:
-        tasks = [task for task in tasks if task.language == preset.language]
-        if not tasks:
-            raise CrrlError(f"{file or path} has no task in {preset.language}.", f"{word} is the corpus {corpus}.")
     if file is None and any(task.test.baseline for task in tasks):
         where = f" path={path}" if path else ""
         raise CrrlError(
@@ -77,6 +80,33 @@ def load(word: str, *, path: Path | None = None, ids: Sequence[str] = (), limit:
         )
     name = preset.name if preset else Path(word).stem if word.endswith(".jsonl") else word.replace("/", "--")
     return TaskSet(name, _chosen(word, tasks, ids, limit, seed), origin, notes)
+
+
+def _can_be_read(preset: presets.Preset, path: Path | None) -> None:
+    """Raises CrrlError: its tasks are not here, and nowhere to be fetched from."""
+    if not preset.corpus:
+        missing = f"{path} is no task file (.jsonl)." if path else f"{preset.name} needs path=FILE.jsonl."
+        raise CrrlError(missing, presets.brought(preset))
+    if corpora.find(preset.corpus).fetch is None:
+        raise CrrlError(f"{preset.name} needs path=: its tasks are not on the hub.", presets.brought(preset))
+
+
+def _its_own(preset: presets.Preset, tasks: list[Task], where: Path | None) -> tuple[list[Task], list[str]]:
+    """The tasks that the benchmark is about, and what was left out of a file that has others, too. Raises CrrlError: it
+    has none."""
+    own = [
+        task
+        for task in tasks
+        if preset.corpus in ("", task.corpus)
+        and preset.language in ("", task.language)
+        and (preset.corpus or asked_of(task) == preset.asks)
+    ]
+    if not own:
+        raise CrrlError(f"{where} has no task of {preset.name} ({preset.title}).", presets.brought(preset))
+    others = len(tasks) - len(own)
+    # Of a corpus with several languages, the others are no part of the benchmark: nothing worth a note.
+    foreign = others and any(preset.corpus not in ("", task.corpus) for task in tasks)
+    return own, [f"{others} tasks of {where} are not of {preset.name}, and left out"] if foreign else []
 
 
 def _generated(preset: presets.Preset, path: Path | None, ids: Sequence[str], limit: int, seed: int) -> TaskSet:
@@ -98,7 +128,11 @@ def _chosen(word: str, tasks: list[Task], ids: Sequence[str], limit: int, seed: 
     chosen = [task for task in tasks if not ids or task.id in ids]
     if not limit or limit >= len(chosen):
         return chosen
-    drawn = {task.id for task in random.Random(f"limit/{seed}").sample(chosen, limit)}
+    together = units(chosen)
+    drawn: set[str] = set()
+    for unit in random.Random(f"limit/{seed}").sample(together, min(limit, len(together))):
+        if len(drawn) < limit:
+            drawn |= {task.id for task in unit}
     return [task for task in chosen if task.id in drawn]
 
 

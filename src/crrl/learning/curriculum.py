@@ -13,11 +13,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from crrl.conf.question_checks import check_questions
 from crrl.conf.schema import Config
 from crrl.errors import CrrlError, UsageError
 from crrl.learning.difficulty import Difficulty
 from crrl.rollout.journal import EpisodeRow
 from crrl.task import Task
+from crrl.tasks.asked import asked_of
 from crrl.tasks.classification import units
 from crrl.tasks.generator import weaknesses
 from crrl.tasks.generator.generate import generate
@@ -42,6 +44,7 @@ class Curriculum:
         self.notes: list[str] = []
         if config.corpus.name != "generated":
             self._file = self._read(Path(config.corpus.name))
+            check_questions(config.agent, {asked_of(task) for task in self._file})
         self._by_id = {task.id: task for task in self._file}
         self.adapts = config.corpus.curriculum == "adaptive"
         self._difficulty = Difficulty(config.corpus.pass_rate_low, config.corpus.pass_rate_high)

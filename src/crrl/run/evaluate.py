@@ -38,6 +38,7 @@ class Plan:
         benchmark: its name and tasks; None: those that the settings hold out.
         trained_on: the tasks that the policy was trained on; None: not known. trained_from: where that is known from.
         rule: which of a run's checkpoints, and by which rule.
+        drawn: the benchmark whose tasks the settings draw from the seed; "": there is none.
     """
 
     config: Config
@@ -47,6 +48,7 @@ class Plan:
     trained_on: Sequence[Task] | None = None
     trained_from: str = "what the policy was trained on is not recorded"
     rule: str = ""
+    drawn: str = ""
     notes: list[str] = field(default_factory=list)
 
 
@@ -67,7 +69,7 @@ def evaluate(plan: Plan, json: bool = False) -> int:
         "policy": plan.policy,
         "rule": plan.rule,
         **_who(plan),
-        "benchmark": benchmark.name if benchmark else "held-out tasks of the settings",
+        "benchmark": benchmark.name if benchmark else plan.drawn or "held-out tasks of the settings",
         "origin": benchmark.origin if benchmark else {},
     }
     if benchmark is not None:

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from crrl.task import Command, Source, Task, TestPlan
+from crrl.tasks.asked import MASKED
 from crrl.tasks.diffs import between
 from crrl.tasks.generator import families, impossible, weaknesses
 from crrl.tasks.generator.cases import Case, Outcome, call, draw_argument, failing
@@ -119,7 +120,7 @@ def masked(bug: GeneratedBug) -> GeneratedBug:
         old_line=NOT_THERE,
         new_line=first.strip(),
         issue=f"In {bug.path}, implement {bug.function}: {docstring.strip().strip(QUOTES)}",
-        kind="masked",
+        kind=MASKED,
         failing=list(range(len(bug.cases))),
     )
 
