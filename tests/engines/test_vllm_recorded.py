@@ -16,7 +16,7 @@ import pytest
 from vllm_kit import RECORDED, RECORDINGS, Answer, ask
 
 from crrl.engines import ContextLengthError, EngineError, Request
-from crrl.engines.vllm.client import Server, VllmClient
+from crrl.engines.vllm.client import Serving, VllmClient
 
 EXCHANGES: dict[str, Any] = json.loads(RECORDINGS.read_text())
 
@@ -51,7 +51,7 @@ async def playing(
         writer.close()
 
     socket = folder / "s"
-    client = VllmClient(Server(str(socket), 1024, 964, "hash", seeds=False).address.partition(":")[2])
+    client = VllmClient(Serving((str(socket),), 1024, 964, "hash", seeds=False).address.partition(":")[2])
     async with await asyncio.start_unix_server(answer, str(socket)):
         yield client, got
         await client.close()
@@ -132,7 +132,7 @@ async def test_an_answer_that_ends_too_early(tmp_path: Path) -> None:
 
 
 async def test_a_server_that_is_not_there_yet_is_waited_for(tmp_path: Path) -> None:
-    early = VllmClient(Server(str(tmp_path / "s"), 1024, 964, "hash", seeds=False).address.partition(":")[2])
+    early = VllmClient(Serving((str(tmp_path / "s"),), 1024, 964, "hash", seeds=False).address.partition(":")[2])
     asking = asyncio.create_task(ask(early, RECORDED["length"]))
     await asyncio.sleep(0)
     async with playing(tmp_path, "length"):

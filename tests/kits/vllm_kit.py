@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,8 @@ def vllm_engine(model: Path | None = None, **changed: Any) -> VllmEngine:
     if "url" not in changed and not (ENVIRONMENT / ".installed").is_file():
         pytest.fail(f"vLLM is not installed in {ENVIRONMENT}: make vllm")
     common = {"context": None, "max_batch": 32, "device": "cpu", "dtype": "float32", "trained": True, "version": 0}
-    own = {"memory_gb": 1, "memory_share": 0.9, "tensor_parallel": 1, "install": False}
-    for key in [key for key in changed if key not in common]:
+    own: dict[str, Any] = {"memory_gb": 1, "memory_share": 0.9, "tensor_parallel": 1, "install": False}
+    for key in [key for key in changed if key not in (*common, "base")]:
         own[key] = changed.pop(key)
     own.setdefault("environment", str(ENVIRONMENT))
     made: VllmEngine = engines.make("vllm", model or model_folder("tiny"), own=own, **(common | changed))
@@ -100,11 +101,31 @@ def changed(model: PreTrainedModel, seed: int) -> PreTrainedModel:
     return other
 
 
-def processes(engine: VllmEngine) -> list[psutil.Process]:
-    """Of its server, all that run."""
-    assert engine.pid is not None
-    keeper = psutil.Process(engine.pid)
+def processes(engine: VllmEngine, number: int = 0) -> list[psutil.Process]:
+    """Of one of its servers, all that run."""
+    pid = engine.replicas[number].server.pid
+    assert pid is not None
+    keeper = psutil.Process(pid)
     return [keeper, *keeper.children(recursive=True)]
+
+
+@contextlib.asynccontextmanager
+async def forwarding(socket: Path) -> AsyncIterator[str]:
+    """The server at a socket, over TCP: its URL."""
+
+    async def pump(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await source.read(1 << 16):
+                target.write(data)
+                await target.drain()
+        target.close()
+
+    async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        inside, out = await asyncio.open_unix_connection(str(socket))
+        await asyncio.gather(pump(reader, out), pump(inside, writer))
+
+    async with await asyncio.start_server(forward, "127.0.0.1", 0) as tcp:
+        yield f"http://127.0.0.1:{tcp.sockets[0].getsockname()[1]}"
 
 
 RECORDINGS = Path(__file__).parents[1] / "engines" / "recorded" / "vllm.json"

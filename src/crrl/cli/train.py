@@ -50,6 +50,9 @@ RESUMABLE = (
     "engine.memory_gb",
     "engine.memory_share",
     "engine.tensor_parallel",
+    "engine.replicas",
+    "engine.share",
+    "engine.transport",
     "rollout.concurrency",
     "rollout.judges",
     "rollout.tries",
@@ -76,6 +79,7 @@ def run(call: Call) -> int:
 
 def _train(call: Call) -> int:
     from crrl.conf.load import to_yaml
+    from crrl.run.engine import require_for_training
 
     words = [*call.arguments, *call.settings]
     resume = call.take("resume")
@@ -85,6 +89,7 @@ def _train(call: Call) -> int:
             "engine=remote cannot be trained on: it gives neither tokens nor log-probs, and takes no weights.",
             "Write engine=local or engine=vllm. To evaluate it: crrl eval BENCHMARK NAME engine=remote engine.url=...",
         )
+    require_for_training(config)
     launched = config.launch.name != "local"
     if launched and LAUNCHED not in os.environ:
         from crrl.run import launch

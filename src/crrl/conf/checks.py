@@ -38,6 +38,7 @@ PARTS = {
 WORDS: dict[str, tuple[str, ...]] = {
     "renderer.calls": ("strict", "lenient"),
     "engine.dtype": ("float32", "bfloat16"),
+    "engine.transport": ("disk", "stream", "adapter"),
     "sandbox.images": ("auto", "docker", "podman", "apptainer"),
     "adapter.name": ("none", "lora"),
     "launch.name": ("local", "ddp", "zero3"),
@@ -62,6 +63,7 @@ AT_LEAST: dict[str, float] = {
     "engine.context": 0,
     "engine.memory_gb": 1,
     "engine.tensor_parallel": 1,
+    "engine.replicas": 1,
     "agent.turns": 1,
     "agent.tokens": 1,
     "agent.memory_mb": 0,

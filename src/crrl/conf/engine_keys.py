@@ -5,11 +5,14 @@ from __future__ import annotations
 
 # an engine's name -> the keys it has besides those of every engine
 OWN: dict[str, tuple[str, ...]] = {
-    "vllm": ("url", "memory_gb", "memory_share", "tensor_parallel", "install", "environment"),
+    "vllm": (
+        *("url", "transport", "replicas", "share", "memory_gb", "memory_share", "tensor_parallel", "install"),
+        "environment",
+    ),
     "remote": ("url", "model", "key_variable"),
 }
 
-OF_A_SERVER_OF_OURS = ("max_batch", "threads", "device", *OWN["vllm"][1:])
+OF_A_SERVER_OF_OURS = ("max_batch", "threads", "device", *OWN["vllm"][2:])
 """Those that engine=vllm starts its own server with."""
 
 

@@ -46,9 +46,16 @@ class Engine:
     memory_gb: int = doc("vllm: GiB for keys and values, where it computes on a CPU", 4)
     memory_share: float = doc("vllm: share of a GPU's memory, for weights, keys and values", 0.9)
     tensor_parallel: int = doc("vllm: number of GPUs that hold the model together", 1)
+    transport: str = doc(
+        "vllm: how pushed weights get to its servers: `disk` (a folder that both see), `stream` (a socket), or "
+        "`adapter` (a folder with the LoRA adapter alone, which is not merged)",
+        "disk",
+    )
+    replicas: int = doc("vllm: how many servers the run starts; each session stays with one", 1)
+    share: bool = doc("vllm: its server has the trainer's GPU, and sleeps while that is trained on", False)
     url: str = doc(
         "remote: address of an OpenAI-compatible endpoint, up to its /v1; vllm: http://HOST:PORT of a server that "
-        "somebody else runs; empty: the run starts one",
+        "somebody else runs, or of several, with commas between; empty: the run starts its own",
         "",
     )
     model: str = doc("remote: the model's name there (`crrl eval BENCHMARK NAME engine=remote`)", "")

@@ -72,11 +72,13 @@ class EngineInfo:
 
 @dataclass(frozen=True)
 class Probe:
-    """The engine's log-probs of the probe sequence `ids` right after a push: float32, one per token but the first."""
+    """The engine's log-probs of the probe sequence `ids` right after a push: float32, one per token but the first.
+    `others`: of its further servers, each of which is proved."""
 
     version: int
     ids: list[int]
     logprobs: list[float]
+    others: tuple[Probe, ...] = ()
 
 
 @dataclass(frozen=True)

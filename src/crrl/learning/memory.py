@@ -33,6 +33,8 @@ PROGRAM = int(0.6 * GIB)
 
 VLLM = 3 * GIB
 """A vLLM server on a CPU, without weights, keys and values: its three processes."""
+VLLM_ASLEEP = 2 * GIB
+"""What one keeps of the trainer's GPU while it sleeps: CUDA's context, kernels and graphs. Not measured."""
 
 
 @dataclass(frozen=True)
@@ -73,12 +75,15 @@ class Memory:
     engine: int
     kv: int
     push: int
+    awake: int = 0
 
     @property
     def peak(self) -> int:
-        """A push comes when gradients and activations are gone."""
+        """A push comes when gradients and activations are gone. A server that shares the card wakes up after the
+        backward pass, before the optimizer's step: when gradients are still there."""
         lasting = self.program + self.weights + self.optimizer + self.reference + self.engine + self.kv
-        return lasting + max(self.gradients + self.activations + self.logits, self.push)
+        computing = self.activations + self.logits
+        return lasting + max(self.gradients + max(computing, self.awake), self.push)
 
     def rows(self) -> list[tuple[str, int]]:
         return [(f.name, getattr(self, f.name)) for f in fields(self)]
@@ -163,8 +168,9 @@ def budget_of(context: int, config: Config) -> Budget:
     return Budget(tokens, min(tokens, rows * config.agent.tokens), row)
 
 
-def estimate(shape: Shape, config: Config, *, device: str, ranks: int = 1) -> Memory:
-    """`device`: cpu or cuda. `ranks`: processes that train together, each on a card of its own if there are any."""
+def estimate(shape: Shape, config: Config, *, device: str, ranks: int = 1, card: int = 0) -> Memory:
+    """`device`: cpu or cuda. `ranks`: processes that train together, each on a card of its own if there are any.
+    `card`: its bytes, of which vLLM takes a share."""
     trainer, lora = config.trainer, config.adapter.name == "lora"
     budget = budget_of(shape.context, config)
     size = 2 if trainer.dtype == "bfloat16" else 4
@@ -189,10 +195,12 @@ def estimate(shape: Shape, config: Config, *, device: str, ranks: int = 1) -> Me
     if device == "cpu" and engine_size == 4:
         engine += 4 * shape.tied  # the head's layout is not the embedding's
     if config.engine.name == "vllm":  # a process of its own; on a card of its own, if it has one
-        engine, kv = (engine + VLLM, config.engine.memory_gb << 30) if device == "cpu" else (0, 0)
+        each = (engine + VLLM, config.engine.memory_gb << 30) if device == "cpu" else (0, 0)
+        engine, kv = each[0] * config.engine.replicas, each[1] * config.engine.replicas
         push = min(engine_size * shape.parameters, 1 << 30)
+    shares = config.engine.name == "vllm" and config.engine.share and device != "cpu"
     return Memory(
-        program=PROGRAM,
+        program=PROGRAM + (VLLM_ASLEEP if shares else 0),
         weights=weights,
         gradients=gradients,
         optimizer=moments,
@@ -202,6 +210,7 @@ def estimate(shape: Shape, config: Config, *, device: str, ranks: int = 1) -> Me
         engine=engine,
         kv=kv,
         push=push,
+        awake=max(0, int(config.engine.memory_share * card) - VLLM_ASLEEP) if shares else 0,
     )
 
 

@@ -32,7 +32,12 @@ MEANING = {
     "engine": "its own copy of the weights",
     "kv": "keys and values of all that may run at once",
     "push": "while weights are swapped",
+    "awake": "more, while a server that shares the card samples: engine.memory_share",
 }
+
+
+SMALLEST_SHARE = 0.2
+"""Of a card, for a vLLM server: below, there is little room left for keys and values."""
 
 
 class DoesNotFit(CrrlError):
@@ -140,7 +145,7 @@ def make_plan(config: Config, room: Room, shape: Shape | None = None) -> Plan:
     """Reads config.json of `model.path` and nothing else. Raises CrrlError."""
     shape = shape or shape_in(config)
     ranks = ranks_of(config)
-    memory = estimate(shape, config, device=room.device, ranks=ranks)
+    memory = estimate(shape, config, device=room.device, ranks=ranks, card=room.bytes)
     needed = memory.peak
     if room.device == "cpu":  # the other ranks have no engine
         needed += (ranks - 1) * (memory.peak - memory.engine - memory.kv)
@@ -166,12 +171,20 @@ def remedy(config: Config, room: Room, shape: Shape | None = None) -> str:
     shape = shape or shape_in(config)
     changed = deepcopy(config)
     written: list[str] = []
-    for change in (_smaller_batches, _checkpointing, _shorter_context, _fewer_at_once, _adapter):
+    for change in (_smaller_batches, _checkpointing, _smaller_share, _shorter_context, _fewer_at_once, _adapter):
         while not make_plan(changed, room, shape).fits and (word := change(changed, shape)):
             written = [each for each in written if each.partition("=")[0] != word.partition("=")[0]] + [word]
     if make_plan(changed, room, shape).fits:
         return f"Write {' '.join(_needed(config, changed, room, shape, written))}"
     return "No setting makes it fit: take more or larger cards (launch=zero3 launch.processes=N), or a smaller model."
+
+
+def _smaller_share(config: Config, shape: Shape) -> str:
+    share = round(config.engine.memory_share - 0.05, 2)
+    if not (config.engine.name == "vllm" and config.engine.share) or share < SMALLEST_SHARE:
+        return ""
+    config.engine.memory_share = share
+    return f"engine.memory_share={share:g}"
 
 
 def _smaller_batches(config: Config, shape: Shape) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from crrl.engines.api import AdapterWeights, Engine, Weights
+from crrl.engines.api import AdapterWeights, Engine, Probe, Weights
 from crrl.engines.push import PROBE_LENGTH, probe_ids
 from crrl.errors import CrrlError
 from crrl.learning.logprobs import score, unwrapped
@@ -238,9 +238,22 @@ async def push_and_prove(
         probe = await weights.push(source, version)
     finally:
         source.close()
-    ranks.share(probe.ids)
+    return max(
+        _proved(each, _wanted(each.ids, model, computing, ranks), version, bound) for each in (probe, *probe.others)
+    )
+
+
+def _wanted(
+    ids: list[int], model: nn.Module, computing: AbstractContextManager[Any] | None, ranks: Ranks
+) -> list[float]:
+    """The trainer's log-probs of a probe."""
+    ranks.share(ids)
     with computing or nullcontext():
-        wanted = score(model, probe.ids)
+        return score(model, ids)
+
+
+def _proved(probe: Probe, wanted: list[float], version: int, bound: float) -> float:
+    """The largest difference. Raises PushError."""
     if probe.version != version:
         raise PushError(
             f"The engine serves version {probe.version} after the push of version {version}.",

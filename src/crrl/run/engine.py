@@ -9,6 +9,7 @@ from typing import Any
 from crrl import engines
 from crrl.conf.engine_keys import OWN
 from crrl.conf.schema import Config
+from crrl.engines.adapter import is_adapter
 from crrl.engines.api import Started
 from crrl.engines.device import device_of
 from crrl.engines.vllm.install import python_of
@@ -30,11 +31,14 @@ def engine_of(
     `trained`: weights will be pushed to it. `note`, `failed`: see `Started`. `log`: of a server of its own. Raises
     UsageError, CrrlError."""
     engine = config.engine
-    if trained and engine.name == "vllm" and not engine.url:
-        _require_own_card(config)
     own: dict[str, Any] = {key: getattr(engine, key) for key in OWN.get(engine.name, ())}
     if engine.name == "vllm":
         own["environment"] = str(_environment(config))
+        own["rank"] = config.adapter.r if trained and config.adapter.name == "lora" else 0
+        own["share"] = trained and engine.share
+        if engine.transport == "adapter" and not (own["rank"] or is_adapter(model)):  # of a run whose base this is
+            note("There is no adapter: vLLM serves the model as it is")
+            own["transport"] = "disk"
     if engine.name == "vllm" and log is not None:
         own["log"] = str(log)
     made = engines.make(
@@ -66,16 +70,42 @@ def require_engine(config: Config) -> None:
         python_of(_environment(config), cuda=cuda, install=False, note=lambda said: None)
 
 
+def require_for_training(config: Config) -> None:
+    """Raises UsageError: pushes could not get to the engine, or it would compute on a GPU that the trainer has."""
+    engine = config.engine
+    if engine.name != "vllm":
+        return
+    if engine.transport == "adapter" and config.adapter.name != "lora":
+        raise UsageError(
+            "engine.transport=adapter pushes an adapter, and all weights are trained.",
+            "Add adapter=lora, or leave engine.transport out.",
+        )
+    if not engine.url:
+        _require_a_card(config)
+
+
 def _environment(config: Config) -> Path:
     state_dir = Path(config.sandbox.state_dir or default_state_dir())
     return Path(config.engine.environment or state_dir / "engines" / "vllm")
 
 
-def _require_own_card(config: Config) -> None:
-    """Raises UsageError: the server would compute on a GPU that the trainer has."""
-    where, trainers = device_of(config.engine.device), config.launch.processes
-    if where.type == "cuda" and (where.index or 0) < trainers:
+def _require_a_card(config: Config) -> None:
+    """Raises UsageError: the servers would compute on a GPU that the trainer has, or should and would not."""
+    engine, trainers = config.engine, config.launch.processes
+    where = device_of(engine.device)
+    here = where.type == "cuda" and (where.index or 0) < trainers
+    if here and not engine.share:
         raise UsageError(
-            f"engine.device={config.engine.device}: the trainer computes there, and engine=vllm cannot share yet.",
-            f"Write engine.device=cuda:{trainers}, or engine=local.",
+            f"engine.device={engine.device}: the trainer computes there.",
+            f"Write engine.device=cuda:{trainers}, engine.share=true (they take turns), or engine=local.",
+        )
+    if engine.share and where.type == "cpu":
+        raise UsageError(
+            "engine.share=true is for a GPU: on a CPU vLLM does not sleep, and what it has stays its own.",
+            "Leave it out.",
+        )
+    if engine.share and not (here and engine.replicas == engine.tensor_parallel == trainers == 1):
+        raise UsageError(
+            "engine.share=true is for one GPU, with one trainer and one server.",
+            "Write engine.device=cuda:0, without engine.replicas, engine.tensor_parallel and launch.",
         )

@@ -1,4 +1,4 @@
-"""The sampler's side of a vLLM server (`api.Connection`): the rollout worker speaks to it directly.
+"""The sampler's side of one vLLM server or several (`api.Connection`): the rollout worker speaks to them directly.
 
 Invariants 2 and 6: whatever fails here is an `EngineError` (the episode is lost and tried again, never scored), and so
 is a token whose weights no run has pushed. A server that is being started again is waited for: nothing is refused for
@@ -19,6 +19,7 @@ import httpx
 from crrl.engines import ContextLengthError, EngineError
 from crrl.engines.api import Chunk, EngineInfo, Request
 from crrl.engines.vllm import protocol
+from crrl.engines.vllm.routes import Routes
 
 START_S = 900.0
 """How long a server that does not answer is waited for: it may be starting again."""
@@ -31,11 +32,11 @@ MODEL = "policy"
 
 
 @dataclass(frozen=True)
-class Server:
-    """Where a server is, and what it serves. `where`: the path of its socket, or http://HOST:PORT. `seeds`: it takes
+class Serving:
+    """What is served, and where: by each of `servers`, the path of a socket or http://HOST:PORT. `seeds`: they take
     them; on a CPU vLLM 0.32 dies of one when it prefills a prompt in two parts."""
 
-    where: str
+    servers: tuple[str, ...]
     context: int
     vocab_size: int
     tokenizer_hash: str
@@ -46,23 +47,15 @@ class Server:
     def address(self) -> str:
         """For `engines.connect`."""
         told = {"context": self.context, "vocabulary": self.vocab_size, "tokenizer": self.tokenizer_hash}
-        return f"vllm:{self.where}?{urlencode({**told, 'seeds': int(self.seeds), 'model': self.model})}"
+        servers = [("server", server) for server in self.servers]
+        return f"vllm:?{urlencode([*servers, *told.items(), ('seeds', int(self.seeds)), ('model', self.model)])}"
 
     @classmethod
-    def at(cls, rest: str) -> Server:
+    def at(cls, rest: str) -> Serving:
         """`rest`: of an address, behind the colon."""
-        where, _, query = rest.rpartition("?")
-        told = {key: values[0] for key, values in parse_qs(query).items()}
-        sizes = int(told["context"]), int(told["vocabulary"])
-        return cls(where, *sizes, told["tokenizer"], told["seeds"] == "1", told["model"])
-
-    @property
-    def base_url(self) -> str:
-        return self.where if self.where.startswith("http") else "http://vllm"
-
-    @property
-    def socket(self) -> str | None:
-        return None if self.where.startswith("http") else self.where
+        told = parse_qs(rest.removeprefix("?"))
+        sizes = int(told["context"][0]), int(told["vocabulary"][0])
+        return cls(tuple(told["server"]), *sizes, told["tokenizer"][0], told["seeds"] == ["1"], told["model"][0])
 
 
 class VllmClient:
@@ -73,23 +66,37 @@ class VllmClient:
     """
 
     def __init__(self, rest: str) -> None:
-        self.server = Server.at(rest)
-        self._http: httpx.AsyncClient | None = None
+        self.served = Serving.at(rest)
+        self._routes = Routes(len(self.served.servers))
+        self._http: dict[int, httpx.AsyncClient] = {}
+        self._running: dict[str, int] = {}
         self._cancelled: set[str] = set()
 
     async def generate(self, request: Request) -> AsyncIterator[Chunk]:
-        server = self.server
-        if len(request.prompt_ids) + 1 > server.context:
-            raise ContextLengthError(len(request.prompt_ids), server.context)
+        served = self.served
+        if len(request.prompt_ids) + 1 > served.context:
+            raise ContextLengthError(len(request.prompt_ids), served.context)
         if not request.prompt_ids or request.max_tokens < 1:
             raise ValueError(f"request {request.id}: an empty prompt, or max_tokens < 1")
-        if min(request.prompt_ids) < 0 or max(request.prompt_ids) >= server.vocab_size:
-            raise ValueError(f"request {request.id}: a token id outside the vocabulary of {server.vocab_size}")
+        if min(request.prompt_ids) < 0 or max(request.prompt_ids) >= served.vocab_size:
+            raise ValueError(f"request {request.id}: a token id outside the vocabulary of {served.vocab_size}")
         if request.grammar:
             raise EngineError("vLLM serves no grammars here")
-        body = {"model": server.model, **protocol.body(request, server.context, seeded=server.seeds)}
+        body = {"model": served.model, **protocol.body(request, served.context, seeded=served.seeds)}
+        with self._routes.through(request.scope) as at:
+            self._running[request.id] = at
+            try:
+                async with contextlib.aclosing(self._generate(request, body, at)) as chunks:  # type: ignore[type-var]
+                    async for chunk in chunks:
+                        yield chunk
+            finally:
+                self._running.pop(request.id, None)
+                self._cancelled.discard(request.id)
+
+    async def _generate(self, request: Request, body: object, at: int) -> AsyncIterator[Chunk]:
         stream = protocol.Stream(request.id)
-        response = await self._send(protocol.PATH, body, {protocol.SESSION: request.scope} if request.scope else {})
+        session = {protocol.SESSION: request.scope} if request.scope else {}
+        response = await self._send(protocol.PATH, body, session, at)
         try:
             with _named(request.id):
                 await _require_ok(response)
@@ -103,65 +110,74 @@ class VllmClient:
                         return
             raise EngineError(f"the vLLM server ended request {request.id} without a finish reason")
         finally:
-            self._cancelled.discard(request.id)
             await response.aclose()  # which cancels the generation, if it goes on
 
     async def score(self, ids: list[int]) -> list[float]:
-        if len(ids) + 1 > self.server.context:
-            raise ContextLengthError(len(ids), self.server.context)
-        response = await self._send(protocol.PATH, {"model": self.server.model, **protocol.score_body(ids)}, {})
-        with _named("score"):
+        if len(ids) + 1 > self.served.context:
+            raise ContextLengthError(len(ids), self.served.context)
+        body = {"model": self.served.model, **protocol.score_body(ids)}
+        with self._routes.through("") as at, _named("score"):
+            response = await self._send(protocol.PATH, body, {}, at)
             await _require_ok(response)
             await response.aread()
         return protocol.scores(response.json(), ids)
 
     async def cancel(self, id: str) -> None:
+        if (at := self._running.get(id)) is None:
+            return
         self._cancelled.add(id)
-        response = await self._send(protocol.ABORT, {"request_ids": [f"generate-tokens-{id}"]}, {})
+        response = await self._send(protocol.ABORT, {"request_ids": [f"generate-tokens-{id}"]}, {}, at)
         with _named(id):
             await _require_ok(response)
         await response.aclose()
 
     async def info(self) -> EngineInfo:
-        server = self.server
-        response = await self._send("/weight_info", None, {})
+        """Of several servers, the oldest version: a push may be under way."""
+        served = self.served
+        version = min([await self._version(at) for at in range(len(served.servers))])
+        return EngineInfo(served.context, version, served.tokenizer_hash, served.vocab_size)
+
+    async def _version(self, at: int) -> int:
+        response = await self._send("/weight_info", None, {}, at)
         with _named("info"):
             await _require_ok(response)
             await response.aread()
-        version = protocol.version_of(response.json()["weight_version"])
-        return EngineInfo(server.context, version, server.tokenizer_hash, server.vocab_size)
+        return protocol.version_of(response.json()["weight_version"])
 
     async def close(self) -> None:
-        if self._http is not None:
-            await self._http.aclose()
-            self._http = None
+        while self._http:
+            await self._http.popitem()[1].aclose()
 
-    async def _send(self, path: str, body: object, headers: dict[str, str]) -> httpx.Response:
+    async def _send(self, path: str, body: object, headers: dict[str, str], at: int) -> httpx.Response:
         """The beginning of the answer, which its receiver closes. Waits for a server that is not there, or dying."""
-        if self._http is None:
-            self._http = httpx.AsyncClient(
-                transport=httpx.AsyncHTTPTransport(
-                    limits=httpx.Limits(max_connections=None, max_keepalive_connections=64), uds=self.server.socket
-                ),
-                base_url=self.server.base_url,
-                timeout=httpx.Timeout(None, connect=CONNECT_S),  # a push or a queue may hold any request
-                trust_env=False,
-            )
+        where = self.served.servers[at]
+        http = self._http[at] = self._http.get(at) or _reaching(where)
         began = time.monotonic()
         while True:
-            request = self._http.build_request("GET" if body is None else "POST", path, json=body, headers=headers)
+            request = http.build_request("GET" if body is None else "POST", path, json=body, headers=headers)
             try:
-                response = await self._http.send(request, stream=True)
+                response = await http.send(request, stream=True)
                 if response.status_code < 500 or time.monotonic() - began > HEAL_S:
                     return response
                 await response.aclose()
             except httpx.ConnectError as error:
                 if time.monotonic() - began > START_S:
-                    raise EngineError(f"no vLLM server answers at {self.server.where}: {error}") from error
+                    raise EngineError(f"no vLLM server answers at {where}: {error}") from error
             except httpx.HTTPError as error:  # before it has answered anything
                 if time.monotonic() - began > HEAL_S:
                     raise EngineError(f"the vLLM server is gone: {_said(error)}") from error
             await asyncio.sleep(BETWEEN_S)
+
+
+def _reaching(where: str) -> httpx.AsyncClient:
+    far = where.startswith("http")
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=64)
+    return httpx.AsyncClient(
+        transport=httpx.AsyncHTTPTransport(limits=limits, uds=None if far else where),
+        base_url=where if far else "http://vllm",
+        timeout=httpx.Timeout(None, connect=CONNECT_S),  # a push or a queue may hold any request
+        trust_env=False,
+    )
 
 
 @contextlib.contextmanager

@@ -23,12 +23,11 @@ from typing import IO, Any
 import httpx
 import torch
 
-from crrl.engines.vllm import protocol
 from crrl.engines.vllm.client import MODEL
+from crrl.engines.vllm.transports import Transport, accepted
 from crrl.errors import CrrlError
 
 PLUGIN = Path(__file__).with_name("plugin")
-SOCKET = "serving.sock"
 START_S = 1800.0
 STOP_S = 30.0
 HEALTH_S = 30.0
@@ -51,10 +50,16 @@ FAULTS = (
 """What the log's end says -> what it means, and what to do. The first that fits."""
 
 
+def socket_in(folder: Path, number: int) -> Path:
+    """Where a run's server is found, the first or one more of several."""
+    return folder / f"serving-{number}.sock"
+
+
 @dataclass(frozen=True)
 class Wanted:
     """What a server is started with. `context`: of prompt and generation together. `memory_gb`: for keys and values, on
-    a CPU; `memory_share`: of a GPU's, for everything; `tensor_parallel`: number of GPUs."""
+    a CPU; `memory_share`: of a GPU's, for everything; `tensor_parallel`: number of GPUs; `sleeps`: it may be put to
+    sleep."""
 
     where: torch.device
     dtype: str
@@ -63,6 +68,8 @@ class Wanted:
     memory_gb: int
     memory_share: float
     tensor_parallel: int
+    sleeps: bool
+    transport: Transport
 
     def arguments(self) -> list[str]:
         words = {
@@ -81,9 +88,11 @@ class Wanted:
                 "--gpu-memory-utilization": self.memory_share,
                 "--tensor-parallel-size": self.tensor_parallel,
             }
-        return [*(str(word) for pair in words.items() for word in pair), *flags]
+            flags += ["--enable-sleep-mode"] if self.sleeps else []
+        return [*(str(word) for pair in words.items() for word in pair), *flags, *self.transport.arguments()]
 
-    def variables(self) -> dict[str, str]:
+    def variables(self, number: int = 0) -> dict[str, str]:
+        """Of the server with this number, of several side by side: each has cards of its own."""
         told = {
             "PYTHONPATH": str(PLUGIN),
             "VLLM_PLUGINS": "crrl",
@@ -91,6 +100,7 @@ class Wanted:
             "VLLM_NO_USAGE_STATS": "1",
             "HF_HUB_OFFLINE": "1",
             "TOKENIZERS_PARALLELISM": "false",
+            **self.transport.variables(),
         }
         if self.where.type == "cpu":
             told |= {
@@ -101,7 +111,7 @@ class Wanted:
         else:
             seen = os.environ.get("CUDA_VISIBLE_DEVICES")
             cards = seen.split(",") if seen else [str(card) for card in range(torch.cuda.device_count())]
-            first = self.where.index or 0
+            first = (self.where.index or 0) + number * self.tensor_parallel
             told["CUDA_VISIBLE_DEVICES"] = ",".join(cards[first : first + self.tensor_parallel])
         return told
 
@@ -109,14 +119,20 @@ class Wanted:
 class VllmServer:
     """Args:
     python: of vLLM's environment. arguments: for every start, besides the model. environment: variables.
-    folder: a private one, for the socket. log: where the server writes.
+    folder: a private one, for the socket. log: where the server writes. number: of several in one folder.
     """
 
     def __init__(
-        self, python: Path, arguments: Sequence[str], environment: dict[str, str], folder: Path, log: Path
+        self,
+        python: Path,
+        arguments: Sequence[str],
+        environment: dict[str, str],
+        folder: Path,
+        log: Path,
+        number: int = 0,
     ) -> None:
         self._python, self._arguments, self._environment = python, list(arguments), environment
-        self._hidden, self.socket, self.log = folder / "starting.sock", folder / SOCKET, log
+        self._hidden, self.socket, self.log = folder / f"starting-{number}.sock", socket_in(folder, number), log
         self._process: subprocess.Popen[bytes] | None = None
         self._stopping = threading.Lock()
 
@@ -247,13 +263,4 @@ def _worth_reading(text: str) -> list[str]:
 
 def answer(response: httpx.Response) -> Any:
     """The JSON of an answer. Raises CrrlError: the server refuses."""
-    if response.status_code != 200:
-        with contextlib.suppress(ValueError):
-            said = protocol.message_of(response.json())
-            raise CrrlError(
-                f"vLLM answers {response.status_code} to {response.request.url.path}: {said}", "See its log."
-            )
-        raise CrrlError(
-            f"vLLM answers {response.status_code} to {response.request.url.path}: {response.text[:300]}", "See its log."
-        )
-    return response.json() if response.content else None
+    return accepted(response).json() if response.content else None

@@ -1,0 +1,83 @@
+"""Settings of engine=vllm that could not work, or would change nothing, are refused before a run begins."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from crrl.cli.main import main
+from crrl.conf.load import load_recipe
+from crrl.errors import UsageError
+from crrl.run import engine as engines_of_runs
+from crrl.run.engine import engine_of, require_for_training
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["engine.transport=adapter"], "Add adapter=lora"),
+        (["engine.share=true", "engine.device=cpu"], "on a CPU vLLM does not sleep"),
+    ],
+)
+def test_what_cannot_be_trained_so(words: list[str], says: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        require_for_training(load_recipe("quickstart", ["engine=vllm", *words]))
+    assert says in f"{caught.value}"
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["engine.device=cuda:0"], "engine.share=true"),
+        (["engine.device=cuda:1", "engine.share=true"], "for one GPU"),
+        (["engine.device=cuda:0", "engine.share=true", "engine.replicas=2"], "for one GPU"),
+        (["engine.device=cuda:0", "engine.share=true", "engine.tensor_parallel=2"], "for one GPU"),
+        (["engine.device=cuda:0", "engine.share=true"], ""),
+        (["engine.device=cuda:1"], ""),
+    ],
+)
+def test_cards(words: list[str], says: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a machine with GPUs."""
+    monkeypatch.setattr(engines_of_runs, "device_of", torch.device)
+    config = load_recipe("quickstart", ["engine=vllm", *words])
+    if not says:
+        require_for_training(config)
+        return
+    with pytest.raises(UsageError) as caught:
+        require_for_training(config)
+    assert says in f"{caught.value}"
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["engine=local", "engine.transport=stream"], "it is for engine.name=vllm"),
+        (["engine=local", "engine.replicas=2"], "it is for engine.name=vllm"),
+        (["engine=local", "engine.share=false"], "it is for engine.name=vllm"),
+        (["engine=vllm", "engine.url=http://h:1", "engine.replicas=2"], "the one at engine.url has its own"),
+        (["engine=vllm", "engine.url=http://h:1", "engine.share=true"], "the one at engine.url has its own"),
+        (["engine=vllm", "engine.transport=nccl"], "stream"),
+        (["engine=vllm", "engine.replicas=0"], "engine.replicas"),
+    ],
+)
+def test_what_would_be_ignored_or_is_no_word(words: list[str], says: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        load_recipe("quickstart", words)
+    assert says in f"{caught.value}"
+
+
+@pytest.mark.parametrize("word", ["engine.share=true", "engine.transport=stream"])
+def test_an_evaluation_pushes_nothing(word: str, capsys: Any) -> None:
+    assert main(["eval", "tiny", "engine=vllm", word]) == 2
+    assert "would be ignored: crrl eval does not train" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("url", ["http://a:1,b:2", "http://a:1,", "http://a:1,http://a:1/"])
+def test_addresses_of_several_servers(url: str) -> None:
+    from crrl.models import model_folder
+
+    config = load_recipe("quickstart", ["engine=vllm", f"engine.url={url}"])
+    with pytest.raises(UsageError, match=r"engine\.url="):
+        engine_of(config, model_folder("tiny"), note=print)
