@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,8 +11,10 @@ import torch
 from crrl.cli.main import main
 from crrl.conf.load import load_recipe
 from crrl.errors import UsageError
+from crrl.models import model_folder
 from crrl.run import engine as engines_of_runs
 from crrl.run.engine import engine_of, require_for_training
+from crrl.sandbox import cache
 
 
 @pytest.mark.parametrize(
@@ -76,8 +79,17 @@ def test_an_evaluation_pushes_nothing(word: str, capsys: Any) -> None:
 
 @pytest.mark.parametrize("url", ["http://a:1,b:2", "http://a:1,", "http://a:1,http://a:1/"])
 def test_addresses_of_several_servers(url: str) -> None:
-    from crrl.models import model_folder
-
     config = load_recipe("quickstart", ["engine=vllm", f"engine.url={url}"])
     with pytest.raises(UsageError, match=r"engine\.url="):
         engine_of(config, model_folder("tiny"), note=print)
+
+
+def test_the_environment_of_a_run_is_in_use(tmp_path: Path) -> None:
+    """`crrl clean engines` leaves it alone meanwhile."""
+    environment = tmp_path / "engines" / "vllm"
+    environment.mkdir(parents=True)
+    words = ["engine=vllm", f"sandbox.state_dir={tmp_path}", "engine.device=cpu"]
+    with pytest.raises(UsageError, match="make vllm"):  # it is empty
+        engine_of(load_recipe("quickstart", words), model_folder("tiny"), note=print)
+    (entry,) = cache.look(tmp_path, ["engines"]).entries
+    assert entry.name == "engines/vllm" and entry.in_use

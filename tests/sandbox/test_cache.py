@@ -98,8 +98,8 @@ def test_words_that_cannot_be_meant(state: Path, word: str, capsys: pytest.Captu
 
 
 def test_what_somebody_installed_goes_only_when_named(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    places = {"toolchains": "maven", "interpreters": "cpython-3.9", "agents": "codex"}
-    folders = {"toolchains": "toolchains", "interpreters": "toolchains/python", "agents": "agents"}
+    places = {"toolchains": "maven", "interpreters": "cpython-3.9", "agents": "codex", "engines": "vllm"}
+    folders = {kind: kind for kind in places} | {"interpreters": "toolchains/python"}
     for kind, name in places.items():
         path = state / folders[kind] / name
         path.mkdir(parents=True)
@@ -110,7 +110,8 @@ def test_what_somebody_installed_goes_only_when_named(state: Path, capsys: pytes
     clean(state, "toolchains", capsys=capsys)
     assert not (state / "toolchains/maven").exists()
     assert (state / "toolchains/python/cpython-3.9").is_dir(), "an interpreter is no toolchain"
-    clean(state, "interpreters", "agents", capsys=capsys)
+    clean(state, "interpreters", "agents", "engines", capsys=capsys)
+    assert not (state / "engines/vllm").exists()
     assert not (state / "toolchains/python/cpython-3.9").exists()
     assert not (state / "agents/codex").exists()
 

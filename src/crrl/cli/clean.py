@@ -31,7 +31,7 @@ KIND is one of these. Runs make them again when they next need them:
   tools          this package's own programs for boxes and the judge
   leftovers      of killed processes
 Somebody installed these, so they are removed only when you name them:
-  toolchains, interpreters, agents
+  toolchains, interpreters, agents, engines (vLLM's environment)
 
 `sandbox.cache_gb=20` in a recipe keeps the caches below 20 GB: each run removes what is too much when it starts.
 JSON: {state_dir, kinds: {KIND: {entries, bytes, in_use, oldest, newest}}, removed, freed_bytes, kept: [{kind, name,

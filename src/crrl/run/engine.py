@@ -15,6 +15,7 @@ from crrl.engines.device import device_of
 from crrl.engines.vllm.install import python_of
 from crrl.errors import CrrlError, UsageError
 from crrl.sandbox import default_state_dir
+from crrl.sandbox.in_use import use_mount
 
 
 def engine_of(
@@ -33,7 +34,10 @@ def engine_of(
     engine = config.engine
     own: dict[str, Any] = {key: getattr(engine, key) for key in OWN.get(engine.name, ())}
     if engine.name == "vllm":
-        own["environment"] = str(_environment(config))
+        environment = _environment(config)
+        own["environment"] = str(environment)
+        if not engine.url:
+            use_mount(environment, Path(config.sandbox.state_dir or default_state_dir()))
         own["rank"] = config.adapter.r if trained and config.adapter.name == "lora" else 0
         own["share"] = trained and engine.share
         if engine.transport == "adapter" and not (own["rank"] or is_adapter(model)):  # of a run whose base this is

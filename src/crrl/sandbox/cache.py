@@ -24,7 +24,7 @@ from crrl.sandbox.in_use import Living, cleaning
 
 MADE_AGAIN = ("workspaces", "environments", "checkouts", "images", "tools", "leftovers")
 """Kinds that come back by themselves when they are next needed: what a budget may remove."""
-INSTALLED = ("toolchains", "interpreters", "agents")
+INSTALLED = ("toolchains", "interpreters", "agents", "engines")
 """Kinds that somebody installed: removed only when they are named."""
 KINDS = (*MADE_AGAIN, *INSTALLED)
 
@@ -42,6 +42,7 @@ WHERE: dict[str, tuple[str, ...]] = {
     "toolchains": ("toolchains/[!.]*",),
     "interpreters": ("toolchains/python/[!.]*",),
     "agents": ("agents/[!.]*",),
+    "engines": ("engines/[!.]*",),
 }
 POOL = "workspaces/shared"
 IN_USE, MEANWHILE = "in use", "used meanwhile"
