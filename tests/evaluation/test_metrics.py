@@ -12,9 +12,11 @@ from crrl.evaluation import sets
 from crrl.evaluation.metrics import Outline, cost, groups, measure, repository_of
 from crrl.evaluation.samples import clustered
 from crrl.evaluation.seen import seen
+from crrl.label import Label
 from crrl.rewards.api import Verdict
 from crrl.rollout.api import Episode
 from crrl.task import Command, Source, Task, TestPlan
+from crrl.tasks.generator.generate import generate
 
 PATCH = "diff --git a/x.py b/x.py\n--- a/x.py\n+++ b/x.py\n@@ -1 +1 @@\n-a = 1\n+a = 2\n"
 
@@ -104,6 +106,19 @@ def test_the_digest_of_a_task_is_of_what_is_asked_and_how_it_is_judged() -> None
     digest = sets.fingerprints([one])["a"]
     assert all(sets.fingerprints([t])["a"] == digest for t in same)
     assert len({digest, *(sets.fingerprints([t])["a"] for t in other)}) == 6
+    labelled = [replace(one, test=replace(one.test, label=Label(vulnerable))) for vulnerable in (False, True)]
+    assert len({digest, *(sets.fingerprints([t])["a"] for t in labelled)}) == 3, "a label is how it is judged"
     assert sets.is_set("quixbugs") and sets.is_set("own.jsonl") and not sets.is_set("tiny")
     with pytest.raises(CrrlError, match="no such file"):
         sets.load("quixbugs", path=Path("/nowhere"))
+
+
+def test_older_runs_asked_the_same_tasks() -> None:
+    """Digests that runs recorded before tasks could have labels: they compare with runs of today."""
+    recorded = {
+        "sft_instances": "cd7c5a314ae655e9",
+        "rl_instances": "35d5d97867009274",
+        "impossible": "1389951fb0e89a83",
+    }
+    for split, digest in recorded.items():
+        assert set(sets.fingerprints([generate(split, 0, 1)]).values()) == {digest}

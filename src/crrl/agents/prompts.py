@@ -8,6 +8,8 @@ of a warning about a budget that is nearly used up.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -18,10 +20,13 @@ import yaml
 from jinja2 import Environment, StrictUndefined, Template
 
 from crrl.conf.recipes import FOLDER
+from crrl.conf.schema import Agent
 from crrl.errors import CrrlError, UsageError, nearest
 
 EDITS = {"strings": ("path", "old", "new"), "blocks": ("blocks",)}
 """The forms of the tool `edit`, and its parameters."""
+FOLDERS = {"builtin": FOLDER / "prompts", "answer": FOLDER / "prompts" / "answer"}
+"""Agent -> where its sets of prompts are."""
 
 
 def parameters(edit: str) -> dict[str, tuple[str, ...]]:
@@ -115,3 +120,14 @@ def load_prompts(name: str) -> Prompts:
             f"{path}: not a prompt set ({type(error).__name__}: {error}).",
             "It needs system, task, tools.shell, tools.edit and warnings, as conf/prompts/tiny.yaml has them.",
         ) from None
+
+
+def digest(config: Agent) -> str:
+    """Of the text of the agent's prompts, wherever the file lies: a name may mean another text tomorrow. "": it has no
+    prompts of ours."""
+    folder = FOLDERS.get(config.name)
+    if folder is None:
+        return ""
+    path = Path(config.prompts) if config.prompts.endswith(".yaml") else folder / f"{config.prompts}.yaml"
+    said = json.dumps(yaml.safe_load(path.read_text()), sort_keys=True, default=str)
+    return hashlib.blake2b(said.encode(), digest_size=8).hexdigest()

@@ -8,21 +8,21 @@ lost is no failure, and is told apart from what was judged.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from crrl.conf.schema import Config
 from crrl.errors import CrrlError, UsageError
 from crrl.evaluation import harbor, inspect_logs, swebench_reports
 from crrl.evaluation.cells import Cell, Results
-from crrl.evaluation.sets import TASK_SETS
+from crrl.evaluation.sets import PROMPTS, TASK_SETS
 from crrl.rollout.journal import FILE, Journal
 
 PHASES = ("after", "eval", "before")  # of a run, the first that it has
 SAMPLING = ("evaluation.temperature", "evaluation.top_p", "evaluation.top_k")
-WHOLE = {"evaluation.top_p": 1.0, "evaluation.top_k": 0}  # draws from all tokens, as runs do that know no such key
 # Settings under which two runs measure the same thing; others do not change what is measured.
 MEASURES = (
     "agent",
@@ -32,11 +32,14 @@ MEASURES = (
     "sandbox.memory_mb",
     "sandbox.processes",
     "sandbox.disk_mb",
+    "sandbox.cpus",
+    "engine.name",
     "engine.context",
     "engine.dtype",
     *SAMPLING,
 )
-HOW_FAST = ("agent.install", "corpus.rl_share")  # below one of these, but nothing that is measured depends on it
+OF_TRAINING = ("rl_share", "shuffle_labels", "curriculum", "pass_rate_low", "pass_rate_high")
+"""Settings of `corpus` on which nothing that is measured depends."""
 
 
 def read(word: str) -> Results:
@@ -84,17 +87,19 @@ def _of_run(folder: Path, phase: str) -> Results:
             )
             if judged is not None:
                 harness.add(judged.harness_version)
-    settings = _flat(yaml.safe_load((folder / "config.yaml").read_text()) or {})
+    # A key that a run is older than has its default: what the run did without it.
+    settings = _flat(asdict(Config())) | _flat(yaml.safe_load((folder / "config.yaml").read_text()) or {})
     tasks = {task: digest for of in meta.get(TASK_SETS, {}).values() for task, digest in of.items()}
     measured = {
         key: value
         for key, value in settings.items()
         if any(key == m or key.startswith(f"{m}.") for m in MEASURES)
-        and key not in HOW_FAST
-        and WHOLE.get(key) != value
+        and key not in {f"corpus.{word}" for word in OF_TRAINING}
         and not (tasks and key.startswith("corpus."))  # what is asked says more than where it was read
         and not (key in SAMPLING and all(cell.endswith(", greedy") for cell in cells))
     }
+    if chosen in meta.get(PROMPTS, {}):
+        measured["text of agent.prompts"] = meta[PROMPTS][chosen]
     told = meta.get("evaluation", {})
     policy = {key: told[key] for key in ("policy", "checkpoint", "rule", "weights", "benchmark") if key in told}
     policy |= {"seed": settings.get("seed"), "phase": chosen, "folder": str(folder)}

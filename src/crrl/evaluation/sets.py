@@ -12,6 +12,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -28,6 +29,8 @@ GENERATED = 100
 """Tasks of a generated benchmark, unless `limit` says otherwise."""
 TASK_SETS = "tasks"
 """A journal's name for what its evaluations ask: split -> `fingerprints` of its tasks."""
+PROMPTS = "prompts"
+"""And for how the agent asks: phase -> the digest of its prompts."""
 
 
 @dataclass(frozen=True)
@@ -153,6 +156,10 @@ def fingerprints(tasks: Sequence[Task]) -> dict[str, str]:
     return {task.id: hashlib.blake2b(msgspec.json.encode(_asked(task)), digest_size=8).hexdigest() for task in tasks}
 
 
-def _asked(task: Task) -> Task:
+def _asked(task: Task) -> dict[str, Any]:
     source = replace(task.source, repo=None, dir=None)
-    return replace(task, source=source, test=replace(task.test, decoys=None), provenance={})
+    asked = msgspec.to_builtins(replace(task, source=source, test=replace(task.test, decoys=None), provenance={}))
+    if task.test.label is None:  # a field that came later says nothing there: digests of older runs stay what they were
+        del asked["test"]["label"]
+    found: dict[str, Any] = asked
+    return found

@@ -32,8 +32,10 @@ from __future__ import annotations
 import json as jsonlib
 from typing import TYPE_CHECKING, Any, cast
 
+from crrl.agents.prompts import digest
+from crrl.errors import CrrlError
 from crrl.evaluation.benchmark import Decoding, Phase, assemble, evaluation_attempts
-from crrl.evaluation.sets import TASK_SETS, fingerprints
+from crrl.evaluation.sets import PROMPTS, TASK_SETS, fingerprints
 from crrl.report.summary import Summary, next_steps, print_closing
 from crrl.run.layout import INTERRUPTED
 from crrl.run.validate import take_chosen, validate
@@ -78,6 +80,7 @@ def evaluate_policy(run: Run, phase: Phase, name: str | None = None) -> Cells:
     evaluation = run.config.evaluation
     tasks = {name or split: held for split, held in run.curriculum.held_out().items()}
     run.journal.set_meta(TASK_SETS, {split: fingerprints(held) for split, held in tasks.items()})
+    _same_prompts(run, phase)
     planned = {
         (split, decoding): evaluation_attempts(
             *(tasks[split], split, decoding, run.config.seed, phase),
@@ -91,6 +94,17 @@ def evaluate_policy(run: Run, phase: Phase, name: str | None = None) -> Cells:
     }
     run.run_attempts(f"evaluate {phase}", phase, [a for attempts in planned.values() for a in attempts])
     return {cell: [run.episode(a) for a in attempts] for cell, attempts in planned.items()}
+
+
+def _same_prompts(run: Run, phase: Phase) -> None:
+    """Raises CrrlError: an evaluation that was stopped would go on with others."""
+    known, now = run.journal.meta.get(PROMPTS, {}), digest(run.config.agent)
+    if known.get(phase, now) != now:
+        raise CrrlError(
+            f"agent.prompts={run.config.agent.prompts}: the text is not the one that this evaluation began with.",
+            "Bring it back, or start a new evaluation.",
+        )
+    run.journal.set_meta(PROMPTS, known | {phase: now})
 
 
 def fit(run: Run) -> None:
