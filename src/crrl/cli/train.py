@@ -79,7 +79,6 @@ def run(call: Call) -> int:
 
 def _train(call: Call) -> int:
     from crrl.conf.load import to_yaml
-    from crrl.run.engine import require_for_training
 
     words = [*call.arguments, *call.settings]
     resume = call.take("resume")
@@ -89,7 +88,10 @@ def _train(call: Call) -> int:
             "engine=remote cannot be trained on: it gives neither tokens nor log-probs, and takes no weights.",
             "Write engine=local or engine=vllm. To evaluate it: crrl eval BENCHMARK NAME engine=remote engine.url=...",
         )
-    require_for_training(config)
+    if config.engine.name == "vllm":
+        from crrl.run.engine import require_for_training
+
+        require_for_training(config)
     launched = config.launch.name != "local"
     if launched and LAUNCHED not in os.environ:
         from crrl.run import launch

@@ -75,10 +75,8 @@ def require_engine(config: Config) -> None:
 
 
 def require_for_training(config: Config) -> None:
-    """Raises UsageError: pushes could not get to the engine, or it would compute on a GPU that the trainer has."""
+    """Of engine=vllm. Raises UsageError: pushes could not get to it, or it would compute on a GPU of the trainer's."""
     engine = config.engine
-    if engine.name != "vllm":
-        return
     if engine.transport == "adapter" and config.adapter.name != "lora":
         raise UsageError(
             "engine.transport=adapter pushes an adapter, and all weights are trained.",
