@@ -131,6 +131,10 @@ class Half:
 
     def __add__(self, other):
         return Half(self.n + other.n)
+
+    @staticmethod
+    def of(*numbers):
+        return Half(len(numbers))
 """
 TESTS = """import unittest
 import m
@@ -207,6 +211,10 @@ def test_setter():
 
 def test_add():
     assert (Half(1) + Half(2)).n == 3
+
+
+def test_static():
+    assert Half.of(7, 8).n == 2
 
 
 class TestNamed(unittest.TestCase):
@@ -394,6 +402,11 @@ CASES = {  # test -> fault, and what the issue says
     "test_tags": ('[Tag("a"), Tag("b")]', '[Tag("a")]', ["tags()", "gives [<tag-a>] instead of [<tag-a>, <tag-b>]"]),
     "test_size": ("box.width", "2 * box.width", ["class Box:", "box = Box(3)", "\n    size(box)\n", "6 instead of 3"]),
     "test_add": ("self.n + other.n", "self.n", ["Half(1) + Half(2)", "Half(1)", "Half(3)"]),
+    "test_static": (
+        "len(numbers)",
+        "numbers[0]",
+        ["\n    Half.of(7, 8)\n", "`Half.of` gives Half(7) instead of Half(2)"],
+    ),
 }
 
 

@@ -13,6 +13,8 @@ from crrl.rewards.task_judge import SITE, TaskJudge
 from crrl.sandbox.api import Mount, Sandbox
 from crrl.task import Source
 
+MANY = 40  # of the plugin
+
 CODE = """import asyncio
 
 
@@ -42,12 +44,20 @@ async def every(x):
 
 def plain(x):
     return [n for n in range(x)]
+
+
+def endless(x):
+    while True:
+        try:
+            yield x
+        except Exception:
+            pass
 """
 TESTS = """import asyncio
 import time
 
 import pytest
-from m import every, plain, refused, size
+from m import endless, every, plain, refused, size
 
 
 def test_size():
@@ -72,6 +82,12 @@ def test_waits():
 
 def test_busy():
     while True:
+        pass
+
+
+def test_endless():
+    assert plain(1) == [0]
+    for _ in endless(7):
         pass
 """
 SOURCE = Source(files={"m.py": CODE, "test_m.py": TESTS})
@@ -105,3 +121,17 @@ async def test_a_run_that_got_no_core_is_lost_and_one_that_never_ends_says_nothi
         assert await tracer.run(SOURCE, {}, ["test_m.py::test_busy"], [], []) == {}
     except LostError:
         assert tracer.spent_s < box_s + 3.0 / 4
+
+
+@pytest.mark.timeout(300)
+async def test_a_test_that_never_ends_is_stopped_and_the_others_keep_their_traces(tracer: Tracer) -> None:
+    tests = ["test_m.py::test_size", "test_m.py::test_endless", "test_m.py::test_waits"]
+    found = await tracer.run(SOURCE, {}, tests, [], [], cpu_s=0.5)
+    assert list(found) == tests[:2]
+    assert found[tests[0]].calls[0].returned == "2"
+    endless = found[tests[1]]
+    assert endless.error is not None and endless.error[0] == "EndlessError"
+    plain, yields = endless.calls
+    assert plain.returned == "[0]"
+    assert yields.yielded == ("7",) * MANY + ("...",)  # cut short, and it says so
+    assert tracer.spent_s < tracing.TIMEOUT_S / 4

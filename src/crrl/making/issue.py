@@ -118,7 +118,7 @@ def written(call: Call) -> str:
         return f"{owner}.{name} = {args[0][1]}" if args else f"{owner}.{name}"
     if own:
         return f"{call.kind if _opaque(own) and call.kind else own}.{name}({', '.join(shown)})"
-    return f"{name}({', '.join(shown)})"
+    return f"{call.name}({', '.join(shown)})"  # of a class, if it is a static method
 
 
 def _argument(name: str, value: str, place: int) -> str:

@@ -166,7 +166,8 @@ class Maker:
             limits = (self.wanted.tests, self.wanted.timeout_s)
             found = await survey(self.base.source, boxes, self.judge.state_dir, site, environment, *limits)
             self.display.phase("running the suite in the judge", 0)
-            self.work.keep("survey", [asdict(found), await self._steady(found)])
+            steady, cpu_s = await self._steady(found)
+            self.work.keep("survey", [asdict(replace(found, judged_cpu_s=cpu_s)), steady])
         kept, steady = self.work.done["survey"]
         self.survey = msgspec.convert(kept, Survey, strict=False)
         self.stable = {test: self.survey.seconds[test] for test in steady}
@@ -186,16 +187,16 @@ class Maker:
         for path, why in list(self.survey.broken.items())[:BROKEN_SHOWN]:
             self.display.note(f"left out: {path}: {why}")
 
-    async def _steady(self, found: Survey) -> list[str]:
+    async def _steady(self, found: Survey) -> tuple[list[str], float]:
         tests = list(found.seconds)
         named = arguments(tests, found.sampled) if found.sampled else self.wanted.tests
         whole = asking(self.base, tests, [*found.options, GO_ON, *named], self.wanted.timeout_s)
         has = f"is offline, and has {self.judge.limits.memory_bytes >> 20} MiB"
         return await self._passing_twice(whole, has, "Name a part of the suite that needs neither: tests=PATH.")
 
-    async def _passing_twice(self, whole: Task, has: str, remedy: str) -> list[str]:
-        """Those of the plan's tests that pass in the judge, twice. Raises CrrlError where most do not; `has`: what the
-        judge has that they may not stand."""
+    async def _passing_twice(self, whole: Task, has: str, remedy: str) -> tuple[list[str], float]:
+        """Those of the plan's tests that pass in the judge, twice, and the CPU-seconds of a run. Raises CrrlError where
+        most do not; `has`: what the judge has that they may not stand."""
         tests = whole.test.pass_to_pass
         results = [await self.judge.run_anew(whole, "") for _ in range(2)]
         steady = [test for test in tests if all(result.tests[test] == "passed" for result in results)]
@@ -205,7 +206,7 @@ class Maker:
                 f"{results[0].output[-800:]}",
                 remedy,
             )
-        return steady
+        return steady, max(result.cpu_s for result in results)
 
     def _functions(self, path: str) -> list[Function]:
         """Those of a file that tests run; a file that Python does not read has none."""

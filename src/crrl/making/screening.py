@@ -31,6 +31,7 @@ STAY_S, STAY = 2.0, 60  # seconds of tests, and tests, that a task asks for besi
 ARGUMENTS = 60  # test functions named to pytest; beyond that, whole files
 SHOWN = 3  # one in so many failing test functions stays in the agent's workspace
 TRACED = 6  # failing tests
+TRACED_CPU_S = 5.0  # of each, and ten times what it takes: some faults never end where every call is looked at
 
 
 class Function(Protocol):
@@ -187,7 +188,9 @@ class Screener:
 
     def plan(self, asked: list[str]) -> Task:
         seconds = sum(self.stable[test] for test in asked)
-        limits = (180.0 + 10 * seconds, math.ceil(10 + 5 * seconds))  # of CPU it is tight; a busy machine takes longer
+        # Of CPU it is tight, since faults that never end take all of it; a busy machine takes longer on the clock.
+        cpu_s = min(seconds, self.survey.judged_cpu_s or seconds)
+        limits = (180.0 + 10 * seconds, math.ceil(10 + 5 * cpu_s))
         return asking(self.base, asked, [*self.survey.options, *arguments(asked, self.survey.sampled)], *limits)
 
     def asked(self, fault: Fault) -> list[str]:
@@ -218,12 +221,13 @@ class Screener:
         """Of tests with the fault and without; the latter are kept."""
         assert self.tracer is not None
         options = self.survey.options
+        cpu_s = TRACED_CPU_S + 10 * max(self.stable[test] for test in tests)
         if new := [test for test in tests if test not in self._right]:
-            self._right |= await self.tracer.run(self.base.source, {}, new, options, [])
+            self._right |= await self.tracer.run(self.base.source, {}, new, options, [], cpu_s)
         function = fault.function
         data = function.source.with_edits([fault.mutant.edit])
         at = [(function.path, function.starts)]
-        wrong = await self.tracer.run(self.base.source, {function.path: data}, tests, options, at)
+        wrong = await self.tracer.run(self.base.source, {function.path: data}, tests, options, at, cpu_s)
         return wrong, {test: self._right[test] for test in tests if test in self._right}
 
     def _source(self, test: str) -> SourceFile | None:

@@ -34,6 +34,7 @@ class Survey:
     options: pytest arguments without which the suite does not run here.
     sampled: test functions that are, or are among, so many cases of one test that only some were run.
     broken: test files that cannot be imported here, with what they raise.
+    judged_cpu_s: of all that passed, in one run of the judge; 0: not measured.
     """
 
     seconds: dict[str, float]
@@ -42,6 +43,7 @@ class Survey:
     options: list[str] = field(default_factory=list)
     sampled: list[str] = field(default_factory=list)
     broken: dict[str, str] = field(default_factory=dict)
+    judged_cpu_s: float = 0.0
 
 
 async def survey(

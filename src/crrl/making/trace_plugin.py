@@ -3,7 +3,8 @@
 Only calls from outside the project's code are recorded: what a test calls, not what that calls in turn. Values are
 written down as they are at the time, as literals where they can be; addresses are taken out. Writes JSON to the file in
 CRRL_TRACE: {test id: {"calls": [Call...], "params": {name: value}, "depth": least number of frames
-between the test and a function in CRRL_FAULTS}}. Needs pytest only. `tracing.py` reads it.
+between the test and a function in CRRL_FAULTS}}. A test that takes more than CRRL_TRACE_CPU_S is stopped, and is the
+last. Needs pytest only. `tracing.py` reads it.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import enum
 import json
 import os
 import re
+import signal
 import sys
 from collections.abc import Iterator
 from types import FrameType
@@ -21,6 +23,7 @@ from typing import Any
 import pytest
 
 ROOT = os.getcwd() + "/"
+CPU_S = float(os.environ.get("CRRL_TRACE_CPU_S", "30"))
 FAULTS = [(path, int(first)) for path, first in json.loads(os.environ.get("CRRL_FAULTS", "[]"))]
 MOST_CALLS, LONG, DEEP, MANY = 300, 600, 4, 40
 RETURNS = {dis.opmap[name] for name in ("RETURN_VALUE", "RETURN_CONST", "YIELD_VALUE") if name in dis.opmap}
@@ -174,8 +177,8 @@ class Tracer:
             return
         resumed = "yielded" in call and ended and code[frame.f_lasti] == dis.opmap["YIELD_VALUE"]
         if resumed:
-            if len(call["yielded"]) < MANY:
-                call["yielded"].append(shown(arg))
+            if len(call["yielded"]) <= MANY:
+                call["yielded"].append(shown(arg) if len(call["yielded"]) < MANY else "...")
             return
         del self.open[id(frame)]
         self.raised.pop(id(frame), None)
@@ -200,18 +203,32 @@ class Tracer:
         return self.of_test[file]
 
 
+class EndlessError(BaseException):
+    """A test took too long: not caught by `except Exception`, and raised again each second."""
+
+
+def stop(signum: int, frame: FrameType | None) -> None:
+    raise EndlessError(f"more than {CPU_S:.0f} s")
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
     tracer = Tracer(item.nodeid)
+    signal.signal(signal.SIGPROF, stop)
     params = getattr(getattr(item, "callspec", None), "params", {})
     FOUND[item.nodeid]["params"] = {name: shown(value) for name, value in params.items()}
+    signal.setitimer(signal.ITIMER_PROF, CPU_S, 1.0)
     sys.settrace(tracer)
     try:
         return (yield)
     except BaseException as error:
+        signal.setitimer(signal.ITIMER_PROF, 0)
         FOUND[item.nodeid]["error"] = [type(error).__name__, said(error)]
+        if isinstance(error, EndlessError):
+            item.session.shouldstop = str(error)
         raise
     finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
         sys.settrace(None)
         FOUND[item.nodeid]["depth"] = tracer.depth
 

@@ -97,11 +97,13 @@ class Tracer:
         tests: Sequence[str],
         options: Sequence[str],
         faults: Sequence[tuple[str, int]],
+        cpu_s: float = 30.0,
     ) -> dict[str, Trace]:
-        """Test -> its trace. `changed`: files in place of the source's; `faults`: path and first line of functions.
+        """Test -> its trace. `changed`: files in place of the source's; `faults`: path and first line of functions;
+        `cpu_s`: after which a test is stopped, and the run with it.
 
         A run that leaves no report gives none. Raises LostError where the box was lost, or got little of a core."""
-        env = self._env | {"CRRL_FAULTS": json.dumps(faults)}
+        env = self._env | {"CRRL_FAULTS": json.dumps(faults), "CRRL_TRACE_CPU_S": str(cpu_s)}
         box = await self._boxes.start(Spec(await self._boxes.prepare(source), self._mounts, env=env))
         try:
             for path, data in changed.items():

@@ -69,7 +69,8 @@ class TreeMaker(Maker):
             self.display.phase("running the suite with coverage", 0)
             found = await self.toolchain.survey(own, self.wanted.timeout_s)
             self.display.phase("running the suite in the judge", 0)
-            self.work.keep("survey", [asdict(found), await self._steady_of(found, own)])
+            steady, _ = await self._steady_of(found, own)
+            self.work.keep("survey", [asdict(found), steady])
         kept, steady = self.work.done["survey"]
         self.survey = msgspec.convert(kept, Survey, strict=False)
         self.toolchain.leave_out(self.survey.broken)
@@ -95,7 +96,7 @@ class TreeMaker(Maker):
             self.base, self.tree, self.survey, self.stable, self.judge, self.wanted.crashes, self.toolchain, own, known
         )
 
-    async def _steady_of(self, found: Survey, own: Boxes) -> list[str]:
+    async def _steady_of(self, found: Survey, own: Boxes) -> tuple[list[str], float]:
         screener = TreeScreener(
             self.base, self.tree, found, found.seconds, self.judge, 0.0, self.toolchain, own, frozenset()
         )
