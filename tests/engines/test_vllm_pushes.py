@@ -203,7 +203,10 @@ def test_an_untrained_adapter_changes_nothing(tmp_path: Path) -> None:
 
 def test_room_for_the_rank() -> None:
     for rank, room in ((1, "1"), (4, "8"), (16, "16"), (33, "64"), (512, "512")):
-        assert transports.Adapter(model_folder("tiny"), rank).arguments()[-1] == room
+        words = transports.Adapter(model_folder("tiny"), rank).arguments()
+        assert words[words.index("--max-lora-rank") + 1] == room
+    layers = words[words.index("--lora-target-modules") + 1 :]
+    assert layers == ["down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"], "not the head"
     with pytest.raises(UsageError, match="at most"):
         transports.Adapter(model_folder("tiny"), 513).arguments()
 

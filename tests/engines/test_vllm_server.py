@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -40,7 +41,7 @@ from vllm_kit import (
 )
 
 from crrl.engines import ContextLengthError, EngineError, Request, connect
-from crrl.engines.load import load_local, load_model
+from crrl.engines.load import load_local, load_model, load_tokenizer
 from crrl.engines.vllm import protocol
 from crrl.engines.vllm.client import MODEL, VllmClient
 from crrl.engines.vllm.engine import VllmEngine
@@ -208,17 +209,27 @@ async def test_a_rest_freezes_and_refuses_nothing(engine: VllmEngine, client: Vl
     assert answer.finish == "length"
 
 
-async def test_closing_and_cancelling_free_the_slot(client: VllmClient) -> None:
-    stream = client.generate(Request("c", prompt(8), 900, seed=1))
-    await anext(stream)
-    await stream.aclose()
-    answer = Answer(Request("d", prompt(8), 900, seed=1))
-    task = asyncio.create_task(ask(client, answer.request, answer))
-    await until(lambda: bool(answer.ids), 60)
-    had = len(answer.ids)
-    await client.cancel("d")
-    await task
-    assert answer.finish == "cancelled" and len(answer.ids) < 900, f"{had} tokens when it was cancelled"
+async def test_closing_and_cancelling_free_the_slot(engine: VllmEngine, client: VllmClient) -> None:
+    """Among others, so that it cannot end before it is cancelled."""
+
+    def running() -> int:
+        with engine.replicas[0].server.http() as http:
+            (line,) = re.findall(r"^vllm:num_requests_running.* (\S+)$", http.get("/metrics").text, re.M)
+        return int(float(line))
+
+    answers = [Answer(Request(f"c{i}", prompt(i), 900, seed=i)) for i in range(16)]
+    streams = [asyncio.create_task(ask(client, answer.request, answer)) for answer in answers]
+    await until(lambda: all(answer.ids for answer in answers), 60)
+    await until(lambda: running() == 16, 60)
+    await client.cancel("c0")
+    await streams[0]
+    assert answers[0].finish == "cancelled" and len(answers[0].ids) < 900
+    await until(lambda: running() == 15, 60)
+    for stream in streams:
+        stream.cancel()  # which closes it
+    await asyncio.gather(*streams, return_exceptions=True)
+    assert {answer.finish for answer in answers[1:]} == {None}
+    await until(lambda: running() == 0, 60)
 
 
 async def test_a_full_queue_is_a_wait(client: VllmClient) -> None:
@@ -368,6 +379,23 @@ async def test_recordings_are_what_the_server_says(engine: VllmEngine, policies:
     for name, exchange in said.items():
         assert exchange["status"] == recorded[name]["status"], name
         assert events(exchange["lines"]) == events(recorded[name]["lines"]), name
+
+
+async def test_a_prompt_of_100_000_characters(tmp_path: Path) -> None:
+    """Of the shipped policy, told that it has so many positions. It is prefilled in parts."""
+    folder = tmp_path / "long"
+    shutil.copytree(model_folder("tiny"), folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 1 << 16}))
+    ids = load_tokenizer(folder).encode("    return add(values[index], other)\n" * 2800)[: (1 << 16) - 16]
+    long = await asyncio.to_thread(started, vllm_engine(folder, memory_gb=2))
+    try:
+        client = connect(long.address)
+        answer = await ask(client, Request("100k", ids, 8))
+        assert gap(answer, load_model(folder)) < CLOSE
+        await client.close()
+    finally:
+        await asyncio.to_thread(long.close)
 
 
 @pytest.mark.parametrize(

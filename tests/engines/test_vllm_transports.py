@@ -20,7 +20,7 @@ from crrl.engines.load import load_model
 from crrl.engines.vllm.client import VllmClient
 from crrl.engines.vllm.engine import VllmEngine
 from crrl.engines.vllm.sender import Sender
-from crrl.errors import CrrlError
+from crrl.errors import CrrlError, UsageError
 from crrl.learning import lora
 from crrl.learning.push import ModuleWeights, push_and_prove
 from crrl.models import model_folder
@@ -130,6 +130,8 @@ async def test_several_of_somebody_elses(pair: Any, policies: Any) -> None:
             await client.close()
         finally:
             await asyncio.to_thread(foreign.close)
+        with pytest.raises(UsageError, match="takes no adapters"):
+            await asyncio.to_thread(started, vllm_engine(url=urls[0], transport="adapter", rank=4))
     assert all(replica.server.alive for replica in pair.replicas)
     await push(pair, policies)
 
@@ -217,6 +219,21 @@ async def test_keys_and_values_of_an_old_adapter_stop_the_run(
         patched.setattr(adapted.replicas[0], "_drop_caches", lambda http: None)
         with pytest.raises(PushError, match=r"its log-prob is -\d"):
             await push_and_prove(adapted, adapter_of(11), 11)
+
+
+async def test_somebody_elses_server_with_adapters(adapted: VllmEngine) -> None:
+    """The last test of it: it has the adapter of whoever came last."""
+    async with forwarding(adapted.replicas[0].server.socket) as url:
+        foreign = vllm_engine(url=url, version=50, transport="adapter", rank=4)
+        await asyncio.to_thread(started, foreign)
+        try:
+            client = connect(foreign.address)
+            answer = await ask(client, Request("o", prompt(1), 20))
+            assert set(answer.versions) == {50} and gap(answer, load_model(model_folder("tiny"))) < CLOSE
+            assert await push_and_prove(foreign, adapter_of(51), 51, bound=CLOSE) < CLOSE
+            await client.close()
+        finally:
+            await asyncio.to_thread(foreign.close)
 
 
 def test_a_saved_adapter_is_served_as_it_is(tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
-"""A whole `crrl train engine=vllm` on the CPU, whose server is killed while agents are at work: `make test-vllm`."""
+"""Whole runs of `crrl train engine=vllm` on the CPU, whose server is killed while agents are at work, or which are
+killed themselves: `make test-vllm`."""
 
 from __future__ import annotations
 
@@ -44,18 +45,21 @@ def servers(trainer: int) -> list[psutil.Process]:
     return [child for keeper in keepers for child in keeper.children(recursive=True)]
 
 
-def test_it_trains_and_its_server_may_die(tmp_path: Path) -> None:
-    run = tmp_path / "r"
-    with (tmp_path / "log").open("wb") as log:
-        training = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "crrl.cli.main", "train", "quickstart", "engine=vllm"),
-                *(*SMALL, "run=r", f"runs_dir={tmp_path}"),
-            ],
+def crrl_train(folder: Path, *words: str) -> subprocess.Popen[bytes]:
+    """Its output goes to `log`, its temporary files to `tmp`."""
+    (folder / "tmp").mkdir(exist_ok=True)
+    with (folder / "log").open("ab") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "crrl.cli.main", "train", *words, f"runs_dir={folder}"],
             stdout=log,
             stderr=log,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            env={**os.environ, "OMP_NUM_THREADS": "1", "TMPDIR": str(folder / "tmp")},
         )
+
+
+def test_it_trains_and_its_server_may_die(tmp_path: Path) -> None:
+    run = tmp_path / "r"
+    training = crrl_train(tmp_path, "quickstart", "engine=vllm", *SMALL, "run=r")
     try:
         while finished(run) < GROUPS * SIZE + 1:
             assert training.poll() is None, (tmp_path / "log").read_text()
@@ -82,3 +86,33 @@ def test_it_trains_and_its_server_may_die(tmp_path: Path) -> None:
         assert max(0, step - STALENESS) <= min(versions) <= max(versions) <= step
     assert replayed.exact and replayed.trained_rows > 0
     assert (run / "vllm.log").stat().st_size > 0
+
+
+def test_a_run_that_is_killed_leaves_nothing_and_goes_on(tmp_path: Path) -> None:
+    run = tmp_path / "r"
+    training = crrl_train(tmp_path, "quickstart", "engine=vllm", *SMALL, "run=r")
+    try:
+        while finished(run) < GROUPS * SIZE + 1:
+            assert training.poll() is None, (tmp_path / "log").read_text()
+            time.sleep(0.1)
+        all_of_it = psutil.Process(training.pid).children(recursive=True)
+        assert len(servers(training.pid)) >= 3
+    finally:
+        training.kill()
+        training.wait()
+    _, left = psutil.wait_procs(all_of_it, 60)
+    assert not left, "processes outlive their run"
+    assert not list((tmp_path / "tmp").glob("crrl-vllm-*")), "weights and sockets outlive their run"
+    with Journal.open(run, read_only=True) as journal:
+        before = {episode.id: episode.outcome for episode in journal.episodes(TRAIN)}
+    again = crrl_train(tmp_path, "resume=r")
+    try:
+        assert again.wait() == 0, (tmp_path / "log").read_text()
+    finally:
+        again.kill()
+    with Journal.open(run, read_only=True) as journal:
+        steps, after = journal.steps(), {episode.id: episode.outcome for episode in journal.episodes(TRAIN)}
+        replayed = replay(journal.episodes(TRAIN), journal.trained_rows())
+    assert [step.state for step in steps] == ["trained"] * STEPS
+    assert len(after) == STEPS * GROUPS * SIZE and before.items() <= after.items()
+    assert replayed.exact and replayed.trained_rows > 0

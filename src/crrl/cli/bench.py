@@ -23,6 +23,8 @@ length    one row of growing length, LoRA and checkpointing, beside TRL's: time,
 push      new weights into the engine, by the size of the model: time, peak memory
           model=FOLDER: that one too
 async     episodes per hour where they run ahead of the trainer, on heavy-tailed episodes (about ten minutes)
+vllm      32 agents through the gateway over a vLLM server against raw requests to it, and pushes by each transport (not
+          part of `all`: needs `make vllm`, and some minutes)   transports=disk,stream,adapter model=tiny (or a folder)
 sandbox   one sandbox, the workspace of a large repository, many sandboxes at once, admission
 
 soak      256 sessions stream through the gateway: does its memory stay flat? (not part of `all`)
@@ -44,7 +46,9 @@ BENCHES: dict[str, str] = {
     "push": "crrl.learning.bench_push",
     "async": "crrl.run.bench_async",
 }
-WORDS = (*BENCHES, "all", "soak")
+OF_THEIR_OWN: dict[str, str] = {"vllm": "crrl.run.bench_vllm"}
+"""Not part of `all`."""
+WORDS = (*BENCHES, *OF_THEIR_OWN, "all", "soak")
 SOAK_S = 600.0
 SHORTEST = 16
 """Tokens of a row."""
@@ -54,8 +58,9 @@ def run(call: Call) -> int:
     wanted = (call.only("BENCH", optional=1) or ["all"])[0]
     if wanted not in WORDS:
         raise UsageError(f"There is no benchmark '{wanted}'.", nearest(wanted, WORDS))
-    options = {"length": _length, "push": _push}.get(wanted, lambda _: {})(call)
-    chosen = {name: _bench(module, options) for name, module in BENCHES.items() if wanted in (name, "all")}
+    options = {"length": _length, "push": _push, "vllm": _vllm}.get(wanted, lambda _: {})(call)
+    of_all = BENCHES if wanted == "all" else {**BENCHES, **OF_THEIR_OWN}
+    chosen = {name: _bench(module, options) for name, module in of_all.items() if wanted in (name, "all")}
     if wanted == "soak":
         chosen = {"soak": _soak(call)}
     call.no_settings()
@@ -89,6 +94,11 @@ def _length(call: Call) -> dict[str, Any]:
 def _push(call: Call) -> dict[str, Any]:
     word = call.take("model")
     return {} if word is None else {"model": word}
+
+
+def _vllm(call: Call) -> dict[str, Any]:
+    word = call.take("transports")
+    return _push(call) | ({} if word is None else {"transports": word})
 
 
 def _soak(call: Call) -> Callable[[], Any]:

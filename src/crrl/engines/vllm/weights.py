@@ -131,10 +131,16 @@ def write_adapter(source: WeightSource, shapes: dict[str, tuple[int, ...]], targ
     _write_adapter(adapter.config, found, target)
 
 
+def linear_layers(shapes: dict[str, tuple[int, ...]]) -> list[str]:
+    """The last parts of the names of what may be a linear layer inside the model."""
+    inside = [name for name, shape in shapes.items() if ".layers." in name and len(shape) == 2]
+    return sorted({name.removesuffix(".weight").rpartition(".")[2] for name in inside if name.endswith(".weight")})
+
+
 def write_identity(shapes: dict[str, tuple[int, ...]], target: Path) -> None:
     """Makes the folder of an adapter that changes nothing. Raises CrrlError: the model has no layer to put it on."""
     name = next((name for name in sorted(shapes) if name.endswith("_proj.weight") and len(shapes[name]) == 2), None)
-    if name is None:
+    if name is None or ".layers." not in name:
         raise CrrlError("This model has no linear layer that vLLM adapts.", "Leave engine.transport out.")
     layer, (outputs, inputs) = name.removesuffix(".weight"), shapes[name]
     sides = {"lora_A": torch.zeros(1, inputs), "lora_B": torch.zeros(outputs, 1)}
