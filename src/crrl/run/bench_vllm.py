@@ -33,7 +33,7 @@ from crrl.learning.push import ModuleWeights
 from crrl.models import model_folder
 from crrl.sandbox import default_state_dir
 
-SESSIONS, TURNS, TOKENS, ROUNDS = 32, 3, 48, 3
+SESSIONS, TURNS, TOKENS, ROUNDS = 32, 4, 48, 5
 TEXT = "def add(a, b):\n    return a - b\n" * 4
 PUSHES = 5
 TARGET, TARGET_MS = 0.95, 5.0
@@ -68,7 +68,8 @@ class VllmBench:
         ratios = [ours / raw for ours, raw in zip(self.gateway, self.raw, strict=True)]
         added = sorted(self.added_ms)
         return [
-            f"{SESSIONS} agents through the gateway over vLLM, {TURNS} turns of {TOKENS} tokens, load {self.load}:",
+            f"{SESSIONS} agents through the gateway over vLLM, {TURNS} turns of {TOKENS} tokens or less; "
+            f"load {self.load}:",
             f"  tokens per second      {', '.join(f'{rate:.0f}' for rate in self.gateway)}",
             f"  raw requests           {', '.join(f'{rate:.0f}' for rate in self.raw)}",
             f"  ratio, median          {statistics.median(ratios):.3f}   (target: {TARGET:g})",
@@ -167,7 +168,7 @@ async def _agents(engine: VllmEngine) -> tuple[list[float], list[float], list[fl
         await gateway.stop()
         asked = [timed.asked[key] for key in timed.asked]
         counts = sum(count for session in asked for *_, count in session)
-        bodies = [[_body(engine, request, count) for request, _, _, count in session] for session in asked]
+        bodies = [[_body(engine, request, count) for request, _, _, count in session if count] for session in asked]
         socket = str(engine.replicas[0].server.socket)  # type: ignore[union-attr]
         bare = await _play({"mode": "raw", "socket": socket, "sessions": bodies})
         if number:

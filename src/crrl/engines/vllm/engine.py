@@ -14,7 +14,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -176,8 +176,19 @@ class VllmEngine:
                 )
             )
         self._closing.callback(self._all, Replica.close)
-        self._all(Replica.start)
+        self._start_all()
         self._told = dataclasses.replace(self._told, model=self.replicas[0].model)
+
+    def _start_all(self) -> None:
+        """At the same time. Raises what the first that fails raises; the others are then not waited for."""
+        with ThreadPoolExecutor(len(self.replicas), "crrl-vllm") as threads:
+            try:
+                for done in as_completed([threads.submit(replica.start) for replica in self.replicas]):
+                    done.result()
+            except BaseException:
+                for replica in self.replicas:
+                    replica.end()
+                raise
 
     def _transport(self) -> transports.Transport:
         """And what is served at first, in a form that this transport has."""
@@ -206,11 +217,6 @@ class VllmEngine:
         """Of every replica, at the same time. Raises what the first that failed raised, when all are done."""
         with ThreadPoolExecutor(max(1, len(self.replicas)), "crrl-vllm") as threads:
             return [done.result() for done in [threads.submit(what, replica) for replica in self.replicas]]
-
-    @property
-    def pid(self) -> int | None:
-        """Of the process that keeps the first server."""
-        return self.replicas[0].server.pid
 
     def close(self) -> None:
         self._closing.close()
