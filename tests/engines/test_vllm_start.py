@@ -66,6 +66,11 @@ def test_it_is_found_when_it_is_shown(tmp_path: Path) -> None:
     ("said", "named", "remedy"),
     [
         ("OSError: [Errno 98] Address already in use", "another process has a port", "VLLM_PORT"),
+        (
+            "ValueError: Free memory on device cuda:0 (9/80 GiB) is less than desired GPU memory utilization",
+            "too little memory left",
+            "engine.memory_share",
+        ),
         ("torch.OutOfMemoryError: CUDA out of memory. Tried", "not enough memory", "engine.memory_gb"),
         ("ValueError: No available memory for the cache blocks.", "no memory for keys", "Raise engine.memory_gb"),
         ("To serve at least one request with the model's max seq len (32768), 8 GiB", "too little", "engine.context"),

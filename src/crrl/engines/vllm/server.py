@@ -37,6 +37,7 @@ LAST_LINES = 15
 FAULTS = (
     ("address already in use", "Another process has a port that vLLM wants", "End it, or set VLLM_PORT to a free one."),
     ("no space left", "The disk, or /dev/shm, is full", "Make room in /tmp and /dev/shm."),
+    ("is less than desired gpu memory utilization", "The GPU has too little memory left", "Lower engine.memory_share."),
     ("out of memory", "There is not enough memory", "Lower engine.memory_gb, engine.max_batch or engine.context."),
     ("cannot allocate memory", "There is not enough memory", "Lower engine.memory_gb or engine.context."),
     ("no available memory for the cache", "There is no memory for keys and values", "Raise engine.memory_gb."),
