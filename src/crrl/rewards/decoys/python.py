@@ -1,8 +1,8 @@
 """Sites of Python tests: `assert`, unittest's methods, `raises`, the calls of numpy's, nose's and mock's assertions.
 
 The expected value's literals are changed, where it stands: in the assertion, in the variable that it compares with, in
-the rows of `parametrize`. Only where there is none is the condition turned round, since that leaves the right answer
-readable.
+the rows of `parametrize` or of a loop, in the module's table that these go through. Only where there is none is the
+condition turned round, since that leaves the right answer readable.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def find(data: bytes, rng: random.Random) -> list[Site]:
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return sites
     if b"\r" not in data.replace(b"\r\n", b"") and b"\f" not in data:
-        finder = _Finder(data, rng, sites)
+        finder = _Finder(data, rng, sites, _tables(tree))
         for unit, function in _functions(tree):
             finder.search(unit, function)
     return sites
@@ -80,8 +80,8 @@ def _functions(tree: ast.Module) -> Iterator[tuple[str, Function]]:
 
 
 class _Finder:
-    def __init__(self, data: bytes, rng: random.Random, sites: list[Site]) -> None:
-        self.data, self.rng, self.sites = data, rng, sites
+    def __init__(self, data: bytes, rng: random.Random, sites: list[Site], tables: dict[str, ast.expr]) -> None:
+        self.data, self.rng, self.sites, self.tables = data, rng, sites, tables
         self.far = False
         """Whether what is looked at is compared with a tolerance."""
         self.lines = [0]
@@ -89,7 +89,7 @@ class _Finder:
             self.lines.append(self.lines[-1] + len(line) + (b"\r" not in data))
 
     def search(self, unit: str, function: Function) -> None:
-        sources = {**self._assigned(function), **self._columns(function)}
+        sources = {**self._assigned(function), **self._columns(function), **self._looped(function)}
         for node in ast.walk(function):
             if not isinstance(node, ast.Assert | ast.Call):
                 continue
@@ -221,14 +221,47 @@ class _Finder:
         for call in function.decorator_list:
             if not isinstance(call, ast.Call) or self._name(call) != "parametrize" or len(call.args) != 2:
                 continue
-            names, values = _names(call.args[0]), call.args[1]
-            if not isinstance(values, ast.List | ast.Tuple) or not values.elts:
-                continue
-            rows = [_row(value, len(names)) for value in values.elts]
-            for at, name in enumerate(names):
-                if _reads(function)[name] == 1 and all(row is not None and _is_plain(row[at]) for row in rows):
-                    found[name] = [row[at] for row in rows if row is not None]
+            found |= self._by_name(function, _names(call.args[0]), call.args[1])
         return found
+
+    def _looped(self, function: Function) -> dict[str, list[ast.expr]]:
+        """Values of each variable of a loop over rows that are written out, where it is no other loop's."""
+        found: dict[str, list[ast.expr]] = {}
+        names = [node for node in ast.walk(function) if isinstance(node, ast.Name)]
+        stored = Counter(node.id for node in names if isinstance(node.ctx, ast.Store))
+        for node in ast.walk(function):
+            if isinstance(node, ast.For):
+                targets = node.target.elts if isinstance(node.target, ast.Tuple | ast.List) else [node.target]
+                called = [target.id if isinstance(target, ast.Name) else "" for target in targets]
+                columns = self._by_name(function, called, node.iter)
+                found |= {name: values for name, values in columns.items() if stored[name] == 1}
+        return found
+
+    def _by_name(self, function: Function, names: list[str], values: ast.expr) -> dict[str, list[ast.expr]]:
+        """Name -> its values in all rows, of the names that the function reads once, where those are plain."""
+        if (rows := self._rows(values, len(names))) is None:
+            return {}
+        found = {}
+        for at, name in enumerate(names):
+            if _reads(function)[name] == 1 and all(row is not None and _is_plain(row[at]) for row in rows):
+                found[name] = [row[at] for row in rows if row is not None]
+        return found
+
+    def _rows(self, values: ast.expr, width: int) -> list[list[ast.expr] | None] | None:
+        """Of a list that is written out, here or in a table of the module; None where it is not."""
+        match values:
+            case ast.Name(id=name) if name in self.tables:
+                return self._rows(self.tables[name], width)
+            case ast.List(elts=[_, *_]) | ast.Tuple(elts=[_, *_]):
+                return [_row(value, width) for value in values.elts]
+            case ast.Call(func=ast.Attribute(value=ast.Name(id=name), attr="values"), args=[]) if name in self.tables:
+                table = self.tables[name]
+                return [_row(value, width) for value in table.values] if isinstance(table, ast.Dict) else None
+            case ast.Call(func=ast.Attribute(value=ast.Name(id=name), attr="items"), args=[]) if name in self.tables:
+                table = self.tables[name]
+                if isinstance(table, ast.Dict) and width == 2 and None not in table.keys:
+                    return [[ast.Name("", ast.Load()), value] for value in table.values]  # a key is an input
+        return None
 
     # Places ---------------------------------------------------------------------------------------
 
@@ -252,6 +285,23 @@ def _is_plain(value: ast.expr) -> bool:
         isinstance(node, (*PLAIN, ast.expr_context)) or (isinstance(node, ast.Call) and _is_plain(node))
         for node in [value, *ast.iter_child_nodes(value)]
     ) and all(_is_plain(node) for node in ast.iter_child_nodes(value) if isinstance(node, ast.expr))
+
+
+def _tables(tree: ast.Module) -> dict[str, ast.expr]:
+    """What the module writes out under a name that it assigns once and reads once: by one test, that is."""
+    names = [node for node in ast.walk(tree) if isinstance(node, ast.Name)]
+    times = Counter((node.id, type(node.ctx)) for node in names)
+    found: dict[str, ast.expr] = {}
+    for node in tree.body:
+        targets = (
+            node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+        )
+        if len(targets) == 1 and isinstance(targets[0], ast.Name) and isinstance(node, ast.Assign | ast.AnnAssign):
+            name, value = targets[0].id, node.value
+            once = times[name, ast.Store] == times[name, ast.Load] == 1
+            if once and isinstance(value, ast.List | ast.Tuple | ast.Dict):
+                found[name] = value
+    return found
 
 
 def _reads(function: Function) -> Counter[str]:
