@@ -104,7 +104,7 @@ def test_what_cannot_be_evaluated_is_refused_with_a_remedy(
     (tmp_path / "own.jsonl").write_text(capsys.readouterr().out)
     assert "Which model" in refused(capsys, "quixbugs-python")
     assert "'quixbugs-python'" in refused(capsys, "quixbug-python", "tiny")
-    assert "is for a benchmark" in refused(capsys, "tiny", "limit=3")
+    assert "the settings hold the tasks out" in refused(capsys, "tiny", "limit=3")
     assert "does not train" in refused(capsys, "tiny", "trainer.max_steps=3")
     assert "names the tasks" in refused(capsys, "own.jsonl", "tiny", "evaluation.splits=[rl_instances]")
     assert "has no task other" in refused(capsys, "own.jsonl", "tiny", "ids=other")

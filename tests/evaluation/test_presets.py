@@ -194,6 +194,20 @@ def test_prompts_that_ask_for_something_else_are_refused(agent: str, ask: str, t
         plan(tmp_path, *words)
 
 
+def test_tasks_that_cannot_be_trained_on_leave_no_run_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for tasks, said in (
+        ([*some(preset_of("sven")), *_plain("repair")], "some of the tasks ask for a repair"),
+        (_plain("repair"), "the tasks ask for a repair"),
+    ):
+        write_tasks(tmp_path / "own.jsonl", tasks)
+        words = ["agent=answer-classify", f"model.path={PLAIN}", "renderer.key=generic-text", "corpus.held_out=1"]
+        assert main(["train", "quickstart", "corpus.name=own.jsonl", *words]) == 2
+        assert said in capsys.readouterr().err and not (tmp_path / "runs").exists()
+
+
 def _plain(ask: str) -> list[Task]:
     tasks = [generate("sft_instances", 3, index, ask=ask) for index in range(2)]
     assert {asked_of(task) for task in tasks} == {ask}

@@ -14,8 +14,9 @@ from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM,
 
 from crrl.conf.schema import Config
 from crrl.learning.api import Row
+from crrl.learning.make_trainer import make_trainer
 from crrl.learning.source import StepBatch
-from crrl.learning.trainer import RepairTrainer, make_trainer
+from crrl.learning.trainer import RepairTrainer
 
 torch.set_num_threads(1)
 gc.freeze()  # each train() collects garbage: not through all of torch and transformers again

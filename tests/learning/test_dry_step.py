@@ -13,9 +13,10 @@ from learning_kit import VOCAB, Rows, config, random_rows, tiny_model, tiny_toke
 
 from crrl.learning import dry_step
 from crrl.learning.batches import micro_batches
+from crrl.learning.make_trainer import make_trainer
 from crrl.learning.memory import Budget, budget_of
 from crrl.learning.plan import DoesNotFit
-from crrl.learning.trainer import RepairTrainer, make_trainer
+from crrl.learning.trainer import RepairTrainer
 
 SETTINGS: list[dict[str, Any]] = [
     {},

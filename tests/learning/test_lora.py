@@ -19,9 +19,9 @@ from crrl.engines.local import LocalEngine
 from crrl.errors import UsageError
 from crrl.learning import checkpoint
 from crrl.learning.lora import new, trainable
+from crrl.learning.make_trainer import make_trainer
 from crrl.learning.precision import make_optimizer
 from crrl.learning.push import ModuleWeights, push_and_prove
-from crrl.learning.trainer import make_trainer
 
 LORA = Adapter("lora", r=4, alpha=8)
 

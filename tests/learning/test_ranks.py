@@ -13,9 +13,9 @@ from ranks_kit import on_ranks
 
 from crrl.engines.load import load_model
 from crrl.learning import checkpoint
+from crrl.learning.make_trainer import make_trainer
 from crrl.learning.ranks import ALONE, Ranks, Stopped
 from crrl.learning.source import StepBatch
-from crrl.learning.trainer import make_trainer
 
 pytestmark = [pytest.mark.ranks, pytest.mark.timeout(600)]
 STEPS = 4

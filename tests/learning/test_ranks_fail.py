@@ -19,10 +19,10 @@ from crrl.engines.api import WeightSource
 from crrl.engines.local import LocalEngine
 from crrl.errors import CrrlError
 from crrl.learning import checkpoint
+from crrl.learning.make_trainer import make_trainer
 from crrl.learning.push import push_and_prove
 from crrl.learning.ranks import Ranks, Stopped
 from crrl.learning.source import StepBatch
-from crrl.learning.trainer import make_trainer
 
 pytestmark = [pytest.mark.ranks, pytest.mark.timeout(600)]
 

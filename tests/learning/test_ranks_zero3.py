@@ -20,10 +20,10 @@ from crrl.engines.load import load_model
 from crrl.engines.local import LocalEngine
 from crrl.errors import CrrlError
 from crrl.learning import checkpoint, push, sharding, trainer_state
+from crrl.learning.make_trainer import make_trainer
 from crrl.learning.push import ModuleWeights, _layers
 from crrl.learning.ranks import ALONE, Ranks, Stopped
 from crrl.learning.source import StepBatch
-from crrl.learning.trainer import make_trainer
 
 pytest.importorskip("deepspeed", reason="the extra [deepspeed] is not installed")
 pytestmark = [pytest.mark.ranks, pytest.mark.timeout(900)]

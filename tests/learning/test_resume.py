@@ -21,8 +21,8 @@ from crrl.engines.load import load_model, load_tokenizer
 from crrl.errors import CrrlError
 from crrl.learning import checkpoint, older_checkpoint
 from crrl.learning.lora import trainable
+from crrl.learning.make_trainer import make_trainer
 from crrl.learning.source import StepBatch
-from crrl.learning.trainer import make_trainer
 from crrl.models import model_folder
 
 

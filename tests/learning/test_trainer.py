@@ -17,8 +17,9 @@ from transformers import Gemma2Config, Gemma2ForCausalLM
 from crrl.errors import CrrlError
 from crrl.learning import checkpoint
 from crrl.learning.api import Row
+from crrl.learning.make_trainer import make_trainer
 from crrl.learning.source import StepBatch
-from crrl.learning.trainer import TrainingError, make_trainer
+from crrl.learning.trainer import TrainingError
 from crrl.learning.tree_attention import sharing
 
 

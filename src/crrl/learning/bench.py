@@ -29,8 +29,8 @@ from crrl.learning import losses, peak
 from crrl.learning.api import Row
 from crrl.learning.batches import micro_batches, tensors
 from crrl.learning.logprobs import score
+from crrl.learning.make_trainer import arguments, make_trainer, never
 from crrl.learning.source import StepBatch
-from crrl.learning.trainer import arguments, make_trainer, never
 from crrl.models import model_folder
 
 ROWS = 8

@@ -21,9 +21,9 @@ from crrl.conf.schema import Config
 from crrl.engines.load import load_model, load_tokenizer
 from crrl.learning import lora
 from crrl.learning.dry_step import longest_rows
+from crrl.learning.make_trainer import make_trainer
 from crrl.learning.memory import budget_of, estimate, shape_of
 from crrl.learning.source import StepBatch
-from crrl.learning.trainer import make_trainer
 
 STEPS = 2  # the first makes the moments
 

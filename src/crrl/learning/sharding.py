@@ -18,7 +18,7 @@ from crrl.learning import lora, precision
 from crrl.learning.ranks import Ranks
 
 PROMPTS = 2
-"""Dummy prompts of one rank's step (`trainer.arguments`): DeepSpeed wants to know, and does nothing with it."""
+"""Dummy prompts of one rank's step (`make_trainer.arguments`): DeepSpeed wants to know, and does nothing with it."""
 
 KEPT_WHOLE = 10_000
 """Numbers of a parameter up to which every rank keeps it: norms."""

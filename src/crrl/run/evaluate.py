@@ -149,13 +149,14 @@ def _use_file(config: Config, folder: Path, tasks: int) -> None:
 def _to_its_end(run: Run, json: bool) -> int:
     from crrl.evaluation.benchmark import assemble
     from crrl.report.evaluation import write_evaluation
+    from crrl.run.closing import summary_of
 
     try:
         cells = evaluate_policy(run, "eval", name=_name(run))
     except KeyboardInterrupt:
         run.display.note(f"Interrupted. Go on with: crrl eval resume={run.folder.name}")
         return INTERRUPTED
-    summary = run.summary(assemble({}, cells))
+    summary = summary_of(run, assemble({}, cells))
     tasks = {task.id: task for held in run.curriculum.held_out().values() for task in held}
     summary.evaluation = run.journal.meta[META] | measured(tasks, cells, run.config.evaluation.prices)
     if found := classified(tasks, cells):

@@ -37,6 +37,7 @@ from crrl.errors import CrrlError
 from crrl.evaluation.benchmark import Decoding, Phase, assemble, evaluation_attempts
 from crrl.evaluation.sets import PROMPTS, TASK_SETS, fingerprints
 from crrl.report.summary import Summary, next_steps, print_closing
+from crrl.run.closing import summary_of
 from crrl.run.layout import INTERRUPTED
 from crrl.run.validate import take_chosen, validate
 
@@ -109,8 +110,8 @@ def _same_prompts(run: Run, phase: Phase) -> None:
 
 def fit(run: Run) -> None:
     """Train all steps. After each, push the new weights, prove the push and journal the step."""
+    from crrl.learning.make_trainer import make_trainer
     from crrl.learning.source import RolloutSource
-    from crrl.learning.trainer import make_trainer
     from crrl.rollout.journal import TRAIN
 
     config = run.config
@@ -164,8 +165,8 @@ def follow() -> int:
     from crrl.console.time_breakdown import peak_memory_bytes
     from crrl.engines.load import load_tokenizer
     from crrl.learning import sharding
+    from crrl.learning.make_trainer import make_trainer, never
     from crrl.learning.ranks import Ranks
-    from crrl.learning.trainer import make_trainer, never
     from crrl.run.run import threads_of
 
     ranks = Ranks.joined()
@@ -189,7 +190,7 @@ def conclude(run: Run, before: Cells, after: Cells) -> Summary:
     from crrl.evaluation.classification import classified
     from crrl.report.from_journal import write_report_of
 
-    summary = run.summary(assemble(before, after))
+    summary = summary_of(run, assemble(before, after))
     tasks = {task.id: task for held in run.curriculum.held_out().values() for task in held}
     told = {name: classified(tasks, cells) for name, cells in (("before", before), ("after", after))}
     summary.classification = {name: of for name, of in told.items() if of}

@@ -9,10 +9,9 @@ from __future__ import annotations
 import asyncio
 import os
 import tempfile
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from transformers import PreTrainedModel
 from crrl.conf.load import to_yaml
 from crrl.conf.schema import Config
 from crrl.console.display import Display
-from crrl.console.time_breakdown import TimeBreakdown, peak_memory_bytes
+from crrl.console.time_breakdown import TimeBreakdown
 from crrl.engines.api import Weights
 from crrl.engines.device import device_of, dtype_of
 from crrl.engines.fingerprint import fingerprint
@@ -38,11 +37,8 @@ from crrl.learning.plan import Room
 from crrl.learning.push import BOUND, bound_in, push_and_prove
 from crrl.learning.ranks import ALONE, Ranks
 from crrl.models import model_folder
-from crrl.report.alarms import alarms, raised
-from crrl.report.asynchrony import asynchrony
-from crrl.report.exploit_examples import exploit_examples
-from crrl.report.exploit_rate import exploit_rates
-from crrl.report.summary import Summary, versions
+from crrl.report.alarms import raised
+from crrl.report.summary import versions
 from crrl.rollout.api import Attempt, Episode
 from crrl.rollout.client import RolloutClient
 from crrl.rollout.config import RolloutConfig
@@ -52,7 +48,7 @@ from crrl.run.engine import engine_of, require_engine
 from crrl.run.folder import create
 from crrl.run.tracking import Tracking
 from crrl.run.watchdog import Watchdog
-from crrl.sandbox import cgroup, default_state_dir
+from crrl.sandbox import default_state_dir
 from crrl.sandbox.cache import keep_within
 
 
@@ -82,11 +78,13 @@ class Run:
         journal: Journal,
         live: bool | None,
         *,
+        curriculum: Curriculum,
         trains: bool = True,
         ranks: Ranks = ALONE,
     ) -> None:
         self.ranks = ranks
         self.config, self.folder, self.journal, self.trains = config, folder, journal, trains
+        self.curriculum = curriculum
         self.spent = TimeBreakdown()
         self.step = 0
         self.others_bytes = 0  # peak memory of the other ranks
@@ -109,10 +107,12 @@ class Run:
         folder = Path(config.runs_dir) / config.run
         can_compute(config)
         objective.require(config.objective)
+        # First: tasks that cannot be trained on, a bad model folder, or a chat template that fails, leave no run folder
+        # behind.
+        curriculum = Curriculum(config)
         if resume:
             fits(config)
-            return cls(config, folder, Journal.open(folder), live, ranks=ranks)
-        # First: a bad model folder, or a chat template that fails, leaves no run folder behind.
+            return cls(config, folder, Journal.open(folder), live, curriculum=curriculum, ranks=ranks)
         named(config)
         fits(config)
         if config.trainer.checkpoints_dir:
@@ -120,7 +120,7 @@ class Run:
         meta = {"seed": config.seed, "recipe": config.recipe, "versions": versions()}
         meta["credit"] = config.objective.credit  # a replay needs the rule
         meta["checkpoint_rule"] = config.evaluation.checkpoint_rule  # written down before training
-        return cls(config, folder, create(folder, meta, to_yaml(config)), live, ranks=ranks)
+        return cls(config, folder, create(folder, meta, to_yaml(config)), live, curriculum=curriculum, ranks=ranks)
 
     @classmethod
     def evaluation(
@@ -132,10 +132,17 @@ class Run:
         folder = Path(config.runs_dir) / config.run
         can_compute(config)
         if meta is None:
-            return cls(config, folder, Journal.open(folder), live, trains=False)
-        named(config)
-        meta = {"seed": config.seed, "recipe": config.recipe, "versions": versions(), **meta}
-        return cls(config, folder, create(folder, meta, to_yaml(config), files), live, trains=False)
+            journal = Journal.open(folder)
+        else:
+            named(config)
+            meta = {"seed": config.seed, "recipe": config.recipe, "versions": versions(), **meta}
+            journal = create(folder, meta, to_yaml(config), files)
+        try:
+            curriculum = Curriculum(config, trains=False)  # it may read one of the files
+        except BaseException:
+            journal.close()
+            raise
+        return cls(config, folder, journal, live, curriculum=curriculum, trains=False)
 
     def __enter__(self) -> Run:
         return self
@@ -152,7 +159,6 @@ class Run:
                 state_dir = Path(config.sandbox.state_dir or default_state_dir())
                 for note in keep_within(state_dir, int(config.sandbox.cache_gb * 1e9)):
                     self.display.note(note)
-            self.curriculum = Curriculum(config, trains=self.trains)
             for note in self.curriculum.notes:
                 self.display.note(note)
             source = self.checkpoint or model_folder(config.model.path)
@@ -249,10 +255,10 @@ class Run:
 
     def alarm(self) -> None:
         """Tell the user what the latest update raised."""
-        for alarm in raised(self._updates()):
+        for alarm in raised(self.updates()):
             self.display.note(f"Alarm: {alarm.name}: {alarm.says}. {alarm.cause}")
 
-    def _updates(self) -> list[dict[str, Any]]:
+    def updates(self) -> list[dict[str, Any]]:
         """The metrics of all updates, in order."""
         return [step.metrics for step in self.journal.steps() if step.state == "trained"]
 
@@ -317,38 +323,6 @@ class Run:
     def interrupted(self) -> None:
         self.display.note(f"Interrupted after step {self.step}. Resume with: crrl train resume={self.folder.name}")
 
-    def summary(self, splits: dict[str, Any]) -> Summary:
-        """The contents of summary.json. `splits`: the result of `assemble`."""
-        rows = self.journal.outline()
-        outcomes = {o: sum(r.outcome == o for r in rows) for o in ("scored", "truncated", "lost")}
-        parts = {name: wall_s for name, wall_s in self.spent.parts().items() if not name.startswith("episode ")}
-        parts["training"] = parts.get("training", 0.0) - parts.get("rollouts", 0.0) - parts.get("push", 0.0)
-        wall = self.spent.elapsed_s()
-        usage = self.client.usage()
-        return Summary(
-            run=self.config.run,
-            seed=self.config.seed,
-            recipe=self.config.recipe,
-            splits=splits,
-            random_floor=random_floors(self.config, splits),
-            episodes=outcomes,
-            lost_tries=lost_tries(self.journal),
-            exploits=self._exploits(),
-            seconds={**{k: round(v, 2) for k, v in parts.items() if v > 0}, "total": round(wall, 2)},
-            episodes_per_second=len(rows) / wall,
-            peak_memory_bytes=peak_memory_bytes() + usage.peak_memory_bytes + self.others_bytes,
-            asynchrony=asynchrony(self._updates(), self.config.rollout.staleness) if self.step else {},
-            steps=self.step,
-            control=self.config.objective.shuffle_rewards or self.config.corpus.shuffle_labels,
-            memory_limits=cgroup.kept_by(),
-            alarms=[asdict(alarm) for alarm in alarms(self._updates())],
-        )
-
-    def _exploits(self) -> dict[str, Any]:
-        renderer = load_renderer(self.tokenizer, self.config.renderer.key, self.config.renderer.calls)
-        counted = ((phase, names) for phase, _, names in self.journal.attempted_exploits())
-        return exploit_rates(counted, exploit_examples(self.journal, renderer))
-
 
 def can_compute(config: Config) -> None:
     """Raises UsageError: this machine lacks the device, or the instructions, that the settings ask for."""
@@ -384,26 +358,3 @@ def lent(weights: Weights | None, threads: int) -> Iterator[None]:
             yield
         finally:
             torch.set_num_threads(before)
-
-
-def lost_tries(journal: Journal) -> dict[str, Any]:
-    """The number of tries lost on our side, by cause, policy version and task."""
-    tries = journal.lost_tries()
-    counts = {f"by_{key}": dict(Counter(str(t[key]) for t in tries)) for key in ("cause", "version", "task")}
-    return {"total": len(tries), **counts}
-
-
-def random_floors(config: Config, splits: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """The results of a policy that edits at random, on each generated split."""
-    from crrl.evaluation.statistics import wilson
-    from crrl.tasks.generator.floor import random_floor
-
-    if config.corpus.name != "generated" or config.corpus.ask != "repair":
-        return {}
-    floors = {}
-    for split in splits:
-        floor = random_floor(split, config.seed, config.evaluation.tasks_per_split)
-        rate = floor.solved / floor.total
-        ci95 = list(wilson(floor.solved, floor.total))
-        floors[split] = {"solved": floor.solved, "total": floor.total, "rate": rate, "ci95": ci95}
-    return floors
