@@ -42,14 +42,15 @@ python3 runner.py
 # What SWE-bench's images have pytest for; its summary is what the log parser reads.
 RUNNER = """import importlib, sys
 sys.path.insert(0, '.')
-tests = importlib.import_module('test_calc')
-for name in sorted(vars(tests)):
-    if name.startswith('test_'):
-        try:
-            getattr(tests, name)()
-            print('PASSED test_calc.py::' + name)
-        except Exception as error:
-            print(f'FAILED test_calc.py::{name} - {error!r}')
+for file in [word for word in sys.argv[1:] if word.endswith('.py')] or ['test_calc.py']:
+    tests = importlib.import_module(file[:-3])
+    for name in sorted(vars(tests)):
+        if name.startswith('test_'):
+            try:
+                getattr(tests, name)()
+                print(f'PASSED {file}::{name}')
+            except Exception as error:
+                print(f'FAILED {file}::{name} - {error!r}')
 """
 
 
@@ -57,8 +58,9 @@ for name in sorted(vars(tests)):
 # in the repository and the hidden tests outside.
 OF_CORPORA = {
     "opt/miniconda3/bin/activate": "conda() { :; }\n",
-    "usr/bin/pytest": "#!/bin/bash\nexec python3 runner.py\n",
-    "testbed/run_tests.sh": "echo ===== short test summary info =====\nPYTHONPATH=. python3 r2e_tests/run.py\n",
+    "usr/bin/pytest": '#!/bin/bash\nexec python3 runner.py "$@"\n',
+    "testbed/run_tests.sh": "echo ===== short test summary info =====\nPYTHONPATH=. python3 r2e_tests/run.py\n"
+    "python3 runner.py $PYTEST_ADDOPTS\n",
     "r2e_tests/run.py": """from calc import add
 print('PASSED' if add(2, 2) == 4 else 'FAILED', 'r2e_tests/test_1.py::test_add')
 print('PASSED' if add(0, 0) == 0 else 'FAILED', 'r2e_tests/test_1.py::test_zero')
