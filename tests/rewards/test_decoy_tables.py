@@ -18,6 +18,13 @@ from crrl.tasks.diffs import between
 
 BY_NAME = '@pytest.mark.parametrize("a, wanted", CASES)\ndef test(a, wanted):\n    assert f(a) == wanted\n'
 LOOP = "def test():\n    for a, wanted in {}:\n        assert f(a) == wanted\n"
+
+
+def by_key(table: str, wanted: str, given: str) -> str:
+    test = f"def test(case):\n    assert {wanted} == f({given})\n"
+    return f'CASES = {table}\n\n@pytest.mark.parametrize("case", CASES)\n{test}'
+
+
 CHANGED = {  # what is changed, and what stays
     f"CASES = [(1, 2), (3, 4)]\n\n{BY_NAME}": ({"2", "4"}, ["(1, ", "(3, "]),
     f"CASES: list = [pytest.param(1, 2), (3, 4)]\n\n{BY_NAME}": ({"2", "4"}, ["param(1, ", "(3, "]),
@@ -25,6 +32,12 @@ CHANGED = {  # what is changed, and what stays
     f"CASES = {{1: 2, 3: 4}}\n\n{BY_NAME.replace('CASES', 'CASES.items()')}": ({"2", "4"}, ["1:", "3:"]),
     f"CASES = ((1, 2), (3, 4))\n\n{LOOP.format('CASES')}": ({"2", "4"}, ["(1, ", "(3, "]),
     LOOP.format("[(1, 2), [3, 4]]"): ({"2", "4"}, ["(1, ", "[3, "]),
+    by_key("[{'in': 1, 'out': 2}, {'out': 4, 'in': 3}]", "case['out']", "case['in']"): (
+        {"2", "4"},
+        ["'in': 1", "'in': 3"],
+    ),
+    by_key("[(1, 2), [3, 4]]", "case[-1]", "case[0]"): ({"2", "4"}, ["(1, ", "[3, "]),
+    by_key("[Case(1, out=2), Case(3, out=4)]", "case.out", "case.a"): ({"2", "4"}, ["(1", "(3"]),
     "def test():\n    for wanted in ('x', 'y'):\n        self.assertEqual(f(), wanted)\n": ({"'x'", "'y'"}, []),
 }
 
@@ -50,6 +63,11 @@ LEFT = [
     LOOP.format("[(1, 2)]") + "        g(wanted)\n",  # read twice: an input, too
     LOOP.format("[(1, 2)]") + "    for wanted in [3]:\n        pass\n",
     LOOP.format("zip([1], [2])"),
+    by_key("[(1, 2)]", "case[1]", "*case"),  # the whole row is an input
+    by_key("[{'a': 1, 'a': 2}]", "case['a']", ""),
+    by_key("[{'a': 1}, {'b': 2}]", "case['a']", ""),
+    by_key("[(*rest, 2)]", "case[1]", "case[0]"),
+    by_key("[Case(2)]", "case.out", "case.a"),
 ]
 
 

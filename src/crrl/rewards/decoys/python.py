@@ -48,6 +48,7 @@ PLAIN = (ast.Constant, ast.List, ast.Tuple, ast.Dict, ast.Set, ast.UnaryOp, ast.
 CONTAINERS = frozenset({"set", "list", "tuple", "dict", "frozenset", "approx", "Decimal", "Fraction", "OrderedDict"})
 MAKERS = frozenset({"array", "date", "datetime", "timedelta", "time", "bytes", "bytearray", "float", "int", "str"})
 EMPTY = {ast.List: "[{}]", ast.Tuple: "({},)", ast.Dict: "{{{}: 0}}"}
+ITEM = ast.Subscript | ast.Attribute
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
@@ -178,9 +179,9 @@ class _Finder:
             if _is_plain(side) and (edits := self._changed(side)):
                 return edits
         for side in sides:
-            if isinstance(side, ast.Name) and side.id in sources:
-                edits = [edit for value in sources[side.id] for edit in self._changed(value)]
-                if edits and all(map(self._changed, sources[side.id])):
+            if isinstance(side, ast.Name | ITEM) and (values := sources.get(ast.unparse(side))):
+                edits = [edit for value in values for edit in self._changed(value)]
+                if edits and all(map(self._changed, values)):
                     return edits
         for side in sides:
             if not _computes(side) and (edits := self._changed(side)):
@@ -238,14 +239,23 @@ class _Finder:
         return found
 
     def _by_name(self, function: Function, names: list[str], values: ast.expr) -> dict[str, list[ast.expr]]:
-        """Name -> its values in all rows, of the names that the function reads once, where those are plain."""
-        if (rows := self._rows(values, len(names))) is None:
+        """Name, or what of it is read -> its values in all rows, where it is read once and they are plain."""
+        rows = self._rows(values, len(names)) or [None]
+        if any(row is None for row in rows):
             return {}
-        found = {}
+        found: dict[str, list[ast.expr]] = {}
         for at, name in enumerate(names):
-            if _reads(function)[name] == 1 and all(row is not None and _is_plain(row[at]) for row in rows):
-                found[name] = [row[at] for row in rows if row is not None]
-        return found
+            column, reads = [row[at] for row in rows if row is not None], _reads(function)[name]
+            if reads == 1:
+                found[name] = column
+            parts = [node for node in ast.walk(function) if isinstance(node, ITEM) and _is_name(node.value, name)]
+            if len(parts) == reads:  # and nowhere the whole row
+                items = {ast.unparse(node): [_item(row, node) for row in column] for node in parts}
+                once = Counter(map(ast.unparse, parts))
+                found |= {
+                    text: list(filter(None, item)) for text, item in items.items() if all(item) and once[text] == 1
+                }
+        return {text: column for text, column in found.items() if all(map(_is_plain, column))}
 
     def _rows(self, values: ast.expr, width: int) -> list[list[ast.expr] | None] | None:
         """Of a list that is written out, here or in a table of the module; None where it is not."""
@@ -347,6 +357,27 @@ def _names(node: ast.expr) -> list[str]:
         return [name.strip() for name in node.value.split(",") if name.strip()]
     parts = node.elts if isinstance(node, ast.List | ast.Tuple) else []
     return [part.value for part in parts if isinstance(part, ast.Constant) and isinstance(part.value, str)]
+
+
+def _is_name(node: ast.expr, name: str) -> bool:
+    return isinstance(node, ast.Name) and node.id == name and isinstance(node.ctx, ast.Load)
+
+
+def _item(row: ast.expr, part: ast.Subscript | ast.Attribute) -> ast.expr | None:
+    """What `row["key"]`, `row[1]`, `row.key` is, of a row that is written out; None where it is not."""
+    try:
+        key = ast.literal_eval(part.slice) if isinstance(part, ast.Subscript) else None
+    except ValueError:
+        return None
+    match row:
+        case ast.Dict(keys=keys, values=values) if key is not None and None not in keys:
+            found = [v for k, v in zip(keys, values, strict=True) if isinstance(k, ast.Constant) and k.value == key]
+            return found[0] if len(found) == 1 else None
+        case ast.Tuple(elts=elts) | ast.List(elts=elts) if type(key) is int and -len(elts) <= key < len(elts):
+            return None if any(isinstance(each, ast.Starred) for each in elts) else elts[key]
+        case ast.Call(keywords=keywords) if isinstance(part, ast.Attribute):
+            return next((k.value for k in keywords if k.arg == part.attr), None)
+    return None
 
 
 def _row(value: ast.expr, width: int) -> list[ast.expr] | None:
