@@ -155,21 +155,79 @@ def test_other_conditions_and_the_same_seed_twice_are_refused(
     assert main(["criterion", a]) == 2 and main(["criterion", a, c, "points=x"]) == 2
 
 
+def recorded(tmp_path: Path, **outcomes: str) -> dict[str, str]:
+    """ROW_COLUMN_SEED -> the folder of its evaluation."""
+    return {name: folder(tmp_path / name, of, weights=name) for name, of in outcomes.items()}
+
+
 def test_the_table_of_what_was_learnt_where(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    of = recorded(
+        tmp_path,
+        base_p="0011" * 10,
+        base_j="0001" * 10,
+        python_p_1="0111" * 10,
+        python_p_2="0111" * 8 + "1111" * 2,
+        python_j="0001" * 10,
+        java_j="0011" * 10,
+        both_p="0110" * 10,
+        both_j="0011" * 9 + "0000",
+    )
     words = [
-        f"{name}={folder(tmp_path / name, outcomes)}"
-        for name, outcomes in {
-            "base.p": "0011" * 5,
-            "base.j": "0001" * 5,
-            "python.p": "0111" * 5,
-            "python.j": "0001" * 5,
-            "java.j": "0011" * 5,
-        }.items()
+        *(f"base.p={of['base_p']}", f"base.j={of['base_j']}", f"python.p={of['python_p_1']},{of['python_p_2']}"),
+        *(f"python.j={of['python_j']}", f"java.j={of['java_j']}", f"both.p={of['both_p']}", f"both.j={of['both_j']}"),
     ]
     assert main(["criterion", *words]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "| trained on | p | j |" and lines[3].startswith("| java | – | 25.0% → 50.0%, +25.0 [")
-    assert main(["criterion", *words[2:]]) == 2
+    assert lines[:2] == ["| trained on | p | j |", "|---|---|---|"]
+    rows = {line.split(" | ")[0].strip("| "): line.split(" | ")[1:] for line in lines[2:5]}
+    assert rows["python"][0].startswith("**50.0% → 77.5%, +27.5 [") and rows["python"][1].startswith("25.0% → 25.0%")
+    assert rows["java"][0] == "–" and rows["java"][1].startswith("**25.0% → 50.0%, +25.0 [")
+    assert rows["both"][0].startswith("50.0% → 50.0%, +0.0 ["), "as many fell as were gained"
+    assert rows["both"][1].startswith("**25.0% → 45.0%, +20.0 [")
+    assert "The 5 intervals are not adjusted" in lines[6] and lines[7] == "python: 2 training seeds, pooled."
+    assert main(["criterion", *words, "--json"]) == 0
+    table = json.loads(capsys.readouterr().out)["table"]
+    assert len(table["python"]["p"]["seeds"]) == 2 and table["python"]["p"]["verdict"] == "met"
+    assert table["both"]["p"]["verdict"] == "not decidable"
+
+
+def test_a_table_that_cannot_be_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    of = recorded(tmp_path, base="0011" * 5, one="0111" * 5)
+    other = folder(tmp_path / "other", "0111" * 5, turns=30)
+    a, b = of["base"], of["one"]
+    for words, said in (
+        ([f"x.p={b}"], "the row `base`"),
+        ([f"base.p={a}"], "the row `base`"),
+        ([f"base.p={a}", f"x.q={b}"], "base.q is missing"),
+        ([f"base.p={a},{b}", f"x.p={b}"], "the baseline is one"),
+        ([f"base.p={a}", f"x.p={b}", f"x.p={b}"], "is there twice"),
+        ([f"base.p={a}", "x=1"], "is not ROW.COLUMN"),
+    ):
+        assert main(["criterion", *words]) == 2, words
+        assert said in capsys.readouterr().err
+    assert main(["criterion", f"base.p={a}", f"x.p={other}"]) == 1
+    assert "agent.turns: 10 | 30" in capsys.readouterr().err
+    assert main(["criterion", f"base.p={a}", f"x.p={b},{b}"]) == 1
+    assert "same weights" in capsys.readouterr().err
+
+
+def test_a_benchmark_with_several_cells_has_a_column_for_each(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, gained in (("base", 0), ("trained", 3)):
+        folder(tmp_path / name, "0011" * 5, weights=name)
+        with Journal.open(tmp_path / name) as journal:
+            for i in range(20):
+                id, solved = f"eval/eval/other/greedy/t{i}", i < 10 + gained
+                verdict = Verdict(float(solved), harness_version="h", solved=solved)
+                journal.add_episode("eval", Episode(id, id, f"t{i}", 0, 1, "scored", verdict=verdict))
+    words = [f"base.made={tmp_path / 'base'}", f"python.made={tmp_path / 'trained'}"]
+    assert main(["criterion", *words]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "| trained on | made: b, greedy | made: other, greedy |"
+    assert "50.0% → 50.0%" in lines[2] and "50.0% → 65.0%, +15.0 [" in lines[2]
+    assert main(["criterion", *words, "cell=other, greedy"]) == 0
+    assert capsys.readouterr().out.splitlines()[0] == "| trained on | made |"
 
 
 @pytest.mark.parametrize("words", [[], ["difference=3", "tasks=200"], ["power=90", "discordant=20"]])

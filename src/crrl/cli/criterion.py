@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from crrl.evaluation.cells import Results
     from crrl.evaluation.criterion import Criterion, Lift
 
-USAGE = "crrl criterion BASELINE TRAINED [TRAINED...] [key=value...] [--json]\ncrrl criterion ROW.COLUMN=RESULT..."
+USAGE = """
+crrl criterion BASELINE TRAINED [TRAINED...] [key=value...] [--json]
+crrl criterion ROW.COLUMN=RESULT[,RESULT]... [--json]"""
 HELP = """
 Does TRAINED beat BASELINE by so many points? Several TRAINED are the training seeds of one recipe, and are pooled.
 BASELINE is the same base model, untrained, with the same agent, budgets, prompts and sampling: else it is refused.
@@ -26,9 +28,10 @@ BASELINE is the same base model, untrained, with the same agent, budgets, prompt
   stronger=A,B         stronger baselines, which may have been measured otherwise; the claim has to hold against each
   cell="SPLIT, DECODING"   where results have several
 
-A table of what was learnt where, each row against the row `base`, columns are benchmarks:
+A table of what was learnt where, each row against the row `base`; columns are benchmarks, and their cells where
+results have several. Training seeds stand in one word:
 
-  crrl criterion base.verified=A base.gitbug=B python.verified=C python.gitbug=D both.verified=E both.gitbug=F
+  crrl criterion base.verified=A base.gitbug=B python.verified=C,D,E python.gitbug=F,G,H both.verified=I both.gitbug=J
 """
 ANY_LIFT = ("gitbug-java",)
 """Benchmarks on which any lift is the claim."""
@@ -145,50 +148,72 @@ def _show(found: list[Criterion]) -> None:
 
 
 def _table(call: Call) -> int:
-    from crrl.evaluation.results import read
+    from crrl.evaluation.criterion import plain
 
-    cell = call.take("cell")
-    rows: dict[str, dict[str, Results]] = {}
-    for setting in call.settings:
-        key, _, word = setting.partition("=")
-        row, dot, column = key.partition(".")
-        if not (dot and row and column and word):
-            raise UsageError(f"'{setting}' is not ROW.COLUMN=RESULT.", "See: crrl criterion --help")
-        rows.setdefault(row, {})[column] = read(word)
-    if "base" not in rows or len(rows) < 2:
-        raise UsageError(
-            "The table needs the row `base` and another one.", "Write base.COLUMN=RESULT ROW.COLUMN=RESULT."
-        )
+    cell = call.take("cell") or ""
+    rows = _named(call.settings)
     found: dict[str, dict[str, Criterion]] = {}
     for row, columns in rows.items():
-        for column, result in columns.items():
+        for column, trained in columns.items():
             if row == "base":
                 continue
             if column not in rows["base"]:
                 raise UsageError(f"base.{column} is missing.", f"Write base.{column}=RESULT.")
-            _same_conditions(rows["base"][column], [result])
-            judged = _judged([rows["base"][column]], [result], cell or "", 0.0)
-            if len(judged) > 1:
-                several = ", ".join(repr(c.cell) for c in judged)
-                raise UsageError(f"{row}.{column} has several cells: {several}.", 'Write cell="SPLIT, DECODING".')
-            found.setdefault(row, {})[column] = judged[0]
+            _same_conditions(rows["base"][column][0], trained)
+            judged = _judged(rows["base"][column], trained, cell, 0.0)
+            for c in judged:
+                found.setdefault(row, {})[f"{column}: {c.cell}" if len(judged) > 1 else column] = c
     if call.json:
-        from crrl.evaluation.criterion import plain
-
         print_json({"table": {row: {c: plain(v) for c, v in of.items()} for row, of in found.items()}})
         return 0
-    names = list(rows["base"])
+    names = [name for column in rows["base"] for name in _columns(found, column)]
     print(f"| trained on | {' | '.join(names)} |")
     print("|---" * (len(names) + 1) + "|")
     for row, of in found.items():
         print(f"| {row} | " + " | ".join(_entry(of.get(name)) for name in names) + " |")
+    entries = [c for of in found.values() for c in of.values()]
+    print(f"\nBold: the 95% interval excludes 0. The {len(entries)} intervals are not adjusted for each other.")
+    for row, of in found.items():
+        if (seeds := max(len(c.lift.seeds) for c in of.values())) > 1:
+            print(f"{row}: {seeds} training seeds, pooled.")
+    for note in dict.fromkeys(note for c in entries for note in c.notes):
+        print(f"- {note}")
     return 0
+
+
+def _named(settings: list[str]) -> dict[str, dict[str, list[Results]]]:
+    """Row -> column -> its results, of each training seed one. Raises UsageError."""
+    from crrl.evaluation.results import read
+
+    rows: dict[str, dict[str, list[Results]]] = {}
+    for setting in settings:
+        key, _, words = setting.partition("=")
+        row, dot, column = key.partition(".")
+        if not (dot and row and column and words):
+            raise UsageError(f"'{setting}' is not ROW.COLUMN=RESULT.", "See: crrl criterion --help")
+        if column in rows.get(row, {}):
+            raise UsageError(f"{key} is there twice.", f"Write training seeds as one: {key}=RESULT,RESULT")
+        rows.setdefault(row, {})[column] = [read(word) for word in words.split(",") if word]
+        if row == "base" and len(rows[row][column]) > 1:
+            raise UsageError(f"{key} has several results: the baseline is one, untrained.", f"Write {key}=RESULT.")
+    if "base" not in rows or len(rows) < 2:
+        raise UsageError(
+            "The table needs the row `base` and another one.", "Write base.COLUMN=RESULT ROW.COLUMN=RESULT."
+        )
+    return rows
+
+
+def _columns(found: dict[str, dict[str, Criterion]], column: str) -> list[str]:
+    """Of a benchmark: one, or one for each cell that its results have."""
+    named = dict.fromkeys(name for of in found.values() for name in of)
+    return [name for name in named if name == column or name.startswith(f"{column}: ")] or [column]
 
 
 def _entry(c: Criterion | None) -> str:
     if c is None:
         return "–"
-    return _change(c.lift)
+    low, high = c.lift.ci95
+    return f"**{_change(c.lift)}**" if low > 0 or high < 0 else _change(c.lift)
 
 
 def _change(lift: Lift) -> str:
