@@ -12,7 +12,7 @@ from crrl.cli.main import main
 from crrl.errors import CrrlError, UsageError
 from crrl.evaluation.benchmark import Difference
 from crrl.evaluation.cells import Cell, Results
-from crrl.evaluation.compare import Comparison, compare, halves, markdown, non_inferior, repository
+from crrl.evaluation.compare import Comparison, compare, halves, incomparable, markdown, non_inferior, repository
 from crrl.evaluation.results import read
 from crrl.evaluation.sets import TASK_SETS
 from crrl.rewards.api import Verdict
@@ -178,6 +178,28 @@ def test_another_judge_and_other_tasks_are_refused(
     assert f"Not comparable, and compared anyway: {said}" in capsys.readouterr().out
     more = run_folder(tmp_path / "c", after="01011", tasks={"t0": "x", "t1": "y", "t4": "w"})
     assert main(["compare", str(a), str(more)]) == 0  # one has more of the same tasks
+
+
+def test_judges_are_compared_task_by_task(tmp_path: Path) -> None:
+    """Each language has a judge of its own: who evaluated more tasks was not judged otherwise on the common ones."""
+    one = run_folder(tmp_path / "one", after="01")
+    both = run_folder(tmp_path / "both", after="0111")
+    with Journal.open(both) as journal:
+        for i in (2, 3):
+            id, verdict = f"eval/after/s/greedy/j{i}", Verdict(1.0, harness_version="java", solved=True)
+            journal.add_episode("after", Episode(id, id, f"j{i}", 0, 1, "scored", verdict=verdict))
+    assert incomparable([read(str(one)), read(str(both))]) == []
+    with Journal.open(one) as journal:
+        id, verdict = "eval/after/s/greedy/j2", Verdict(1.0, harness_version="java 2", solved=True)
+        journal.add_episode("after", Episode(id, id, "j2", 0, 1, "scored", verdict=verdict))
+    (said,) = incomparable([read(str(one)), read(str(both))])
+    assert said.startswith("judge's version: java 2 (") and said.endswith("of 1 tasks: j2...")
+    mixed = run_folder(tmp_path / "mixed", after="01")
+    with Journal.open(mixed) as journal:  # a second sample, judged after an upgrade
+        id, verdict = "eval/after/s/greedy/t0#1", Verdict(0.0, harness_version="h2", solved=False)
+        journal.add_episode("after", Episode(id, id, "t0", 1, 1, "scored", verdict=verdict))
+    (said,) = incomparable([read(str(both)), read(str(mixed))])
+    assert "h1, h2 (" in said
 
 
 def test_a_margin_that_was_stated_before() -> None:

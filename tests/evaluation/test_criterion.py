@@ -152,6 +152,8 @@ def test_other_conditions_and_the_same_seed_twice_are_refused(
     c, d = folder(tmp_path / "c", "0111"), folder(tmp_path / "d", "0111")
     assert main(["criterion", a, c, d]) == 1
     assert "same weights" in capsys.readouterr().err
+    assert main(["criterion", a, c]) == 1
+    assert "the weights of the baseline" in capsys.readouterr().err
     assert main(["criterion", a]) == 2 and main(["criterion", a, c, "points=x"]) == 2
 
 

@@ -49,8 +49,9 @@ def run(call: Call) -> int:
         raise UsageError("crrl criterion needs BASELINE and TRAINED.", "See: crrl criterion --help")
     baseline, *trained = [read(word) for word in call.arguments]
     others = [read(word) for word in (stronger or "").split(",") if word]
+    wanted = _wanted(points, trained)
     _same_conditions(baseline, trained)
-    found = _judged([baseline, *others], trained, cell or "", _wanted(points, trained))
+    found = _judged([baseline, *others], trained, cell or "", wanted)
     if call.json:
         print_json({"criteria": [plain(c) for c in found], "verdict": weakest(found)})
     else:
@@ -82,9 +83,11 @@ def _same_conditions(baseline: Results, trained: list[Results]) -> None:
             "They were not measured under the same conditions, so the claim cannot be judged. " + " · ".join(refused),
             "Evaluate the baseline as the trained policy was; crrl compare shows them as they are.",
         )
-    known = [str(r.policy[key]) for r in trained for key in ("weights",) if r.policy.get(key)]
+    known = [str(weights) for r in trained if (weights := r.policy.get("weights"))]
     if len(set(known)) < len(known):
         raise CrrlError("Two of the trained policies have the same weights.", "Name each training seed once.")
+    if baseline.policy.get("weights") in known:
+        raise CrrlError("A trained policy has the weights of the baseline.", "Name an evaluation of what was trained.")
 
 
 def _judged(baselines: list[Results], trained: list[Results], cell: str, wanted: float) -> list[Criterion]:

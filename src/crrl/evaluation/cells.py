@@ -28,7 +28,9 @@ class Results:
     """`cells`: by name ("" where there is one).
 
     Args:
-        ruler: what has to agree for a difference to mean anything: the judge, the benchmark's version.
+        ruler: what has to agree for a difference to mean anything: the benchmark, its version.
+        judges: task -> version of the judge (of each language there is another), where that is known: it has to agree,
+            too.
         measured: agent, budgets, prompts, sampling: if they differ, the difference is not the policies' alone.
         tasks: task -> fingerprint of what is asked and how it is judged, where that is known.
         policy: what was evaluated, where that is known: checkpoint, rule, seed.
@@ -37,6 +39,7 @@ class Results:
     name: str
     cells: dict[str, Cell]
     ruler: Mapping[str, Any] = field(default_factory=dict)
+    judges: Mapping[str, str] = field(default_factory=dict)
     measured: Mapping[str, Any] = field(default_factory=dict)
     tasks: Mapping[str, str] = field(default_factory=dict)
     policy: Mapping[str, Any] = field(default_factory=dict)

@@ -133,6 +133,11 @@ def incomparable(results: Sequence[Results]) -> list[str]:
         known = [(r.name, r.ruler[key]) for r in results if key in r.ruler]
         if any(value != known[0][1] for _, value in known):
             said.append(f"{key}: " + ", ".join(f"{value!s} ({name})" for name, value in known))
+    for a, b in combinations([r for r in results if r.judges], 2):
+        others = sorted(t for t, version in a.judges.items() if b.judges.get(t, version) != version)
+        if others:
+            versions = f"{a.judges[others[0]]} ({a.name}), {b.judges[others[0]]} ({b.name})"
+            said.append(f"judge's version: {versions}, of {len(others)} tasks: {others[0]}...")
     for a, b in combinations([r for r in results if r.tasks], 2):
         changed = sorted(t for t, digest in a.tasks.items() if b.tasks.get(t, digest) != digest)
         if changed:

@@ -56,7 +56,7 @@ def read(path: Path) -> Results:
     measured = {key: told.get(key) for key in MEASURED} | {key: config.get(key) for key in LIMITS}
     ruler = {key: told.get(key) for key in RULER} | {"scorers": [s.get("name") for s in told.get("scorers") or []]}
     ruler["dataset"] = (told.get("dataset") or {}).get("name")
-    return Results("", {"": cell}, ruler, measured, policy={"policy": told.get("model")})
+    return Results("", {"": cell}, ruler, measured=measured, policy={"policy": told.get("model")})
 
 
 def _score(path: Path, sample: dict[str, Any]) -> float | None:

@@ -72,7 +72,7 @@ def read(word: str) -> Results:
 
 def _of_run(folder: Path, phase: str) -> Results:
     cells: dict[str, Cell] = {}
-    harness: set[str] = set()
+    judges: dict[str, set[str]] = {}
     with Journal.open(folder, read_only=True) as journal:
         meta = journal.meta
         known = journal.phases()
@@ -86,7 +86,7 @@ def _of_run(folder: Path, phase: str) -> Results:
                 episode.task, float(judged.solved) if judged is not None else None
             )
             if judged is not None:
-                harness.add(judged.harness_version)
+                judges.setdefault(episode.task, set()).add(judged.harness_version)
     # A key that a run is older than has its default: what the run did without it.
     settings = _flat(asdict(Config())) | _flat(yaml.safe_load((folder / "config.yaml").read_text()) or {})
     tasks = {task: digest for of in meta.get(TASK_SETS, {}).values() for task, digest in of.items()}
@@ -105,7 +105,8 @@ def _of_run(folder: Path, phase: str) -> Results:
     policy |= {"seed": settings.get("seed"), "phase": chosen, "folder": str(folder)}
     if "checkpoint_rule" in meta:
         policy["checkpoint_rule"] = meta["checkpoint_rule"]
-    return Results("", cells, {"judge's version": ", ".join(sorted(harness))}, measured, tasks, policy)
+    versions = {task: ", ".join(sorted(those)) for task, those in judges.items()}
+    return Results("", cells, judges=versions, measured=measured, tasks=tasks, policy=policy)
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
