@@ -144,6 +144,31 @@ def test_a_job_of_harbor(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"agent_info": {"name": "terminus", "version": "2", "model_info": {"name": "m"}}}, ["agent"]),
+        ({"config": {"timeout_multiplier": 2.0}}, ["timeout_multiplier"]),
+        ({"config": {"agent": {"override_timeout_sec": 60}}}, ["agent.override_timeout_sec"]),
+        ({"config": {"agent": {"kwargs": {"temperature": 0.2}}}}, ["agent.kwargs"]),
+        ({"config": {"environment": {"override_memory_mb": 512}}}, ["environment.override_memory_mb"]),
+        ({"config": {"agent": {"model_name": "other"}}}, []),
+        ({"agent_info": {"name": "terminus", "version": "1", "model_info": {"name": "other"}}}, []),
+    ],
+)
+def test_agents_and_budgets_of_jobs_are_said(tmp_path: Path, changed: dict[str, Any], said: list[str]) -> None:
+    plain = {
+        "task_name": "a",
+        "verifier_result": {"rewards": {"reward": 1}},
+        "agent_info": {"name": "terminus", "version": "1", "model_info": {"name": "m"}},
+        "config": {"agent": {"kwargs": {"temperature": 0.0}, "override_timeout_sec": None}},
+    }
+    config = {**plain["config"], **changed.get("config", {})}  # type: ignore[dict-item]
+    config["agent"] = {**plain["config"]["agent"], **config["agent"]}  # type: ignore[index]
+    a, b = job(tmp_path / "a", plain), job(tmp_path / "b", {**plain, **changed, "config": config})
+    assert list(compare([read(str(a)), read(str(b))]).differs) == said
+
+
+@pytest.mark.parametrize(
     ("trial", "said"),
     [
         ({"task_name": "a", "verifier_result": {"rewards": {"x": 1, "y": 0}}}, "several rewards"),

@@ -24,7 +24,8 @@ def is_job(path: Path) -> bool:
 def read(path: Path) -> Results:
     """Raises CrrlError: a trial's result is damaged, or has no single reward from 0 to 1."""
     cell = Cell()
-    agents: set[str] = set()
+    models: set[str] = set()
+    conditions: dict[str, set[str]] = {}
     tasks: dict[str, str] = {}
     for file in sorted(path.glob(f"*/{RESULT}")):
         trial = _read(file)
@@ -34,10 +35,23 @@ def read(path: Path) -> Results:
         cell.add(task, _reward(file, trial))
         if trial.get("task_checksum"):
             tasks[task] = str(trial["task_checksum"])
-        agent = trial.get("agent_info") or {}
-        model = agent.get("model_info") or {}
-        agents.add(" ".join(str(w) for w in (agent.get("name"), agent.get("version"), model.get("name")) if w))
-    return Results("", {"": cell}, tasks=tasks, policy={"policy": ", ".join(sorted(agents))})
+        models.add(str(((trial.get("agent_info") or {}).get("model_info") or {}).get("name") or ""))
+        for key, value in _conditions(trial).items():
+            conditions.setdefault(key, set()).add(value)
+    measured = {key: ", ".join(sorted(values)) for key, values in conditions.items()}
+    return Results("", {"": cell}, measured=measured, tasks=tasks, policy={"policy": ", ".join(sorted(models - {""}))})
+
+
+def _conditions(trial: dict[str, Any]) -> dict[str, str]:
+    """The agent, its budgets and parameters, and the environment's; which model it asked is the policy."""
+    agent, config = trial.get("agent_info") or {}, trial.get("config") or {}
+    said = {"agent": " ".join(str(word) for word in (agent.get("name"), agent.get("version")) if word)}
+    said["timeout_multiplier"] = str(config.get("timeout_multiplier"))
+    for group, left_out in (("agent", ("name", "model_name", "env")), ("environment", ("env",))):
+        for key, value in (config.get(group) or {}).items():
+            if key not in left_out:
+                said[f"{group}.{key}"] = json.dumps(value, sort_keys=True)
+    return said
 
 
 def _reward(file: Path, trial: dict[str, Any]) -> float | None:
