@@ -1,8 +1,8 @@
 """Sites of Python tests: `assert`, unittest's methods, `raises`, the calls of numpy's, nose's and mock's assertions.
 
 The expected value's literals are changed, where it stands: in the assertion, in the variable that it compares with, in
-the rows of `parametrize` or of a loop, in the module's table that these go through. Only where there is none is the
-condition turned round, since that leaves the right answer readable.
+the rows of `parametrize` or of a loop, in the module's table that these go through. Only where there is none is each
+side compared with something else, or the condition turned round, since that leaves the right answer readable.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 
+from crrl.rewards.decoys import tables as written_out
 from crrl.rewards.decoys.literals import altered
 from crrl.rewards.decoys.sites import Edit, Site
 
@@ -38,9 +39,9 @@ METHODS |= {
 METHODS |= {"assertEquals": "assertNotEqual", "assertItemsEqual": "assertNotEqual", "assert_": "assertFalse"}
 RAISES = frozenset({"raises", "warns", "assertRaises", "assertRaisesRegex", "assertWarns", "assertWarnsRegex"})
 RAISES |= frozenset({"assertRaisesRegexp", "assert_raises", "deprecated_call"})
+EQUAL = re.compile(r"^assert(?!.*not).*(equal|identical|close|same)", re.IGNORECASE)  # numpy's and its kin's
 NEAR = re.compile(r"approx|lmost|close|near", re.IGNORECASE)
 LINES = frozenset({"fnmatch_lines", "fnmatch_lines_random", "re_match_lines", "re_match_lines_random"})  # of pytester
-READABLE = frozenset({b"!=", b"assertNotEqual", b"assertNotAlmostEqual"})
 UNLIKELY = ("BufferError", "EOFError", "FloatingPointError", "ZeroDivisionError", "ProcessLookupError")
 UNLIKELY_WARNINGS = ("BytesWarning", "UnicodeWarning", "ImportWarning")
 NOT_EXPECTED = frozenset({"msg", "message", "abs", "rel", "atol", "rtol", "decimal", "places", "delta", "err_msg"})
@@ -61,7 +62,7 @@ def find(data: bytes, rng: random.Random) -> list[Site]:
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return sites
     if b"\r" not in data.replace(b"\r\n", b"") and b"\f" not in data:
-        finder = _Finder(data, rng, sites, _tables(tree))
+        finder = _Finder(data, rng, sites, written_out.tables(tree))
         for unit, function in _functions(tree):
             finder.search(unit, function)
     return sites
@@ -78,6 +79,10 @@ def _functions(tree: ast.Module) -> Iterator[tuple[str, Function]]:
                 yield from inside(node.body)
 
     yield from inside(tree.body)
+
+
+class Readable(Edit):
+    """It leaves the right answer where it is."""
 
 
 class _Finder:
@@ -98,7 +103,7 @@ class _Finder:
             found = list(
                 self._condition(node.test, sources) if isinstance(node, ast.Assert) else self._call(node, sources)
             )
-            self.sites += [Site(unit, tuple(edits), edits[0].text in READABLE) for edits in found if edits]
+            self.sites += [Site(unit, tuple(edits), isinstance(edits[0], Readable)) for edits in found if edits]
 
     # Conditions -----------------------------------------------------------------------------------
 
@@ -118,6 +123,7 @@ class _Finder:
             yield self._negated(test)
 
     def _comparison(self, test: ast.Compare, sources: dict[str, list[ast.expr]]) -> list[Edit]:
+        """`a == b` becomes `a == 'word' or 7 == b`: false, but for what equals anything and differs from nothing."""
         left, right = test.left, test.comparators[0]
         equal = isinstance(test.ops[0], ast.Eq) or (isinstance(test.ops[0], ast.Is) and _constants(right))
         if equal and (edits := self._expected([right, left], sources)):
@@ -129,7 +135,16 @@ class _Finder:
             return []
         word = " ".join(found[0].split())
         start = gap_start + len(gap[: found.start()].encode())
-        return [Edit(start, start + len(found[0].encode()), OPPOSITE[word].encode())]
+        end = start + len(found[0].encode())
+        if word != "==":
+            return [Edit(start, end, OPPOSITE[word].encode())]
+        one, two = self._nothing()
+        return [Readable(start, end, f"== {one} or {two} ==".encode())]
+
+    def _nothing(self) -> tuple[str, str]:
+        """Two values that nothing is equal to."""
+        word = "".join(self.rng.choices("abcdefghijklmnopqrstuvwxyz", k=self.rng.randint(5, 12)))
+        return repr(word), repr(self.rng.randint(10**4, 10**9))
 
     def _negated(self, test: ast.expr) -> list[Edit]:
         start, end = self._start(test), self._end(test)
@@ -147,8 +162,12 @@ class _Finder:
         elif name in METHODS or name in ("assertCountEqual", "eq_"):
             equal = "Not" not in name and ("Equal" in name or name == "eq_")
             edits = self._expected([call.args[1], call.args[0]], sources) if equal and len(call.args) > 1 else []
-            if edits or name in METHODS:
-                yield edits or self._renamed(call, METHODS[name])
+            if edits:
+                yield edits
+            elif equal and len(call.args) > 1:
+                yield self._compares_otherwise(call)
+            elif name in METHODS:
+                yield self._renamed(call, METHODS[name])
         elif name in LINES and call.args:
             yield self._expected(call.args[:1], sources)
         elif name.startswith(("assert_", "assert")) and name not in (
@@ -157,7 +176,14 @@ class _Finder:
             "assert_called",
         ):
             given = [*reversed(call.args), *(k.value for k in call.keywords if k.arg not in NOT_EXPECTED)]
-            yield self._expected(given, sources)
+            edits = self._expected(given, sources)
+            yield edits or (self._compares_otherwise(call) if EQUAL.search(name) and len(call.args) > 1 else [])
+
+    def _compares_otherwise(self, call: ast.Call) -> list[Edit]:
+        """As `_comparison`, of what compares its first two arguments, whatever it is called."""
+        one, two = self._nothing()
+        text = f"(lambda a, b, *c, **d: 1 / bool(a == {one} or {two} == b))"
+        return [Readable(self._start(call.func), self._end(call.func), text.encode())]
 
     def _other_exception(self, node: ast.expr, name: str) -> list[Edit]:
         start, end = self._start(node), self._end(node)
@@ -222,7 +248,7 @@ class _Finder:
         for call in function.decorator_list:
             if not isinstance(call, ast.Call) or self._name(call) != "parametrize" or len(call.args) != 2:
                 continue
-            found |= self._by_name(function, _names(call.args[0]), call.args[1])
+            found |= self._by_name(function, written_out.names(call.args[0]), call.args[1])
         return found
 
     def _looped(self, function: Function) -> dict[str, list[ast.expr]]:
@@ -238,9 +264,9 @@ class _Finder:
                 found |= {name: values for name, values in columns.items() if stored[name] == 1}
         return found
 
-    def _by_name(self, function: Function, names: list[str], values: ast.expr) -> dict[str, list[ast.expr]]:
+    def _by_name(self, function: Function, names: list[str], table: ast.expr) -> dict[str, list[ast.expr]]:
         """Name, or what of it is read -> its values in all rows, where it is read once and they are plain."""
-        rows = self._rows(values, len(names)) or [None]
+        rows = written_out.rows(table, len(names), self.tables) or [None]
         if any(row is None for row in rows):
             return {}
         found: dict[str, list[ast.expr]] = {}
@@ -248,30 +274,18 @@ class _Finder:
             column, reads = [row[at] for row in rows if row is not None], _reads(function)[name]
             if reads == 1:
                 found[name] = column
-            parts = [node for node in ast.walk(function) if isinstance(node, ITEM) and _is_name(node.value, name)]
+            parts = [
+                node for node in ast.walk(function) if isinstance(node, ITEM) and written_out.is_name(node.value, name)
+            ]
             if len(parts) == reads:  # and nowhere the whole row
-                items = {ast.unparse(node): [_item(row, node) for row in column] for node in parts}
+                items = {ast.unparse(node): [written_out.item(row, node) for row in column] for node in parts}
                 once = Counter(map(ast.unparse, parts))
                 found |= {
-                    text: list(filter(None, item)) for text, item in items.items() if all(item) and once[text] == 1
+                    text: list(filter(None, values))
+                    for text, values in items.items()
+                    if all(values) and once[text] == 1
                 }
         return {text: column for text, column in found.items() if all(map(_is_plain, column))}
-
-    def _rows(self, values: ast.expr, width: int) -> list[list[ast.expr] | None] | None:
-        """Of a list that is written out, here or in a table of the module; None where it is not."""
-        match values:
-            case ast.Name(id=name) if name in self.tables:
-                return self._rows(self.tables[name], width)
-            case ast.List(elts=[_, *_]) | ast.Tuple(elts=[_, *_]):
-                return [_row(value, width) for value in values.elts]
-            case ast.Call(func=ast.Attribute(value=ast.Name(id=name), attr="values"), args=[]) if name in self.tables:
-                table = self.tables[name]
-                return [_row(value, width) for value in table.values] if isinstance(table, ast.Dict) else None
-            case ast.Call(func=ast.Attribute(value=ast.Name(id=name), attr="items"), args=[]) if name in self.tables:
-                table = self.tables[name]
-                if isinstance(table, ast.Dict) and width == 2 and None not in table.keys:
-                    return [[ast.Name("", ast.Load()), value] for value in table.values]  # a key is an input
-        return None
 
     # Places ---------------------------------------------------------------------------------------
 
@@ -295,23 +309,6 @@ def _is_plain(value: ast.expr) -> bool:
         isinstance(node, (*PLAIN, ast.expr_context)) or (isinstance(node, ast.Call) and _is_plain(node))
         for node in [value, *ast.iter_child_nodes(value)]
     ) and all(_is_plain(node) for node in ast.iter_child_nodes(value) if isinstance(node, ast.expr))
-
-
-def _tables(tree: ast.Module) -> dict[str, ast.expr]:
-    """What the module writes out under a name that it assigns once and reads once: by one test, that is."""
-    names = [node for node in ast.walk(tree) if isinstance(node, ast.Name)]
-    times = Counter((node.id, type(node.ctx)) for node in names)
-    found: dict[str, ast.expr] = {}
-    for node in tree.body:
-        targets = (
-            node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
-        )
-        if len(targets) == 1 and isinstance(targets[0], ast.Name) and isinstance(node, ast.Assign | ast.AnnAssign):
-            name, value = targets[0].id, node.value
-            once = times[name, ast.Store] == times[name, ast.Load] == 1
-            if once and isinstance(value, ast.List | ast.Tuple | ast.Dict):
-                found[name] = value
-    return found
 
 
 def _reads(function: Function) -> Counter[str]:
@@ -350,38 +347,3 @@ def _constants(value: ast.expr) -> list[ast.Constant]:
 
     look(value)
     return found
-
-
-def _names(node: ast.expr) -> list[str]:
-    if isinstance(node, ast.Constant) and isinstance(node.value, str):
-        return [name.strip() for name in node.value.split(",") if name.strip()]
-    parts = node.elts if isinstance(node, ast.List | ast.Tuple) else []
-    return [part.value for part in parts if isinstance(part, ast.Constant) and isinstance(part.value, str)]
-
-
-def _is_name(node: ast.expr, name: str) -> bool:
-    return isinstance(node, ast.Name) and node.id == name and isinstance(node.ctx, ast.Load)
-
-
-def _item(row: ast.expr, part: ast.Subscript | ast.Attribute) -> ast.expr | None:
-    """What `row["key"]`, `row[1]`, `row.key` is, of a row that is written out; None where it is not."""
-    try:
-        key = ast.literal_eval(part.slice) if isinstance(part, ast.Subscript) else None
-    except ValueError:
-        return None
-    match row:
-        case ast.Dict(keys=keys, values=values) if key is not None and None not in keys:
-            found = [v for k, v in zip(keys, values, strict=True) if isinstance(k, ast.Constant) and k.value == key]
-            return found[0] if len(found) == 1 else None
-        case ast.Tuple(elts=elts) | ast.List(elts=elts) if type(key) is int and -len(elts) <= key < len(elts):
-            return None if any(isinstance(each, ast.Starred) for each in elts) else elts[key]
-        case ast.Call(keywords=keywords) if isinstance(part, ast.Attribute):
-            return next((k.value for k in keywords if k.arg == part.attr), None)
-    return None
-
-
-def _row(value: ast.expr, width: int) -> list[ast.expr] | None:
-    if width == 1 and not (isinstance(value, ast.Call) and getattr(value.func, "attr", "") == "param"):
-        return [value]
-    parts = value.args if isinstance(value, ast.Call) else getattr(value, "elts", [])
-    return parts if len(parts) == width else None
