@@ -77,6 +77,8 @@ def test_what_would_decide_is_enough_and_half_of_it_is_not() -> None:
     below = would_decide(replace(seen, points=2.0), 5.0, cell("01"), cell("01"))
     assert "the upper bound would lie below 5" in below
     assert "on the line" in would_decide(lift(0.0, -1, 1), 0.0, cell("01"), cell("01"))
+    still = lift_of("b", cell("01"), {"s": cell("01")})
+    assert "how much results vary is not known" in would_decide(still, 5.0, cell("01"), cell("01"))
     torn = replace(seen, points=1.0, noises=Noises(0.2, 0.3, 0.5))
     assert "the seeds differ too much" in would_decide(torn, 0.0, cell("01"), cell("01"))
 
@@ -155,6 +157,18 @@ def test_other_conditions_and_the_same_seed_twice_are_refused(
     assert main(["criterion", a, c]) == 1
     assert "the weights of the baseline" in capsys.readouterr().err
     assert main(["criterion", a]) == 2 and main(["criterion", a, c, "points=x"]) == 2
+
+
+def test_a_baseline_that_training_did_not_begin_with_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    of = recorded(tmp_path, base="0011" * 5, one="0111" * 5)
+    for first, said in (("f", False), ("g", True), ("", False)):
+        for path, words in ((of["base"], {"fingerprint": "f"}), (of["one"], {"fingerprint": "x", "first": first})):
+            with Journal.open(Path(path)) as journal:
+                journal.set_meta("evaluation", journal.meta["evaluation"] | words)
+        assert main(["criterion", of["base"], of["one"]]) == 0
+        assert ("its run began with other weights" in capsys.readouterr().out) is said
 
 
 def recorded(tmp_path: Path, **outcomes: str) -> dict[str, str]:

@@ -99,12 +99,23 @@ def _judged(baselines: list[Results], trained: list[Results], cell: str, wanted:
         cells = [name for name in results[0].cells if all(name in r.cells for r in results)]
         if not cells:
             raise ValueError("They were not evaluated on the same splits under the same decodings.")
-        notes = [note for r in trained for note in _rule(r)]
+        notes = [note for r in trained for note in (*_began(baselines[0], r), *_rule(r))]
         first, rest = results[: len(baselines)], results[len(baselines) :]
         found = [criterion(base, rest, name, wanted) for name in cells for base in first]
     except ValueError as error:
         raise UsageError(str(error), "Compare evaluations of the same tasks.") from None
     return [replace(c, notes=notes) for c in found]
+
+
+def _began(baseline: Results, trained: Results) -> list[str]:
+    """Whether it was trained from the baseline."""
+    own, first = baseline.policy.get("fingerprint"), trained.policy.get("first")
+    if not own or not first or own == first:
+        return []
+    return [
+        f"{trained.name}: its run began with other weights than {baseline.name} has; the difference is that of all "
+        "that was done in between"
+    ]
 
 
 def _rule(trained: Results) -> list[str]:

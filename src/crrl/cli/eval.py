@@ -204,7 +204,9 @@ def planned(wanted: Wanted, settings: list[str], scratch: Path) -> Plan:
         )
     training, source = _trained_on(wanted)
     drawn = preset.name if preset and preset.held_out else ""
-    return Plan(config, wanted.model, checkpoint, tasks, training, source, rule, drawn)
+    owner = None if wanted.predictions else _run_of(wanted.model)
+    first = _meta_of(owner, "policy") if owner else ""
+    return Plan(config, wanted.model, checkpoint, tasks, training, source, rule, drawn, first)
 
 
 def _trained_on(wanted: Wanted) -> tuple[Any, str]:
@@ -310,7 +312,11 @@ def resolve(target: str, settings: list[str], preset: Preset | None = None) -> t
             config = load_saved(folder / "config.yaml", settings)
             if not any(s.startswith("run=") for s in settings):
                 config.run = ""
-            return config, str(chosen_checkpoint(folder, config.evaluation.checkpoint_rule)), _rule_of(folder)
+            return (
+                config,
+                str(chosen_checkpoint(folder, config.evaluation.checkpoint_rule)),
+                _meta_of(folder, "checkpoint_rule"),
+            )
     if not any((path / name).is_file() for name in ("config.json", "adapter_config.json")):
         raise UsageError(
             f"{target} is neither a run nor a model folder (no config.yaml, no config.json).",
@@ -363,12 +369,14 @@ def chosen_checkpoint(run_folder: Path, rule: str) -> Path:
     return last_checkpoint(run_folder)
 
 
-def _rule_of(run_folder: Path) -> str:
-    """As it was written down before training; "" for runs that did not."""
-    from crrl.rollout.journal import Journal
+def _meta_of(run_folder: Path, key: str) -> str:
+    """What a run wrote down when it started (`checkpoint_rule`, before training; `policy`, its first); "": nothing."""
+    from crrl.rollout.journal import FILE, Journal
 
+    if not (run_folder / FILE).is_file():
+        return ""
     with Journal.open(run_folder, read_only=True) as journal:
-        return str(journal.meta.get("checkpoint_rule", ""))
+        return str(journal.meta.get(key, ""))
 
 
 def last_checkpoint(run_folder: Path) -> Path:

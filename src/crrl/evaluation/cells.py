@@ -33,7 +33,8 @@ class Results:
             too.
         measured: agent, budgets, prompts, sampling: if they differ, the difference is not the policies' alone.
         tasks: task -> fingerprint of what is asked and how it is judged, where that is known.
-        policy: what was evaluated, where that is known: checkpoint, rule, seed.
+        policy: what was evaluated, where that is known: checkpoint, rule, seed; `fingerprint`: its own, `first`: that
+            of the policy which its training began with.
     """
 
     name: str

@@ -173,6 +173,8 @@ def would_decide(lift: Lift, wanted: float, base: Cell, trained: Cell) -> str:
     to_zero = points > 0 and points >= goal  # then the lower bound has to leave 0; else the upper one the points
     room = points if to_zero else goal - points
     aim = "the lower bound would lie above 0" if to_zero else f"the upper bound would lie below {wanted:g}"
+    if not any((lift.noises.task, lift.noises.sample, lift.noises.seed)):
+        return "no task changed, so how much results vary is not known: several samples a task, or more tasks"
     if room <= 0:
         return "the difference that was seen lies on the line: nothing but another difference would decide it"
     z = 1.96

@@ -38,6 +38,7 @@ MEASURES = (
     "engine.dtype",
     *SAMPLING,
 )
+POLICY = ("policy", "checkpoint", "rule", "weights", "benchmark", "fingerprint", "first")
 OF_TRAINING = ("rl_share", "shuffle_labels", "curriculum", "pass_rate_low", "pass_rate_high")
 """Settings of `corpus` on which nothing that is measured depends."""
 
@@ -101,7 +102,9 @@ def _of_run(folder: Path, phase: str) -> Results:
     if chosen in meta.get(PROMPTS, {}):
         measured["text of agent.prompts"] = meta[PROMPTS][chosen]
     told = meta.get("evaluation", {})
-    policy = {key: told[key] for key in ("policy", "checkpoint", "rule", "weights", "benchmark") if key in told}
+    policy = {key: told[key] for key in POLICY if key in told}
+    if "policy" in meta:  # a training run: the fingerprint of its first policy
+        policy["fingerprint" if chosen == "before" else "first"] = meta["policy"]
     policy |= {"seed": settings.get("seed"), "phase": chosen, "folder": str(folder)}
     if "checkpoint_rule" in meta:
         policy["checkpoint_rule"] = meta["checkpoint_rule"]

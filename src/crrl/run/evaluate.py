@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from crrl.engines.fingerprint import fingerprint
 from crrl.errors import CrrlError, UsageError
 from crrl.evaluation.classification import classified
 from crrl.evaluation.metrics import measured
@@ -39,6 +40,7 @@ class Plan:
         trained_on: the tasks that the policy was trained on; None: not known. trained_from: where that is known from.
         rule: which of a run's checkpoints, and by which rule.
         drawn: the benchmark whose tasks the settings draw from the seed; "": there is none.
+        first: fingerprint of the policy that the policy's run began with; "": not known.
     """
 
     config: Config
@@ -49,6 +51,7 @@ class Plan:
     trained_from: str = "what the policy was trained on is not recorded"
     rule: str = ""
     drawn: str = ""
+    first: str = ""
     notes: list[str] = field(default_factory=list)
 
 
@@ -84,7 +87,9 @@ def _who(plan: Plan) -> dict[str, str]:
     """Which weights; of an endpoint's nobody knows, only where it is."""
     if plan.config.engine.name == "remote":
         return {"checkpoint": plan.config.engine.url, "weights": ""}
-    return {"checkpoint": plan.checkpoint, "weights": weights_hash(model_folder(plan.checkpoint))}
+    folder = model_folder(plan.checkpoint)
+    own = fingerprint(folder) if any(folder.glob("*.safetensors")) else ""
+    return {"checkpoint": plan.checkpoint, "weights": weights_hash(folder), "fingerprint": own, "first": plan.first}
 
 
 def grade_predictions(plan: Plan, file: Path, json: bool = False) -> int:
