@@ -75,6 +75,13 @@ def test_what_would_be_ignored_or_is_no_word(words: list[str], says: str) -> Non
 def test_an_evaluation_pushes_nothing(word: str, capsys: Any) -> None:
     assert main(["eval", "tiny", "engine=vllm", word]) == 2
     assert "would be ignored: crrl eval does not train" in capsys.readouterr().err
+    assert main(["serve", "tiny", "engine=vllm", word]) == 2
+    assert "would be ignored: crrl serve does not train" in capsys.readouterr().err
+
+
+def test_a_server_may_have_it(capsys: Any) -> None:
+    assert main(["serve", "tiny", "engine=vllm", "engine.transport=adapter", "--dry-run"]) == 0
+    assert main(["serve", "tiny", "enginee=vllm", "--dry-run"]) == 2
 
 
 @pytest.mark.parametrize("url", ["http://a:1,b:2", "http://a:1,", "http://a:1,http://a:1/"])

@@ -63,8 +63,11 @@ class Serving:
             )
         if not serving.api_key and not _is_loopback(serving.host):
             raise UsageError(f"host={serving.host} lets other machines in, with any API key.", "Add api_key=SECRET.")
-        for key in (setting.partition("=")[0] for setting in call.settings):
-            if not key.startswith(OF_THE_RECIPE):
+        for setting in call.settings:
+            key = setting.partition("=")[0]
+            if key == "engine.share" or setting == "engine.transport=stream":
+                raise UsageError(f"{key} would be ignored: crrl serve does not train.", f"Leave {key} out.")
+            if not f"{key}.".startswith(OF_THE_RECIPE):  # `engine=vllm` names a group, too
                 own = [f.name for f in fields(cls)]
                 raise UsageError(
                     f"crrl serve does not read {key}.", nearest(key, [*own, "renderer.key", "engine.context"])
