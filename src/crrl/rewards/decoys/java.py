@@ -1,7 +1,8 @@
 """What is changed in Java's assertions: JUnit 3 to 5, TestNG, Hamcrest, AssertJ.
 
-Where no expected literal can be changed, the assertion becomes its opposite, by the full name of the framework's class,
-since a test file imports what it uses. JUnit 3 and 4 have a message first, the others last.
+Where no expected literal can be changed, equal values are compared with others, and other assertions become their
+opposite, by the full name of the framework's class, since a test file imports what it uses. JUnit 3 and 4 have a
+message first, the others last.
 """
 
 from __future__ import annotations
@@ -42,6 +43,8 @@ OPPOSITE |= {"assertNotEquals": b"assertEquals", "assertNotSame": b"assertSame",
 EXCEPTIONS = (b"java.nio.BufferOverflowException.class", b"java.util.EmptyStackException.class")
 DELTA = re.compile(rb"(?i)^-?[\d_]*\.?\d*(?:e-?\d+)?[fd]?$|eps|delta|toler|precision|accuracy")
 TEXT = (b'"', b"String.")
+EITHER = b' ? "" : null)'
+"""What `_compared_otherwise` ends with: an exception where neither is equal."""
 
 
 class Finder(Protocol):
@@ -61,7 +64,9 @@ def edits(finder: Finder, node: Node, given: list[Node]) -> list[Edit]:
     """Of one call; [] where it is no assertion. `given`: its arguments."""
     name = finder.field(node, "name").decode()
     if EQUAL.match(name) and len(given) >= 2:
-        return finder.expected(node, _compared(finder, given)) or _opposite(finder, node, name)
+        compared = _compared(finder, given)
+        other = _compared_otherwise if name == "assertEquals" else _opposite
+        return finder.expected(node, compared) or other(finder, node, name)
     if name in OPPOSITE and given:
         return _opposite(finder, node, name)
     if name in ("assertThat", "assertLinesMatch") and len(given) >= 2:
@@ -83,6 +88,20 @@ def _compared(finder: Finder, given: list[Node]) -> list[Node]:
         return given[:2]
     delta = len(given) == 3 and DELTA.search(finder.text(given[2])) and not finder.text(given[0]).startswith(TEXT)
     return given[:2] if delta else given[1:3]
+
+
+def _compared_otherwise(finder: Finder, node: Node, name: str) -> list[Edit]:
+    """Each of the values is compared with one that nothing is equal to, but what equals anything. Not the opposite:
+    that is false, too, for what equals anything."""
+    arguments = node.child_by_field_name("arguments")
+    given = (
+        [child for child in arguments.named_children if "comment" not in child.type] if arguments is not None else []
+    )
+    one, two = (finder.text(value) for value in _compared(finder, given))
+    word = "".join(finder.rng.choices("abcdefghijklmnopqrstuvwxyz", k=finder.rng.randint(5, 12))).encode()
+    equals = b'java.util.Objects.equals(%s, "%s") || java.util.Objects.equals(%s, %d)'
+    said = equals % (one, word, two, finder.rng.randint(10**4, 10**9))
+    return [finder.replaced(node, b"java.util.Objects.requireNonNull(" + said + EITHER)]
 
 
 def _message_is_last(finder: Finder) -> bool:

@@ -82,6 +82,7 @@ READABLE = (
     b"NotEqual",
     b"otStrictEqual",
     b"tDeepEqual",
+    java.EITHER,
 )
 C_COMPARED = re.compile(r"(?:EXPECT|ASSERT|CHECK|REQUIRE)_(?:STR|STRCASE|DOUBLE_|FLOAT_)?(?:EQ|NE)$|BOOST_\w+_EQUAL$")
 C_NEAR = re.compile(r"(?:EXPECT|ASSERT)_NEAR$|BOOST_\w+_CLOSE$")
