@@ -146,6 +146,7 @@ def test_ready_configurations(name: str, tmp_path: Path) -> None:
     raw = yaml.safe_load((FOLDER / "agent" / f"{name}.yaml").read_text())
     given = ["agent.command=x"] if name == "command" else []
     given += [f"model.path={model_folder('tiny')}"] if raw["name"] == "answer" else []
+    given += [f"corpus.ask={ask}" for ask in ("classify", "implement") if raw.get("prompts", "").startswith(ask)]
     config = load_recipe("quickstart", [f"agent={name}", *given])
     recipe = load_recipe("quickstart")
     assert config.agent.turns == raw.get("turns", recipe.agent.turns) and config.agent.name == raw["name"]

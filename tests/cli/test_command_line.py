@@ -115,7 +115,7 @@ def test_completion_knows_recipes_keys_and_values() -> None:
     assert "doctor" in crrl("completion", "words", "").stdout.split()
     assert crrl("completion", "words", "tasks", "s").stdout.split() == ["show", "split", "spec"]
     assert crrl("completion", "words", "gateway", "r").stdout.split() == ["record"]
-    assert crrl("completion", "words", "clean", "e").stdout.split() == ["environments"]
+    assert crrl("completion", "words", "clean", "e").stdout.split() == ["environments", "engines"]
 
 
 def test_bash_completion_in_bash() -> None:

@@ -18,7 +18,7 @@ from crrl.tasks.files import write_tasks
 MAY_KNOW_THE_DEFAULT = {
     # a recipe's own setting, or the default
     *("sandbox/__init__.py", "rollout/config.py", "run/run.py", "run/engine.py", "run/grade.py"),
-    *("cli/call.py", "bench/judge.py", "bench/sandbox.py"),
+    *("cli/call.py", "bench/judge.py", "bench/sandbox.py", "run/bench_vllm.py"),
 }
 
 
