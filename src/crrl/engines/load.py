@@ -150,16 +150,23 @@ def load_local(
     tokenizer = load_tokenizer(path, base)
     model = load_model(path, dtype=number, base=base)
     longest = int(getattr(model.config.get_text_config(), "max_position_embeddings", 0) or 0)
-    if context is not None and longest and context > longest:
-        raise CrrlError(
-            f"engine.context={context}, but the model in {path} was made for {longest} positions.",
-            f"Use engine.context={longest} or less.",
-        )
-    if not (context or longest):
-        raise CrrlError(f"The model in {path} does not say its context length.", "Set engine.context.")
+    limit = context_of(longest, context, path)
     named, backend = tokenizer_hash(tokenizer), getattr(tokenizer, "backend_tokenizer", None)
     options["tokenizer"] = backend.to_str() if backend is not None else ""
-    return LocalEngine(model, named, context=context or longest, device=where, dtype=number, **options)
+    return LocalEngine(model, named, context=limit, device=where, dtype=number, **options)
+
+
+def context_of(longest: int, wanted: int | None, path: str | Path) -> int:
+    """Most tokens of a request to the model in `path`, which was made for `longest` positions (0: it does not say).
+    Raises CrrlError."""
+    if wanted is not None and longest and wanted > longest:
+        raise CrrlError(
+            f"engine.context={wanted}, but the model in {path} was made for {longest} positions.",
+            f"Use engine.context={longest} or less.",
+        )
+    if not (wanted or longest):
+        raise CrrlError(f"The model in {path} does not say its context length.", "Set engine.context.")
+    return wanted or longest
 
 
 def _folder(path: str | Path) -> Path:

@@ -62,7 +62,7 @@ def run(wanted: make.Wanted | mine.Wanted, *, network: bool, state_dir: Path, js
     else:
         print(f"{out}: {number} admitted tasks, in {seconds:.0f} s ({cpu:.0f} CPU-seconds).")
         recipe = "implement" if isinstance(wanted, spec.Wanted) else "quickstart"
-        weights = spec_untested.WEIGHTS if isinstance(wanted, spec.Wanted) and wanted.tests == ["none"] else ""
+        weights = spec_untested.WEIGHTS if spec_untested.is_untested(wanted) else ""
         print(f"Train on them: crrl train {recipe} corpus.name={out} corpus.held_out={max(1, number // 5)}{weights}")
     return 0
 

@@ -34,9 +34,13 @@ WEIGHTS = " rewards.weights.diff_similarity=1 rewards.weights.style=0.2 rewards.
 """What to train on such tasks with: all tokens of the original are hardly ever there."""
 
 
+def is_untested(wanted: object) -> bool:
+    return isinstance(wanted, SpecWanted) and wanted.tests == ["none"]
+
+
 def kind_of(wanted: MakeWanted) -> type[Maker]:
     """What makes the wanted tasks: `make`, `spec`, or `spec` without tests. Raises CrrlError: unknown language."""
-    if not (isinstance(wanted, SpecWanted) and wanted.tests == ["none"]):
+    if not is_untested(wanted):
         return spec.kind_of(wanted)
     kind = make_kind_of(wanted)
     language = kind.kind.language if issubclass(kind, TreeMaker) else "python"

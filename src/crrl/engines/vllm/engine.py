@@ -25,7 +25,7 @@ from crrl.engines import push as pushes
 from crrl.engines.adapter import base_folder, is_adapter
 from crrl.engines.api import Chunk, EngineInfo, Probe, Request, WeightSource
 from crrl.engines.device import device_of, dtype_of
-from crrl.engines.load import load_model, load_tokenizer, tokenizer_hash
+from crrl.engines.load import context_of, load_model, load_tokenizer, tokenizer_hash
 from crrl.engines.vllm import transports
 from crrl.engines.vllm.client import Serving, VllmClient
 from crrl.engines.vllm.foreign import ForeignServer
@@ -99,7 +99,7 @@ class VllmEngine:
         try:
             self._base_folder = base_folder(self._model, base) if trained_on else self._model
             config = _text_config(self._base_folder)
-            limit = _context(config, context, model)
+            limit = context_of(int(config.get("max_position_embeddings") or 0), context, model)
             sizes = limit, int(config["vocab_size"])
             where = urls or tuple(str(socket_in(self._folder, number)) for number in range(replicas))
             seeds = not urls and self._where.type != "cpu"
@@ -286,19 +286,6 @@ def _urls(url: str) -> tuple[str, ...]:
     if len(set(urls)) < len(urls):
         raise UsageError(f"engine.url={url} names a server twice.", "Name each once.")
     return urls
-
-
-def _context(config: dict[str, Any], wanted: int | None, model: Path) -> int:
-    """Most tokens of a request. Raises CrrlError: more than the model was made for, or nobody says."""
-    longest = int(config.get("max_position_embeddings") or 0)
-    if wanted is not None and longest and wanted > longest:
-        raise CrrlError(
-            f"engine.context={wanted}, but the model in {model} was made for {longest} positions.",
-            f"Use engine.context={longest} or less.",
-        )
-    if not (wanted or longest):
-        raise CrrlError(f"The model in {model} does not say its context length.", "Set engine.context.")
-    return wanted or longest
 
 
 def _text_config(folder: Path) -> dict[str, Any]:
