@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -64,9 +63,6 @@ def test_help_and_errors_load_nothing_heavy() -> None:
     for words in (["--help"], ["train", "--help"], ["train", "quickstart", "max_steps=3"]):
         done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
         assert done.stdout.splitlines()[-1] == "[]"
-    started = time.monotonic()
-    assert crrl("--help").returncode == 0
-    assert time.monotonic() - started < 3  # 0.1 s on an idle machine; the bound allows for a busy one
 
 
 def test_resuming_takes_the_runs_settings_and_only_changes_what_may(tmp_path: Path) -> None:
