@@ -128,6 +128,11 @@ def test_summary_json_and_the_closing_table(
     ):
         assert shown in text
     assert max(len(line) for line in text.split("Next:")[0].splitlines()) <= 80
+    assert "resumed" not in text + render(one)
+    one.earlier_episodes = 65
+    print_closing(one, "Run x", "")
+    assert "since it was resumed after 65 episodes" in " ".join(capsys.readouterr().out.split())
+    assert "since the run was resumed, after 65 episodes" in render(one)
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_half(tmp_path: Path) -> None:

@@ -122,7 +122,10 @@ def test_kill_9_and_resume(tmp_path: Path, after: int) -> None:
     kept = finished(run)
     assert after <= kept < EVALUATED + TRAINED
     finish(start(tmp_path, "resume=killed"))
-    check_whole(run)
+    since = check_whole(run)
+    assert since["earlier_episodes"] >= kept  # others may have been written when it was killed
+    sitting = sum(since["episodes"].values()) - since["earlier_episodes"]
+    assert since["episodes_per_second"] == pytest.approx(sitting / since["seconds"]["total"], rel=0.1)
     check_tracked(run)
 
 

@@ -47,6 +47,8 @@ class Summary:
         lost_tries: tries lost on our side, each of which was retried: {total, by_cause, by_version, by_task}.
         seconds: wall time by phase, and `total`.
         asynchrony: the result of `asynchrony.asynchrony`.
+        earlier_episodes: those that were there when the run was last resumed; `seconds`, `episodes_per_second` and
+            `peak_memory_bytes` are of the time since.
         control: rewards or labels were shuffled (`objective.shuffle_rewards`, `corpus.shuffle_labels`).
         memory_limits: who kept boxes and judged runs within theirs: `cgroup v2`, `cgroup v1` or `watchdog`.
         alarms: {name, step, says, cause} of each (`alarms.py`).
@@ -64,6 +66,7 @@ class Summary:
     seconds: dict[str, float] = field(default_factory=dict)
     asynchrony: dict[str, float] = field(default_factory=dict)
     episodes_per_second: float = 0.0
+    earlier_episodes: int = 0
     peak_memory_bytes: int = 0
     steps: int = 0
     control: bool = False
@@ -184,6 +187,10 @@ def _retried(summary: Summary) -> str:
     return f" ({summary.lost_tries['total']} tries retried: {said})" if causes else ""
 
 
+def _since(summary: Summary) -> str:
+    return f" since it was resumed after {summary.earlier_episodes} episodes" if summary.earlier_episodes else ""
+
+
 def where_time_went(spent: Mapping[str, float], total: float) -> list[tuple[str, float, float]]:
     """(part, wall seconds, share of `total`), largest first."""
     walls = sorted(((name, wall_s) for name, wall_s in spent.items() if name != "total"), key=lambda item: -item[1])
@@ -248,7 +255,8 @@ def print_closing(summary: Summary, title: str, steps: Sequence[tuple[str, str]]
     out.print(
         f"\n{sum(counts.values())} episodes: {counts.get('scored', 0)} scored, {counts.get('truncated', 0)} truncated, "
         f"{counts.get('lost', 0)} lost{_retried(summary)} · {summary.episodes_per_second:.1f} episodes/s · "
-        f"{seconds(total)} · peak memory {summary.peak_memory_bytes / 2**30:.1f} GB · seed {summary.seed}"
+        f"{seconds(total)}{_since(summary)} · peak memory {summary.peak_memory_bytes / 2**30:.1f} GB · "
+        f"seed {summary.seed}"
     )
     if line := exploit_line(summary.exploits):
         out.print(line, markup=False)
