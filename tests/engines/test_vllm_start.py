@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import sys
+import tempfile
 import textwrap
 from pathlib import Path
 
 import psutil
 import pytest
 
-from crrl.engines.vllm.server import VllmServer
-from crrl.errors import CrrlError
+from crrl.engines.vllm.server import VllmServer, private_folder
+from crrl.errors import CrrlError, UsageError
 
 ANSWERS = """
 import http.server, socketserver, sys
@@ -89,3 +90,16 @@ def test_faults_have_names(said: str, named: str, remedy: str, tmp_path: Path) -
     assert said in caught.value.message and "of the start before" not in caught.value.message
     assert remedy in caught.value.remedy and str(tmp_path / "vllm.log") in caught.value.remedy
     assert len(caught.value.message.splitlines()) < 20
+
+
+def test_vllms_own_sockets_go_with_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = server(tmp_path, 'import os, sys; print(os.environ["VLLM_RPC_BASE_PATH"]); sys.exit(1)')
+    with pytest.raises(CrrlError):
+        made.start(Path("model"), lambda note: None)
+    assert str(made.socket.parent) in made.log.read_text().splitlines()
+    far = tmp_path / "far" / ("a" * 90)
+    far.mkdir(parents=True)
+    monkeypatch.setattr(tempfile, "tempdir", str(far))
+    with pytest.raises(UsageError, match="107 bytes") as refused:
+        private_folder()
+    assert "TMPDIR" in refused.value.remedy and not list(far.iterdir())

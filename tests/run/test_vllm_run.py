@@ -6,7 +6,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -45,21 +47,27 @@ def servers(trainer: int) -> list[psutil.Process]:
     return [child for keeper in keepers for child in keeper.children(recursive=True)]
 
 
-def crrl_train(folder: Path, *words: str) -> subprocess.Popen[bytes]:
-    """Its output goes to `log`, its temporary files to `tmp`."""
-    (folder / "tmp").mkdir(exist_ok=True)
+@pytest.fixture
+def temporary() -> Iterator[Path]:
+    """For temporary files, sockets among them: a short name."""
+    with tempfile.TemporaryDirectory(prefix="crrl-") as folder:
+        yield Path(folder)
+
+
+def crrl_train(folder: Path, temporary: Path, *words: str) -> subprocess.Popen[bytes]:
+    """Its output goes to `log`."""
     with (folder / "log").open("ab") as log:
         return subprocess.Popen(
             [sys.executable, "-m", "crrl.cli.main", "train", *words, f"runs_dir={folder}"],
             stdout=log,
             stderr=log,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "TMPDIR": str(folder / "tmp")},
+            env={**os.environ, "OMP_NUM_THREADS": "1", "TMPDIR": str(temporary)},
         )
 
 
-def test_it_trains_and_its_server_may_die(tmp_path: Path) -> None:
+def test_it_trains_and_its_server_may_die(tmp_path: Path, temporary: Path) -> None:
     run = tmp_path / "r"
-    training = crrl_train(tmp_path, "quickstart", "engine=vllm", *SMALL, "run=r")
+    training = crrl_train(tmp_path, temporary, "quickstart", "engine=vllm", *SMALL, "run=r")
     try:
         while finished(run) < GROUPS * SIZE + 1:
             assert training.poll() is None, (tmp_path / "log").read_text()
@@ -86,11 +94,12 @@ def test_it_trains_and_its_server_may_die(tmp_path: Path) -> None:
         assert max(0, step - STALENESS) <= min(versions) <= max(versions) <= step
     assert replayed.exact and replayed.trained_rows > 0
     assert (run / "vllm.log").stat().st_size > 0
+    assert not list(temporary.iterdir())
 
 
-def test_a_run_that_is_killed_leaves_nothing_and_goes_on(tmp_path: Path) -> None:
+def test_a_run_that_is_killed_leaves_nothing_and_goes_on(tmp_path: Path, temporary: Path) -> None:
     run = tmp_path / "r"
-    training = crrl_train(tmp_path, "quickstart", "engine=vllm", *SMALL, "run=r")
+    training = crrl_train(tmp_path, temporary, "quickstart", "engine=vllm", *SMALL, "run=r")
     try:
         while finished(run) < GROUPS * SIZE + 1:
             assert training.poll() is None, (tmp_path / "log").read_text()
@@ -102,10 +111,10 @@ def test_a_run_that_is_killed_leaves_nothing_and_goes_on(tmp_path: Path) -> None
         training.wait()
     _, left = psutil.wait_procs(all_of_it, 60)
     assert not left, "processes outlive their run"
-    assert not list((tmp_path / "tmp").glob("crrl-vllm-*")), "weights and sockets outlive their run"
+    assert not list(temporary.iterdir()), "weights and sockets outlive their run"
     with Journal.open(run, read_only=True) as journal:
         before = {episode.id: episode.outcome for episode in journal.episodes(TRAIN)}
-    again = crrl_train(tmp_path, "resume=r")
+    again = crrl_train(tmp_path, temporary, "resume=r")
     try:
         assert again.wait() == 0, (tmp_path / "log").read_text()
     finally:

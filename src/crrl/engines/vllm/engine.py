@@ -12,7 +12,6 @@ import dataclasses
 import json
 import re
 import shutil
-import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
@@ -31,7 +30,7 @@ from crrl.engines.vllm.client import Serving, VllmClient
 from crrl.engines.vllm.foreign import ForeignServer
 from crrl.engines.vllm.install import python_of
 from crrl.engines.vllm.replica import SAMPLED, Replica
-from crrl.engines.vllm.server import VllmServer, Wanted, socket_in
+from crrl.engines.vllm.server import VllmServer, Wanted, private_folder, socket_in
 from crrl.errors import CrrlError, UsageError
 
 PROBE_LENGTH = 320
@@ -93,7 +92,7 @@ class VllmEngine:
         if transport == "adapter" and not self._rank:
             raise UsageError("engine.transport=adapter: there is no adapter.", "Add adapter=lora, or leave it out.")
         tokenizer = load_tokenizer(model, base)
-        self._folder = Path(tempfile.mkdtemp(prefix="crrl-vllm-"))
+        self._folder = private_folder()
         self._closing = contextlib.ExitStack()
         self._closing.callback(shutil.rmtree, self._folder, ignore_errors=True)
         try:

@@ -13,8 +13,10 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
+import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +27,7 @@ import torch
 
 from crrl.engines.vllm.client import MODEL
 from crrl.engines.vllm.transports import Transport, accepted
-from crrl.errors import CrrlError
+from crrl.errors import CrrlError, UsageError
 
 PLUGIN = Path(__file__).with_name("plugin")
 START_S = 1800.0
@@ -34,6 +36,8 @@ HEALTH_S = 30.0
 TOLD_S = 15.0
 """Between two words about a start."""
 LAST_LINES = 15
+SOCKET_BYTES = 107
+"""The longest name of a socket that Linux takes."""
 FAULTS = (
     ("address already in use", "Another process has a port that vLLM wants", "End it, or set VLLM_PORT to a free one."),
     ("no space left", "The disk, or /dev/shm, is full", "Make room in /tmp and /dev/shm."),
@@ -49,6 +53,18 @@ FAULTS = (
     ("not supported", "vLLM cannot serve this model so", "See the log; engine=local serves any transformers model."),
 )  # fmt: skip
 """What the log's end says -> what it means, and what to do. The first that fits."""
+
+
+def private_folder() -> Path:
+    """A new one for a run's servers: their sockets, vLLM's own among them, and weights under way. Raises UsageError."""
+    folder = Path(tempfile.mkdtemp(prefix="crrl-vllm-"))
+    if len(os.fsencode(folder / str(uuid.UUID(int=0)))) > SOCKET_BYTES:
+        folder.rmdir()
+        raise UsageError(
+            f"vLLM's sockets would have names of more than {SOCKET_BYTES} bytes in {folder.parent}.",
+            "Set TMPDIR to a folder with a shorter name.",
+        )
+    return folder
 
 
 def socket_in(folder: Path, number: int) -> Path:
@@ -154,7 +170,7 @@ class VllmServer:
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
-                env={**os.environ, **self._environment},
+                env={**os.environ, **self._environment, "VLLM_RPC_BASE_PATH": str(self._hidden.parent)},
             )
         self._wait(note, began)
 
