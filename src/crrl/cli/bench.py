@@ -24,7 +24,8 @@ push      new weights into the engine, by the size of the model: time, peak memo
           model=FOLDER: that one too
 async     episodes per hour where they run ahead of the trainer, on heavy-tailed episodes (about ten minutes)
 vllm      32 agents through the gateway over a vLLM server against raw requests to it, and pushes by each transport (not
-          part of `all`: needs `make vllm`, and some minutes)   transports=disk,stream,adapter model=tiny (or a folder)
+          part of `all`: needs `make vllm`, and some minutes)   transports=disk,stream,adapter rounds=5
+          model=tiny renderer=qwen3 (or a model folder and its renderer)
 sandbox   one sandbox, the workspace of a large repository, many sandboxes at once, admission
 
 soak      256 sessions stream through the gateway: does its memory stay flat? (not part of `all`)
@@ -97,8 +98,13 @@ def _push(call: Call) -> dict[str, Any]:
 
 
 def _vllm(call: Call) -> dict[str, Any]:
-    word = call.take("transports")
-    return _push(call) | ({} if word is None else {"transports": word})
+    words = {name: call.take(name) for name in ("transports", "renderer", "rounds")}
+    options: dict[str, Any] = _push(call) | {name: word for name, word in words.items() if word is not None}
+    if "rounds" in options:
+        if not options["rounds"].isdecimal() or not int(options["rounds"]):
+            raise UsageError(f"rounds={options['rounds']} is not a number of rounds.", "Write rounds=5.")
+        options["rounds"] = int(options["rounds"])
+    return options
 
 
 def _soak(call: Call) -> Callable[[], Any]:

@@ -28,7 +28,7 @@ from crrl.engines.load import load_model
 from crrl.engines.vllm import protocol
 from crrl.engines.vllm.engine import VllmEngine
 from crrl.errors import UsageError
-from crrl.gateway import Budget, Gateway, load_renderer
+from crrl.gateway import Budget, Gateway, Renderer, load_renderer
 from crrl.learning.push import ModuleWeights
 from crrl.models import model_folder
 from crrl.sandbox import default_state_dir
@@ -85,17 +85,20 @@ class VllmBench:
         ]
 
 
-def bench(model: str = "tiny", transports: str = "disk,stream,adapter") -> VllmBench:
-    """`model`: that is pushed; agents are served the shipped one."""
+def bench(
+    model: str = "tiny", transports: str = "disk,stream,adapter", renderer: str = "qwen3", rounds: int = ROUNDS
+) -> VllmBench:
+    """`rounds`: of agents and raw requests in turns. `renderer`: the model's."""
     words = transports.split(",")
     if unknown := set(words) - {"disk", "stream", "adapter"}:
         raise UsageError(f"transports={transports}: there is no {sorted(unknown)[0]}.", "Write transports=disk,stream.")
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     load = Path("/proc/loadavg").read_text().split()[0]
     folder, pushes = model_folder(model), list[Pushed]()
-    with _started(model_folder("tiny"), "disk") as engine:
-        raw, ours, added, cpu_ms = asyncio.run(_agents(engine))
-        if "disk" in words and folder == model_folder("tiny"):
+    rendered = load_renderer(folder, renderer)
+    with _started(folder, "disk") as engine:
+        raw, ours, added, cpu_ms = asyncio.run(_agents(engine, rendered, rounds))
+        if "disk" in words:
             words.remove("disk")
             pushes.append(asyncio.run(_push(engine, "disk", folder)))
     for word in words:
@@ -151,11 +154,12 @@ class _Timed:
         return await self.inner.info()
 
 
-async def _agents(engine: VllmEngine) -> tuple[list[float], list[float], list[float], float]:
+async def _agents(
+    engine: VllmEngine, renderer: Renderer, rounds: int
+) -> tuple[list[float], list[float], list[float], float]:
     raw, ours, added, cpu = list[float](), list[float](), list[float](), 0.0
-    renderer = load_renderer(model_folder("tiny"), "qwen3")
     connection = engines.connect(engine.address)
-    for number in range(ROUNDS + 1):  # the first warms both up
+    for number in range(rounds + 1):  # the first warms both up
         timed = _Timed(connection)
         gateway = Gateway(timed, renderer)
         await gateway.start()
@@ -177,7 +181,7 @@ async def _agents(engine: VllmEngine) -> tuple[list[float], list[float], list[fl
         if number:
             ours.append(counts / done["wall_s"])
             raw.append(counts / bare["wall_s"])
-            cpu += used / (SESSIONS * TURNS * ROUNDS)
+            cpu += used / (SESSIONS * TURNS * rounds)
             added += _added(done["seen"], asked)
     await connection.close()
     return raw, ours, added, 1000 * cpu
