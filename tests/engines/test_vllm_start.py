@@ -93,7 +93,7 @@ def test_faults_have_names(said: str, named: str, remedy: str, tmp_path: Path) -
 
 
 def test_vllms_own_sockets_go_with_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = server(tmp_path, 'import os, sys; print(os.environ["VLLM_RPC_BASE_PATH"]); sys.exit(1)')
+    made = server(tmp_path, 'import os, sys; print(os.environ["TMPDIR"]); sys.exit(1)')
     with pytest.raises(CrrlError):
         made.start(Path("model"), lambda note: None)
     assert str(made.socket.parent) in made.log.read_text().splitlines()

@@ -51,6 +51,10 @@ async def client(pair: VllmEngine) -> AsyncIterator[VllmClient]:
     await made.close()
 
 
+SESSIONS, LONG = 16, 900
+"""So many answers of so many tokens at the same time that none ends before what is done meanwhile."""
+
+
 async def push(engine: VllmEngine, policies: dict[int, Any]) -> int:
     version = max(policies) + 1
     policies[version] = await asyncio.to_thread(changed, policies[0], version)
@@ -58,13 +62,21 @@ async def push(engine: VllmEngine, policies: dict[int, Any]) -> int:
     return version
 
 
-async def test_one_push_goes_to_all_servers_while_they_sample(pair: Any, client: Any, policies: Any) -> None:
-    answers = [Answer(Request(f"p{i}", prompt(i), 600, seed=i, scope=f"attempt-{i}")) for i in range(8)]
+async def under_way(client: Any, scope: str) -> tuple[list[Answer], list[asyncio.Task[Answer]]]:
+    """Long answers, each of its own session, all of which have begun."""
+    answers = [Answer(Request(f"{scope}{i}", prompt(i), LONG, seed=i, scope=f"{scope}-{i}")) for i in range(SESSIONS)]
     streams = [asyncio.create_task(ask(client, answer.request, answer)) for answer in answers]
-    await until(lambda: all(len(answer.ids) > 10 for answer in answers), 120)
-    version = await push(pair, policies)
+    await until(lambda: all(answer.ids for answer in answers), 120)
+    return answers, streams
+
+
+async def test_one_push_goes_to_all_servers_while_they_sample(pair: Any, client: Any, policies: Any) -> None:
+    version = max(policies) + 1
+    policies[version] = changed(policies[0], version)
+    answers, streams = await under_way(client, "p")
+    assert await push_and_prove(pair, policies[version], version, bound=CLOSE) < CLOSE
     await asyncio.gather(*streams)
-    assert {(answer.finish, len(answer.ids)) for answer in answers} == {("length", 600)}
+    assert {(answer.finish, len(answer.ids)) for answer in answers} == {("length", LONG)}
     for answer in answers:
         assert set(answer.versions) == {0, version}, "a server did not get the push"
         first = [at for at, found in enumerate(answer.versions) if found == 0]
@@ -101,13 +113,13 @@ async def test_a_push_that_does_not_fit_changes_nothing(pair: Any, client: Any, 
 async def test_one_of_two_dies(pair: Any, client: Any, policies: Any) -> None:
     """The other one's sessions go on, and its own wait for it."""
     version = await push(pair, policies)
-    answers = [Answer(Request(f"x{i}", prompt(i), 900, seed=i, scope=f"two-{i}")) for i in range(4)]
-    streams = [asyncio.create_task(ask(client, answer.request, answer)) for answer in answers]
-    await until(lambda: all(answer.ids for answer in answers), 60)
-    for process in processes(pair, 1)[1:]:
+    second = processes(pair, 1)[1:]
+    _, streams = await under_way(client, "two")
+    for process in second:
         process.kill()
     ended = await asyncio.gather(*streams, return_exceptions=True)
-    on = [client._routes._of[f"two-{i}"] for i in range(4)]
+    on = [client._routes._of[f"two-{i}"] for i in range(SESSIONS)]
+    assert set(on) == {0, 1}
     assert [isinstance(end, EngineError) for end in ended] == [at == 1 for at in on]
     again = [Request(f"y{i}", prompt(i), 30, seed=i, scope=f"two-{i}") for i in range(4)]
     for answer in await ask_all(client, again):
@@ -183,13 +195,12 @@ async def test_an_adapter_alone_is_pushed(adapted: VllmEngine, tmp_path: Path) -
     base = load_model(model_folder("tiny"))
     answer = await ask(client, Request("b", prompt(1), 40))
     assert set(answer.versions) == {0} and gap(answer, base) < CLOSE, "an untrained adapter is the base"
-    stream = Answer(Request("s", prompt(2), 600, seed=1))
-    going = asyncio.create_task(ask(client, stream.request, stream))
-    await until(lambda: len(stream.ids) > 10, 60)
     trained = adapter_of(1)
+    answers, streams = await under_way(client, "s")
     assert await push_and_prove(adapted, trained, 1, bound=CLOSE) < CLOSE
-    await going
-    assert stream.versions == sorted(stream.versions) and set(stream.versions) == {0, 1}
+    await asyncio.gather(*streams)
+    for stream in answers:
+        assert stream.versions == sorted(stream.versions) and set(stream.versions) == {0, 1}
     answer = await ask(client, Request("a", prompt(3), 40))
     assert set(answer.versions) == {1} and gap(answer, trained) < CLOSE
     assert gap(answer, base) > 0.05, "the adapter changes nothing: this would prove nothing"

@@ -10,6 +10,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -42,13 +43,14 @@ def running(state_dir: Path, engine: ScriptedEngine, tmp_path: Path) -> Iterator
     with tempfile.TemporaryDirectory() as short:  # the path of a socket is limited to 107 characters
         server = EngineServer(engine, Path(short) / "engine.sock")
         lost: list[LostError] = []
-        config = rollout_config(state_dir, server.address)
+        config = replace(rollout_config(state_dir, server.address), private=short)
         client = RolloutClient(config, tmp_path / "log.txt", lambda _id, _task, error: lost.append(error))
         made = Running(client)
         made.lost = lost
         client.start()
         yield made
         client.close()
+        assert Path(short).exists()  # whatever became of workers
         server.close()
 
 
@@ -113,6 +115,7 @@ def test_close_ends_everything(running: Running) -> None:
 
 OWNER = """
 import sys, time
+from dataclasses import replace
 from pathlib import Path
 sys.path.insert(0, {kit!r})
 from rollout_kit import BUGS, attempt, rollout_config
@@ -123,7 +126,7 @@ from crrl.rollout.client import RolloutClient
 from crrl.bench.demonstrated import demonstrating_engine
 engine = demonstrating_engine(BUGS, load_tokenizer(model_folder("tiny")), step=4, delay=0.2)
 server = EngineServer(engine, Path({sockets!r}) / "e.sock")
-config = rollout_config(Path({state!r}), server.address)
+config = replace(rollout_config(Path({state!r}), server.address), private={sockets!r})
 client = RolloutClient(config, Path({sockets!r}) / "log.txt", lambda *_: None)
 client.start()
 print(client.pid, flush=True)
@@ -132,8 +135,10 @@ client.run([attempt(i) for i in range(8)], lambda e: None)
 
 
 def test_a_worker_ends_with_the_process_that_owns_it(state_dir: Path) -> None:
-    """kill -9 of the trainer: the worker, its boxes and its judge go too."""
-    with tempfile.TemporaryDirectory() as sockets:
+    """kill -9 of the trainer: the worker, its boxes, its judge and the run's temporary folder go too."""
+    with tempfile.TemporaryDirectory() as temporary:
+        sockets = f"{temporary}/run"
+        Path(sockets).mkdir()
         code = OWNER.format(kit=str(Path(__file__).parents[1] / "kits"), sockets=sockets, state=str(state_dir))
         owner = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
         assert owner.stdout is not None
@@ -145,7 +150,7 @@ def test_a_worker_ends_with_the_process_that_owns_it(state_dir: Path) -> None:
         owner.kill()
         owner.wait()
         _, alive = psutil.wait_procs([worker, *below], timeout=20)
-        assert alive == []
+        assert alive == [] and not Path(sockets).exists()
 
 
 def test_a_worker_that_keeps_dying_ends_the_run_with_its_last_words(

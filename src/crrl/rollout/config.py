@@ -18,6 +18,7 @@ class RolloutConfig:
     engine: address of the engine (`engines.connect`). tokenizer: folder with the policy's tokenizer.json.
     images: the container engine. needed_images: of the run's tasks; without them it does not start.
     limits: of one box. reward_weights, reward_options: by reward name. tries: of one attempt, when our side fails.
+    private: the run's temporary folder, which a worker removes if the run is killed.
     """
 
     engine: str
@@ -36,10 +37,11 @@ class RolloutConfig:
     judges: int
     concurrency: int
     tries: int
+    private: str = ""
 
     @classmethod
     def from_config(
-        cls, config: Config, tokenizer: Path, engine: str, needed_images: Sequence[str] = ()
+        cls, config: Config, tokenizer: Path, engine: str, needed_images: Sequence[str] = (), private: str = ""
     ) -> RolloutConfig:
         sandbox, rollout = config.sandbox, config.rollout
         return cls(
@@ -63,4 +65,5 @@ class RolloutConfig:
             judges=rollout.judges,
             concurrency=rollout.concurrency,
             tries=rollout.tries,
+            private=private,
         )

@@ -1,7 +1,7 @@
 """The rollout worker: the process with the gateway, the agents, their boxes and the judge.
 
 `python -m crrl.rollout.worker FD`: FD is one end of a pipe to `client.RolloutClient`. When the pipe closes, however the
-other process ended, the worker ends too, with all its boxes.
+other process ended, the worker ends too, with all its boxes, and with the run's temporary folder if the run was killed.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import faulthandler
 import logging
+import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -46,6 +48,7 @@ class Worker:
         self._peak = 0
 
     async def main(self) -> None:
+        run = os.getppid()
         loop = asyncio.get_running_loop()
         inbox: asyncio.Queue[bytes | None] = asyncio.Queue()
         threading.Thread(target=self._listen, args=(loop, inbox), daemon=True).start()
@@ -54,6 +57,7 @@ class Worker:
             return
         config = msgspec.msgpack.decode(first, type=RolloutConfig)
         async with AsyncExitStack() as closing:
+            closing.callback(remove_if_killed, run, config.private)
             try:
                 engine = engines.connect(config.engine)
                 closing.push_async_callback(engine.close)
@@ -110,6 +114,12 @@ class Worker:
             self._connection.send_bytes(msgspec.msgpack.encode(message))
         except OSError:
             logging.info("the client is gone")  # `_listen` sees it too, and ends the process
+
+
+def remove_if_killed(run: int, folder: str) -> None:
+    """A run that closes a worker to start another, or in order to end, removes its folder by itself."""
+    if folder and os.getppid() != run:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 async def build(config: RolloutConfig, engine: Engine, closing: AsyncExitStack) -> Parts:

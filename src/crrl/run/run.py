@@ -193,7 +193,9 @@ class Run:
             # A copy for workers that restart later: the run deletes old checkpoints meanwhile.
             copy_tokenizer(source, own / "tokenizer", base)
             self.client = RolloutClient(
-                RolloutConfig.from_config(config, own / "tokenizer", server.address, self.curriculum.images()),
+                RolloutConfig.from_config(
+                    config, own / "tokenizer", server.address, self.curriculum.images(), private=str(own)
+                ),
                 self.folder / "log.txt",
                 self._lost_try,
             )

@@ -170,7 +170,7 @@ class VllmServer:
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
-                env={**os.environ, **self._environment, "VLLM_RPC_BASE_PATH": str(self._hidden.parent)},
+                env={**os.environ, "TMPDIR": str(self._hidden.parent), **self._environment},
             )
         self._wait(note, began)
 
