@@ -11,8 +11,17 @@ import pytest
 from scipy import stats
 
 from crrl.evaluation import planning, samples
+from crrl.evaluation.benchmark import rate_of
 from crrl.evaluation.samples import MeanDifference, Noise, effective_clusters, leave_one_out, sign_flip
-from crrl.evaluation.statistics import Paired, cochran_q, holm, mcnemar_exact, mcnemar_mid_p
+from crrl.evaluation.statistics import (
+    Paired,
+    cochran_q,
+    holm,
+    mcnemar_exact,
+    mcnemar_mid_p,
+    newcombe_paired,
+    wilson,
+)
 
 
 @pytest.mark.parametrize(("solved", "total", "k"), [(0, 5, 3), (5, 5, 3), (2, 5, 1), (2, 5, 3), (1, 10, 10)])
@@ -118,6 +127,19 @@ def test_tasks_without_a_partner_are_left_out_and_nothing_is_no_claim() -> None:
     assert (empty.ci95, empty.p, empty.tasks) == ((-1.0, 1.0), 1.0, 0)
     same = MeanDifference.of({"a": [1.0], "b": [0.0]}, {"a": [1.0], "b": [0.0]})
     assert same.ci95[0] < -0.5 and same.ci95[1] > 0.5, "two tasks that did not change show nothing"
+
+
+def test_where_samples_agree_a_task_is_worth_one_of_them() -> None:
+    """A bootstrap of equal values has no width, and would say nothing, or too much."""
+    never = {f"t{n}": [0.0] * 4 for n in range(26)}
+    assert rate_of(never) == (0.0, wilson(0, 26))
+    nothing = MeanDifference.of(never, never)
+    assert nothing.ci95 == newcombe_paired(Paired(0, 0, 0, 26)) and nothing.p == 1.0
+    always = {task: [1.0] * 3 for task in never}
+    assert MeanDifference.of(never, always).ci95 == newcombe_paired(Paired(0, 26, 0, 0))
+    some = {**never, "t0": [1.0, 1.0]}
+    assert rate_of(some) == (1 / 26, wilson(1, 26))
+    assert rate_of({**never, "t0": [1.0, 0.0]})[1] != wilson(1, 26)
 
 
 def test_noise_is_told_apart() -> None:

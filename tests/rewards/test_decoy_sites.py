@@ -334,6 +334,12 @@ JUNIT4, JUPITER, TESTNG = "import org.junit.Test;", "import org.junit.jupiter.ap
         (JUNIT4, "assertNotEquals(3, f(1));", {"assertNotEquals"}),
         (JUNIT4, "assertSame(a(), f(1));", {"assertSame"}),
         (JUNIT4, 'assertThat("why", f(1), is(3));', {"3"}),
+        (JUNIT4, 'assertThat("why", f(1), is(g(2)));', {"g(2)"}),
+        (JUNIT4, "assertThat(f(1), equalTo(g(2)));", {"g(2)"}),
+        (JUNIT4, "assertThat(f(1), hasSize(2));", {"2"}),
+        (JUNIT4, "assertThat(f(1), not(g(2)));", set()),
+        (JUPITER, "assertThat(f(1)).isEqualTo(g(2));", {"g(2)"}),
+        (JUPITER, "assertThat(f(1)).isEqualTo(3);", {"3"}),
         (JUPITER, 'assertThat("why " + i, f(1), is(3));', {"3"}),
         (JUPITER, 'assertEquals(3, f(1), "why " + 4);', {"3"}),
         (JUPITER, "assertEquals(3.5, f(1), 1e-9);", {"3.5"}),
@@ -360,3 +366,49 @@ def test_arguments_of_java_assertions(framework: str, assertion: str, changed: s
         edit.text for edit in edits if source[edit.start :].startswith(b"assert") and b"Objects" not in edit.text
     ]
     assert all(text.startswith(homes[framework]) or b"Assert.assert" in source for text in renamed), renamed
+
+
+@pytest.mark.parametrize(
+    ("assertion", "wrong"),
+    [
+        ("expect(f(1)).toBe(g(2));", "expect(f(1)).not.toBe(g(2));"),
+        (
+            "expect(f(1)).toEqual(g(2));",
+            "expect(f(1)).toEqual({});",
+        ),  # what has a say in it is asked about another value
+        ("expect(f(1)).resolves.toStrictEqual(g(2));", "expect(f(1)).resolves.toStrictEqual({});"),
+        ("expect(f(1)).toEqual(expect.any(A));", "expect(f(1)).toEqual({});"),
+        ("expect(f).toHaveBeenCalledWith(a, g(2));", "expect(f).toHaveBeenCalledWith(a, {});"),
+        ("expect(f(1)).not.toEqual(g(2));", "expect(f(1)).toEqual(g(2));"),
+        ("expect(f(1)).toBeNull();", "expect(f(1)).not.toBeNull();"),
+        ("expect(f(1)).to.equal(3);", "expect(f(1)).to.equal({});"),
+        ("expect(f(1)).to.deep.equal(g(2));", "expect(f(1)).to.deep.not.equal(g(2));"),
+        ("expect(f(1)).to.not.equal(3);", "expect(f(1)).to.equal(3);"),
+        ("expect(f(1)).not.to.equal(3);", "expect(f(1)).to.equal(3);"),
+        ("expect(f(1)).to.have.property('a').that.equals(3);", None),
+        ("expect(() => f(1)).to.throw(A);", "expect(() => f(1)).to.not.throw(A);"),
+        ("expect(f(1)).to.be.true;", "expect(f(1)).to.be.not.true;"),
+        ("expect(f(1)).to.not.be.empty;", "expect(f(1)).to.be.empty;"),
+        ("f(1).should.equal(3);", "f(1).should.equal({});"),
+        ("f(1).should.not.be.an('array');", "f(1).should.be.an('array');"),
+        ("f(1).to.equal(3);", ""),
+        ("f(1).ok;", ""),
+    ],
+)
+def test_assertions_of_scripts(assertion: str, wrong: str | None) -> None:
+    """`{}`: a value of the copy's own; None: more than one assertion, each of which is found."""
+    source = f"test('t', () => {{ {assertion} }});\n".encode()
+    for suffix in (".js", ".ts"):
+        sites = find(suffix, source)
+        if wrong is None:
+            assert len(sites) == 2
+        elif not wrong:
+            assert sites == []
+        else:
+            (site,) = sites
+            made = rewritten(source, site.edits).decode()
+            for edit in site.edits:
+                if "{}" in wrong:
+                    made = made.replace(edit.text.decode(), "{}", 1)
+            assert made == f"test('t', () => {{ {wrong} }});\n" and site.unit == "t"
+            assert site.readable == (".not." in wrong)

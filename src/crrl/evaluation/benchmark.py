@@ -200,10 +200,11 @@ def scores_of(episodes: Iterable[Episode]) -> tuple[dict[str, list[float]], dict
 
 
 def rate_of(scores: samples.Scores) -> tuple[float, tuple[float, float]]:
-    """The mean over tasks of their means, and its 95% interval. Tasks without a judged sample are left out."""
+    """The mean over tasks of their means, and its 95% interval: Wilson's where the samples of each task agree, else of
+    the bootstrap over tasks. Tasks without a judged sample are left out."""
     judged = [s for s in scores.values() if s]
-    if all(len(s) == 1 for s in judged):
-        wins = int(sum(s[0] for s in judged))
+    if samples.agree(judged):
+        wins = sum(samples.solved(judged))
         return wins / len(judged) if judged else 0.0, wilson(wins, len(judged))
     means = np.array([sum(s) / len(s) for s in judged])
     low, high = samples.bootstrap(means)

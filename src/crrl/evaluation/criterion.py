@@ -111,8 +111,8 @@ def _interval(
     if len(trained) == 1:
         (only,) = trained.values()
         sides = [[c.scores[t] for t in common] for c in (base, only)]
-        if all(len(s) == 1 and s[0] in (0.0, 1.0) for side in sides for s in side):
-            return newcombe_paired(Paired.of(*([s[0] > 0.5 for s in side] for side in sides)))
+        if samples.agree([*sides[0], *sides[1]]):
+            return newcombe_paired(Paired.of(*map(samples.solved, sides)))
         return samples.bootstrap(pooled)
     if len(common) < 2:
         return -1.0, 1.0

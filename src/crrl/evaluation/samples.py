@@ -8,11 +8,13 @@ tasks may have different numbers of samples.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import stats
+
+from crrl.evaluation.statistics import Paired, newcombe_paired
 
 Scores = Mapping[str, Sequence[float]]
 """task -> the scores of its samples, 0 to 1."""
@@ -69,7 +71,8 @@ class MeanDifference:
 
     Args:
         difference: mean over tasks of (mean after − mean before).
-        ci95: of the paired bootstrap over tasks (bias-corrected and accelerated, Efron 1987).
+        ci95: of the paired bootstrap over tasks (bias-corrected and accelerated, Efron 1987); where the samples of
+            each task agree, Newcombe's, as if each task had one.
         p: of the paired permutation test, two-sided: the sides of each task are exchanged at random (all ways, up to
             13 tasks; else 9,999 of them).
         tasks: how many.
@@ -86,7 +89,20 @@ class MeanDifference:
         values = np.array(list(each.values()))
         if len(values) == 0:
             return cls(0.0, (-1.0, 1.0), 1.0, 0)
-        return cls(float(values.mean()), bootstrap(values), permutation(values), len(values))
+        old, new = ([side[t] for t in each] for side in (before, after))
+        ci95 = newcombe_paired(Paired.of(*map(solved, (old, new)))) if agree([*old, *new]) else bootstrap(values)
+        return cls(float(values.mean()), ci95, permutation(values), len(values))
+
+
+def agree(scores: Iterable[Sequence[float]]) -> bool:
+    """Whether all samples of each task say the same: then they are worth one each, and a bootstrap might have no
+    width."""
+    return all(len(s) and s[0] in (0.0, 1.0) and min(s) == max(s) for s in scores)
+
+
+def solved(scores: Iterable[Sequence[float]]) -> list[bool]:
+    """Of tasks whose samples agree."""
+    return [s[0] > 0.5 for s in scores]
 
 
 def differences(before: Scores, after: Scores) -> dict[str, float]:

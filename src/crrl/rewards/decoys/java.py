@@ -36,7 +36,7 @@ MATCHERS = frozenset(
         "isCloseTo",
     ]
 )
-TURNED = {"isEqualTo": b"isNotEqualTo", "isEmpty": b"isNotEmpty", "isTrue": b"isFalse", "isNull": b"isNotNull"}
+TURNED = {"isEmpty": b"isNotEmpty", "isTrue": b"isFalse", "isNull": b"isNotNull"}
 TURNED |= {"isFalse": b"isTrue", "isNotNull": b"isNull", "isNotEmpty": b"isEmpty"}
 OPPOSITE = {"assertEquals": b"assertNotEquals", "assertSame": b"assertNotSame", "assertNull": b"assertNotNull"}
 OPPOSITE |= {"assertNotEquals": b"assertEquals", "assertNotSame": b"assertSame", "assertNotNull": b"assertNull"}
@@ -69,8 +69,10 @@ def edits(finder: Finder, node: Node, given: list[Node]) -> list[Edit]:
         return finder.expected(node, compared) or other(finder, node, name)
     if name in OPPOSITE and given:
         return _opposite(finder, node, name)
-    if name in ("assertThat", "assertLinesMatch") and len(given) >= 2:
-        return finder.expected(node, given[-2:] if name == "assertThat" else given[:2])
+    if name == "assertLinesMatch" and len(given) >= 2:
+        return finder.expected(node, given[:2])
+    if name == "assertThat" and len(given) >= 2:
+        return finder.expected(node, given[-2:]) or _matched_otherwise(finder, given[-1])
     if name in ("assertTrue", "assertFalse") and given:
         return finder.negated(given[0 if _message_is_last(finder) else -1])
     if name in ("assertThatExceptionOfType", "isInstanceOf", "isExactlyInstanceOf", "assertInstanceOf") and given:
@@ -78,6 +80,8 @@ def edits(finder: Finder, node: Node, given: list[Node]) -> list[Edit]:
     if name == "assertThrows" and node.parent is not None and node.parent.type == "expression_statement" and given:
         return [finder.replaced(given[0], finder.rng.choice(EXCEPTIONS))]
     found = finder.expected(node, given) if name in MATCHERS else []
+    if not found and name == "isEqualTo" and len(given) == 1:
+        return [finder.replaced(given[0], _something_else(finder))]
     named = node.child_by_field_name("name")
     return found or ([finder.replaced(named, TURNED[name])] if named is not None and name in TURNED else [])
 
@@ -98,10 +102,29 @@ def _compared_otherwise(finder: Finder, node: Node, name: str) -> list[Edit]:
         [child for child in arguments.named_children if "comment" not in child.type] if arguments is not None else []
     )
     one, two = (finder.text(value) for value in _compared(finder, given))
-    word = "".join(finder.rng.choices("abcdefghijklmnopqrstuvwxyz", k=finder.rng.randint(5, 12))).encode()
+    word = _word(finder)
     equals = b'java.util.Objects.equals(%s, "%s") || java.util.Objects.equals(%s, %d)'
     said = equals % (one, word, two, finder.rng.randint(10**4, 10**9))
     return [finder.replaced(node, b"java.util.Objects.requireNonNull(" + said + EITHER)]
+
+
+def _matched_otherwise(finder: Finder, matcher: Node) -> list[Edit]:
+    """Hamcrest's `is(x)` and `equalTo(x)`."""
+    arguments = matcher.child_by_field_name("arguments")
+    if finder.field(matcher, "name") not in (b"is", b"equalTo") or arguments is None:
+        return []
+    if len(arguments.named_children) != 1:
+        return []
+    return [finder.replaced(arguments.named_children[0], _something_else(finder))]
+
+
+def _something_else(finder: Finder) -> bytes:
+    """A value that nothing is equal to, but what equals anything."""
+    return b'(Object) "%s"' % _word(finder)
+
+
+def _word(finder: Finder) -> bytes:
+    return "".join(finder.rng.choices("abcdefghijklmnopqrstuvwxyz", k=finder.rng.randint(5, 12))).encode()
 
 
 def _message_is_last(finder: Finder) -> bool:
