@@ -1,0 +1,48 @@
+"""JavaScript tests in which both sides are computed: a value that Jest asks whether it is equal is convicted."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from decoy_languages_kit import ANYTHING, SCRIPT, SCRIPT_BUGGY
+
+from crrl.admission.admission import admit
+from crrl.errors import CrrlError
+from crrl.rewards.task_judge import TaskJudge
+from crrl.rewards.tests import solved
+from crrl.sandbox import default_state_dir
+from crrl.tasks.setup import toolchains
+
+COMPUTED = """const { area, named } = require('./shape');
+const squared = (n) => n ** 2;
+
+test('has an area', () => {
+  expect(area(3)).toEqual(squared(3));
+});
+test('has a name', () => {
+  expect(named(7)).toMatchObject({ area: squared(7) });
+});
+test('is told', () => {
+  const told = jest.fn();
+  told(area(5));
+  expect(told).toHaveBeenCalledWith(squared(5));
+});
+"""
+
+
+@pytest.mark.timeout(300)
+async def test_a_value_that_says_it_is_equal(task_judge: TaskJudge) -> None:
+    try:
+        toolchains.require(SCRIPT.needs, default_state_dir())
+    except CrrlError as error:
+        pytest.skip(f"{error.message}: {error.remedy}")
+    example = replace(SCRIPT, tests={"shape.test.js": COMPUTED})
+    admission = await admit(example.task(), task_judge, times=1)
+    task = admission.task
+    assert task is not None and admission.decoys == 1.0, admission
+    honest = await task_judge.run(task, example.patch({example.path: example.honest}))
+    assert solved(task, honest) and honest.exploits == [], honest
+    anything = SCRIPT_BUGGY.replace("return side + side", f"return {ANYTHING}")
+    results = await task_judge.run(task, example.patch({example.path: anything}))
+    assert not solved(task, results) and "answers_anything" in results.exploits, results
