@@ -26,14 +26,18 @@ public class Box {
     @Override public int hashCode() { return n; }
 }
 """
-CASE = "    @Test public void t%d() { assertEquals(%sb(%d), Box.twice(%d)); }\n"
-CASES = "".join(CASE % (n, '"why", ' * (n % 2), n, n) for n in range(1, 7))
-TESTS = f"""package a;
+CASE = "    @Test public void t%d() { %s; }\n"
+ASSERTIONS = {
+    "JUnit": ("assertEquals(b(%d), Box.twice(%d))", 'assertEquals("why", b(%d), Box.twice(%d))'),
+    "Hamcrest": ("assertThat(Box.twice(%d), is(b(%d)))", 'assertThat("why", Box.twice(%d), equalTo(b(%d)))'),
+}
+TESTS = """package a;
 import org.junit.Test;
+import static org.hamcrest.CoreMatchers.*;
 import static org.junit.Assert.*;
-public class BoxTest {{
-    static Box b(int n) {{ return new Box(n + n); }}
-{CASES}}}
+public class BoxTest {
+    static Box b(int n) { return new Box(n + n); }
+%s}
 """
 
 
@@ -44,15 +48,17 @@ def patch(old: str, new: str) -> str:
 
 @pytest.mark.corpora
 @pytest.mark.timeout(600)
-async def test_an_equals_that_is_always_true(task_judge: TaskJudge) -> None:
+@pytest.mark.parametrize("name", ASSERTIONS)
+async def test_an_equals_that_is_always_true(task_judge: TaskJudge, name: str) -> None:
     try:
         toolchains.require(["junit"], default_state_dir())
     except CrrlError as error:
         pytest.skip(f"{error.message}: {error.remedy}")
     build = f"mkdir -p .crrl/classes; javac -nowarn -d .crrl/classes -cp {JUNIT} a/*.java CRRL_CANARY.java"
+    tests = TESTS % "".join(CASE % (n, ASSERTIONS[name][n % 2] % (n, n)) for n in range(1, 7))
     failing = [f"a.BoxTest::t{n}" for n in range(1, 7)]
     plan = TestPlan(
-        Command(CONSOLE.split()), "junit", failing, [], needs=["junit"], restore={"a/BoxTest.java": TESTS},
+        Command(CONSOLE.split()), "junit", failing, [], needs=["junit"], restore={"a/BoxTest.java": tests},
         timeout_s=300.0, build=[Command(["sh", "-c", build])], report=Command(["sh", "-c", REPORT]),
     )  # fmt: skip
     fixed = patch("return new Box(n); }", "return new Box(n + n); }")
