@@ -5,7 +5,7 @@ in the assertion or in what the test names there; else the condition is turned r
 comes out must still compile: a copy that does not is no decoy (`control.calibrate` leaves it out).
 
 To add a language: its grammar in `grammars.py`, and what its assertions look like in `_Finder.edits`. Java's are in
-`java.py`.
+`java.py`, those of JavaScript and TypeScript in `script.py`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Iterator
 
 from tree_sitter import Node
 
-from crrl.rewards.decoys import java
+from crrl.rewards.decoys import java, script
 from crrl.rewards.decoys.grammars import GRAMMARS, parser, walk
 from crrl.rewards.decoys.literals import altered_number, altered_text
 from crrl.rewards.decoys.sites import Edit, Site
@@ -69,24 +69,6 @@ EXPECTED = re.compile(rb"(?i)want|expect|^exp|result|output|^out$")
 GO_FAILS = re.compile(rb"\.(?:Error|Errorf|Fatal|Fatalf|Fail|FailNow)\(")
 GO_RENAMED = {b"Equal": b"NotEqual", b"True": b"False", b"NoError": b"Error", b"Nil": b"NotNil", b"Len": b"NotEmpty"}
 GO_RENAMED |= {b"NotEqual": b"Equal", b"False": b"True", b"Error": b"NoError", b"NotNil": b"Nil"}
-SCRIPT_RENAMED = {b"equal": b"notEqual", b"strictEqual": b"notStrictEqual", b"deepEqual": b"notDeepEqual"}
-SCRIPT_RENAMED |= {b"deepStrictEqual": b"notDeepStrictEqual", b"match": b"doesNotMatch"}
-ASKS = frozenset(
-    {
-        *(b"toEqual", b"toStrictEqual", b"toMatchObject", b"toContainEqual", b"toHaveProperty"),
-        *(b"toHaveBeenCalledWith", b"toHaveBeenLastCalledWith", b"toHaveBeenNthCalledWith", b"toBeCalledWith"),
-        *(b"lastCalledWith", b"nthCalledWith", b"toHaveReturnedWith", b"toReturnWith"),
-    }
-)
-"""Of Jest, Vitest and Jasmine: a value with a method `asymmetricMatch` is asked whether it is equal."""
-CHAI = frozenset(
-    {
-        *(b"equal", b"equals", b"eq", b"eql", b"eqls", b"include", b"includes", b"contain", b"contains", b"members"),
-        *(b"keys", b"property", b"lengthOf", b"length", b"match", b"throw", b"throws", b"a", b"an", b"instanceof"),
-        *(b"above", b"below", b"least", b"most", b"within", b"closeTo", b"string", b"oneOf"),
-    }
-)
-CHAI_WORDS = frozenset({b"true", b"false", b"null", b"undefined", b"ok", b"empty", b"exist", b"NaN"})
 READABLE = (
     b"!=",
     b"==",
@@ -148,7 +130,7 @@ class _Finder:
         elif (
             node.type == "member_expression" and node.parent is not None and node.parent.type == "expression_statement"
         ):
-            yield self._chai_word(node)
+            yield script.word_edits(self, node)
 
     # Assertions, by language ----------------------------------------------------------------------
 
@@ -166,62 +148,7 @@ class _Finder:
             return self._cpp(node, self.text(function).decode(), function, given)
         if self.go:
             return self._go_call(function, given)
-        return [] if self.rust else self._script(function, given)
-
-    def _script(self, function: Node, given: list[Node]) -> list[Edit]:
-        on, of = function.child_by_field_name("property"), function.child_by_field_name("object")
-        if function.type != "member_expression" or on is None or of is None:
-            return []
-        name = self.text(on)
-        if self.text(of) in (b"assert", b"t", b"should") and given:
-            if name in SCRIPT_RENAMED:
-                return self.expected(function, given[:2][::-1]) or [self.replaced(on, SCRIPT_RENAMED[name])]
-            return self.negated(given[0]) if name in (b"ok", b"true") else []
-        if not (name in CHAI if self._is_chai(of) else name.startswith(b"to") and self._expects(of)):
-            return []
-        if self._turned(of):
-            return self._turn(of)
-        matched = name in (b"toThrow", b"toThrowError", b"throw") and given and given[0].type == "identifier"
-        edits = self.expected(function, given[:1]) if given and not matched else []
-        if not edits and given and name in ASKS:
-            word = "".join(self.rng.choices("abcdefghijklmnopqrstuvwxyz", k=self.rng.randint(5, 12)))
-            edits = [self.replaced(given[-1], f"{{ {word}: {self.rng.randint(10**4, 10**9)} }}".encode())]
-        return edits or self._turn(of)
-
-    def _chai_word(self, node: Node) -> list[Edit]:
-        """`expect(x).to.be.true;`"""
-        word, of = node.child_by_field_name("property"), node.child_by_field_name("object")
-        if word is None or of is None or self.text(word) not in CHAI_WORDS or not self._is_chai(of):
-            return []
-        return self._turn(of)
-
-    def _expects(self, of: Node) -> bool:
-        return self.text(of).startswith(b"expect(")
-
-    def _is_chai(self, of: Node) -> bool:
-        words = {self.text(word) for word, _ in self._chain(of)}
-        return b"should" in words or (self._expects(of) and bool(words & {b"to", b"be", b"have"}))
-
-    def _chain(self, of: Node) -> Iterator[tuple[Node, Node]]:
-        """The words of `expect(x).to.not`, from the last, each with what it is a word of."""
-        while of.type in ("member_expression", "call_expression"):
-            word, inner = of.child_by_field_name("property"), of.child_by_field_name("object")
-            if of.type == "call_expression":
-                word, inner = None, of.child_by_field_name("function")
-            if inner is None:
-                return
-            if word is not None:
-                yield word, inner
-            of = inner
-
-    def _turned(self, of: Node) -> bool:
-        return any(self.text(word) == b"not" for word, _ in self._chain(of))
-
-    def _turn(self, of: Node) -> list[Edit]:
-        for word, inner in self._chain(of):
-            if self.text(word) == b"not":
-                return [Edit(inner.end_byte, word.end_byte, b"")]
-        return [Edit(of.end_byte, of.end_byte, b".not")]
+        return [] if self.rust else script.edits(self, function, given)
 
     def _go_check(self, node: Node) -> list[Edit]:
         condition, body = node.child_by_field_name("condition"), node.child_by_field_name("consequence")
