@@ -117,6 +117,10 @@ def test_what_was_measured_in_another_way_is_said(tmp_path: Path) -> None:
     settings["seed"] = 3
     (b / "config.yaml").write_text(yaml.safe_dump(settings))
     assert compare([read(str(a)), read(str(b))]).differs == {"agent.turns": [10, 20]}
+    settings["agent"]["files"] = {"agent.py": "import os\n" * 30}
+    (b / "config.yaml").write_text(yaml.safe_dump(settings))
+    said = markdown(compare([read(str(a)), read(str(b))]))
+    assert "- agent.files.agent.py: not set / 30 lines (" in said and "import os" not in said
 
 
 def test_a_report_of_swe_benchs_harness(tmp_path: Path) -> None:

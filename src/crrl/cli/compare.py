@@ -92,6 +92,7 @@ def _points(value: str | None) -> float | None:
 
 
 def _write_page(file: Path, report: Report, results: list[Results], refused: list[str]) -> None:
+    from crrl.evaluation.compare import told
     from crrl.report.comparison import write_comparison
 
     shown = [{**asdict(c), "lines": lines(c)} for c in report.comparisons]
@@ -100,7 +101,8 @@ def _write_page(file: Path, report: Report, results: list[Results], refused: lis
         for cell in {c.cell for c in report.comparisons}
         if all(cell in r.cells for r in results)
     }
-    write_comparison(file, report.names, shown, report.differs, report.cochran_q, refused, scores)
+    differs = {key: [told(value) for value in values] for key, values in report.differs.items()}
+    write_comparison(file, report.names, shown, differs, report.cochran_q, refused, scores)
 
 
 def _tasks(results: list[Results], cell: str) -> list[str]:
@@ -110,13 +112,15 @@ def _tasks(results: list[Results], cell: str) -> list[str]:
 def show(report: Report, refused: list[str]) -> None:
     from rich.console import Console
 
+    from crrl.evaluation.compare import told
+
     out = Console(highlight=False)
     for reason in refused:
         out.print(f"Not comparable, and compared anyway: {reason}", style="red", markup=False, soft_wrap=True)
     if report.differs:
         out.print("Not measured in the same way:", style="yellow")
         for key, values in report.differs.items():
-            out.print(f"  {key}: " + " | ".join(map(str, values)), markup=False, soft_wrap=True)
+            out.print(f"  {key}: " + " | ".join(map(told, values)), markup=False, soft_wrap=True)
     for c in report.comparisons:
         out.print(f"\n{c.cell or 'all tasks'}", style="cyan", markup=False)
         for line in lines(c):

@@ -6,6 +6,7 @@ bootstrap and the permutation test over tasks (`samples.py`). A verdict says wha
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -123,6 +124,14 @@ def differences(conditions: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]
     keys = {key for side in conditions for key in side}
     values = {key: [side.get(key) for side in conditions] for key in sorted(keys)}
     return {key: those for key, those in values.items() if any(v != those[0] for v in those)}
+
+
+def told(value: Any) -> str:
+    """A value that differs, on one line: a whole file by its length and the beginning of its SHA-256."""
+    text = "not set" if value in (None, "") else str(value)
+    if "\n" not in text:
+        return text
+    return f"{len(text.splitlines())} lines ({hashlib.sha256(text.encode()).hexdigest()[:12]})"
 
 
 def incomparable(results: Sequence[Results]) -> list[str]:
@@ -262,7 +271,7 @@ def halves(results: Results) -> tuple[Results, Results]:
 
 def markdown(report: Report, refused: Sequence[str] = ()) -> str:
     """A table for a paper or an issue; what differs in how they were measured comes first."""
-    differs = [f"- {key}: {' / '.join(map(str, values))}" for key, values in report.differs.items()]
+    differs = [f"- {key}: {' / '.join(map(told, values))}" for key, values in report.differs.items()]
     lines = [
         *(f"- Not comparable, and compared anyway: {reason}" for reason in refused),
         *(["Not measured in the same way:", "", *differs] if differs else []),

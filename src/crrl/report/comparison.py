@@ -22,7 +22,7 @@ def write_comparison(
     file: Path,
     names: Sequence[str],
     comparisons: Sequence[Mapping[str, Any]],
-    differs: Mapping[str, Sequence[Any]],
+    differs: Mapping[str, Sequence[str]],
     cochran_q: Mapping[str, float],
     refused: Sequence[str],
     scores: Mapping[str, Scores],
