@@ -140,6 +140,18 @@ async def test_a_server_that_is_not_there_yet_is_waited_for(tmp_path: Path) -> N
     await early.close()
 
 
+async def test_where_no_server_is_there_is_nothing_to_cancel(tmp_path: Path) -> None:
+    alone = VllmClient(Serving((str(tmp_path / "s"),), 1024, 964, "hash", seeds=False).address.partition(":")[2])
+    asking = asyncio.create_task(ask(alone, RECORDED["length"]))
+    await asyncio.sleep(0.1)
+    async with asyncio.timeout(30):
+        await alone.cancel("length")
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+    await alone.close()
+
+
 async def test_a_dying_server_is_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each refusal would cost a try of an episode that has done nothing."""
     async with playing(tmp_path, "length", ill=2) as (client, got):

@@ -153,6 +153,32 @@ def test_a_worker_ends_with_the_process_that_owns_it(state_dir: Path) -> None:
         assert alive == [] and not Path(sockets).exists()
 
 
+STUCK = """
+import asyncio, os, sys
+from multiprocessing import Pipe
+from crrl.rollout import worker
+worker.LEAVE_S = 0.5
+ours, theirs = Pipe()
+made = worker.Worker(theirs)
+made._private, made._run = sys.argv[1], 1  # as if the run were gone
+async def main():
+    from threading import Thread
+    Thread(target=made._listen, args=(asyncio.get_running_loop(), asyncio.Queue()), daemon=True).start()
+    ours.close()
+    await asyncio.sleep(100)
+asyncio.run(main())
+"""
+
+
+def test_a_worker_that_does_not_end_is_ended(tmp_path: Path) -> None:
+    """Nobody is there to do it once the run is killed."""
+    (tmp_path / "private").mkdir()
+    argv = [sys.executable, "-c", STUCK, str(tmp_path / "private")]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=90)
+    assert done.returncode == 1 and "does not end by itself" in done.stderr and "STUCK" not in done.stderr
+    assert not (tmp_path / "private").exists()
+
+
 def test_a_worker_that_keeps_dying_ends_the_run_with_its_last_words(
     state_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

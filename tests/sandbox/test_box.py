@@ -73,6 +73,21 @@ async def test_cancelled_command_leaves_a_usable_box(box):
     assert "+stale" in await box.patch()
 
 
+async def test_a_cancellation_that_comes_with_the_answer_is_not_lost(box, monkeypatch):
+    replied = box._on_reply
+
+    def and_cancel():
+        replied()
+        running.cancel()
+
+    box._loop.add_reader(box._control, and_cancel)
+    running = asyncio.create_task(sh(box, "echo first"))
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    box._loop.add_reader(box._control, replied)
+    assert (await sh(box, "echo second")).output == "second\n"
+
+
 async def test_two_callers_take_turns(box):
     first, second = await asyncio.gather(sh(box, "sleep 0.2; echo a"), sh(box, "echo b"))
     assert (first.output, second.output) == ("a\n", "b\n")

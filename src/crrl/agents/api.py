@@ -10,6 +10,8 @@ from typing import Any, Literal, Protocol
 from crrl.sandbox.api import Box, Mount
 from crrl.task import Task
 
+CANCEL_S = 5.0
+"""Between two cancellations."""
 ExitReason = Literal["finished", "turn_limit", "token_limit", "time_limit", "context_length", "error"]
 
 
@@ -81,6 +83,15 @@ class Agent(Protocol):
     ) -> AgentExit: ...
 
     async def close(self) -> None: ...
+
+
+async def ended(running: asyncio.Task[Any]) -> None:
+    """Cancels it until it is done: what is in between may lose a cancellation."""
+    while not running.done():
+        running.cancel()
+        await asyncio.wait({running}, timeout=CANCEL_S)
+    if not running.cancelled():
+        running.exception()  # seen, so that nobody logs it
 
 
 async def finished_within(running: asyncio.Task[Any], wall_s: float, spent_s: Callable[[], float]) -> bool:

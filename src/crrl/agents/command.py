@@ -12,11 +12,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from crrl.agents.api import AgentExit, AgentLimits, Endpoint, WhatNow, finished_within, nothing_more
+from crrl.agents.api import AgentExit, AgentLimits, Endpoint, WhatNow, ended, finished_within, nothing_more
 from crrl.conf import schema
 from crrl.conf.templates import QUOTED, placeholders, render
 from crrl.errors import CrrlError, LostError, UsageError
@@ -98,9 +97,7 @@ class CommandAgent:
         except ValueError as error:  # the instruction is too long for a command, or contains a NUL byte
             raise LostError("agent_start", str(error)) from error
         finally:
-            running.cancel()
-            with suppress(asyncio.CancelledError, Exception):
-                await running
+            await ended(running)
 
 
 def _mount(text: str, config: schema.Agent, state_dir: Path) -> Mount:

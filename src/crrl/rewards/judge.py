@@ -304,7 +304,8 @@ class PytestJudge:
         for last in (False, True):  # a zygote that died before this run is not this run's loss
             zygote = await self._warm()
             try:
-                reply = await asyncio.wait_for(zygote.run(request, self._groups), request["timeout_s"] + GRACE_S)
+                async with asyncio.timeout(request["timeout_s"] + GRACE_S):
+                    reply = await zygote.run(request, self._groups)
             except (TimeoutError, OSError, EOFError) as error:
                 await self._drop(zygote)
                 if last or isinstance(error, TimeoutError):

@@ -14,7 +14,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from crrl.agents.api import Agent, AgentExit, AgentLimits, Endpoint, ExitReason, finished_within
+from crrl.agents.api import Agent, AgentExit, AgentLimits, Endpoint, ExitReason, ended, finished_within
 from crrl.errors import CrrlError, LostError, RunError
 from crrl.gateway import Budget, Gateway, SessionHandle, SessionRecord
 from crrl.gateway.canonical import Call
@@ -150,8 +150,7 @@ async def _run_agent(box: Box, attempt: Attempt, parts: Parts, tries: Tries) -> 
         try:
             in_time = await finished_within(running, parts.wall_s + WALL_GRACE_S, limits.spent_s)
         finally:
-            running.cancel()
-            await asyncio.wait({running})
+            await ended(running)
     finally:
         record = await gateway.close(attempt.id)
     return _end_of(running, in_time, record), record

@@ -36,6 +36,8 @@ from crrl.rollout.config import RolloutConfig
 from crrl.rollout.episode import Parts, run_episode
 from crrl.rollout.scheduler import Scheduler
 
+LEAVE_S = 30.0
+"""How long episodes, boxes and the judge have to end once nobody is there to want them."""
 BEAT_S = 2.0
 """Time between signs of life, which carry the memory of this process and its children."""
 
@@ -46,9 +48,9 @@ class Worker:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._peak = 0
+        self._run, self._private = os.getppid(), ""
 
     async def main(self) -> None:
-        run = os.getppid()
         loop = asyncio.get_running_loop()
         inbox: asyncio.Queue[bytes | None] = asyncio.Queue()
         threading.Thread(target=self._listen, args=(loop, inbox), daemon=True).start()
@@ -57,7 +59,8 @@ class Worker:
             return
         config = msgspec.msgpack.decode(first, type=RolloutConfig)
         async with AsyncExitStack() as closing:
-            closing.callback(remove_if_killed, run, config.private)
+            self._private = config.private
+            closing.callback(self._remove_if_killed)
             try:
                 engine = engines.connect(config.engine)
                 closing.push_async_callback(engine.close)
@@ -95,6 +98,21 @@ class Worker:
             except (EOFError, OSError):
                 message = None
             loop.call_soon_threadsafe(inbox.put_nowait, message)
+        leaving = threading.Timer(LEAVE_S, self._leave)
+        leaving.daemon = True
+        leaving.start()
+
+    def _leave(self) -> None:
+        """Something does not end. Boxes and the judge go with this process."""
+        logging.warning("the worker does not end by itself after %.0f s: it is ended", LEAVE_S)
+        faulthandler.dump_traceback(all_threads=True)
+        self._remove_if_killed()
+        os._exit(1)
+
+    def _remove_if_killed(self) -> None:
+        """The run's temporary folder: a run that starts another worker, or ends by itself, removes it by itself."""
+        if self._private and os.getppid() != self._run:
+            shutil.rmtree(self._private, ignore_errors=True)
 
     def _episode(self, episode: Episode) -> None:
         self._send("episode", episode)
@@ -114,12 +132,6 @@ class Worker:
             self._connection.send_bytes(msgspec.msgpack.encode(message))
         except OSError:
             logging.info("the client is gone")  # `_listen` sees it too, and ends the process
-
-
-def remove_if_killed(run: int, folder: str) -> None:
-    """A run that closes a worker to start another, or in order to end, removes its folder by itself."""
-    if folder and os.getppid() != run:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 async def build(config: RolloutConfig, engine: Engine, closing: AsyncExitStack) -> Parts:

@@ -139,19 +139,22 @@ class ServedBox:
         except asyncio.CancelledError:
             self._why = "cancelled in the middle of a request"
             raise
+        reply = self._reply
         try:
             return await self._answer(within)
         except asyncio.CancelledError:  # the agent's time is up: end the command, and keep the box usable
-            self._stale += 1
-            with contextlib.suppress(OSError):
-                self._control.send(b"abort")
+            if reply.cancelled():  # no answer has come yet
+                self._stale += 1
+                with contextlib.suppress(OSError):
+                    self._control.send(b"abort")
             raise
 
     async def _answer(self, within: float) -> list[str]:
         if self._reply is None:
             self._reply = self._loop.create_future()
         try:
-            return await asyncio.wait_for(self._reply, within)
+            async with asyncio.timeout(within):  # wait_for loses a cancellation that comes with the answer (3.11)
+                return await self._reply
         except TimeoutError:
             self._why = "the exec server hangs"
             return []

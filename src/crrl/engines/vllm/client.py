@@ -126,10 +126,14 @@ class VllmClient:
         if (at := self._running.get(id)) is None:
             return
         self._cancelled.add(id)
-        response = await self._send(protocol.ABORT, {"request_ids": [f"generate-tokens-{id}"]}, {}, at)
-        with _named(id):
-            await _require_ok(response)
-        await response.aclose()
+        http, asked = self._reaching(at), {"request_ids": [f"generate-tokens-{id}"]}
+        try:
+            response = await http.post(protocol.ABORT, json=asked)
+        except httpx.ConnectError:  # the server is not there, and the generation ended with it
+            return
+        except httpx.HTTPError as error:
+            raise EngineError(f"the connection to the vLLM server was lost ({id}: {_said(error)})") from error
+        await _require_ok(response)
 
     async def info(self) -> EngineInfo:
         """Of several servers, the oldest version: a push may be under way."""
@@ -144,14 +148,18 @@ class VllmClient:
             await response.aread()
         return protocol.version_of(response.json()["weight_version"])
 
+    def _reaching(self, at: int) -> httpx.AsyncClient:
+        if at not in self._http:
+            self._http[at] = _reaching(self.served.servers[at])
+        return self._http[at]
+
     async def close(self) -> None:
         while self._http:
             await self._http.popitem()[1].aclose()
 
     async def _send(self, path: str, body: object, headers: dict[str, str], at: int) -> httpx.Response:
         """The beginning of the answer, which its receiver closes. Waits for a server that is not there, or dying."""
-        where = self.served.servers[at]
-        http = self._http[at] = self._http.get(at) or _reaching(where)
+        where, http = self.served.servers[at], self._reaching(at)
         began = time.monotonic()
         while True:
             request = http.build_request("GET" if body is None else "POST", path, json=body, headers=headers)

@@ -227,7 +227,8 @@ class Environments:
         )
         said = b""
         try:
-            said, _ = await asyncio.wait_for(process.communicate(), command.timeout_s)
+            async with asyncio.timeout(command.timeout_s):
+                said, _ = await process.communicate()
             reason = f"exit code {process.returncode}"
         except TimeoutError:
             reason = f"no end after {command.timeout_s:.0f} s"
