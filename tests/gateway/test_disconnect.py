@@ -163,3 +163,25 @@ async def test_closing_a_session_ends_its_generation(bench: Bench) -> None:
     await post_and_vanish(handle.base_url, BODY, 2)
     record = await asyncio.wait_for(bench.gateway.close("a"), 1)
     assert [(s.finish, s.delivery) for s in record.samples] == [("cancelled", "dropped")]
+
+
+async def test_whoever_closes_a_session_may_be_cancelled(bench: Bench) -> None:
+    """The cancellation is not taken for the end of a generation."""
+    await bench.start(TEXT, **SLOW)
+    session = bench.gateway.open("a")._session  # type: ignore[attr-defined]
+    may_end = asyncio.Event()
+
+    async def slow_to_end() -> None:
+        try:
+            await asyncio.sleep(100)
+        except asyncio.CancelledError:
+            await may_end.wait()
+
+    session._tasks.add(asyncio.create_task(slow_to_end()))
+    await asyncio.sleep(0)
+    closing = asyncio.create_task(session.close())
+    await asyncio.sleep(0.05)
+    closing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await closing
+    may_end.set()

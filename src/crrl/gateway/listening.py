@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 import uvicorn
@@ -72,6 +72,5 @@ class Server(uvicorn.Server):
         """Does not wait for open connections. Does nothing if the server has not started."""
         if self._serving is not None:
             self.should_exit = self.force_exit = True
-            with suppress(asyncio.CancelledError):
-                await self._serving
+            await asyncio.wait({self._serving})
             self._serving = None

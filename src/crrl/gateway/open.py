@@ -13,7 +13,6 @@ import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from contextlib import suppress
 
 from crrl.engines.api import Engine
 from crrl.gateway.api import Ask, Budget, SessionRecord
@@ -66,8 +65,7 @@ class OpenGateway(Gateway):
     async def stop(self) -> None:
         if self._sweeping is not None:
             self._sweeping.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._sweeping
+            await asyncio.wait({self._sweeping})
         for digest in list(self._conversations):
             self._end(digest)
         while self._ending:

@@ -10,7 +10,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import Coroutine, Iterator
-from contextlib import aclosing, contextmanager, suppress
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import cast
 
@@ -351,10 +351,11 @@ class Session:
             turn.task.cancel()
 
     async def close(self) -> SessionRecord:
-        for task in list(self._tasks):
+        tasks = list(self._tasks)
+        for task in tasks:
             task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+        if tasks:
+            await asyncio.wait(tasks)  # not `await task`, whose end would look like a cancellation of this one
         turns, samples, clock = self.tree.turns, self.tree.samples(self.id), self.clock
         later = {turn.id for turn in turns[self._refused_at :]}
         if self.exhausted == "context" and any(s.kind == "main" and s.id in later for s in samples):
