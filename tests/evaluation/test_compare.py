@@ -75,6 +75,17 @@ def test_lost_ones_enter_nothing_and_what_they_could_change_is_said() -> None:
     assert one(results("a", "0"), results("b", "1")).if_lost is None
 
 
+def test_an_interval_alone_makes_nobody_better() -> None:
+    """Five of 26 tasks differ, all one way: the bootstrap leaves out 0, and the test says 1 in 16."""
+    tasks = {f"t{n}": [0.0] * 4 for n in range(26)}
+    some = {**tasks, **{f"t{n}": [1.0, 1.0, 0.0, float(n > 2)] for n in range(5)}}
+    found = one(Results("a", {"": Cell(tasks)}), Results("b", {"": Cell(some)}))
+    assert found.ci95[0] > 0 and found.p == pytest.approx(1 / 16, abs=0.01)
+    assert "not distinguishable" in found.verdict and "but p = 0.0" in found.verdict
+    half = {**tasks, **{f"t{n}": [1.0, 0.0, 0.0, 0.0] for n in range(9)}}
+    assert one(Results("a", {"": Cell(tasks)}), Results("b", {"": Cell(half)})).verdict.startswith("b is better")
+
+
 def test_verdicts_say_what_the_interval_says() -> None:
     better = one(results("a", "0" * 60 + "1" * 40), results("b", "1" * 30 + "0" * 30 + "1" * 40))
     assert better.verdict.startswith("b is better than a by 30.0 points, at least ")

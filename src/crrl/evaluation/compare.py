@@ -26,6 +26,9 @@ from crrl.evaluation.statistics import (
     newcombe_paired,
 )
 
+LEVEL = 0.05
+"""Of the tests, after Holm's correction."""
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -229,10 +232,14 @@ def _with_verdict(c: Comparison, adjusted: float | None) -> Comparison:
 
 
 def verdict(c: Comparison) -> str:
-    """What the interval allows to say."""
+    """What interval and test allow to say: of few tasks that differ, a bootstrap's interval is too short."""
     low, high = c.ci95
     if not c.pairs:
         return "no task in common"
+    p = c.p if c.p_holm is None else c.p_holm
+    if (low > 0 or high < 0) and p >= LEVEL:
+        said = f"the difference lies between {low:+.1f} and {high:+.1f}, but p = {p_value(c)}"
+        return f"{c.first} and {c.second} are not distinguishable: {said}: too few tasks differ"
     if low > 0 or high < 0:
         word = "better" if low > 0 else "worse"
         by = f"{abs(c.points):.1f} points, at least {min(abs(low), abs(high)):.1f}"
