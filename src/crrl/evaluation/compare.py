@@ -228,7 +228,8 @@ def repository(task: str) -> str:
 
 
 def _with_verdict(c: Comparison, adjusted: float | None) -> Comparison:
-    return replace(c, p_holm=adjusted, verdict=verdict(c))
+    c = replace(c, p_holm=adjusted)
+    return replace(c, verdict=verdict(c))
 
 
 def verdict(c: Comparison) -> str:
