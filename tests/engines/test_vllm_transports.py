@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -70,22 +70,54 @@ async def under_way(client: Any, scope: str) -> tuple[list[Answer], list[asyncio
     return answers, streams
 
 
+async def meanwhile(client: Any, doing: Callable[[], Awaitable[None]]) -> list[Answer]:
+    """Sessions that ask one thing after another, so that answers are under way whenever it happens: all of them."""
+    done = asyncio.Event()
+    of: list[list[Answer]] = [[] for _ in range(SESSIONS)]
+
+    async def session(number: int) -> None:
+        answers = of[number]
+        while not done.is_set():
+            seed = 100 * number + len(answers)
+            request = Request(f"m{seed}", prompt(seed), LONG - 40 * number, seed=seed, scope=f"session-{number}")
+            answers.append(Answer(request))
+            await ask(client, request, answers[-1])
+
+    sessions = [asyncio.create_task(session(number)) for number in range(SESSIONS)]
+    await until(lambda: all(len(answers) > 1 and answers[1].ids for answers in of), 120)  # by now out of step
+    await doing()
+    done.set()
+    await asyncio.gather(*sessions)
+    return [answer for answers in of for answer in answers]
+
+
 async def test_one_push_goes_to_all_servers_while_they_sample(pair: Any, client: Any, policies: Any) -> None:
-    version = max(policies) + 1
-    policies[version] = changed(policies[0], version)
-    answers, streams = await under_way(client, "p")
-    assert await push_and_prove(pair, policies[version], version, bound=CLOSE) < CLOSE
-    await asyncio.gather(*streams)
-    assert {(answer.finish, len(answer.ids)) for answer in answers} == {("length", LONG)}
-    for answer in answers:
-        assert set(answer.versions) == {0, version}, "a server did not get the push"
-        first = [at for at, found in enumerate(answer.versions) if found == 0]
-        one = Answer(Request("", answer.request.prompt_ids, 1))
-        one.chunks = [type(answer.chunks[0])(*[part[: len(first)] for part in (answer.ids, answer.logprobs, [])])]
-        assert gap(one, policies[0]) < CLOSE
-        rest = Answer(Request("", answer.request.prompt_ids + answer.ids[: len(first)], 1))
-        rest.chunks = [type(answer.chunks[0])(answer.ids[len(first) :], answer.logprobs[len(first) :], [])]
-        assert gap(rest, policies[version]) < CLOSE
+    """Until each was seen at it: a server may have sampled to the end what it has not sent yet."""
+    seen = set[int]()
+    for _ in range(6):
+        first = await push(pair, policies)
+        version = first + 1
+        policies[version] = changed(policies[0], version)
+
+        async def pushing(version: int = version) -> None:
+            assert await push_and_prove(pair, policies[version], version, bound=CLOSE) < CLOSE
+
+        answers = await meanwhile(client, pushing)
+        assert {v for answer in answers for v in answer.versions} == {first, version}
+        both = [answer for answer in answers if set(answer.versions) == {first, version}]
+        for answer in both:
+            assert answer.finish == "length" and answer.versions == sorted(answer.versions)
+            old = answer.versions.count(first)
+            one = Answer(Request("", answer.request.prompt_ids, 1))
+            one.chunks = [type(answer.chunks[0])(answer.ids[:old], answer.logprobs[:old], [])]
+            assert gap(one, policies[first]) < CLOSE
+            rest = Answer(Request("", answer.request.prompt_ids + answer.ids[:old], 1))
+            rest.chunks = [type(answer.chunks[0])(answer.ids[old:], answer.logprobs[old:], [])]
+            assert gap(rest, policies[version]) < CLOSE
+        seen |= {client._routes._of[answer.request.scope] for answer in both}
+        if seen == {0, 1}:
+            return
+    pytest.fail(f"only {seen} got a push while it sampled")
 
 
 async def test_both_servers_are_used_and_sessions_stay(pair: Any, client: Any, policies: Any) -> None:
@@ -196,11 +228,12 @@ async def test_an_adapter_alone_is_pushed(adapted: VllmEngine, tmp_path: Path) -
     answer = await ask(client, Request("b", prompt(1), 40))
     assert set(answer.versions) == {0} and gap(answer, base) < CLOSE, "an untrained adapter is the base"
     trained = adapter_of(1)
-    answers, streams = await under_way(client, "s")
-    assert await push_and_prove(adapted, trained, 1, bound=CLOSE) < CLOSE
-    await asyncio.gather(*streams)
-    for stream in answers:
-        assert stream.versions == sorted(stream.versions) and set(stream.versions) == {0, 1}
+
+    async def pushing() -> None:
+        assert await push_and_prove(adapted, trained, 1, bound=CLOSE) < CLOSE
+
+    versions = [answer.versions for answer in await meanwhile(client, pushing)]
+    assert all(of == sorted(of) for of in versions) and any(set(of) == {0, 1} for of in versions)
     answer = await ask(client, Request("a", prompt(3), 40))
     assert set(answer.versions) == {1} and gap(answer, trained) < CLOSE
     assert gap(answer, base) > 0.05, "the adapter changes nothing: this would prove nothing"
