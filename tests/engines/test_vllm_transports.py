@@ -5,14 +5,28 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from engine_kit import until
-from vllm_kit import Answer, ask, ask_all, changed, forwarding, gap, processes, prompt, started, vllm_engine
+from vllm_kit import (
+    LONG,
+    SESSIONS,
+    Answer,
+    ask,
+    ask_all,
+    changed,
+    forwarding,
+    gap,
+    meanwhile,
+    processes,
+    prompt,
+    started,
+    vllm_engine,
+)
 
 from crrl.conf.schema import Adapter
 from crrl.engines import EngineError, Request, connect
@@ -51,10 +65,6 @@ async def client(pair: VllmEngine) -> AsyncIterator[VllmClient]:
     await made.close()
 
 
-SESSIONS, LONG = 16, 900
-"""So many answers of so many tokens at the same time that none ends before what is done meanwhile."""
-
-
 async def push(engine: VllmEngine, policies: dict[int, Any]) -> int:
     version = max(policies) + 1
     policies[version] = await asyncio.to_thread(changed, policies[0], version)
@@ -70,27 +80,6 @@ async def under_way(client: Any, scope: str) -> tuple[list[Answer], list[asyncio
     return answers, streams
 
 
-async def meanwhile(client: Any, doing: Callable[[], Awaitable[None]]) -> list[Answer]:
-    """Sessions that ask one thing after another, so that answers are under way whenever it happens: all of them."""
-    done = asyncio.Event()
-    of: list[list[Answer]] = [[] for _ in range(SESSIONS)]
-
-    async def session(number: int) -> None:
-        answers = of[number]
-        while not done.is_set():
-            seed = 100 * number + len(answers)
-            request = Request(f"m{seed}", prompt(seed), LONG - 40 * number, seed=seed, scope=f"session-{number}")
-            answers.append(Answer(request))
-            await ask(client, request, answers[-1])
-
-    sessions = [asyncio.create_task(session(number)) for number in range(SESSIONS)]
-    await until(lambda: all(len(answers) > 1 and answers[1].ids for answers in of), 120)  # by now out of step
-    await doing()
-    done.set()
-    await asyncio.gather(*sessions)
-    return [answer for answers in of for answer in answers]
-
-
 async def test_one_push_goes_to_all_servers_while_they_sample(pair: Any, client: Any, policies: Any) -> None:
     """Until each was seen at it: a server may have sampled to the end what it has not sent yet."""
     seen = set[int]()
@@ -102,7 +91,7 @@ async def test_one_push_goes_to_all_servers_while_they_sample(pair: Any, client:
         async def pushing(version: int = version) -> None:
             assert await push_and_prove(pair, policies[version], version, bound=CLOSE) < CLOSE
 
-        answers = await meanwhile(client, pushing)
+        answers = await meanwhile(client, pushing, 6)
         assert {v for answer in answers for v in answer.versions} == {first, version}
         both = [answer for answer in answers if set(answer.versions) == {first, version}]
         for answer in both:
@@ -232,7 +221,7 @@ async def test_an_adapter_alone_is_pushed(adapted: VllmEngine, tmp_path: Path) -
     async def pushing() -> None:
         assert await push_and_prove(adapted, trained, 1, bound=CLOSE) < CLOSE
 
-    versions = [answer.versions for answer in await meanwhile(client, pushing)]
+    versions = [answer.versions for answer in await meanwhile(client, pushing, 3)]
     assert all(of == sorted(of) for of in versions) and any(set(of) == {0, 1} for of in versions)
     answer = await ask(client, Request("a", prompt(3), 40))
     assert set(answer.versions) == {1} and gap(answer, trained) < CLOSE

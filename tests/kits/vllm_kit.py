@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import copy
 import os
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +75,34 @@ async def ask_all(engine: Engine, requests: Sequence[Request]) -> list[Answer]:
 
 def prompt(seed: int, length: int = 40) -> list[int]:
     return torch.randint(5, 900, (length,), generator=torch.Generator().manual_seed(seed)).tolist()
+
+
+SESSIONS, LONG = 16, 900
+"""So many answers of so many tokens at the same time that none ends before what is done meanwhile."""
+
+
+async def meanwhile(client: Any, doing: Callable[[], Awaitable[None]], sessions: int) -> list[Answer]:
+    """Sessions that ask one thing after another while something is done: their answers. With many of them a server has
+    sampled to the end what it has not sent yet, so that few or none are under way."""
+    done = asyncio.Event()
+    of: list[list[Answer]] = [[] for _ in range(sessions)]
+
+    async def session(number: int) -> None:
+        answers = of[number]
+        while not done.is_set():
+            seed = 100 * number + len(answers)
+            request = Request(f"m{seed}", prompt(seed), LONG - 40 * number, seed=seed, scope=f"session-{number}")
+            answers.append(Answer(request))
+            await ask(client, request, answers[-1])
+
+    asking = [asyncio.create_task(session(number)) for number in range(sessions)]
+    async with asyncio.timeout(120):
+        while not all(len(a) > 1 and a[1].ids for a in of):  # noqa: ASYNC110 (by then they are out of step)
+            await asyncio.sleep(0.02)
+    await doing()
+    done.set()
+    await asyncio.gather(*asking)
+    return [answer for answers in of for answer in answers]
 
 
 def gap(answer: Answer, model: PreTrainedModel, temperature: float = 1.0) -> float:
