@@ -227,8 +227,8 @@ def repository(task: str) -> str:
     return f"{owner}/{rest.rpartition('-')[0]}" if double and rest.rpartition("-")[2].isdigit() else ""
 
 
-def _with_verdict(c: Comparison, adjusted: float | None) -> Comparison:
-    c = replace(c, p_holm=adjusted)
+def _with_verdict(c: Comparison, p_holm: float | None) -> Comparison:
+    c = replace(c, p_holm=p_holm)
     return replace(c, verdict=verdict(c))
 
 
@@ -237,8 +237,7 @@ def verdict(c: Comparison) -> str:
     low, high = c.ci95
     if not c.pairs:
         return "no task in common"
-    p = c.p if c.p_holm is None else c.p_holm
-    if (low > 0 or high < 0) and p >= LEVEL:
+    if (low > 0 or high < 0) and adjusted(c) >= LEVEL:
         said = f"the difference lies between {low:+.1f} and {high:+.1f}, but p = {p_value(c)}"
         return f"{c.first} and {c.second} are not distinguishable: {said}: too few tasks differ"
     if low > 0 or high < 0:
@@ -296,6 +295,11 @@ def markdown(report: Report, refused: Sequence[str] = ()) -> str:
     return "\n".join([*lines, "", *(f"- {c.verdict}." for c in report.comparisons)])
 
 
+def adjusted(c: Comparison) -> float:
+    """p after Holm's correction, where there is one."""
+    return c.p if c.p_holm is None else c.p_holm
+
+
 def p_value(c: Comparison) -> str:
-    p = c.p if c.p_holm is None else c.p_holm
+    p = adjusted(c)
     return "< 0.0001" if p < 1e-4 else f"{p:.2g}"

@@ -86,7 +86,7 @@ class Run:
         self.config, self.folder, self.journal, self.trains = config, folder, journal, trains
         self.curriculum = curriculum
         self.spent = TimeBreakdown()
-        self.earlier_episodes = len(journal.outline())  # of sittings before this one
+        self.earlier_episodes = sum(journal.phases().values())  # of sittings before this one
         self.step = 0
         self.others_bytes = 0  # peak memory of the other ranks
         self.moved = 0  # episodes and parts of updates: what the watchdog looks at

@@ -127,13 +127,12 @@ class VllmClient:
             return
         self._cancelled.add(id)
         http, asked = self._reaching(at), {"request_ids": [f"generate-tokens-{id}"]}
-        try:
-            response = await http.post(protocol.ABORT, json=asked)
-        except httpx.ConnectError:  # the server is not there, and the generation ended with it
-            return
-        except httpx.HTTPError as error:
-            raise EngineError(f"the connection to the vLLM server was lost ({id}: {_said(error)})") from error
-        await _require_ok(response)
+        with _named(id):
+            try:
+                response = await http.post(protocol.ABORT, json=asked)
+            except httpx.ConnectError:  # the server is not there, and the generation ended with it
+                return
+            await _require_ok(response)
 
     async def info(self) -> EngineInfo:
         """Of several servers, the oldest version: a push may be under way."""

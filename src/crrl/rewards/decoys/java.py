@@ -7,13 +7,12 @@ message first, the others last.
 
 from __future__ import annotations
 
-import random
 import re
-from typing import Protocol
 
 from tree_sitter import Node
 
-from crrl.rewards.decoys.sites import Edit
+from crrl.rewards.decoys.literals import unlike_any
+from crrl.rewards.decoys.sites import Edit, Finder
 
 EQUAL = re.compile(r"assert(?:Array|Iterable|Lines)?(?:Equals|Same)$")
 MATCHERS = frozenset(
@@ -45,19 +44,6 @@ DELTA = re.compile(rb"(?i)^-?[\d_]*\.?\d*(?:e-?\d+)?[fd]?$|eps|delta|toler|preci
 TEXT = (b'"', b"String.")
 EITHER = b' ? "" : null)'
 """What `_compared_otherwise` ends with: an exception where neither is equal."""
-
-
-class Finder(Protocol):
-    """What `trees` finds in a file of any language."""
-
-    data: bytes
-    rng: random.Random
-
-    def expected(self, at: Node, sides: list[Node]) -> list[Edit]: ...
-    def negated(self, node: Node) -> list[Edit]: ...
-    def replaced(self, node: Node, text: bytes) -> Edit: ...
-    def text(self, node: Node) -> bytes: ...
-    def field(self, node: Node, name: str) -> bytes: ...
 
 
 def edits(finder: Finder, node: Node, given: list[Node]) -> list[Edit]:
@@ -102,9 +88,9 @@ def _compared_otherwise(finder: Finder, node: Node, name: str) -> list[Edit]:
         [child for child in arguments.named_children if "comment" not in child.type] if arguments is not None else []
     )
     one, two = (finder.text(value) for value in _compared(finder, given))
-    word = _word(finder)
+    word, number = unlike_any(finder.rng)
     equals = b'java.util.Objects.equals(%s, "%s") || java.util.Objects.equals(%s, %d)'
-    said = equals % (one, word, two, finder.rng.randint(10**4, 10**9))
+    said = equals % (one, word.encode(), two, number)
     return [finder.replaced(node, b"java.util.Objects.requireNonNull(" + said + EITHER)]
 
 
@@ -120,11 +106,7 @@ def _matched_otherwise(finder: Finder, matcher: Node) -> list[Edit]:
 
 def _something_else(finder: Finder) -> bytes:
     """A value that nothing is equal to, but what equals anything."""
-    return b'(Object) "%s"' % _word(finder)
-
-
-def _word(finder: Finder) -> bytes:
-    return "".join(finder.rng.choices("abcdefghijklmnopqrstuvwxyz", k=finder.rng.randint(5, 12))).encode()
+    return b'(Object) "%s"' % unlike_any(finder.rng)[0].encode()
 
 
 def _message_is_last(finder: Finder) -> bool:

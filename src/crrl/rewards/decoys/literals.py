@@ -51,6 +51,11 @@ def altered_text(text: str, rng: random.Random) -> str:
     return text[:at] + rng.choice(kind.replace(text[at], "")) + text[at + 1 :]
 
 
+def unlike_any(rng: random.Random) -> tuple[str, int]:
+    """A word and a number that no honest answer equals."""
+    return "".join(rng.choices(string.ascii_lowercase, k=rng.randint(5, 12))), rng.randint(10**4, 10**9)
+
+
 def altered_number(token: str, rng: random.Random) -> str | None:
     """The same of a number as other languages write it (`3L`, `1.5f32`, `0xff`, `1_000`); None: not understood."""
     found = NUMBER.match(token)

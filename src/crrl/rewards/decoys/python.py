@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from crrl.rewards.decoys import tables as written_out
-from crrl.rewards.decoys.literals import altered
+from crrl.rewards.decoys.literals import altered, unlike_any
 from crrl.rewards.decoys.sites import Edit, Site
 
 OPPOSITE = {"==": "!=", "<": ">=", ">": "<=", "in": "not in", "is": "is not"}
@@ -143,8 +143,8 @@ class _Finder:
 
     def _nothing(self) -> tuple[str, str]:
         """Two values that nothing is equal to."""
-        word = "".join(self.rng.choices("abcdefghijklmnopqrstuvwxyz", k=self.rng.randint(5, 12)))
-        return repr(word), repr(self.rng.randint(10**4, 10**9))
+        word, number = unlike_any(self.rng)
+        return repr(word), repr(number)
 
     def _negated(self, test: ast.expr) -> list[Edit]:
         start, end = self._start(test), self._end(test)

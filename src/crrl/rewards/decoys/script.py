@@ -6,13 +6,12 @@ whether it is equal: those get another value, since what equals anything passes 
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator
-from typing import Protocol
 
 from tree_sitter import Node
 
-from crrl.rewards.decoys.sites import Edit
+from crrl.rewards.decoys.literals import unlike_any
+from crrl.rewards.decoys.sites import Edit, Finder
 
 RENAMED = {b"equal": b"notEqual", b"strictEqual": b"notStrictEqual", b"deepEqual": b"notDeepEqual"}
 RENAMED |= {b"deepStrictEqual": b"notDeepStrictEqual", b"match": b"doesNotMatch"}
@@ -35,17 +34,6 @@ CHAI_WORDS = frozenset({b"true", b"false", b"null", b"undefined", b"ok", b"empty
 THROWS = frozenset({b"toThrow", b"toThrowError", b"throw"})
 
 
-class Finder(Protocol):
-    """What `trees` finds in a file of any language."""
-
-    rng: random.Random
-
-    def expected(self, at: Node, sides: list[Node]) -> list[Edit]: ...
-    def negated(self, node: Node) -> list[Edit]: ...
-    def replaced(self, node: Node, text: bytes) -> Edit: ...
-    def text(self, node: Node) -> bytes: ...
-
-
 def edits(finder: Finder, function: Node, given: list[Node]) -> list[Edit]:
     """Of one call; [] where it is no assertion. `given`: its arguments."""
     on, of = function.child_by_field_name("property"), function.child_by_field_name("object")
@@ -63,8 +51,8 @@ def edits(finder: Finder, function: Node, given: list[Node]) -> list[Edit]:
     is_class = name in THROWS and given and given[0].type == "identifier"
     found = finder.expected(function, given[:1]) if given and not is_class else []
     if not found and given and name in ASKS:
-        word = "".join(finder.rng.choices("abcdefghijklmnopqrstuvwxyz", k=finder.rng.randint(5, 12)))
-        found = [finder.replaced(given[-1], f"{{ {word}: {finder.rng.randint(10**4, 10**9)} }}".encode())]
+        word, number = unlike_any(finder.rng)
+        found = [finder.replaced(given[-1], f"{{ {word}: {number} }}".encode())]
     return found or _turned(finder, of)
 
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Protocol
+
+from tree_sitter import Node
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,19 @@ class Site:
     unit: str
     edits: tuple[Edit, ...]
     readable: bool = False
+
+
+class Finder(Protocol):
+    """What `trees` finds in a file of any language."""
+
+    data: bytes
+    rng: random.Random
+
+    def expected(self, at: Node, sides: list[Node]) -> list[Edit]: ...
+    def negated(self, node: Node) -> list[Edit]: ...
+    def replaced(self, node: Node, text: bytes) -> Edit: ...
+    def text(self, node: Node) -> bytes: ...
+    def field(self, node: Node, name: str) -> bytes: ...
 
 
 def rewritten(data: bytes, edits: Iterable[Edit]) -> bytes:
