@@ -321,3 +321,32 @@ async def test_who_is_near_the_limit_gets_little_of_a_busy_core_until_it_holds_l
     finally:
         await box.close()
         await sandbox.close()
+
+
+BORN_STOPPED = """
+import os, signal, time
+held = os.fork()
+if held == 0:
+    memory = bytearray(380 << 20)  # bound and count differ by what interpreters share: everybody is stopped, counted
+    time.sleep(60)
+time.sleep(1)
+for _ in range(3):
+    child = os.fork()
+    if child == 0:
+        os.kill(os.getpid(), signal.SIGSTOP)  # as the kernel has it after a fork that a stop came into
+        os._exit(7)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+os.kill(held, signal.SIGKILL)
+"""
+
+
+async def test_nobody_stays_stopped_after_a_count(state_dir: Path) -> None:
+    """Linux keeps a stop for the child of a fork that is under way, and drops the continuation that follows."""
+    sandbox = BubblewrapSandbox(state_dir=state_dir, cgroups=False)
+    box = await sandbox.start(Spec(root=None, limits=LIMITS))
+    try:
+        result = await box.exec(["/usr/bin/python3", "-c", BORN_STOPPED], timeout_s=20)
+        assert (result.reason, result.output) == ("exit", "7\n7\n7\n"), result
+    finally:
+        await box.close()
+        await sandbox.close()

@@ -10,6 +10,8 @@ far a tree of processes gets beyond its limit is how much it can allocate before
 - who holds three quarters of it has little of a busy core: each session of its processes gets a third of the usual
   weight, until they hold less (`Watch._slow`). Without that the scheduler let them run for up to 0.3 s before the
   watchdog could take its next sample: 2.5 times the limit (docs/performance.md);
+- who is in the middle of a fork when everybody is stopped and continued has a child that stays stopped (Linux gives
+  the child the first signal and not the second): after a stop, each sample continues whoever is found so;
 - the watchdog asks for a short slice, with which the scheduler serves it first (Linux 6.12; ignored before).
 """
 
@@ -72,24 +74,27 @@ class Watch:
     def __init__(self, limit: int, folders: tuple[str, ...], weights: dict[int, int] | None = None) -> None:
         self._limit, self._folders, self._weights = limit, folders, weights or {}
         self._slowed = False
+        self._have_stopped = False
         self._counted: tuple[int, dict[str, float], int] | None = None  # bound, CPU times and room, at the last count
         self.wait_s = LONGEST_S
 
     def sample(self) -> bool:
         """Whether they hold more than the limit. If so all are left stopped, for the caller to kill."""
         pids = memory_use.processes()
+        if self._have_stopped:
+            go_on(pids)
         bound = memory_use.bound(pids, self._folders)
         room = self._limit - bound
         if self._slowed and room > self._limit * 3 // 8:
             self._slowed = not self._weigh(pids, 0)
         elif not self._slowed and 0 <= room < self._limit // 4:
-            everybody(_signal.SIGSTOP)
+            self._stop()
             self._slow(memory_use.processes())
             everybody(_signal.SIGCONT)
         if room < 0:
             room = self._room(pids, bound)
         if room <= 0:
-            everybody(_signal.SIGSTOP)  # or they outrun the count
+            self._stop()  # or they outrun the count
             pids = memory_use.processes()
             room = self._limit - memory_use.exact(pids, self._folders, self._limit)
             if room < 0:
@@ -101,6 +106,10 @@ class Watch:
         # how long it lasts, at a pace that no allocation keeps up
         self.wait_s = max(SHORTEST_S, min(LONGEST_S, room / (CORE * CORES)))
         return False
+
+    def _stop(self) -> None:
+        self._have_stopped = True
+        everybody(_signal.SIGSTOP)
 
     def _room(self, pids: list[str], bound: int) -> int:
         """What is left since the last count for certain, however little of it the bound can tell."""
@@ -144,6 +153,15 @@ def everybody(number: int) -> None:
         os.kill(-1, number)
     except ProcessLookupError:  # there is nobody
         return
+
+
+def go_on(pids: list[str]) -> None:
+    for pid in pids:
+        if memory_use.text(f"/proc/{pid}/stat").rpartition(")")[2].split()[:1] == ["T"]:
+            try:
+                os.kill(int(pid), _signal.SIGCONT)
+            except OSError:  # it is gone
+                continue
 
 
 def cpu_s(pid: str) -> float:
