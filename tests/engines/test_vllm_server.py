@@ -216,26 +216,32 @@ async def test_a_rest_freezes_and_refuses_nothing(engine: VllmEngine, client: Vl
 
 
 async def test_closing_and_cancelling_free_the_slot(engine: VllmEngine, client: VllmClient) -> None:
-    """Among others, so that it cannot end before it is cancelled."""
+    """Among few others, which a server has not sampled to their ends before it has sent what it sampled."""
 
     def running() -> int:
         with engine.replicas[0].server.http() as http:
             (line,) = re.findall(r"^vllm:num_requests_running.* (\S+)$", http.get("/metrics").text, re.M)
         return int(float(line))
 
-    answers = [Answer(Request(f"c{i}", prompt(i), 900, seed=i)) for i in range(16)]
-    streams = [asyncio.create_task(ask(client, answer.request, answer)) for answer in answers]
-    await until(lambda: all(answer.ids for answer in answers), 60)
-    await until(lambda: running() == 16, 60)
-    await client.cancel("c0")
-    await streams[0]
-    assert answers[0].finish == "cancelled" and len(answers[0].ids) < 900
-    await until(lambda: running() == 15, 60)
-    for stream in streams:
-        stream.cancel()  # which closes it
-    await asyncio.gather(*streams, return_exceptions=True)
-    assert {answer.finish for answer in answers[1:]} == {None}
-    await until(lambda: running() == 0, 60)
+    for attempt in range(30):
+        answers = [Answer(Request(f"c{attempt}-{i}", prompt(i), 900, seed=i)) for i in range(3)]
+        streams = [asyncio.create_task(ask(client, answer.request, answer)) for answer in answers]
+        await until(lambda: all(answer.ids for answer in answers), 60)  # noqa: B023 (awaited here)
+        await client.cancel(answers[0].request.id)
+        await streams[0]
+        while (left := await asyncio.to_thread(running)) > 2:
+            assert not all(answer.finish for answer in answers), "it holds its slot until all others have ended"
+        others = [answer.finish for answer in answers[1:]]
+        for stream in streams:
+            stream.cancel()  # which closes it
+        await asyncio.gather(*streams, return_exceptions=True)
+        assert [answer.finish for answer in answers[1:]] == others
+        await until(lambda: running() == 0, 60)
+        if (answers[0].finish, left, others) == ("cancelled", 2, [None, None]):
+            assert len(answers[0].ids) < 900
+            return
+        print(attempt, left, [(answer.finish, len(answer.ids)) for answer in answers])
+    pytest.fail("they had always ended by then")
 
 
 async def test_a_full_queue_is_a_wait(client: VllmClient) -> None:

@@ -23,6 +23,7 @@ from crrl.task import Task
 
 Decoding = Literal["sampled", "greedy"]
 Phase = Literal["before", "after", "eval", "validation"]
+NO_PAIRS: samples.Pairs = {}
 
 
 def evaluation_attempts(
@@ -69,7 +70,7 @@ class SplitResult:
 
     Args:
         solved, total: scored episodes, truncated ones included, lost ones not.
-        rate: mean over tasks of the share of their samples that solved them.
+        rate: mean over tasks (both versions of a function are one) of the share of their samples that solved them.
         ci95: Wilson's interval of `rate`; of several samples a task, the bootstrap's over tasks.
         bounds: the rate if every lost episode had been unsolved, and solved.
         well_formed: share of `total` in which every tool call was valid, an edit applied, and the agent stopped by
@@ -99,13 +100,13 @@ class SplitResult:
     process: dict[str, float] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, episodes: Iterable[Episode]) -> SplitResult:
+    def of(cls, episodes: Iterable[Episode], pairs: samples.Pairs = NO_PAIRS) -> SplitResult:
         everything = list(episodes)
         counted = [(e, e.verdict) for e in everything if e.outcome != "lost" and e.verdict is not None]
         total = len(counted)
         wins = sum(verdict.solved for _, verdict in counted)
         scores, lost = scores_of(everything)
-        rate, ci95 = rate_of(scores)
+        rate, ci95 = rate_of(samples.joined(scores, pairs))
         return cls(
             solved=wins,
             total=total,
@@ -139,7 +140,8 @@ class Difference:
         points: rate after − rate before, in percentage points.
         ci95: Newcombe's paired interval, in points; of several samples a task, the bootstrap's over tasks.
         p: of the exact two-sided McNemar test; of several samples, of the permutation test over tasks.
-        pairs, gained, fell: tasks behind them; `gained`, `fell`: whose mean rose, or fell.
+        pairs, gained, fell: tasks behind them (both versions of a function are one); `gained`, `fell`: whose mean rose,
+            or fell.
         excluded: tasks that were not scored on both sides.
         detectable: the difference, in points, that this many pairs show with 80% power at the observed share of
             changed tasks; None if that share is too small to show any, or there are several samples.
@@ -155,11 +157,13 @@ class Difference:
     detectable: float | None = None
 
     @classmethod
-    def of(cls, before: Iterable[Episode], after: Iterable[Episode]) -> Difference:
-        """Pairs by task. Raises ValueError if an attempt occurs twice on a side."""
+    def of(cls, before: Iterable[Episode], after: Iterable[Episode], pairs: samples.Pairs = NO_PAIRS) -> Difference:
+        """By task. Raises ValueError if an attempt occurs twice on a side."""
         (old, _), (new, _) = scores_of(before), scores_of(after)
+        both = samples.differences(old, new)
+        excluded = len(old.keys() | new.keys()) - len(both)
+        old, new = (samples.joined({t: side[t] for t in both}, pairs) for side in (old, new))
         each = samples.differences(old, new)
-        excluded = len(old.keys() | new.keys()) - len(each)
         if any(len(side[task]) > 1 for side in (old, new) for task in each):
             mean = samples.MeanDifference.of(old, new)
             low, high = mean.ci95
@@ -200,13 +204,13 @@ def scores_of(episodes: Iterable[Episode]) -> tuple[dict[str, list[float]], dict
 
 
 def rate_of(scores: samples.Scores) -> tuple[float, tuple[float, float]]:
-    """The mean over tasks of their means, and its 95% interval: Wilson's where the samples of each task agree, else of
-    the bootstrap over tasks. Tasks without a judged sample are left out."""
+    """The mean over tasks of their means, and its 95% interval: of the bootstrap over tasks; Wilson's where the samples
+    of each task agree, and where all means are equal (then it is too wide: means vary less than single samples).
+    Tasks without a judged sample are left out."""
     judged = [s for s in scores.values() if s]
-    if samples.agree(judged):
-        wins = sum(samples.solved(judged))
-        return wins / len(judged) if judged else 0.0, wilson(wins, len(judged))
     means = np.array([sum(s) / len(s) for s in judged])
+    if samples.agree(judged) or np.ptp(means) == 0:
+        return float(means.mean()) if judged else 0.0, wilson(float(means.sum()), len(judged))
     low, high = samples.bootstrap(means)
     return float(means.mean()), (max(0.0, low), min(1.0, high))
 
@@ -221,14 +225,14 @@ def bounds_of(scores: samples.Scores, lost: Mapping[str, int]) -> tuple[float, f
 Cells = Mapping[tuple[str, str], Sequence[Episode]]  # (split, decoding) -> episodes
 
 
-def assemble(before: Cells, after: Cells) -> dict[str, dict[str, dict[str, Any]]]:
+def assemble(before: Cells, after: Cells, pairs: samples.Pairs = NO_PAIRS) -> dict[str, dict[str, dict[str, Any]]]:
     """`{split: {decoding: {before, after, difference}}}` as plain JSON values. If `before` is empty, only `after`."""
     splits: dict[str, dict[str, dict[str, Any]]] = {}
     for (split, decoding), episodes in after.items():
-        cell: dict[str, Any] = {"after": plain(SplitResult.of(episodes))}
+        cell: dict[str, Any] = {"after": plain(SplitResult.of(episodes, pairs))}
         if (earlier := before.get((split, decoding))) is not None:
-            cell = {"before": plain(SplitResult.of(earlier)), **cell}
-            cell["difference"] = plain(Difference.of(earlier, episodes))
+            cell = {"before": plain(SplitResult.of(earlier, pairs)), **cell}
+            cell["difference"] = plain(Difference.of(earlier, episodes, pairs))
         splits.setdefault(split, {})[decoding] = cell
     return splits
 

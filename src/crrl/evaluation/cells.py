@@ -10,10 +10,11 @@ from typing import Any
 @dataclass
 class Cell:
     """One benchmark under one decoding. `scores`: task -> 1.0 or 0.0 for each judged sample; `lost`: task -> samples
-    that were not judged."""
+    that were not judged; `pairs`: of tasks that are one unit."""
 
     scores: dict[str, list[float]] = field(default_factory=dict)
     lost: dict[str, int] = field(default_factory=dict)
+    pairs: Mapping[str, str] = field(default_factory=dict)
 
     def add(self, task: str, score: float | None) -> None:
         """`score` is None: lost."""

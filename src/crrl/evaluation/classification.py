@@ -17,9 +17,8 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from crrl.evaluation.benchmark import Cells
+from crrl.evaluation.benchmark import Cells, rate_of
 from crrl.evaluation.metrics import KS
-from crrl.evaluation.statistics import wilson
 from crrl.label import Answer, Label
 from crrl.rewards.cited_lines import informedness
 from crrl.rewards.label_judge import answer_in
@@ -118,7 +117,10 @@ def pairs(judged: Iterable[Classified]) -> dict[str, Any] | None:
         said = (old.said, new.said)
         counts["undecided" if None in said else names[said]] += 1  # type: ignore[index]
     shares: dict[str, Any] = {name: count / len(both) for name, count in counts.items()}
-    return {"pairs": len(both), **shares, "p_c_ci95": list(wilson(counts["p_c"], len(both)))}
+    right: dict[str, list[float]] = {}
+    for old, new in both:
+        right.setdefault(old.truth.pair, []).append(float((old.said, new.said) == (True, False)))
+    return {"pairs": len(both), **shares, "p_c_ci95": list(rate_of(right)[1])}
 
 
 def vd_s(vulnerable: Sequence[bool], scores: Sequence[float], most: float = FALSE_POSITIVES) -> float | None:

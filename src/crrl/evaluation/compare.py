@@ -1,7 +1,8 @@
 """Two or more policies on the same tasks: effect, interval, p-value, and a verdict in words.
 
-Pairs are tasks that both sides judged. One sample a task: Newcombe's interval and the exact McNemar test. Several: the
-bootstrap and the permutation test over tasks (`samples.py`). A verdict says what the interval says, never more.
+Pairs are tasks that both sides judged; both versions of a function are one task with two samples. One sample a task:
+Newcombe's interval and the exact McNemar test. Several: the bootstrap and the permutation test over tasks
+(`samples.py`). A verdict says what the interval says, never more.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class Comparison:
         rates: of both, over the pairs.
         points, ci95: rate second − rate first, in percentage points.
         p, mid_p: two-sided; `mid_p` only where there is one sample a task. `p_holm`: adjusted for all comparisons.
-        gained, fell: tasks whose mean rose or fell.
+        gained, fell: tasks whose mean rose or fell. `changed`: the share of pairs in which it did.
         unpaired: tasks that only one side judged. `if_lost`: points if every lost sample of the second had been
             solved and none of the first, and the other way round: what the lost ones could change.
         detectable: points that so many pairs show with 80% power; None: none.
@@ -59,6 +60,7 @@ class Comparison:
     mid_p: float | None
     gained: list[str]
     fell: list[str]
+    changed: float
     unpaired: int
     if_lost: tuple[float, float] | None
     detectable: float | None
@@ -160,9 +162,9 @@ def incomparable(results: Sequence[Results]) -> list[str]:
 def _compared(name: str, first: Results, second: Results) -> Comparison:
     a, b = first.cells[name], second.cells[name]
     each = samples.differences(a.scores, b.scores)
-    old, new = ({t: side.scores[t] for t in each} for side in (a, b))
+    old, new = (samples.joined({t: side.scores[t] for t in each}, a.pairs) for side in (a, b))
     single = all(len(s) == 1 and s[0] in (0.0, 1.0) for s in (*old.values(), *new.values()))
-    n = len(each)
+    n = len(old)
     rates = tuple(sum(sum(s) / len(s) for s in side.values()) / n if n else 0.0 for side in (old, new))
     table = Paired.of([s[0] > 0.5 for s in old.values()], [s[0] > 0.5 for s in new.values()]) if single else None
     if table is not None:
@@ -188,7 +190,8 @@ def _compared(name: str, first: Results, second: Results) -> Comparison:
         mid_p=mid_p,
         gained=sorted(t for t, d in each.items() if d > 0),
         fell=sorted(t for t, d in each.items() if d < 0),
-        unpaired=len({*a.scores, *b.scores}) - n,
+        changed=sum(d != 0 for d in samples.differences(old, new).values()) / n if n else 0.0,
+        unpaired=len({*a.scores, *b.scores}) - len(each),
         if_lost=_if_lost(a, b),
         detectable=100 * seen if seen <= 1 else None,
         without={k: 100 * v for k, v in samples.leave_one_out(each, repositories).items()} if several else {},
@@ -216,7 +219,7 @@ def _if_lost(a: Cell, b: Cell) -> tuple[float, float] | None:
 
 
 def _q(cell: str, results: Sequence[Results]) -> float | None:
-    scores = [r.cells[cell].scores for r in results]
+    scores = [samples.joined(r.cells[cell].scores, r.cells[cell].pairs) for r in results]
     common = [t for t in scores[0] if all(len(s.get(t, [])) == 1 for s in scores)]
     return cochran_q([[s[t][0] > 0.5 for t in common] for s in scores]) if common else None
 
@@ -245,9 +248,8 @@ def verdict(c: Comparison) -> str:
         by = f"{abs(c.points):.1f} points, at least {min(abs(low), abs(high)):.1f}"
         return f"{c.second} is {word} than {c.first} by {by}"
     said = f"{c.first} and {c.second} are not distinguishable: the difference lies between {low:+.1f} and {high:+.1f}"
-    changed = (len(c.gained) + len(c.fell)) / c.pairs
-    if c.points and abs(c.points) / 100 <= changed:
-        needed = tasks_needed(abs(c.points) / 100, changed)
+    if c.points and abs(c.points) / 100 <= c.changed:
+        needed = tasks_needed(abs(c.points) / 100, c.changed)
         if needed > c.pairs:
             said += f"; if {c.points:+.1f} is true, {needed} tasks would show it in four of five tries"
     return said
@@ -268,7 +270,10 @@ def halves(results: Results) -> tuple[Results, Results]:
     task has two."""
     sides = []
     for half in (0, 1):
-        cells = {n: Cell({t: s[half::2] for t, s in c.scores.items() if len(s) > 1}) for n, c in results.cells.items()}
+        cells = {
+            name: Cell({t: s[half::2] for t, s in c.scores.items() if len(s) > 1}, pairs=c.pairs)
+            for name, c in results.cells.items()
+        }
         sides.append(replace(results, name=f"{results.name}, {('odd', 'even')[half]} samples", cells=cells))
     kept = [{n: c for n, c in side.cells.items() if c.scores} for side in sides]
     if not kept[0]:

@@ -28,7 +28,8 @@ MOST_SAMPLES, MOST_SEEDS = 64, 16
 
 @dataclass(frozen=True)
 class Lift:
-    """Trained against a baseline, over the tasks that all of them judged; in percentage points.
+    """Trained against a baseline, over the tasks that all of them judged (both versions of a function are one); in
+    percentage points.
 
     Args:
         seeds: points of each trained policy alone.
@@ -86,11 +87,15 @@ def lift_of(name: str, base: Cell, trained: dict[str, Cell]) -> Lift:
     common = [t for t in base.scores if all(t in d for d in each.values())]
     if not common:
         raise ValueError("They have no task in common.")
+    everything = set(base.scores).union(*(c.scores for c in trained.values()))
+    unpaired, bounds = len(everything) - len(common), _bounds(base, trained)
+    base, trained = units(base, common), {seed: units(c, common) for seed, c in trained.items()}
+    common = list(base.scores)
+    each = {seed: samples.differences(base.scores, c.scores) for seed, c in trained.items()}
     means = {seed: float(np.mean([d[t] for t in common])) for seed, d in each.items()}
     pooled = np.array([np.mean([d[t] for d in each.values()]) for t in common])
     after = {t: [float(np.mean(c.scores[t])) for c in trained.values()] for t in common}
     before_rate = float(np.mean([np.mean(base.scores[t]) for t in common]))
-    everything = set(base.scores).union(*(c.scores for c in trained.values()))
     low, high = _interval(base, trained, common, pooled, list(means.values()))
     return Lift(
         baseline=name,
@@ -100,9 +105,14 @@ def lift_of(name: str, base: Cell, trained: dict[str, Cell]) -> Lift:
         rates=(before_rate, float(np.mean([np.mean(a) for a in after.values()]))),
         seeds={seed: 100 * mean for seed, mean in means.items()},
         noises=noises_of(base, trained, common, pooled, list(means.values())),
-        unpaired=len(everything) - len(common),
-        bounds=_bounds(base, trained),
+        unpaired=unpaired,
+        bounds=bounds,
     )
+
+
+def units(cell: Cell, tasks: Sequence[str]) -> Cell:
+    """Of these tasks; both versions of a function as one with the samples of both."""
+    return Cell(samples.joined({t: cell.scores[t] for t in tasks}, cell.pairs))
 
 
 def _interval(

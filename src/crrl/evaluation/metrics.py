@@ -34,6 +34,7 @@ class Outline:
         must_flip, must_stay: shares of the tests that the repair must make pass, and must keep.
         prompt_tokens: as the engine saw them, each request in full; `tokens`: sampled.
         impossible: the task's own tests contradict its issue.
+        pair: that the task is of, where it is of one.
     """
 
     task: str
@@ -56,6 +57,7 @@ class Outline:
     seconds: float
     exit: str
     impossible: bool = False
+    pair: str = ""
 
     @classmethod
     def of(cls, episode: Episode, task: Task) -> Outline:
@@ -86,6 +88,7 @@ class Outline:
             seconds=sum(v for k, v in episode.timings.items() if k != "engine_wait"),
             exit=episode.exit_reason or episode.outcome,
             impossible="impossible" in task.provenance,
+            pair=task.test.label.pair if task.test.label is not None else "",
         )
 
 
@@ -116,7 +119,7 @@ def measure(episodes: Sequence[Outline], prices: Mapping[str, float]) -> dict[st
     """JSON values; `docs/metrics.md` explains each."""
     judged = [e for e in episodes if e.solved is not None]
     scores, lost = _scores(episodes)
-    rate, ci95 = rate_of(scores)
+    rate, ci95 = rate_of(samples.joined(scores, {e.task: e.pair for e in episodes if e.pair}))
     counts = [(int(sum(s)), len(s)) for s in scores.values()]
     solved_tasks = sum(1 for s in scores.values() if any(s))
     spent = {
@@ -233,7 +236,7 @@ def groups(episodes: Sequence[Outline], tasks: Mapping[str, Task]) -> dict[str, 
 
 def _part(episodes: Sequence[Outline]) -> dict[str, Any]:
     scores, lost = _scores(episodes)
-    rate, ci95 = rate_of(scores)
+    rate, ci95 = rate_of(samples.joined(scores, {e.task: e.pair for e in episodes if e.pair}))
     judged = sum(map(len, scores.values()))
     return {"tasks": len(scores), "judged": judged, "lost": sum(lost.values()), "rate": rate, "ci95": list(ci95)}
 

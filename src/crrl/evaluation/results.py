@@ -18,7 +18,7 @@ from crrl.conf.schema import Config
 from crrl.errors import CrrlError, UsageError
 from crrl.evaluation import harbor, inspect_logs, swebench_reports
 from crrl.evaluation.cells import Cell, Results
-from crrl.evaluation.sets import PROMPTS, TASK_SETS
+from crrl.evaluation.sets import PAIRS, PROMPTS, TASK_SETS
 from crrl.rollout.journal import FILE, Journal
 
 PHASES = ("after", "eval", "before")  # of a run, the first that it has
@@ -83,7 +83,7 @@ def _of_run(folder: Path, phase: str) -> Results:
         for episode in journal.episodes(chosen):
             _, _, split, decoding, _ = episode.id.split("/", 4)
             judged = episode.verdict if episode.outcome != "lost" else None
-            cells.setdefault(f"{split}, {decoding}", Cell()).add(
+            cells.setdefault(f"{split}, {decoding}", Cell(pairs=meta.get(PAIRS, {}))).add(
                 episode.task, float(judged.solved) if judged is not None else None
             )
             if judged is not None:

@@ -2,7 +2,8 @@
 
 A task's score is the mean of its samples; tasks are the units, since samples of one task are alike (Miller 2024,
 arXiv:2411.00640). McNemar's test does not apply here. As everywhere, lost episodes were left out (invariant 2), so
-tasks may have different numbers of samples.
+tasks may have different numbers of samples. Both versions of a function are one unit, too (`joined`): who calls one
+vulnerable is likely to call the other so.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from crrl.evaluation.statistics import Paired, newcombe_paired
 
 Scores = Mapping[str, Sequence[float]]
 """task -> the scores of its samples, 0 to 1."""
+Pairs = Mapping[str, str]
+"""task -> the pair it is of (`tasks.classification.pairs_of`); tasks that stand alone are not in it."""
 RESAMPLES = 9999
 SEED = 0  # of the resampling: the same data give the same numbers
 
@@ -92,6 +95,14 @@ class MeanDifference:
         old, new = ([side[t] for t in each] for side in (before, after))
         ci95 = newcombe_paired(Paired.of(*map(solved, (old, new)))) if agree([*old, *new]) else bootstrap(values)
         return cls(float(values.mean()), ci95, permutation(values), len(values))
+
+
+def joined(scores: Scores, pairs: Pairs) -> dict[str, list[float]]:
+    """Units as if they were tasks: a pair has the samples of both its members."""
+    units: dict[str, list[float]] = {}
+    for task, those in scores.items():
+        units.setdefault(f"pair {pairs[task]}" if task in pairs else task, []).extend(those)
+    return units
 
 
 def agree(scores: Iterable[Sequence[float]]) -> bool:

@@ -29,6 +29,8 @@ GENERATED = 100
 """Tasks of a generated benchmark, unless `limit` says otherwise."""
 TASK_SETS = "tasks"
 """A journal's name for what its evaluations ask: split -> `fingerprints` of its tasks."""
+PAIRS = "pairs"
+"""And for those of them that are one unit: task -> pair."""
 PROMPTS = "prompts"
 """And for how the agent asks: phase -> the digest of its prompts."""
 

@@ -17,7 +17,7 @@ from scipy.stats import chi2
 Z95 = NormalDist().inv_cdf(0.975)
 
 
-def wilson(solved: int, total: int) -> tuple[float, float]:
+def wilson(solved: float, total: int) -> tuple[float, float]:
     """Wilson's 95% score interval of a proportion (Wilson 1927, JASA 22:209; no continuity correction).
 
     (0, 1) if nothing was observed. Raises ValueError unless 0 <= solved <= total.

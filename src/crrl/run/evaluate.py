@@ -22,7 +22,7 @@ from crrl.evaluation.sets import TaskSet
 from crrl.models import model_folder
 from crrl.report.summary import print_closing
 from crrl.run.layout import INTERRUPTED, META, TASKS
-from crrl.run.main import evaluate_policy
+from crrl.run.main import evaluate_policy, splits_of
 
 if TYPE_CHECKING:
     from crrl.conf.schema import Config
@@ -152,7 +152,6 @@ def _use_file(config: Config, folder: Path, tasks: int) -> None:
 
 
 def _to_its_end(run: Run, json: bool) -> int:
-    from crrl.evaluation.benchmark import assemble
     from crrl.report.evaluation import write_evaluation
     from crrl.run.closing import summary_of
 
@@ -161,7 +160,7 @@ def _to_its_end(run: Run, json: bool) -> int:
     except KeyboardInterrupt:
         run.display.note(f"Interrupted. Go on with: crrl eval resume={run.folder.name}")
         return INTERRUPTED
-    summary = summary_of(run, assemble({}, cells))
+    summary = summary_of(run, splits_of(run, {}, cells))
     tasks = {task.id: task for held in run.curriculum.held_out().values() for task in held}
     summary.evaluation = run.journal.meta[META] | measured(tasks, cells, run.config.evaluation.prices)
     if found := classified(tasks, cells):

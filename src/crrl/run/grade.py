@@ -18,7 +18,7 @@ from crrl.errors import CrrlError, LostError
 from crrl.evaluation.benchmark import assemble
 from crrl.evaluation.classification import classified
 from crrl.evaluation.metrics import measured
-from crrl.evaluation.sets import TASK_SETS, fingerprints
+from crrl.evaluation.sets import PAIRS, TASK_SETS, fingerprints
 from crrl.report.exploit_rate import exploit_rates
 from crrl.report.summary import Summary, print_closing, versions
 from crrl.rollout.api import Episode
@@ -26,6 +26,7 @@ from crrl.rollout.journal import Journal
 from crrl.run.folder import create
 from crrl.run.layout import INTERRUPTED, META, TASKS
 from crrl.sandbox import default_state_dir
+from crrl.tasks.classification import pairs_of
 
 if TYPE_CHECKING:
     from crrl.conf.schema import Config
@@ -95,6 +96,7 @@ def grade(config: Config, meta: Mapping[str, Any] | None, files: Mapping[str, by
         patches = jsonlib.loads((folder / PREDICTIONS).read_text())
         name = journal.meta[META]["benchmark"]
         journal.set_meta(TASK_SETS, {name: fingerprints(tasks)})
+        journal.set_meta(PAIRS, pairs_of(tasks))
         try:
             asyncio.run(_grade(config, tasks, patches, name, journal, display))
         except KeyboardInterrupt:
@@ -157,7 +159,7 @@ def _conclude(config: Config, folder: Path, journal: Journal, tasks: list[Task],
     summary = Summary(
         run=config.run,
         seed=config.seed,
-        splits=assemble({}, cells),
+        splits=assemble({}, cells, journal.meta[PAIRS]),
         episodes={outcome: outcomes.count(outcome) for outcome in ("scored", "truncated", "lost")},
         exploits=exploit_rates((phase, names) for phase, _, names in journal.attempted_exploits()),
         seconds={"grade": took_s, "total": took_s},

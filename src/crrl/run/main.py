@@ -30,16 +30,18 @@ All state is in the run's journal and checkpoints, so a run that is killed at an
 from __future__ import annotations
 
 import json as jsonlib
+from itertools import chain
 from typing import TYPE_CHECKING, Any, cast
 
 from crrl.agents.prompts import digest
 from crrl.errors import CrrlError
 from crrl.evaluation.benchmark import Decoding, Phase, assemble, evaluation_attempts
-from crrl.evaluation.sets import PROMPTS, TASK_SETS, fingerprints
+from crrl.evaluation.sets import PAIRS, PROMPTS, TASK_SETS, fingerprints
 from crrl.report.summary import Summary, next_steps, print_closing
 from crrl.run.closing import summary_of
 from crrl.run.layout import INTERRUPTED
 from crrl.run.validate import take_chosen, validate
+from crrl.tasks.classification import pairs_of
 
 if TYPE_CHECKING:
     from crrl.conf.schema import Config
@@ -58,11 +60,11 @@ def train(config: Config, resume: str | None = None, json: bool = False) -> int:
     with Run.open(config, resume=resume is not None, live=live, ranks=Ranks.joined()) as run:
         try:
             before = evaluate_policy(run, "before") if config.evaluation.before else {}
-            run.tracking.evaluation(0, assemble({}, before))
+            run.tracking.evaluation(0, splits_of(run, {}, before))
             fit(run)
             take_chosen(run)
             after = evaluate_policy(run, "after")
-            run.tracking.evaluation(run.step, assemble({}, after))
+            run.tracking.evaluation(run.step, splits_of(run, {}, after))
             summary = conclude(run, before, after)
             run.tracking.ended_well()
         except KeyboardInterrupt:
@@ -81,6 +83,7 @@ def evaluate_policy(run: Run, phase: Phase, name: str | None = None) -> Cells:
     evaluation = run.config.evaluation
     tasks = {name or split: held for split, held in run.curriculum.held_out().items()}
     run.journal.set_meta(TASK_SETS, {split: fingerprints(held) for split, held in tasks.items()})
+    run.journal.set_meta(PAIRS, pairs_of(chain.from_iterable(tasks.values())))
     _same_prompts(run, phase)
     planned = {
         (split, decoding): evaluation_attempts(
@@ -95,6 +98,11 @@ def evaluate_policy(run: Run, phase: Phase, name: str | None = None) -> Cells:
     }
     run.run_attempts(f"evaluate {phase}", phase, [a for attempts in planned.values() for a in attempts])
     return {cell: [run.episode(a) for a in attempts] for cell, attempts in planned.items()}
+
+
+def splits_of(run: Run, before: Cells, after: Cells) -> dict[str, dict[str, dict[str, Any]]]:
+    """The results of evaluated cells, as the summary has them. Pairs of tasks are one unit."""
+    return assemble(before, after, run.journal.meta.get(PAIRS, {}))
 
 
 def _same_prompts(run: Run, phase: Phase) -> None:
@@ -190,7 +198,7 @@ def conclude(run: Run, before: Cells, after: Cells) -> Summary:
     from crrl.evaluation.classification import classified
     from crrl.report.from_journal import write_report_of
 
-    summary = summary_of(run, assemble(before, after))
+    summary = summary_of(run, splits_of(run, before, after))
     tasks = {task.id: task for held in run.curriculum.held_out().values() for task in held}
     told = {name: classified(tasks, cells) for name, cells in (("before", before), ("after", after))}
     summary.classification = {name: of for name, of in told.items() if of}

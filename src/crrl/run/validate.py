@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, cast
 from crrl.evaluation.benchmark import Decoding, Phase, SplitResult, evaluation_attempts
 from crrl.learning import best
 from crrl.rollout.journal import TRAIN
+from crrl.tasks.classification import pairs_of
 
 if TYPE_CHECKING:
     from crrl.run.run import Run
@@ -42,7 +43,8 @@ def validate(run: Run, step: int) -> dict[str, float]:
     run.phase = TRAIN
     run.display.phase("train", run.config.trainer.max_steps)
     run.display.advance(step - 1)
-    result = SplitResult.of(run.journal.episode(a.id, VALIDATION) for a in attempts)
+    episodes = [run.journal.episode(a.id, VALIDATION) for a in attempts]
+    result = SplitResult.of(episodes, pairs_of(run.curriculum.validation()))
     if not result.total:  # all lost: no score, rather than a zero
         return {"validation_lost": float(result.lost)}
     best.mark_best(run.folder / "checkpoints", step, result.rate)

@@ -114,6 +114,11 @@ def _whole(text: str) -> str:
     return text if text.endswith("\n") else text + "\n"
 
 
+def pairs_of(tasks: Iterable[Task]) -> dict[str, str]:
+    """Task -> the pair it is of; tasks that stand alone are not in it."""
+    return {t.id: t.test.label.pair for t in tasks if t.test.label is not None and t.test.label.pair}
+
+
 def units(tasks: Iterable[Task]) -> list[list[Task]]:
     """What must not be parted: both versions of a pair, or a task alone; in the order of their first."""
     found: dict[tuple[str, str], list[Task]] = {}
