@@ -1,8 +1,9 @@
 """`crrl bench vllm`: agents through our gateway against raw requests to the same vLLM server, and what a push costs.
 
 Both sides ask for the same: what the gateway asked the server for is asked again without it, prompt for prompt, and as
-many tokens. They take turns, so that other jobs on the machine hit both. The time to the first token that we add is
-taken request by request: from the agent's request to the engine's, and from the engine's token to the agent's text.
+many tokens; both begin with an empty prefix cache. They take turns, so that other jobs on the machine hit both. The
+time to the first token that we add is taken request by request: from the agent's request to the engine's, and from the
+engine's token to the agent's text.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from crrl.engines.api import Chunk, Engine, EngineInfo, Request
 from crrl.engines.load import load_model
 from crrl.engines.vllm import protocol
 from crrl.engines.vllm.engine import VllmEngine
+from crrl.engines.vllm.server import answer
 from crrl.errors import UsageError
 from crrl.gateway import Budget, Gateway, Renderer, load_renderer
 from crrl.learning.push import ModuleWeights
@@ -167,6 +169,7 @@ async def _agents(
         names = [f"r{number}-{i}" for i in range(SESSIONS)]
         paths = [gateway.open(name, _BUDGET).base_url.removeprefix(gateway.base_url) for name in names]
         spec = {"mode": "chat", "sessions": paths, "turns": TURNS, "tokens": TOKENS, "text": TEXT}
+        _forget(engine)
         used = time.process_time()
         done = await _play({**spec, "host": host, "port": int(port)})
         used = time.process_time() - used
@@ -177,6 +180,7 @@ async def _agents(
         counts = sum(count for session in asked for *_, count in session)
         bodies = [[_body(engine, request, count) for request, _, _, count in session if count] for session in asked]
         socket = str(engine.replicas[0].server.socket)  # type: ignore[union-attr]
+        _forget(engine)  # or it would know the very prompts that the gateway has just asked
         bare = await _play({"mode": "raw", "socket": socket, "sessions": bodies})
         if number:
             ours.append(counts / done["wall_s"])
@@ -185,6 +189,12 @@ async def _agents(
             added += _added(done["seen"], asked)
     await connection.close()
     return raw, ours, added, 1000 * cpu
+
+
+def _forget(engine: VllmEngine) -> None:
+    for replica in engine.replicas:
+        with replica.server.http() as http:
+            answer(http.post("/reset_prefix_cache"))
 
 
 def _body(engine: VllmEngine, request: Request, count: int) -> dict[str, Any]:
