@@ -262,13 +262,20 @@ async def test_a_killed_server_comes_back_with_what_was_pushed(
     engine: VllmEngine, client: VllmClient, policies: Any
 ) -> None:
     version = await push(engine, policies)
-    answers = [Answer(Request(f"x{i}", prompt(i), 900, seed=i)) for i in range(4)]
-    streams = [asyncio.create_task(ask(client, answer.request, answer)) for answer in answers]
-    await until(lambda: all(answer.ids for answer in answers), 60)
-    for process in processes(engine)[1:]:
-        process.kill()
-    lost = await asyncio.gather(*streams, return_exceptions=True)
-    assert [type(error) for error in lost] == [EngineError] * 4
+    lost: list[Any] = []
+    for attempt in range(5):  # a fast server may have sent all before it dies
+        answers = [Answer(Request(f"x{attempt}-{i}", prompt(i), 900, seed=i)) for i in range(4)]
+        streams = [asyncio.create_task(ask(client, answer.request, answer)) for answer in answers]
+        await until(lambda: any(answer.ids for answer in answers), 60)  # noqa: B023 (awaited here)
+        for process in processes(engine)[1:]:
+            process.kill()
+        ended = await asyncio.gather(*streams, return_exceptions=True)
+        lost = [error for error in ended if isinstance(error, BaseException)]
+        assert all(len(answer.ids) == 900 for answer in ended if isinstance(answer, Answer)), "cut, and not lost"
+        if lost:
+            break
+        await ask(client, Request(f"again{attempt}", prompt(9), 2))  # it is up again
+    assert lost and {type(error) for error in lost} == {EngineError}
     retried = await ask(client, Request("again", prompt(2), 30))  # waits for the new one
     assert gap(of(retried, version), policies[version]) < CLOSE
 
