@@ -10,8 +10,8 @@ far a tree of processes gets beyond its limit is how much it can allocate before
 - who holds three quarters of it has little of a busy core: each session of its processes gets a third of the usual
   weight, until they hold less (`Watch._slow`). Without that the scheduler let them run for up to 0.3 s before the
   watchdog could take its next sample: 2.5 times the limit (docs/performance.md);
-- who is in the middle of a fork when everybody is stopped and continued has a child that stays stopped (Linux gives
-  the child the first signal and not the second): after a stop, each sample continues whoever is found so;
+- a process that is forking while everybody is stopped and continued gets a child that stays stopped (Linux gives the
+  child the first signal and not the second): after a stop, each sample continues the processes it finds stopped;
 - the watchdog asks for a short slice, with which the scheduler serves it first (Linux 6.12; ignored before).
 """
 
@@ -156,6 +156,7 @@ def everybody(number: int) -> None:
 
 
 def go_on(pids: list[str]) -> None:
+    """Continue those that are stopped."""
     for pid in pids:
         if memory_use.text(f"/proc/{pid}/stat").rpartition(")")[2].split()[:1] == ["T"]:
             try:

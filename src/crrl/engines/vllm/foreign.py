@@ -127,5 +127,5 @@ class ForeignServer:
 
 @functools.cache
 def _certificates() -> ssl.SSLContext:
-    """Read once: it takes 24 ms, and the server's health is asked for several times a second."""
+    """Loaded once: that takes 24 ms of CPU, and every health check makes a client."""
     return httpx.create_ssl_context(trust_env=False)
