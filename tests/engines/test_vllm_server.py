@@ -168,7 +168,7 @@ async def test_keys_and_values_of_old_weights_stop_the_run(
     """Broken on purpose: the caches are not dropped."""
     await push(engine, policies)
     with monkeypatch.context() as patched:
-        patched.setattr(engine.replicas[0], "_drop_caches", lambda http: None)
+        patched.setattr(engine.replicas[0], "drop_caches", lambda http: None)
         with pytest.raises(PushError, match=r"its log-prob is -\d.*, the trainer's -\d"):
             await push_and_prove(engine, changed(policies[0], 99), max(policies) + 1)
     await push(engine, policies)

@@ -249,7 +249,7 @@ async def test_keys_and_values_of_an_old_adapter_stop_the_run(
 
     await push_and_prove(adapted, adapter_of(10), 10, bound=CLOSE)
     with monkeypatch.context() as patched:
-        patched.setattr(adapted.replicas[0], "_drop_caches", lambda http: None)
+        patched.setattr(adapted.replicas[0], "drop_caches", lambda http: None)
         with pytest.raises(PushError, match=r"its log-prob is -\d"):
             await push_and_prove(adapted, adapter_of(11), 11)
 

@@ -83,6 +83,13 @@ def test_what_would_decide_is_enough_and_half_of_it_is_not() -> None:
     assert "the seeds differ too much" in would_decide(torn, 0.0, cell("01"), cell("01"))
 
 
+def test_what_would_decide_knows_that_pairs_have_the_samples_of_both_versions() -> None:
+    """Four samples of either version are eight of the pair."""
+    both = Cell({f"t{i}": [0.0] for i in range(200)}, pairs={f"t{i}": f"p{i // 2}" for i in range(200)})
+    said = would_decide(lift(5.0, -1, 11), 5.0, both, both)
+    assert said.startswith("4 samples a task and 1 training seeds on these 100 tasks")
+
+
 @pytest.mark.parametrize(("seeds", "spread"), [(3, 0.0), (3, 0.04), (5, 0.04)])
 def test_the_pooled_interval_covers(seeds: int, spread: float) -> None:
     """Of the mean over tasks and training seeds; 60 tasks of differing difficulty, seeds that differ by 4 points."""

@@ -162,7 +162,7 @@ class Difference:
         (old, _), (new, _) = scores_of(before), scores_of(after)
         both = samples.differences(old, new)
         excluded = len(old.keys() | new.keys()) - len(both)
-        old, new = (samples.joined({t: side[t] for t in both}, pairs) for side in (old, new))
+        old, new = (samples.joined(side, pairs, both) for side in (old, new))
         each = samples.differences(old, new)
         if any(len(side[task]) > 1 for side in (old, new) for task in each):
             mean = samples.MeanDifference.of(old, new)

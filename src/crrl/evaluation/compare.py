@@ -162,7 +162,7 @@ def incomparable(results: Sequence[Results]) -> list[str]:
 def _compared(name: str, first: Results, second: Results) -> Comparison:
     a, b = first.cells[name], second.cells[name]
     each = samples.differences(a.scores, b.scores)
-    old, new = (samples.joined({t: side.scores[t] for t in each}, a.pairs) for side in (a, b))
+    old, new = (samples.joined(side.scores, a.pairs, each) for side in (a, b))
     single = all(len(s) == 1 and s[0] in (0.0, 1.0) for s in (*old.values(), *new.values()))
     n = len(old)
     rates = tuple(sum(sum(s) / len(s) for s in side.values()) / n if n else 0.0 for side in (old, new))

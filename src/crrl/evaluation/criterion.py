@@ -112,7 +112,7 @@ def lift_of(name: str, base: Cell, trained: dict[str, Cell]) -> Lift:
 
 def units(cell: Cell, tasks: Sequence[str]) -> Cell:
     """Of these tasks; both versions of a function as one with the samples of both."""
-    return Cell(samples.joined({t: cell.scores[t] for t in tasks}, cell.pairs))
+    return Cell(samples.joined(cell.scores, cell.pairs, tasks))
 
 
 def _interval(
@@ -189,12 +189,15 @@ def would_decide(lift: Lift, wanted: float, base: Cell, trained: Cell) -> str:
         return "the difference that was seen lies on the line: nothing but another difference would decide it"
     z = 1.96
     now = max((len(s) for s in (*base.scores.values(), *trained.scores.values())), default=1)
+    common = base.scores.keys() & trained.scores.keys()
+    versions = len(common) / len(samples.joined(base.scores, base.pairs, common))  # of a function: each has its samples
     seeds_now = len(lift.seeds)
     for seeds in range(seeds_now, MOST_SEEDS + 1):
         for k in (now, *(n for n in (2, 4, 8, 16, 32, 64) if n > now)):
-            if z * standard_error(lift.noises, lift.tasks, k, seeds) < room and (k, seeds) != (now, seeds_now):
+            error = standard_error(lift.noises, lift.tasks, k * versions, seeds)
+            if z * error < room and (k, seeds) != (now, seeds_now):
                 return f"{k} samples a task and {seeds} training seeds on these {lift.tasks} tasks: {aim}"
-    error = standard_error(lift.noises, 1, now, seeds_now)
+    error = standard_error(lift.noises, 1, now * versions, seeds_now)
     seed = lift.noises.seed**2 / seeds_now
     left = (room / z) ** 2 - seed
     if left <= 0:

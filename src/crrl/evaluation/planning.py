@@ -42,9 +42,9 @@ def tasks_needed(difference: float, discordant: float, power: float = 0.8) -> in
     return math.ceil((root / difference) ** 2)
 
 
-def standard_error(noises: Noises, tasks: int, samples: int = 1, seeds: int = 1) -> float:
-    """Of the mean difference: both policies with `samples` a task, `seeds` trained policies against one baseline on the
-    same tasks."""
+def standard_error(noises: Noises, tasks: int, samples: float = 1, seeds: int = 1) -> float:
+    """Of the mean difference: both policies with `samples` a task (their mean), `seeds` trained policies against one
+    baseline on the same tasks."""
     per_task = noises.task**2 + noises.sample**2 / samples * (1 + 1 / seeds)
     return math.sqrt(per_task / tasks + noises.seed**2 / seeds)
 

@@ -97,11 +97,11 @@ class MeanDifference:
         return cls(float(values.mean()), ci95, permutation(values), len(values))
 
 
-def joined(scores: Scores, pairs: Pairs) -> dict[str, list[float]]:
-    """Units as if they were tasks: a pair has the samples of both its members."""
+def joined(scores: Scores, pairs: Pairs, tasks: Iterable[str] | None = None) -> dict[str, list[float]]:
+    """Units as if they were tasks: a pair has the samples of both its members. `tasks`: of these alone."""
     units: dict[str, list[float]] = {}
-    for task, those in scores.items():
-        units.setdefault(f"pair {pairs[task]}" if task in pairs else task, []).extend(those)
+    for task in scores if tasks is None else tasks:
+        units.setdefault(f"pair {pairs[task]}" if task in pairs else task, []).extend(scores[task])
     return units
 
 

@@ -28,7 +28,6 @@ from crrl.engines.api import Chunk, Engine, EngineInfo, Request
 from crrl.engines.load import load_model
 from crrl.engines.vllm import protocol
 from crrl.engines.vllm.engine import VllmEngine
-from crrl.engines.vllm.server import answer
 from crrl.errors import UsageError
 from crrl.gateway import Budget, Gateway, Renderer, load_renderer
 from crrl.learning.push import ModuleWeights
@@ -194,7 +193,7 @@ async def _agents(
 def _forget(engine: VllmEngine) -> None:
     for replica in engine.replicas:
         with replica.server.http() as http:
-            answer(http.post("/reset_prefix_cache"))
+            replica.drop_caches(http)
 
 
 def _body(engine: VllmEngine, request: Request, count: int) -> dict[str, Any]:

@@ -198,11 +198,12 @@ class Replica:
             answer(http.post("/pause", params=PAUSE))
             self._transport.load(http, folder)
             answer(http.post("/update_weight_version", json={"new_version": str(version)}))
-            self._drop_caches(http)
+            self.drop_caches(http)
             if not self._rests:
                 answer(http.post("/resume"))
 
-    def _drop_caches(self, http: httpx.Client) -> None:
+    def drop_caches(self, http: httpx.Client) -> None:
+        """Of keys and values: what was sampled before is read anew. Raises CrrlError: it keeps them."""
         dropped = answer(http.post("/reset_prefix_cache", params={"reset_running_requests": "true"}))
         if not dropped["success"]:
             raise CrrlError("vLLM keeps keys and values of old weights.", "See its log.")
