@@ -112,6 +112,28 @@ async def test_listed_tests_that_fail_anyway_are_excluded_but_never_those_that_m
     assert (await admit(wrong, task_judge, times=1)).status == "broken"
 
 
+async def test_doctests_judge_nothing_and_the_file_they_stand_in_can_be_repaired(task_judge: TaskJudge) -> None:
+    """A suite with --doctest-modules names the module itself as a test's file."""
+    task = unmeasured()
+    shape = 'def {}():\n    """\n    >>> {}()\n    {}\n    """\n    return {}\n\n\n'
+    examples = shape.format("f", "f", 1, 2) + shape.format("g", "g", 3, 3)
+    fix = '--- a/m.py\n+++ b/m.py\n@@ -4,3 +4,3 @@\n     1\n     """\n-    return 2\n+    return 1\n'
+    plan = replace(task.test, command=Command(["--doctest-modules", "m.py", "test_m.py"]))
+    task = replace(task, source=Source(files={"m.py": examples}), test=plan, solution=fix)
+    admission = await admit(task, task_judge, times=1)
+    assert admission.task is not None, admission.reasons
+    assert admission.excluded == ["m.py::m.f", "m.py::m.g", "test_m.py::test_fails_with_the_fix_too"]
+    assert admission.task.test.fail_to_pass == ["test_m.py::test_flips"]
+    named = replace(
+        plan, fail_to_pass=["m.py::m.f", "test_m.py::test_flips"], pass_to_pass=["m.py::m.g"], baseline=False
+    )
+    listed = await admit(replace(task, test=named), task_judge, times=1)
+    assert listed.task is not None and listed.task.test.fail_to_pass == ["test_m.py::test_flips"]
+    alone = replace(named, fail_to_pass=["m.py::m.f"])
+    refused = await admit(replace(task, test=alone), task_judge, times=1)
+    assert refused.status == "broken" and "only doctests have to flip" in refused.reasons[0]
+
+
 PARAMETERS = """import pytest
 import m
 

@@ -119,6 +119,22 @@ def test_such_a_project_becomes_tasks(project: Path, tmp_path: Path) -> None:
     assert all("\r\n" in (task.solution or "") for task in tasks)
 
 
+@pytest.mark.timeout(300)
+def test_a_module_with_doctests_that_the_suite_runs_is_code_all_the_same(
+    project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (project / "waits.py").write_text(CODE.replace('"""Waits."""', '"""Waits.\n\n>>> first([3])\n3\n"""'))
+    (project / "pytest.ini").write_text("[pytest]\naddopts = --doctest-modules\ntestpaths = waits.py tests\n")
+    words = ["tasks", "make", str(project), f"out={tmp_path / 'made.jsonl'}", "setup=none", "network=no", "times=1"]
+    assert main([*words, "limit=1", "mix=boundary:1"]) == 0
+    assert "left out: 1 doctests" in capsys.readouterr().err
+    [task] = load_tasks(tmp_path / "made.jsonl")[0]
+    assert "waits.py" in (task.solution or "") and not any("waits.py::waits" in id for id in task.test.pass_to_pass)
+    (project / "tests/test_waits.py").write_text("")
+    assert main([*words[:-4], f"out={tmp_path / 'none.jsonl'}", *words[-3:]]) != 0
+    assert "nothing but doctests" in capsys.readouterr().err
+
+
 def test_the_snapshot_is_the_project_byte_for_byte(project: Path, tmp_path: Path) -> None:
     commit = snapshot.take(project, tmp_path / "kept.git")
     kept = {path: data for path, _, data in read_commit(str(tmp_path / "kept.git"), commit, tmp_path / "state")}

@@ -1,9 +1,9 @@
 """Admission: crrl uses a task only if its tests fail on the buggy tree and pass on the repaired one, three times each.
 
 `admit` asks the real judge, and starts the box that an agent would work in. If a corpus does not list all tests, it
-measures the lists: the tests that pass with the known fix are the baseline. It takes tests that fail even with the fix
-out of the verdict, by name. What is admitted gets its decoys: the copies of its tests that the known fix fails
-(`rewards/decoys/`).
+measures the lists: the tests that pass with the known fix are the baseline. Out of the verdict, by name, are tests
+that fail even with the fix, and doctests, which stand in the code that is repaired. What is admitted gets its decoys:
+the copies of its tests that the known fix fails (`rewards/decoys/`).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from crrl.errors import CrrlError, LostError
 from crrl.label import Label, right
 from crrl.rewards import label_judge, likeness_judge, parsers
 from crrl.rewards.api import TestResults
+from crrl.rewards.exploits import is_doctest
 from crrl.task import Decoys, Task
 from crrl.tasks.diffs import touched
 from crrl.tasks.files import LIKENESS
@@ -87,7 +88,7 @@ async def admit(task: Task, judge: Judge, times: int = TIMES) -> Admission:
     fixed: list[TestResults] = []
     try:
         await judge.try_box(task)
-        everything = await _with_all_tests(task, judge) if task.test.baseline else task
+        everything, doctests = _without_doctests(await _with_all_tests(task, judge) if task.test.baseline else task)
         for _ in range(times):
             buggy.append(await judge.run_anew(everything, ""))
             fixed.append(await judge.run_anew(everything, task.solution))
@@ -97,12 +98,12 @@ async def admit(task: Task, judge: Judge, times: int = TIMES) -> Admission:
         if status == "broken" and (lacking := absent_in(str(error), _own(task))):
             status, reason = "unavailable", f"needs {lacking}: {reason}"
         return Admission(task.id, status, reasons=[reason], seconds=time.monotonic() - started)
-    judged, excluded = _lists(task, everything, buggy, fixed)
+    judged, excluded = _lists(everything, buggy, fixed)
     wrong_buggy = [wrong_when_buggy(judged, results) for results in buggy]
     wrong_fixed = [wrong_when_fixed(judged, results) for results in fixed]
     empty, repaired = wrong_buggy.count(""), wrong_fixed.count("")
     reasons = [f"buggy: {why}" for why in wrong_buggy if why] + [f"fixed: {why}" for why in wrong_fixed if why]
-    done = Admission(task.id, "admitted", empty, repaired, list(dict.fromkeys(reasons)), excluded=excluded)
+    done = Admission(task.id, "admitted", empty, repaired, list(dict.fromkeys(reasons)), excluded=doctests + excluded)
     if empty < times or repaired < times:
         done = replace(done, status="broken" if 0 in (empty, repaired) else "flaky")
         if repaired == 0 and (lacking := absent(fixed, _own(task))):
@@ -167,13 +168,25 @@ async def _with_all_tests(task: Task, judge: Judge) -> Task:
     return replace(task, test=replace(task.test, fail_to_pass=named, pass_to_pass=others))
 
 
-def _lists(task: Task, everything: Task, buggy: list[TestResults], fixed: list[TestResults]) -> tuple[Task, list[str]]:
+def _without_doctests(task: Task) -> tuple[Task, list[str]]:
+    """And their ids. Raises ValueError: nothing else has to flip."""
+    plan = task.test
+    flip, stay = ([id for id in ids if not is_doctest(id)] for ids in (plan.fail_to_pass, plan.pass_to_pass))
+    if plan.fail_to_pass and not flip:
+        raise ValueError(
+            f"only doctests have to flip, and they stand in the code to repair: {plan.fail_to_pass[0]}"
+        )
+    found = [id for id in (*plan.fail_to_pass, *plan.pass_to_pass) if is_doctest(id)]
+    return replace(task, test=replace(plan, fail_to_pass=flip, pass_to_pass=stay)), found
+
+
+def _lists(task: Task, buggy: list[TestResults], fixed: list[TestResults]) -> tuple[Task, list[str]]:
     """The task with the lists it can be judged by, and the tests left out. FAIL_TO_PASS tests that a corpus names stay:
     a task whose own do not flip is not admitted. Those of PASS_TO_PASS that flip must flip (an id that is
     cut short stands for several)."""
     complete = all(results.reason == "complete" for results in buggy)
-    flip, stay, excluded = list(everything.test.fail_to_pass), [], []
-    for test in everything.test.pass_to_pass:
+    flip, stay, excluded = list(task.test.fail_to_pass), [], []
+    for test in task.test.pass_to_pass:
         before = {results.tests[test] == "passed" for results in buggy}
         after = {results.tests[test] == "passed" for results in fixed}
         if after != {True}:

@@ -184,6 +184,8 @@ class Maker:
         self.display.note(
             f"{len(steady)} tests pass{f' ({left} left out)' if left else ''} and cover {len(self.pool)} functions"
         )
+        if self.survey.doctests:
+            self.display.note(f"left out: {self.survey.doctests} doctests: they stand in the code that is repaired")
         for path, why in list(self.survey.broken.items())[:BROKEN_SHOWN]:
             self.display.note(f"left out: {path}: {why}")
 

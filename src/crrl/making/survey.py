@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from crrl.errors import CrrlError, LostError
 from crrl.making.pytest_options import PYTEST, first_that_runs, left_out, plugins_env
@@ -34,6 +35,7 @@ class Survey:
     options: pytest arguments without which the suite does not run here.
     sampled: test functions that are, or are among, so many cases of one test that only some were run.
     broken: test files that cannot be imported here, with what they raise.
+    doctests: how many were left out: they stand in the code that is repaired.
     judged_cpu_s: of all that passed, in one run of the judge; 0: not measured.
     """
 
@@ -43,6 +45,7 @@ class Survey:
     options: list[str] = field(default_factory=list)
     sampled: list[str] = field(default_factory=list)
     broken: dict[str, str] = field(default_factory=dict)
+    doctests: int = 0
     judged_cpu_s: float = 0.0
 
 
@@ -77,7 +80,7 @@ async def survey(
             found = {}
         passes = any(outcome == "passed" for _, outcome, _ in found.get("tests", ()))
         if not passes or result.reason != "exit" or result.code not in (0, 1):
-            _refuse(result, tests, timeout_s, _extensions((await boxes.prepare(source)).lower), found.get("broken"))
+            _refuse(result, tests, timeout_s, _extensions((await boxes.prepare(source)).lower), found)
     finally:
         await box.close()
     return _read(found, options, result)
@@ -90,10 +93,8 @@ def _extensions(tree: Path) -> bool:
     return any(EXTENSIONS.search(text) for text in texts)
 
 
-def _refuse(
-    result: ExecResult, tests: list[str], timeout_s: float, extensions: bool, broken: dict[str, str] | None
-) -> None:
-    """Of a suite that did not end, or in which nothing has passed. `broken` None: it left no report."""
+def _refuse(result: ExecResult, tests: list[str], timeout_s: float, extensions: bool, found: dict[str, Any]) -> None:
+    """Of a suite that did not end, or in which nothing has passed. `found`: its report; empty: it left none."""
     said = result.output.strip()[-1500:]
     if result.reason == "lost":
         raise LostError("sandbox_died", "the box was lost while the suite ran")
@@ -112,15 +113,21 @@ def _refuse(
             f"Name what it needs: setup='pip install -e . {' '.join(dict.fromkeys(n.split('.')[0] for n in missing))}'"
         )
         raise CrrlError(f"The suite needs packages that its environment does not have: {names}.", remedy)
+    if result.code == NO_TESTS and found.get("doctests"):
+        raise CrrlError(
+            f"pytest finds nothing but doctests{f' in {tests[0]}' if tests else ''}: they stand in the code that is "
+            "repaired, and cannot judge it.",
+            "Say where there are other tests: tests=PATH.",
+        )
     if result.code == NO_TESTS:
         raise CrrlError(f"pytest finds no tests{f' in {tests[0]}' if tests else ''}.", "Say where: tests=PATH.")
     if result.code not in (0, 1):
         raise CrrlError(
             f"The suite does not run (pytest's exit code {result.code}):\n{said}", "Does `pytest` run there?"
         )
-    if broken is None:
+    if not found:
         raise CrrlError("The suite left no report.", f"It said: {result.output[-500:]}")
-    if broken:
+    if broken := found["broken"]:
         raise CrrlError(
             f"No test of the suite can be run: {'; '.join(f'{path}: {why}' for path, why in list(broken.items())[:3])}",
             "Does `pytest` run there?",
@@ -141,4 +148,4 @@ def _read(found: dict, options: list[str], result: ExecResult) -> Survey:
         path: {int(line): [tests[n][0] for n in numbers if tests[n][0] in passed] for line, numbers in covered.items()}
         for path, covered in found["lines"].items()
     }
-    return Survey(passed, failed, lines, options, found["sampled"], found["broken"])
+    return Survey(passed, failed, lines, options, found["sampled"], found["broken"], found["doctests"])

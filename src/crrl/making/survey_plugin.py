@@ -1,8 +1,9 @@
 """A pytest plugin, run inside the box over a whole suite: which tests there are, how they end, which lines each covers.
 
 Needs pytest and coverage only. Writes JSON to the file in CRRL_SURVEY: {"tests": [[id, outcome, seconds]...],
-"lines": {path: {line: [test numbers]}}, "sampled": [test functions], "broken": {path: error}}; lines that run while a
-module is imported belong to no test. A suite with tens of thousands of cases is cut to what a survey can hold: of a
+"lines": {path: {line: [test numbers]}}, "sampled": [test functions], "broken": {path: error}, "doctests": how many of
+the project's modules were left out, since they stand in the code}; lines that run while a module is imported belong to
+no test. A suite with tens of thousands of cases is cut to what a survey can hold: of a
 test function with many cases, and of a line that many tests run, some are taken, evenly spread.
 """
 
@@ -23,6 +24,7 @@ MOST_CASES, MOST_ON_A_LINE = 40, 300  # of a test function; tests
 TESTS: dict[str, list] = {}
 SAMPLED: list[str] = []
 BROKEN: dict[str, str] = {}
+DOCTESTS: list[str] = []
 
 
 def spread(among: list, most: int) -> list:
@@ -36,7 +38,10 @@ def spread(among: list, most: int) -> list:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     cases: dict[object, list[pytest.Item]] = defaultdict(list)
     for item in items:
-        cases[made_of(item)].append(item)
+        if type(item).__name__ == "DoctestItem" and item.path.suffix == ".py":
+            DOCTESTS.append(item.nodeid)
+        else:
+            cases[made_of(item)].append(item)
     kept = {id(item) for among in cases.values() for item in spread(among, MOST_CASES)}
     cut = [item for among in cases.values() if len(among) > MOST_CASES for item in among if id(item) in kept]
     SAMPLED.extend(dict.fromkeys(item.nodeid.partition("[")[0] for item in cut))
@@ -88,4 +93,5 @@ def pytest_sessionfinish() -> None:
             if found := sorted(numbers[context] for context in contexts if context in numbers):
                 lines[os.path.relpath(file, ROOT)][line] = spread(found, MOST_ON_A_LINE)
     with open(os.environ["CRRL_SURVEY"], "w") as out:
-        json.dump({"tests": list(TESTS.values()), "lines": lines, "sampled": SAMPLED, "broken": BROKEN}, out)
+        report = {"tests": list(TESTS.values()), "lines": lines, "sampled": SAMPLED, "broken": BROKEN}
+        json.dump(report | {"doctests": len(DOCTESTS)}, out)
