@@ -18,11 +18,13 @@ from crrl.rollout.episode import run_episode
 from crrl.rollout.worker import build
 
 
-async def answered(state_dir: Path, test_data: Path, answer: str, path: str = FILE, text: str = "") -> Episode:
+async def answered(
+    state_dir: Path, test_data: Path, answer: str, path: str = FILE, text: str = "", issue: str = ""
+) -> Episode:
     task = gcd_task(test_data)
     files = {**(task.source.files or {}), **({path: text} if text else {})}
     source = dataclasses.replace(task.source, files=files)
-    task = dataclasses.replace(task, source=source, issue=f"`gcd` in {path} is wrong (see no/such.py, 1.5).")
+    task = dataclasses.replace(task, source=source, issue=issue or f"`gcd` in {path} is wrong (see no/such.py, 1.5).")
     tokenizer = load_tokenizer(model_folder("tiny"))
     ids = tokenizer(f"{answer}<|im_end|>", add_special_tokens=False)["input_ids"]
     async with AsyncExitStack() as closing:
@@ -53,3 +55,13 @@ async def test_other_languages_are_asked_for_by_their_own_name(state_dir: Path, 
     episode = await answered(state_dir, test_data, answer, path, "class GCD { int one; }\n")
     asked = load_tokenizer(model_folder("tiny")).decode(episode.samples[0].prompt_ids)
     assert f"This is {path}:\n```java\n" in asked and "+class GCD { int two; }" in episode.patch
+
+
+async def test_where_no_file_is_named_the_one_that_defines_the_function_is_shown(
+    state_dir: Path, test_data: Path
+) -> None:
+    """As issues of `crrl tasks make` are: the only file that they name is a test's."""
+    issue = "`gcd` gives 0\n\nSeen in `test_gcd` (tests/test_gcd.py)."
+    episode = await answered(state_dir, test_data, "?", "tests/test_gcd.py", "def gcd():\n    pass\n", issue)
+    asked = load_tokenizer(model_folder("tiny")).decode(episode.samples[0].prompt_ids)
+    assert f"This is {FILE}:\n```python\n" in asked

@@ -22,6 +22,10 @@ INSTANCES = (
     *("pallets__flask-5063", "sympy__sympy-18621", "sympy__sympy-21627", "mwaskom__seaborn-3190"),
 )
 
+PASSES = {"mwaskom__seaborn-3190"}
+"""CodeR's patch is unresolved in its report of 2024, and passes all 85 listed tests: here, and by plain pytest with the
+versions that the harness pins today. AutoCodeRover's three for it have their published verdicts."""
+
 
 def published() -> list[Path]:
     folder = os.environ.get("CRRL_TEST_PREDICTIONS")
@@ -46,7 +50,7 @@ def test_they_get_the_verdicts_that_were_published(
         capsys.readouterr()
         assert main(["compare", str(file.with_suffix(".json")), file.stem, "--json"]) == 0
         (comparison,) = json.loads(capsys.readouterr().out)["comparisons"]
-        assert comparison["gained"] == comparison["fell"] == [], file
+        assert comparison["fell"] == [] and set(comparison["gained"]) <= PASSES, file
         assert comparison["pairs"] >= 4
         resolved |= {bool(score) for (score,) in read(file.stem).cells["lite, predictions"].scores.values()}
     assert resolved == {True, False}

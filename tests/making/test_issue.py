@@ -85,6 +85,17 @@ def tag(text):
     return "<b>" + text + "</b>"
 
 
+def once(function):
+    def wrapper(*given):
+        return function(*given) + 1 - 1
+
+    return wrapper
+
+
+def shape(kind):
+    return (lambda x: x) if kind == "plain" else (lambda x: [x])
+
+
 def each(function, values):
     return [function(value) for value in values]
 
@@ -139,7 +150,7 @@ class Half:
 TESTS = """import unittest
 import m
 import pytest
-from m import Half, Loose, Named, Stack, check, countdown, double, each, size, sort, Tag, tag, tags
+from m import Half, Loose, Named, Stack, check, countdown, double, each, once, shape, size, sort, Tag, tag, tags
 
 WORD = "x"
 
@@ -304,6 +315,19 @@ class Box:
         return f"Box({self.width})"
 
 
+def test_wrapped():
+    called = once(inc)
+    assert called(1) == 2
+
+
+def test_wrapped_twice():
+    assert once(once(inc))(1) == 2
+
+
+def test_shape():
+    assert shape("list")(3) == [3]
+
+
 def test_size():
     box = Box(3)
     assert size(box) == 3
@@ -401,6 +425,11 @@ CASES = {  # test -> fault, and what the issue says
     ),
     "test_tags": ('[Tag("a"), Tag("b")]', '[Tag("a")]', ["tags()", "gives [<tag-a>] instead of [<tag-a>, <tag-b>]"]),
     "test_size": ("box.width", "2 * box.width", ["class Box:", "box = Box(3)", "\n    size(box)\n", "6 instead of 3"]),
+    "test_wrapped": (
+        "+ 1 - 1",
+        "+ 1",
+        ["`called` gives 3 instead of 2", "called = once(inc)\n", "\n    called(1)\n"],
+    ),
     "test_add": ("self.n + other.n", "self.n", ["Half(1) + Half(2)", "Half(1)", "Half(3)"]),
     "test_static": (
         "len(numbers)",
@@ -426,6 +455,8 @@ def test_what_nobody_can_say_is_not_told(right: dict[str, Trace], tmp_path: Path
     assert told(right, tmp_path / "object", ".known.get(key)", ".name", "test_of_a_fixture") is None
     for test in ("test_of_a_fixture_for_what_it_does", "test_of_a_mark"):
         assert told(right, tmp_path / test, "WIDTH if", "2 * WIDTH if", test) is None
+    assert told(right, tmp_path / "twice", "+ 1 - 1", "+ 1", "test_wrapped_twice") is None
+    assert told(right, tmp_path / "shape", 'kind == "plain"', "kind", "test_shape") is None
     assert told(right, tmp_path / "private", "n * by", "n + 2 * by", "test_private") is None
 
 

@@ -173,9 +173,7 @@ def _without_doctests(task: Task) -> tuple[Task, list[str]]:
     plan = task.test
     flip, stay = ([id for id in ids if not is_doctest(id)] for ids in (plan.fail_to_pass, plan.pass_to_pass))
     if plan.fail_to_pass and not flip:
-        raise ValueError(
-            f"only doctests have to flip, and they stand in the code to repair: {plan.fail_to_pass[0]}"
-        )
+        raise ValueError(f"only doctests have to flip, and they stand in the code to repair: {plan.fail_to_pass[0]}")
     found = [id for id in (*plan.fail_to_pass, *plan.pass_to_pass) if is_doctest(id)]
     return replace(task, test=replace(plan, fail_to_pass=flip, pass_to_pass=stay)), found
 

@@ -10,12 +10,12 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from textwrap import indent
 from types import MappingProxyType
 
 from crrl.making.source_file import SourceFile
-from crrl.making.steps import call_in, leading_to, patches
+from crrl.making.steps import call_in, leading_to, name_in, patches
 from crrl.making.tracing import Call, Difference
 
 INLINE_CHARS = 60
@@ -61,7 +61,12 @@ def issue(
     """The report; None where nothing can be told. `source`: of the test's file, `others`: how many more tests fail,
     `given_away`: lines that would tell the repair, `reached`: what leads to the call, where the caller knows,
     `params`: of the test, where it has some."""
+    if found.wrong.local:
+        known = name_in(source, test, found.wrong.line) if source is not None else ""
+        found = replace(found, wrong=replace(found.wrong, name=known))
     name = found.wrong.name.rpartition(".")[2]
+    if not name:
+        return None
     if name.startswith("__") and name not in (*SIGNS, *UNARY, "__init__", "__call__", "__getitem__"):
         return None  # nobody calls it by that name
     if name.startswith(("_", "<")) and not name.startswith("__"):
@@ -77,7 +82,7 @@ def issue(
     title, outcome = told
     steps = reached
     unclear = _opaque(call) or _receiver_is_unknown(found.wrong)
-    unclear = unclear or found.wrong.name.startswith("_")  # a private class
+    unclear = unclear or found.wrong.local or found.wrong.name.startswith("_")  # a private class
     unclear = unclear or (source is not None and patches(source, test, params))
     if source is not None and (unclear or found.what not in ("returned", "yielded", "error")):
         steps = leading_to(source, test, found.wrong.line, params, OPAQUE)

@@ -74,6 +74,24 @@ def call_in(source: SourceFile, test: str, line: int, name: str, is_property: bo
     return re.sub(r"\bself\.(?=\w)", "", ast.unparse(calls[0])) if len(calls) == 1 else ""
 
 
+def name_in(source: SourceFile, test: str, line: int) -> str:
+    """What the only call in the test's line calls, builtins and the test framework apart, if that has a name of its
+    own; "" where there is none, or several."""
+    found = _find(source, test)
+    called = [
+        node.func
+        for node in ast.walk(found[0] if found is not None else ast.Module([], []))
+        if isinstance(node, ast.Call) and node.lineno == line and not _of_framework(node.func)
+    ]
+    return called[0].id if len(called) == 1 and isinstance(called[0], ast.Name) else ""
+
+
+def _of_framework(called: ast.expr) -> bool:
+    if isinstance(called, ast.Name):
+        return hasattr(builtins, called.id) or called.id in ("raises", "warns", "approx")
+    return isinstance(called, ast.Attribute) and (_asserts(called) or ast.unparse(called.value) == "pytest")
+
+
 def _calls(node: ast.AST, name: str, is_property: bool) -> bool:
     match node:
         case ast.Subscript(ctx=ast.Load()):

@@ -30,7 +30,7 @@ RETURNS = {dis.opmap[name] for name in ("RETURN_VALUE", "RETURN_CONST", "YIELD_V
 TEST_FILE = re.compile(r"(^|/)(tests?|testing)/|(^|/)(test_[^/]*|[^/]*_test|conftest)\.py$")
 ADDRESS = re.compile(r"(?:\s+at|\s*@|\s+id=)\s*(?:0x[0-9a-fA-F]+|\d{9,})")  # an object's own, another in each run
 SUSPENDS = {dis.opmap[name] for name in ("YIELD_VALUE", "YIELD_FROM") if name in dis.opmap}
-GENERATOR, COROUTINE, ASYNC_GENERATOR = 0x20, 0x80, 0x200
+NESTED, GENERATOR, COROUTINE, ASYNC_GENERATOR = 0x10, 0x20, 0x80, 0x200
 LIKE_PLAIN = re.compile(r"[\[{('\"\d+-]|[bf]['\"]|(None|True|False|set\(\))$")  # the repr of a list, of a dict...
 PLAIN = (bool, int, float, complex, str, bytes, type(None), type(Ellipsis))
 FOUND: dict[str, dict[str, Any]] = {}
@@ -62,6 +62,8 @@ def _shown(value: Any, depth: int) -> str:
         return "{" + ", ".join(f"{shown(k, depth + 1)}: {shown(v, depth + 1)}" for k, v in value.items()) + "}"
     if isinstance(value, type) or kind.__name__ in ("function", "builtin_function_or_method", "method"):
         name = getattr(value, "__qualname__", kind.__name__)
+        if "<" in name:  # of a lambda, or a function made by another: nobody knows it by that
+            return f"<function of {name.partition('.<')[0].strip('<>')}>"
         return f"<{name}>" if of_tests(value) else name
     if isinstance(value, enum.Enum):
         return f"{kind.__name__}.{value.name}"
@@ -161,6 +163,8 @@ class Tracer:
         if "self" in values:
             call["kind"] = type(values["self"]).__name__
             call["property"] = isinstance(getattr(type(values["self"]), frame.f_code.co_name, None), property)
+        elif frame.f_code.co_flags & NESTED:
+            call["local"] = True
         if frame.f_code.co_flags & GENERATOR:
             call["yielded"] = []
         if frame.f_code.co_flags & COROUTINE:

@@ -27,7 +27,8 @@ TIMEOUT_S = 120.0
 @dataclass(frozen=True)
 class Call:
     """What went in and what came out. `kind`: the class of `self`, of which it may be a `property`; `error`: type and
-    message of what it raised; `after`: what it may have changed, afterwards; `awaited`: of a coroutine."""
+    message of what it raised; `after`: what it may have changed, afterwards; `awaited`: of a coroutine; `local`: of a
+    function that another one made, which is called by other names than its own."""
 
     name: str
     path: str
@@ -40,6 +41,7 @@ class Call:
     after: Mapping[str, str] = field(default_factory=dict)
     property: bool = False
     awaited: bool = False
+    local: bool = False
 
 
 @dataclass(frozen=True)
@@ -138,6 +140,7 @@ def _trace(found: dict[str, Any]) -> Trace:
             call.get("after", {}),
             call.get("property", False),
             call.get("awaited", False),
+            call.get("local", False),
         )
         for call in found["calls"]
     )
