@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import tempfile
@@ -17,7 +18,9 @@ from crrl.conf.load import load_recipe, to_yaml
 from crrl.evaluation.results import read
 from crrl.rollout.journal import Journal
 from crrl.run.folder import create
-from crrl.tasks.files import load_tasks
+from crrl.task import Source
+from crrl.tasks.files import load_tasks, write_tasks
+from crrl.tasks.generator.generate import generate
 
 pytestmark = pytest.mark.timeout(300)
 PROGRAMS = ("bitcount", "gcd", "hanoi", "lcs_length", "next_permutation", "pascal")
@@ -82,6 +85,20 @@ def test_a_killed_evaluation_goes_on_to_the_same_results(tmp_path: Path) -> None
     assert sampled[0] == sampled[1] and summaries[0] == summaries[1]
     page = (tmp_path / "runs/killed/report.html").read_text()
     assert page.startswith("<!doctype html>") and "pass@2" in page and "<script" not in page
+
+
+def test_an_evaluation_that_judged_nothing_says_so_and_why(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its repository went away; the rates of no episode are no result."""
+    task = generate("train", 0, 0)
+    source = Source(repo=str(folder / "gone.git"), base_commit="a" * 40)
+    write_tasks(folder / "tasks.jsonl", [dataclasses.replace(task, source=source)])
+    monkeypatch.chdir(folder)
+    assert main(["eval", "tasks.jsonl", "tiny", "evaluation.decodings=[greedy]", "rollout.tries=1"]) == 1
+    out, err = capsys.readouterr()
+    assert "unavailable: git" in out and "gone.git" in out
+    assert "Nothing was judged: every episode was lost" in err
 
 
 def finished(run: Path) -> int:

@@ -43,6 +43,8 @@ def broken(line: str, field: str, value: object) -> str:
         (("test.needs", ["jdk"]), "no toolchain 'jdk'"),
         (("test.fail_to_pass", "x"), "$.test.fail_to_pass"),
         (("source.repo", "https://example.org/x"), "exactly one of repo"),
+        (("source", {"repo": "./gone.git", "base_commit": "abc"}), "gone.git is not there: what a task file"),
+        (("source", {"dir": "gone"}), "gone is not there: what a task file"),
         (("id", "generated-train-0-0"), "a second task with the id"),
         *(
             ((field, value), f"{named}: {shown[:200]!r} is no relative path")

@@ -44,7 +44,7 @@ class Summary:
         random_floor: split -> {solved, total, rate, ci95} of a policy that edits at random.
         episodes: {scored, truncated, lost} of the whole run, evaluation included.
         exploits: the result of `exploit_rate.exploit_rates`.
-        lost_tries: tries lost on our side, each of which was retried: {total, by_cause, by_version, by_task}.
+        lost_tries: tries lost on our side, each of which was retried: {total, by_cause, by_version, by_task, said}.
         seconds: wall time by phase, and `total`.
         asynchrony: the result of `asynchrony.asynchrony`.
         earlier_episodes: those that were there when the run was last resumed; `seconds`, `episodes_per_second` and
@@ -258,6 +258,8 @@ def print_closing(summary: Summary, title: str, steps: Sequence[tuple[str, str]]
         f"{seconds(total)}{_since(summary)} · peak memory {summary.peak_memory_bytes / 2**30:.1f} GB · "
         f"seed {summary.seed}"
     )
+    for cause, said in summary.lost_tries.get("said", {}).items():
+        out.print(f"  {cause}: {said}", markup=False, soft_wrap=True)
     if line := exploit_line(summary.exploits):
         out.print(line, markup=False)
         for example in example_lines(summary.exploits):

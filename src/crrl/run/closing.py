@@ -55,11 +55,16 @@ def _exploits(run: Run) -> dict[str, Any]:
     return exploit_rates(counted, exploit_examples(run.journal, renderer))
 
 
+SAID = 500
+"""Characters that are kept of what a lost try said."""
+
+
 def lost_tries(journal: Journal) -> dict[str, Any]:
-    """The number of tries lost on our side, by cause, policy version and task."""
+    """The number of tries lost on our side, by cause, policy version and task; what the first of each cause said."""
     tries = journal.lost_tries()
     counts = {f"by_{key}": dict(Counter(str(t[key]) for t in tries)) for key in ("cause", "version", "task")}
-    return {"total": len(tries), **counts}
+    said = {t["cause"]: str(t["detail"])[:SAID] for t in reversed(tries) if t["detail"]}
+    return {"total": len(tries), **counts, "said": said}
 
 
 def random_floors(config: Config, splits: Iterable[str]) -> dict[str, dict[str, Any]]:

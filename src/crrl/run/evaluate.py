@@ -175,6 +175,10 @@ def _to_its_end(run: Run, json: bool) -> int:
         print(jsonlib.dumps({"schema": summary.schema, **shown, **told}))
     else:
         print_closing(summary, f"Evaluation of {summary.evaluation['policy']}", _next(run))
+    if summary.episodes["lost"] == sum(summary.episodes.values()):
+        raise CrrlError(
+            "Nothing was judged: every episode was lost.", "Mend what is said of them above, and take another run=NAME."
+        )
     return 0
 
 

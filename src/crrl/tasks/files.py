@@ -110,13 +110,19 @@ def _object(line: bytes) -> object:
 
 
 def _beside(task: Task, path: Path) -> Task:
-    """A repository named `./NAME` or a relative folder lies beside the task file."""
+    """A repository named `./NAME` or a relative folder lies beside the task file. Raises ValueError: it does not."""
     source = task.source
     if source.repo is not None and source.repo.startswith("./"):
-        source = replace(source, repo=str((path.parent / source.repo).resolve()))
+        source = replace(source, repo=_there(path.parent / source.repo))
     elif source.dir is not None and not Path(source.dir).is_absolute():
-        source = replace(source, dir=str((path.parent / source.dir).resolve()))
+        source = replace(source, dir=_there(path.parent / source.dir))
     return replace(task, source=source)
+
+
+def _there(folder: Path) -> str:
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is not there: what a task file was made with goes where the file goes")
+    return str(folder.resolve())
 
 
 def check(task: Task, measured: bool) -> None:
