@@ -23,8 +23,8 @@ INSTANCES = (
 )
 
 PASSES = {"mwaskom__seaborn-3190"}
-"""CodeR's patch is unresolved in its report of 2024, and passes all 85 listed tests: here, and by plain pytest with the
-versions that the harness pins today. AutoCodeRover's three for it have their published verdicts."""
+"""CodeR's patch is unresolved in its report of 2024, and passes all 85 listed tests: here, and by plain pytest with
+numpy 1.25.2, pandas 2.0.0 and matplotlib 3.7.2. AutoCodeRover's three for it have their published verdicts."""
 
 
 def published() -> list[Path]:
