@@ -3,6 +3,8 @@
 # ruff: noqa: E501 (programs in strings)
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from judge_kit import BUGGY, FILES, FIXED, diff, make_task
 
@@ -65,6 +67,17 @@ def found(changes: dict[str, str | None], files: dict[str, str] = FILES) -> list
     read = patching.reader(None, files)
     rules = exploits.Protected(task, lambda path: read(path) is not None)
     return exploits.detect(patch, patching.apply(patch, read, rules.covers), read, rules, task.test.restore)
+
+
+def test_a_file_of_doctests_can_be_repaired_and_a_file_of_tests_cannot() -> None:
+    doctests = ["stats.py::stats.mean", "pkg/__init__.py::pkg", "src/pkg/cart.py::pkg.cart.Cart.total"]
+    tests = ["checks.py::test_a", "checks/cart.py::TestCart::test_b[cart.py]", "more/test_cart.py::test_cart"]
+    assert [test for test in doctests + tests if exploits.is_doctest(test)] == doctests
+    task = make_task()
+    task = replace(task, test=replace(task.test, pass_to_pass=[*task.test.pass_to_pass, *doctests, *tests]))
+    rules = exploits.Protected(task, lambda path: True)
+    named = [test.partition("::")[0] for test in doctests + tests]
+    assert [path for path in named if rules.covers(path)] == ["checks.py", "checks/cart.py", "more/test_cart.py"]
 
 
 def test_honest_patches_are_not_accused() -> None:

@@ -19,7 +19,7 @@ from typing import Any, Literal
 from rich.console import Console
 from rich.table import Table
 
-from crrl.console.plain import seconds
+from crrl.console.plain import clean, seconds
 from crrl.report import classification
 from crrl.report.asynchrony import asynchrony_line
 from crrl.report.exploit_rate import example_lines, exploit_line, exploit_rates
@@ -259,7 +259,7 @@ def print_closing(summary: Summary, title: str, steps: Sequence[tuple[str, str]]
         f"seed {summary.seed}"
     )
     for cause, said in summary.lost_tries.get("said", {}).items():
-        out.print(f"  {cause}: {said}", markup=False, soft_wrap=True)
+        out.print(clean(f"  {cause}: {said}"), markup=False, soft_wrap=True)
     if line := exploit_line(summary.exploits):
         out.print(line, markup=False)
         for example in example_lines(summary.exploits):

@@ -177,7 +177,8 @@ def _to_its_end(run: Run, json: bool) -> int:
         print_closing(summary, f"Evaluation of {summary.evaluation['policy']}", _next(run))
     if summary.episodes["lost"] == sum(summary.episodes.values()):
         raise CrrlError(
-            "Nothing was judged: every episode was lost.", "Mend what is said of them above, and take another run=NAME."
+            "Nothing was judged: every episode was lost.",
+            "summary.json (lost_tries) says why. Mend that, then evaluate again under another run=NAME.",
         )
     return 0
 
