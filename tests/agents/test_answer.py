@@ -137,3 +137,11 @@ def test_unknown_settings_name_the_nearest(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("system: x\n")
     with pytest.raises(CrrlError, match="not a set of prompts"):
         load_questions(str(tmp_path / "mine.yaml"))
+
+
+@pytest.mark.parametrize("context", ["-1", "ten", "yes", "1.5"])
+def test_context_is_a_number_of_lines(tmp_path: Path, context: str) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(f"system: s\ntask: t\nagain: a\ncontext: {context}\n")
+    with pytest.raises(CrrlError, match="no number of lines"):
+        load_questions(str(file))

@@ -51,6 +51,16 @@ def test_generated_fixes_become_rows_of_sft(tmp_path: Path) -> None:
     assert all(10 < sum(row.trained) < len(row.ids) for row in found.rows)
 
 
+def test_a_form_may_hold_the_whole_function(tmp_path: Path) -> None:
+    out = tmp_path / "chats.jsonl"
+    assert main(["tasks", "demonstrate", "generated", "count=20", f"out={out}", "prompts=repair-function"]) == 0
+    for index, row in enumerate(written(out)):
+        bug = bug_of("train", 0, index, rl_share=0.0)
+        (block,) = parse(row["messages"][-1]["content"], [bug.path]).blocks
+        assert "\n".join(block.readings[0].search) == bug.buggy.rstrip("\n")
+        assert apply([block], {bug.path: bug.buggy}).files == {bug.path: bug.fixed}
+
+
 def test_fixes_of_a_task_file(tmp_path: Path, state_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file, out = tmp_path / "tasks.jsonl", tmp_path / "chats.jsonl"
     broken = fix({"a.py": AFTER["a.py"]}).replace("y = 2", "y = 9")

@@ -40,11 +40,16 @@ _PATH = re.compile(r"[\w./+-]*\w\.\w{1,5}\b")
 @dataclass(frozen=True)
 class Questions:
     """A set of prompts, from conf/prompts/answer/. Templates over `issue`, `files` (each a `path` and a `text`) and
-    `faults`."""
+    `faults`.
+
+    Args:
+        context: unchanged lines that search/replace blocks of this form hold around each change, where we write them.
+    """
 
     system: str
     task: str
     again: str
+    context: int = 0
 
     def messages(self, issue: str, files: Iterable[tuple[str, str]]) -> list[dict[str, Any]]:
         shown = [SimpleNamespace(path=path, text=text) for path, text in files]
@@ -184,9 +189,13 @@ def load_questions(name: str) -> Questions:
         raise UsageError(f"agent.prompts={name} does not exist for agent=answer.", nearest(name, known))
     try:
         raw = yaml.safe_load(path.read_text())
-        return Questions(**{key: text.strip() for key, text in raw.items()})
+        context = raw.pop("context", 0)
+        if type(context) is not int or context < 0:
+            raise TypeError(f"context: {context!r} is no number of lines")
+        return Questions(**{key: text.strip() for key, text in raw.items()}, context=context)
     except (TypeError, AttributeError, yaml.YAMLError) as error:
-        raise CrrlError(f"{path}: not a set of prompts ({error}).", "It needs system, task and again.") from None
+        remedy = "It needs system, task and again, and may have context, a number of lines."
+        raise CrrlError(f"{path}: not a set of prompts ({error}).", remedy) from None
 
 
 def _filled(template: str, **values: Any) -> str:

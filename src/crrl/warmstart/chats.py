@@ -71,7 +71,7 @@ def demonstrate(wanted: Wanted, *, prompts: str, out: Path, state_dir: Path, jso
 def chat(id: str, issue: str, changes: Sequence[Change], questions: Questions) -> dict[str, Any]:
     """One line of the file. Raises NotShown."""
     try:
-        blocks = [generate(change.path, change.before, change.after) for change in changes]
+        blocks = [generate(change.path, change.before, change.after, questions.context) for change in changes]
     except Inexpressible as error:
         raise NotShown(str(error)) from None
     shown = [(change.path, change.before) for change in changes if change.before is not None]
