@@ -5,7 +5,7 @@ in the assertion or in what the test names there; else the condition is turned r
 comes out must still compile: a copy that does not is no decoy (`control.calibrate` leaves it out).
 
 To add a language: its grammar in `grammars.py`, and what its assertions look like in `_Finder.edits`. Java's are in
-`java.py`, those of JavaScript and TypeScript in `script.py`.
+`java.py`, those of Go in `go.py`, those of JavaScript and TypeScript in `script.py`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Iterator
 
 from tree_sitter import Node
 
-from crrl.rewards.decoys import java, script
+from crrl.rewards.decoys import go, java, script
 from crrl.rewards.decoys.grammars import GRAMMARS, parser, walk
 from crrl.rewards.decoys.literals import altered_number, altered_text
 from crrl.rewards.decoys.sites import Edit, Site
@@ -52,7 +52,7 @@ IMPURE = frozenset(
         "object_creation_expression",
     ]
 )
-CONSTRUCTORS = frozenset({b"Some", b"Ok", b"Err", b"None", b"vec", b"String", b"from", b"to_string", b"to_owned"})
+CONSTRUCTORS = frozenset({b"Some", b"Ok", b"Err", b"None", b"vec", b"String", b"from", b"new", b"to_string", b"to_owned"})
 FLIPPED = {b"==": b"!=", b"===": b"!==", b"<": b">=", b">": b"<="}
 FLIPPED |= {other: word for word, other in FLIPPED.items()}
 DECLARATORS = {
@@ -66,9 +66,6 @@ SCOPES = FUNCTIONS | {"arrow_function", "compound_statement"}
 CALLS = frozenset({"method_invocation", "call_expression", "macro_invocation"})
 MAKERS = java.MATCHERS | frozenset(["of", "asList", "valueOf", "from", "vec", "singletonList"])
 EXPECTED = re.compile(rb"(?i)want|expect|^exp|result|output|^out$")
-GO_FAILS = re.compile(rb"\.(?:Error|Errorf|Fatal|Fatalf|Fail|FailNow)\(")
-GO_RENAMED = {b"Equal": b"NotEqual", b"True": b"False", b"NoError": b"Error", b"Nil": b"NotNil", b"Len": b"NotEmpty"}
-GO_RENAMED |= {b"NotEqual": b"Equal", b"False": b"True", b"Error": b"NoError", b"NotNil": b"Nil"}
 READABLE = (
     b"!=",
     b"==",
@@ -81,6 +78,7 @@ READABLE = (
     b"otStrictEqual",
     b"tDeepEqual",
     java.EITHER,
+    go.ZEROED.strip(),
 )
 C_COMPARED = re.compile(r"(?:EXPECT|ASSERT|CHECK|REQUIRE)_(?:STR|STRCASE|DOUBLE_|FLOAT_)?(?:EQ|NE)$|BOOST_\w+_EQUAL$")
 C_NEAR = re.compile(r"(?:EXPECT|ASSERT)_NEAR$|BOOST_\w+_CLOSE$")
@@ -119,7 +117,7 @@ class _Finder:
 
     def edits(self, node: Node) -> Iterator[list[Edit]]:
         if self.go and node.type == "if_statement":
-            yield self._go_check(node)
+            yield go.check(self, node)
         elif node.type == "macro_invocation":
             yield self._rust_macro(node)
         elif self.java and node.type == "element_value_pair" and self.field(node, "key") == b"expected":
@@ -147,24 +145,8 @@ class _Finder:
         if self.cpp:
             return self._cpp(node, self.text(function).decode(), function, given)
         if self.go:
-            return self._go_call(function, given)
+            return go.edits(self, function, given)
         return [] if self.rust else script.edits(self, function, given)
-
-    def _go_check(self, node: Node) -> list[Edit]:
-        condition, body = node.child_by_field_name("condition"), node.child_by_field_name("consequence")
-        if condition is None or body is None or not GO_FAILS.search(self.text(body)):
-            return []
-        if condition.type == "unary_expression" and self.text(condition).startswith(b"!"):
-            return [Edit(condition.start_byte, condition.start_byte + 1, b"")]
-        return self._condition(condition)
-
-    def _go_call(self, function: Node, given: list[Node]) -> list[Edit]:
-        on, of = function.child_by_field_name("field"), function.child_by_field_name("operand")
-        if on is None or of is None or self.text(of) not in (b"assert", b"require", b"is", b"qt"):
-            return []
-        name = self.text(on)
-        edits = self.expected(function, given[1:3]) if name in (b"Equal", b"Len", b"EqualValues", b"Contains") else []
-        return edits or ([self.replaced(on, GO_RENAMED[name])] if name in GO_RENAMED else [])
 
     def _rust_macro(self, node: Node) -> list[Edit]:
         macro, tokens = node.child_by_field_name("macro"), node.named_children[-1]
@@ -185,17 +167,21 @@ class _Finder:
         if name == "assert_eq":
             for part in parts[1::-1]:
                 leaves = [leaf for top in part for leaf in self._literals(top)]
-                names = {self.text(n) for top in part for n in walk(top) if n.type == "identifier"}
-                if leaves and names <= CONSTRUCTORS:
+                if leaves and all(self._constructs(n) for top in part for n in walk(top) if n.type == "identifier"):
                     return [self._altered(self.rng.choice(leaves))]
             for part in parts[1::-1]:
                 if len(part) == 1 and (edits := self._from_names(node, part[0])):
                     return edits
         return [self.replaced(macro, {"assert_eq": b"assert_ne", "assert_ne": b"assert_eq"}[name])]
 
+    def _constructs(self, name: Node) -> bool:
+        """Whether the name is of a type, a constructor or a field: `Point::new`, `Point { x: 1 }`."""
+        text, after = self.text(name), name.next_sibling
+        return text in CONSTRUCTORS or text[:1].isupper() or (after is not None and self.text(after) == b":")
+
     def _cpp(self, node: Node, name: str, function: Node, given: list[Node]) -> list[Edit]:
         if C_CONDITION.match(name) and len(given) == 1:
-            return self._condition(given[0])
+            return self.condition(given[0])
         if C_COMPARED.match(name) and len(given) == 2:
             if edits := self.expected(node, given) if not name.endswith("NE") else []:
                 return edits
@@ -211,7 +197,7 @@ class _Finder:
 
     # Conditions and values ------------------------------------------------------------------------
 
-    def _condition(self, condition: Node) -> list[Edit]:
+    def condition(self, condition: Node) -> list[Edit]:
         """A condition with another outcome: one of the sides of a comparison, or its operator, or all of it."""
         operator = condition.child_by_field_name("operator")
         left, right = condition.child_by_field_name("left"), condition.child_by_field_name("right")
