@@ -30,9 +30,16 @@ CASE = "    @Test public void t%d() { %s; }\n"
 ASSERTIONS = {
     "JUnit": ("assertEquals(b(%d), Box.twice(%d))", 'assertEquals("why", b(%d), Box.twice(%d))'),
     "Hamcrest": ("assertThat(Box.twice(%d), is(b(%d)))", 'assertThat("why", Box.twice(%d), equalTo(b(%d)))'),
+    "lists": ("assertEquals(asList(b(%d)), asList(Box.twice(%d)))", "assertThat(asList(Box.twice(%d)), is(asList(b(%d))))"),
+    "others": (
+        "assertArrayEquals(new Box[] { b(%d) }, new Box[] { Box.twice(%d) })",
+        "assertEquals(singletonMap(Box.class, b(%d)), singletonMap(Box.class, Box.twice(%d)))",
+    ),
 }
 TESTS = """package a;
 import org.junit.Test;
+import static java.util.Arrays.asList;
+import static java.util.Collections.singletonMap;
 import static org.hamcrest.CoreMatchers.*;
 import static org.junit.Assert.*;
 public class BoxTest {

@@ -44,6 +44,17 @@ DELTA = re.compile(rb"(?i)^-?[\d_]*\.?\d*(?:e-?\d+)?[fd]?$|eps|delta|toler|preci
 TEXT = (b'"', b"String.")
 EITHER = b' ? "" : null)'
 """What `_compared_otherwise` ends with: an exception where neither is equal."""
+LIKE = (
+    b"Object like(Object o, Object x) { "
+    b"if (o instanceof java.util.List && !((java.util.List) o).isEmpty()) "
+    b"return java.util.Collections.nCopies(((java.util.List) o).size(), x); "
+    b"if (o instanceof Object[] && ((Object[]) o).length > 0) { Object[] all = new Object[((Object[]) o).length]; "
+    b"java.util.Arrays.fill(all, x); return all; } "
+    b"if (o instanceof java.util.Map && !((java.util.Map) o).isEmpty()) { "
+    b"java.util.Map all = new java.util.HashMap((java.util.Map) o); "
+    b"for (Object key : ((java.util.Map) o).keySet()) all.put(key, x); return all; } return x; }"
+)
+"""x, or a list, an array or a map of so many x as o has. A class without a name is Java of any version."""
 
 
 def edits(finder: Finder, node: Node, given: list[Node]) -> list[Edit]:
@@ -51,7 +62,7 @@ def edits(finder: Finder, node: Node, given: list[Node]) -> list[Edit]:
     name = finder.field(node, "name").decode()
     if EQUAL.match(name) and len(given) >= 2:
         compared = _compared(finder, given)
-        other = _compared_otherwise if name == "assertEquals" else _opposite
+        other = _opposite if name in OPPOSITE and name != "assertEquals" else _compared_otherwise
         return finder.expected(node, compared) or other(finder, node, name)
     if name in OPPOSITE and given:
         return _opposite(finder, node, name)
@@ -67,7 +78,7 @@ def edits(finder: Finder, node: Node, given: list[Node]) -> list[Edit]:
         return [finder.replaced(given[0], finder.rng.choice(EXCEPTIONS))]
     found = finder.expected(node, given) if name in MATCHERS else []
     if not found and name == "isEqualTo" and len(given) == 1:
-        return [finder.replaced(given[0], _something_else(finder))]
+        return [finder.replaced(given[0], _something_else(finder, given[0]))]
     named = node.child_by_field_name("name")
     return found or ([finder.replaced(named, TURNED[name])] if named is not None and name in TURNED else [])
 
@@ -89,8 +100,11 @@ def _compared_otherwise(finder: Finder, node: Node, name: str) -> list[Edit]:
     )
     one, two = (finder.text(value) for value in _compared(finder, given))
     word, number = unlike_any(finder.rng)
-    equals = b'java.util.Objects.equals(%s, "%s") || java.util.Objects.equals(%s, %d)'
-    said = equals % (one, word.encode(), two, number)
+    either = (
+        b"boolean either(Object a, Object b) { return java.util.Objects.deepEquals(a, like(a, \"%s\")) "
+        b"|| java.util.Objects.deepEquals(b, like(b, Integer.valueOf(%d))); }" % (word.encode(), number)
+    )
+    said = b"new Object() { %s %s }.either(%s, %s)" % (LIKE, either, one, two)
     return [finder.replaced(node, b"java.util.Objects.requireNonNull(" + said + EITHER)]
 
 
@@ -101,12 +115,13 @@ def _matched_otherwise(finder: Finder, matcher: Node) -> list[Edit]:
         return []
     if len(arguments.named_children) != 1:
         return []
-    return [finder.replaced(arguments.named_children[0], _something_else(finder))]
+    return [finder.replaced(arguments.named_children[0], _something_else(finder, arguments.named_children[0]))]
 
 
-def _something_else(finder: Finder) -> bytes:
-    """A value that nothing is equal to, but what equals anything."""
-    return b'(Object) "%s"' % unlike_any(finder.rng)[0].encode()
+def _something_else(finder: Finder, value: Node) -> bytes:
+    """What nothing is equal to, but what equals anything, or holds it as `value` does."""
+    word = unlike_any(finder.rng)[0].encode()
+    return b'new Object() { %s }.like(%s, "%s")' % (LIKE, finder.text(value), word)
 
 
 def _message_is_last(finder: Finder) -> bool:
