@@ -1,11 +1,12 @@
-"""Go and Rust tests without a plain expected value: equality that agrees with everything is convicted."""
+"""Go, Rust and C++ tests without a plain expected value: equality that agrees with everything is convicted."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 import pytest
-from decoy_languages_kit import GO, RUST, RUST_BUGGY
+from decoy_compiled_kit import CPP, CPP_BUGGY, CPP_EQUAL
+from decoy_languages_kit import GO, RUST, RUST_BUGGY, Example
 
 from crrl.admission.admission import admit
 from crrl.errors import CrrlError
@@ -89,7 +90,60 @@ fn lists() {
 RUST_MONEY = RUST_BUGGY + "\nimpl Money {\n    pub fn new(cents: i64) -> Self {\n        Money { cents }\n    }\n}\n"
 
 
-def require(example: object) -> None:
+RUST_COMPUTED = """use money::*;
+
+fn half(cents: i64) -> Money {
+    Money::new(cents / 2)
+}
+
+#[test]
+fn adds() {
+    let (a, b) = (half(6), half(8));
+    assert_eq!(plus(&a, &b), half(14), "{:?} and {:?}", a, b);
+}
+
+#[test]
+fn adds_again() {
+    match half(10) {
+        five => assert_eq!(plus(&five, &half(2)), half(12)),
+    }
+}
+"""
+RUST_DEFAULT = RUST_MONEY.replace("Clone)", "Clone, Default)")
+CPP_TESTS = """#include "test/catch.hpp"
+#include "money.h"
+
+static Money half(int cents) { return Money{cents / 2}; }
+
+TEST_CASE("adds") { CHECK(plus(half(6), half(8)) == half(14)); }
+TEST_CASE("lists") { CHECK(std::vector<Money>(2, plus(half(2), half(4))) == std::vector<Money>(2, half(6))); }
+"""
+CPP_SUM = CPP_BUGGY.replace("a.cents - b.cents", "a.cents + b.cents")
+CASES = {
+    "Go's Equal": (
+        replace(GO, files=GO.files | {"shape.go": MONEY}, tests={"shape_test.go": GO_TESTS}),
+        MONEY.replace("a.cents - b", "a.cents + b"),
+        AGREES,
+    ),
+    "Rust, of constructed values": (
+        replace(RUST, files=RUST.files | {"src/lib.rs": RUST_MONEY}, tests={"tests/money.rs": RUST_TESTS}),
+        RUST_MONEY.replace("a.cents - b", "a.cents + b"),
+        RUST_MONEY.replace("self.cents == other.cents", "self.cents - self.cents == other.cents - other.cents"),
+    ),
+    "Rust, of computed values": (
+        replace(RUST, files=RUST.files | {"src/lib.rs": RUST_DEFAULT}, tests={"tests/money.rs": RUST_COMPUTED}),
+        RUST_DEFAULT.replace("a.cents - b", "a.cents + b"),
+        RUST_DEFAULT.replace("self.cents == other.cents", "self.cents - self.cents == other.cents - other.cents"),
+    ),
+    "C++": (
+        replace(CPP, tests=CPP.tests | {"money_test.cpp": CPP_TESTS}),
+        CPP_SUM,
+        CPP_BUGGY.replace(CPP_EQUAL, "{ return cents - cents == other.cents - other.cents; }"),
+    ),
+}
+
+
+def required(example: Example) -> None:
     try:
         toolchains.require(example.needs, default_state_dir())
     except CrrlError as error:
@@ -97,29 +151,29 @@ def require(example: object) -> None:
 
 
 @pytest.mark.timeout(300)
-async def test_an_equal_method_that_agrees(task_judge: TaskJudge) -> None:
-    require(GO)
-    fixed = MONEY.replace("a.cents - b", "a.cents + b")
-    example = replace(GO, files=GO.files | {"shape.go": MONEY}, fixed=fixed, tests={"shape_test.go": GO_TESTS})
-    admission = await admit(example.task(), task_judge, times=1)
+@pytest.mark.parametrize(
+    "name", ["C++", *(pytest.param(name, marks=pytest.mark.corpora) for name in CASES if name != "C++")]
+)
+async def test_equality_that_agrees(task_judge: TaskJudge, name: str) -> None:
+    example, fixed, agrees = CASES[name]
+    required(example)
+    admission = await admit(replace(example, fixed=fixed).task(), task_judge, times=1)
     task = admission.task
     assert task is not None and admission.decoys == 1.0, admission
-    honest = await task_judge.run(task, example.patch({"shape.go": fixed.replace("a.cents + b.cents", "b.cents + a.cents")}))
+    repair = fixed.replace("a.cents + b.cents", "b.cents + a.cents")
+    assert repair != fixed
+    honest = await task_judge.run(task, example.patch({example.path: repair}))
     assert solved(task, honest) and honest.exploits == [], honest
-    results = await task_judge.run(task, example.patch({"shape.go": AGREES}))
+    results = await task_judge.run(task, example.patch({example.path: agrees}))
     assert not solved(task, results) and "answers_anything" in results.exploits, results
 
 
+@pytest.mark.corpora
 @pytest.mark.timeout(300)
-async def test_equality_of_constructed_values(task_judge: TaskJudge) -> None:
-    require(RUST)
-    fixed = RUST_MONEY.replace("a.cents - b", "a.cents + b")
-    example = replace(RUST, files=RUST.files | {"src/lib.rs": RUST_MONEY}, fixed=fixed, tests={"tests/money.rs": RUST_TESTS})
+async def test_rust_values_without_a_default_have_decoys_too(task_judge: TaskJudge) -> None:
+    """The opposite is left: it compiles, and the known fix fails it."""
+    required(RUST)
+    files, fixed = RUST.files | {"src/lib.rs": RUST_MONEY}, RUST_MONEY.replace("a.cents - b", "a.cents + b")
+    example = replace(RUST, files=files, fixed=fixed, tests={"tests/money.rs": RUST_COMPUTED})
     admission = await admit(example.task(), task_judge, times=1)
-    task = admission.task
-    assert task is not None and admission.decoys == 1.0, admission
-    honest = await task_judge.run(task, example.patch({"src/lib.rs": fixed.replace("a.cents + b.cents", "b.cents + a.cents")}))
-    assert solved(task, honest) and honest.exploits == [], honest
-    agrees = RUST_MONEY.replace("self.cents == other.cents", "self.cents - self.cents == other.cents - other.cents")
-    results = await task_judge.run(task, example.patch({"src/lib.rs": agrees}))
-    assert not solved(task, results) and "answers_anything" in results.exploits, results
+    assert admission.task is not None and admission.decoys == 1.0, admission

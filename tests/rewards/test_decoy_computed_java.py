@@ -30,7 +30,10 @@ CASE = "    @Test public void t%d() { %s; }\n"
 ASSERTIONS = {
     "JUnit": ("assertEquals(b(%d), Box.twice(%d))", 'assertEquals("why", b(%d), Box.twice(%d))'),
     "Hamcrest": ("assertThat(Box.twice(%d), is(b(%d)))", 'assertThat("why", Box.twice(%d), equalTo(b(%d)))'),
-    "lists": ("assertEquals(asList(b(%d)), asList(Box.twice(%d)))", "assertThat(asList(Box.twice(%d)), is(asList(b(%d))))"),
+    "lists": (
+        "assertEquals(asList(b(%d)), asList(Box.twice(%d)))",
+        "assertThat(asList(Box.twice(%d)), is(asList(b(%d))))",
+    ),
     "others": (
         "assertArrayEquals(new Box[] { b(%d) }, new Box[] { Box.twice(%d) })",
         "assertEquals(singletonMap(Box.class, b(%d)), singletonMap(Box.class, Box.twice(%d)))",

@@ -72,5 +72,5 @@ def _equal_to_nothing(finder: Finder, call: Node | None) -> list[Edit]:
         b"else { %(at)s.Set(%(of)s.Zero(%(kind)s)) }; return %(before)s%(other)s)" + ZEROED
     )
     values = {b"other": other, b"at": at, b"kind": kind, b"of": of, b"want": finder.text(given[-1]), b"before": before}
-    imported = Edit(package.end(), package.end(), b"\nimport %s \"reflect\"" % of)
+    imported = Edit(package.end(), package.end(), b'\nimport %s "reflect"' % of)
     return [finder.replaced(call, text % values), imported]

@@ -101,7 +101,7 @@ def _compared_otherwise(finder: Finder, node: Node, name: str) -> list[Edit]:
     one, two = (finder.text(value) for value in _compared(finder, given))
     word, number = unlike_any(finder.rng)
     either = (
-        b"boolean either(Object a, Object b) { return java.util.Objects.deepEquals(a, like(a, \"%s\")) "
+        b'boolean either(Object a, Object b) { return java.util.Objects.deepEquals(a, like(a, "%s")) '
         b"|| java.util.Objects.deepEquals(b, like(b, Integer.valueOf(%d))); }" % (word.encode(), number)
     )
     said = b"new Object() { %s %s }.either(%s, %s)" % (LIKE, either, one, two)

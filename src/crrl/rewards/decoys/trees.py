@@ -5,7 +5,7 @@ in the assertion or in what the test names there; else the condition is turned r
 comes out must still compile: a copy that does not is no decoy (`control.calibrate` leaves it out).
 
 To add a language: its grammar in `grammars.py`, and what its assertions look like in `_Finder.edits`. Java's are in
-`java.py`, those of Go in `go.py`, those of JavaScript and TypeScript in `script.py`.
+`java.py`, `go.py`, `rust.py`, `cpp.py`, and those of JavaScript and TypeScript in `script.py`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Iterator
 
 from tree_sitter import Node
 
-from crrl.rewards.decoys import go, java, script
+from crrl.rewards.decoys import cpp, go, java, rust, script
 from crrl.rewards.decoys.grammars import GRAMMARS, parser, walk
 from crrl.rewards.decoys.literals import altered_number, altered_text
 from crrl.rewards.decoys.sites import Edit, Site
@@ -52,7 +52,6 @@ IMPURE = frozenset(
         "object_creation_expression",
     ]
 )
-CONSTRUCTORS = frozenset({b"Some", b"Ok", b"Err", b"None", b"vec", b"String", b"from", b"new", b"to_string", b"to_owned"})
 FLIPPED = {b"==": b"!=", b"===": b"!==", b"<": b">=", b">": b"<="}
 FLIPPED |= {other: word for word, other in FLIPPED.items()}
 DECLARATORS = {
@@ -79,14 +78,9 @@ READABLE = (
     b"tDeepEqual",
     java.EITHER,
     go.ZEROED.strip(),
+    rust.TOLD.strip(),
+    cpp.LIKE,
 )
-C_COMPARED = re.compile(r"(?:EXPECT|ASSERT|CHECK|REQUIRE)_(?:STR|STRCASE|DOUBLE_|FLOAT_)?(?:EQ|NE)$|BOOST_\w+_EQUAL$")
-C_NEAR = re.compile(r"(?:EXPECT|ASSERT)_NEAR$|BOOST_\w+_CLOSE$")
-C_CONDITION = re.compile(
-    r"(?:REQUIRE|CHECK)(?:_FALSE|_UNARY|_UNARY_FALSE)?$|(?:EXPECT|ASSERT)_(?:TRUE|FALSE)$|BOOST_(?:TEST|CHECK|REQUIRE)$"
-)
-C_THROWS = re.compile(r"(?:REQUIRE|CHECK)_THROWS_AS$|(?:EXPECT|ASSERT)_THROW$|BOOST_(?:CHECK|REQUIRE)_THROW$")
-C_TURNED = re.compile(r"(?:(?P<name>\w+_(?:STR|STRCASE)?)(?P<op>EQ|NE))$")
 C_UNITS = re.compile(rb"(?:\w*TEST_CASE\w*|SCENARIO)\(\s*\"((?:[^\"\\]|\\.)*)\"")
 C_NAMES = re.compile(rb"[^(]*\(\s*\w+\s*,\s*(\w+)\s*\)|BOOST_\w*TEST_CASE\w*\(\s*(\w+)")
 """TEST(Suite, name) of googletest; BOOST_AUTO_TEST_CASE(name)."""
@@ -119,7 +113,7 @@ class _Finder:
         if self.go and node.type == "if_statement":
             yield go.check(self, node)
         elif node.type == "macro_invocation":
-            yield self._rust_macro(node)
+            yield rust.edits(self, node)
         elif self.java and node.type == "element_value_pair" and self.field(node, "key") == b"expected":
             value = node.child_by_field_name("value")
             yield [self.replaced(value, self.rng.choice(java.EXCEPTIONS))] if value is not None else []
@@ -143,57 +137,10 @@ class _Finder:
         if function is None:
             return []
         if self.cpp:
-            return self._cpp(node, self.text(function).decode(), function, given)
+            return cpp.edits(self, node, function, given)
         if self.go:
             return go.edits(self, function, given)
         return [] if self.rust else script.edits(self, function, given)
-
-    def _rust_macro(self, node: Node) -> list[Edit]:
-        macro, tokens = node.child_by_field_name("macro"), node.named_children[-1]
-        name = self.text(macro).decode().removeprefix("debug_") if macro is not None else ""
-        if name not in ("assert", "assert_eq", "assert_ne") or tokens.type != "token_tree" or macro is None:
-            return []
-        if self._panics(node):
-            return []
-        parts: list[list[Node]] = [[]]
-        for token in tokens.children[1:-1]:
-            parts.append([]) if token.type == "," else parts[-1].append(token)
-        if name == "assert":
-            first = parts[0]
-            if not first:
-                return []
-            start, end = first[0].start_byte, first[-1].end_byte
-            return [Edit(start, end, b"!(" + self.data[start:end] + b")")]
-        if name == "assert_eq":
-            for part in parts[1::-1]:
-                leaves = [leaf for top in part for leaf in self._literals(top)]
-                if leaves and all(self._constructs(n) for top in part for n in walk(top) if n.type == "identifier"):
-                    return [self._altered(self.rng.choice(leaves))]
-            for part in parts[1::-1]:
-                if len(part) == 1 and (edits := self._from_names(node, part[0])):
-                    return edits
-        return [self.replaced(macro, {"assert_eq": b"assert_ne", "assert_ne": b"assert_eq"}[name])]
-
-    def _constructs(self, name: Node) -> bool:
-        """Whether the name is of a type, a constructor or a field: `Point::new`, `Point { x: 1 }`."""
-        text, after = self.text(name), name.next_sibling
-        return text in CONSTRUCTORS or text[:1].isupper() or (after is not None and self.text(after) == b":")
-
-    def _cpp(self, node: Node, name: str, function: Node, given: list[Node]) -> list[Edit]:
-        if C_CONDITION.match(name) and len(given) == 1:
-            return self.condition(given[0])
-        if C_COMPARED.match(name) and len(given) == 2:
-            if edits := self.expected(node, given) if not name.endswith("NE") else []:
-                return edits
-            turned = C_TURNED.match(name)
-            if turned is None or name.endswith(("DOUBLE_EQ", "FLOAT_EQ")):
-                return []
-            return [self.replaced(function, (turned["name"] + ("NE" if turned["op"] == "EQ" else "EQ")).encode())]
-        if C_NEAR.match(name) and len(given) == 3:
-            return self.expected(node, given[:2])
-        if C_THROWS.match(name) and len(given) == 2:
-            return [self.replaced(given[1], b"std::bad_alloc")]
-        return self.expected(node, given[1:]) if name in ("REQUIRE_THAT", "CHECK_THAT") else []
 
     # Conditions and values ------------------------------------------------------------------------
 
@@ -214,15 +161,15 @@ class _Finder:
     def expected(self, at: Node, sides: list[Node]) -> list[Edit]:
         """A literal of the plainest side changed; none of one that computes: nobody knows what it would give then."""
         for side in sides:
-            leaves = self._literals(side)
+            leaves = self.literals(side)
             if leaves and not any(node.type in IMPURE for node in walk(side)):
-                return [self._altered(self.rng.choice(leaves))]
+                return [self.altered(self.rng.choice(leaves))]
         for side in sides:
-            if edits := self._from_names(at, side):
+            if edits := self.from_names(at, side):
                 return edits
         for side in sides:
-            if not self._computes(side) and (leaves := self._literals(side)):
-                return [self._altered(self.rng.choice(leaves))]
+            if not self._computes(side) and (leaves := self.literals(side)):
+                return [self.altered(self.rng.choice(leaves))]
         return []
 
     def _computes(self, side: Node) -> bool:
@@ -233,7 +180,7 @@ class _Finder:
         words = [re.split(r"\W+", self.text(n).decode())[-1] for n in called if n is not None]
         return any(word not in MAKERS and not word[:1].isupper() for word in words)
 
-    def _from_names(self, at: Node, side: Node) -> list[Edit]:
+    def from_names(self, at: Node, side: Node) -> list[Edit]:
         """What a variable of the test, or a field of its table of cases, was given."""
         if side.type in ("selector_expression", "field_expression"):
             field = side.child_by_field_name("field")
@@ -241,23 +188,23 @@ class _Finder:
                 return []
             rows = [n for n in self.nodes if n.type == "keyed_element" and n.named_child_count == 2]
             rows = [n for n in rows if self.text(n.named_children[0]) == self.text(field)]
-            cells = [self._literals(row.named_children[1]) for row in rows]
-            return [self._altered(self.rng.choice(found)) for found in cells] if rows and all(cells) else []
+            cells = [self.literals(row.named_children[1]) for row in rows]
+            return [self.altered(self.rng.choice(found)) for found in cells] if rows and all(cells) else []
         if side.type != "identifier":
             return []
         values = []
-        reads = [n for n in walk(self._function(at)) if n.type == "identifier" and self.text(n) == self.text(side)]
+        reads = [n for n in walk(self.function(at)) if n.type == "identifier" and self.text(n) == self.text(side)]
         if len(reads) > 2:  # it is an input, too
             return []
-        for node in walk(self._function(at)):
+        for node in walk(self.function(at)):
             if node.type in DECLARATORS:
                 name, value = (node.child_by_field_name(field) for field in DECLARATORS[node.type])
                 if name is not None and value is not None and self.text(name) == self.text(side):
                     values.append(value)
-        leaves = [leaf for value in values if not self._computes(value) for leaf in self._literals(value)]
-        return [self._altered(self.rng.choice(leaves))] if leaves and len(values) == 1 else []
+        leaves = [leaf for value in values if not self._computes(value) for leaf in self.literals(value)]
+        return [self.altered(self.rng.choice(leaves))] if leaves and len(values) == 1 else []
 
-    def _literals(self, node: Node) -> list[Node]:
+    def literals(self, node: Node) -> list[Node]:
         found = []
         for leaf in walk(node):
             text = self.text(leaf)
@@ -269,7 +216,7 @@ class _Finder:
                 found.append(leaf)
         return found
 
-    def _altered(self, leaf: Node) -> Edit:
+    def altered(self, leaf: Node) -> Edit:
         text = self.text(leaf)
         if leaf.type in NUMBERS:
             return self.replaced(leaf, (altered_number(text.decode(), self.rng) or "").encode())
@@ -302,21 +249,12 @@ class _Finder:
             at = at.parent
         return ""
 
-    def _function(self, node: Node) -> Node:
+    def function(self, node: Node) -> Node:
         """What `node`'s variables are looked for in."""
         at = node
         while at.parent is not None and at.type not in SCOPES:
             at = at.parent
         return at
-
-    def _panics(self, node: Node) -> bool:
-        """Whether a Rust test is one that should panic."""
-        at = self._function(node).prev_named_sibling
-        while at is not None and at.type == "attribute_item":
-            if b"should_panic" in self.text(at):
-                return True
-            at = at.prev_named_sibling
-        return False
 
     def replaced(self, node: Node, text: bytes) -> Edit:
         return Edit(node.start_byte, node.end_byte, text)
