@@ -22,8 +22,8 @@ DEFAULT = (
     b"impl<T> N%(n)s<T> for &W%(n)s<T> { fn other(&self) -> Option<T> { None } } "
     b"#[allow(warnings)] fn of%(n)s<T>(_: &T) -> W%(n)s<T> { W%(n)s(std::marker::PhantomData) } "
 )
-"""Some default of a value's type, None where it has none: the compiler takes the first trait if it can, else the second,
-which it reaches by one more reference."""
+"""Some default of a value's type, None where it has none: the compiler takes the first trait if it can, else the
+second, which it reaches by one more reference."""
 TOLD = b" assert!(told); }"
 """What `_compared_with_default` ends with."""
 
