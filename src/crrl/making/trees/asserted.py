@@ -20,7 +20,8 @@ from crrl.making.trees.grammar import text
 from crrl.making.trees.toolchain import Boxes, Toolchain
 from crrl.making.trees.units import unit_at, units
 from crrl.rewards.decoys.grammars import parser, walk
-from crrl.rewards.decoys.trees import CONSTRUCTORS, EXPECTED, MAKERS
+from crrl.rewards.decoys.rust import CONSTRUCTORS
+from crrl.rewards.decoys.trees import EXPECTED, MAKERS
 
 EQUALITIES = ("assertEquals", "assertArrayEquals")
 TRUTHS = ("assertTrue", "assertFalse")
