@@ -29,7 +29,7 @@ STOP = 2
 
 def vllm_engine(model: Path | None = None, **changed: Any) -> VllmEngine:
     """Not started."""
-    if "url" not in changed and not (ENVIRONMENT / ".installed").is_file():
+    if not {"url", "environment"} & set(changed) and not (ENVIRONMENT / ".installed").is_file():
         pytest.fail(f"vLLM is not installed in {ENVIRONMENT}: make vllm")
     common = {"context": None, "max_batch": 32, "device": "cpu", "dtype": "float32", "trained": True, "version": 0}
     own: dict[str, Any] = {"memory_gb": 1, "memory_share": 0.9, "tensor_parallel": 1, "install": False}

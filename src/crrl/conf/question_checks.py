@@ -15,6 +15,7 @@ EDITS = frozenset({"repair", "implement"})
 ASK = {
     "answer": {
         "repair-file": EDITS,
+        "repair-function": EDITS,
         "tiny": EDITS,
         "implement": frozenset({"implement"}),
         "classify": frozenset({"classify"}),

@@ -27,12 +27,25 @@ def unpacked(repository: Path) -> Iterator[Path]:
                     archive.extractall(folder)
             else:
                 with tarfile.open(repository) as archive:
-                    archive.extractall(folder, filter="data")
+                    _extract(archive, Path(folder))
         except (OSError, EOFError, tarfile.TarError, zipfile.BadZipFile, ValueError) as error:
             remedy = "Is the download complete? A folder that you have unpacked will do, too."
             raise CrrlError(f"{repository} cannot be unpacked ({error}).", remedy) from None
         inside = list(Path(folder).iterdir())
         yield inside[0] if len(inside) == 1 and inside[0].is_dir() else Path(folder)
+
+
+def _extract(archive: tarfile.TarFile, folder: Path) -> None:
+    """Raises OSError, TarError: it would write outside of the folder. Pythons before 3.10.12 and 3.11.4 cannot tell
+    what is safe: there, links are left out."""
+    if hasattr(tarfile, "data_filter"):
+        archive.extractall(folder, filter="data")
+        return
+    for member in archive:
+        if not (folder / member.name).resolve().is_relative_to(folder.resolve()):
+            raise tarfile.TarError(f"{member.name!r} is outside of the folder")
+        if member.isdir() or member.isfile():
+            archive.extract(member, folder, set_attrs=False)
 
 
 def name_of(repository: Path) -> str:
