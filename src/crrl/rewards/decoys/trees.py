@@ -4,8 +4,8 @@ As in Python, a literal on the expected side is changed where there is one,
 in the assertion or in what the test names there; else the condition is turned round. What
 comes out must still compile: a copy that does not is no decoy (`control.calibrate` leaves it out).
 
-To add a language: its grammar in `grammars.py`, and what its assertions look like in `_Finder.edits`. Java's are in
-`java.py`, `go.py`, `rust.py`, `cpp.py`, and those of JavaScript and TypeScript in `script.py`.
+To add a language: its grammar in `grammars.py`, and what its assertions look like in a file of its own, which
+`_Finder.edits` calls: `java.py`, `go.py`, `rust.py`, `cpp.py`, and `script.py` for JavaScript and TypeScript.
 """
 
 from __future__ import annotations
