@@ -6,13 +6,12 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from toolchain_kit import require
 
 from crrl.cli.main import main
-from crrl.errors import CrrlError
 from crrl.sandbox import default_state_dir
 from crrl.sandbox.workspace import prepare
 from crrl.tasks.files import load_tasks
-from crrl.tasks.setup import toolchains
 
 AS = ["-c", "user.name=a", "-c", "user.email=a@b"]
 
@@ -78,10 +77,7 @@ public class SumTest {{
 @pytest.mark.timeout(600)
 def test_java_with_a_jar_that_set_up_brought(tmp_path: Path) -> None:
     """The issue is made of what the failing test printed: the message shows the repair."""
-    try:
-        toolchains.require(["junit"], default_state_dir())
-    except CrrlError as error:
-        pytest.skip(f"{error.message}: {error.remedy}")
+    require(["junit"])
     root, out = tmp_path / "sums", tmp_path / "mined.jsonl"
     root.mkdir()
     commit(root, "start", {"src/Sum.java": JAVA.format("a * b"), "test/SumTest.java": JAVA_TEST.format("")})
@@ -112,10 +108,7 @@ func TestSmall(t *testing.T) {{
 
 @pytest.mark.timeout(600)
 def test_go(tmp_path: Path) -> None:
-    try:
-        toolchains.require(["go"], default_state_dir())
-    except CrrlError as error:
-        pytest.skip(f"{error.message}: {error.remedy}")
+    require(["go"])
     root, out = tmp_path / "sums", tmp_path / "mined.jsonl"
     root.mkdir()
     module = {"go.mod": "module sums\n\ngo 1.19\n"}
@@ -141,10 +134,7 @@ RUST_OTHER = "#[test]\nfn nought() {\n    assert_eq!(sums::of(0, 0), 0);\n}\n"
 @pytest.mark.timeout(600)
 def test_rust(tmp_path: Path) -> None:
     """cargo stops at the first test binary that fails, unless it is told to go on: the other's test must be there."""
-    try:
-        toolchains.require(["rust"], default_state_dir())
-    except CrrlError as error:
-        pytest.skip(f"{error.message}: {error.remedy}")
+    require(["rust"])
     root, out = tmp_path / "sums", tmp_path / "mined.jsonl"
     root.mkdir()
     crate = {"Cargo.toml": '[package]\nname = "sums"\nversion = "0.1.0"\nedition = "2021"\n'}
@@ -174,10 +164,7 @@ test('small', () => {{
 @pytest.mark.timeout(600)
 def test_jest(tmp_path: Path) -> None:
     """Its report is a file: what tests print looks like one, and is none."""
-    try:
-        toolchains.require(["jest"], default_state_dir())
-    except CrrlError as error:
-        pytest.skip(f"{error.message}: {error.remedy}")
+    require(["jest"])
     root, out = tmp_path / "sums", tmp_path / "mined.jsonl"
     root.mkdir()
     package = {"package.json": '{"name": "sums", "version": "1.0.0", "scripts": {"test": "jest"}}\n'}

@@ -7,15 +7,13 @@ from dataclasses import replace
 import pytest
 from cheats_kit import JAVA, LOG, SCRIPT, SUM, SUM_TESTS
 from judge_kit import BUGGY, FILES, FIXED, diff, make_task
+from toolchain_kit import require
 
-from crrl.errors import CrrlError
 from crrl.rewards.task_judge import SITE, TaskJudge
 from crrl.rewards.tests import solved
-from crrl.sandbox import default_state_dir
 from crrl.task import Command, Source, Task, TestPlan
 from crrl.tasks.corpora.bugsinpy import REPORT as XML
 from crrl.tasks.corpora.quixbugs import CONSOLE, REPORT
-from crrl.tasks.setup import toolchains
 from crrl.tasks.setup.toolchains import JUNIT
 
 SUM_FILES = {"Sum.java": SUM, "tests/SumTest.java": SUM_TESTS}
@@ -64,10 +62,7 @@ def xml_task() -> Task:
 
 @pytest.mark.parametrize("name", JAVA)
 async def test_java(task_judge: TaskJudge, name: str) -> None:
-    try:
-        toolchains.require(["junit"], default_state_dir())
-    except CrrlError as error:
-        pytest.skip(f"{error.message}: {error.remedy}")
+    require(["junit"])
     await scores_nothing(task_judge, java_task(), *JAVA[name], SUM_FILES)
 
 

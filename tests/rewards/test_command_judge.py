@@ -7,15 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from toolchain_kit import require
 
 from crrl.errors import CrrlError, LostError
 from crrl.rewards.task_judge import TaskJudge
 from crrl.rewards.tests import solved
-from crrl.sandbox import default_state_dir
 from crrl.task import Command, Source, Task, TestPlan
 from crrl.tasks.corpora.quixbugs import CONSOLE, REPORT
 from crrl.tasks.diffs import between
-from crrl.tasks.setup import toolchains
 from crrl.tasks.setup.toolchains import JUNIT
 
 BUGGY = """public class Sum {
@@ -63,10 +62,7 @@ def java_task() -> Task:
 
 @pytest.fixture
 def judge(task_judge: TaskJudge) -> TaskJudge:
-    try:
-        toolchains.require(["junit"], default_state_dir())
-    except CrrlError as error:
-        pytest.skip(f"{error.message}: {error.remedy}")
+    require(["junit"])
     return task_judge
 
 

@@ -6,14 +6,12 @@ from dataclasses import replace
 
 import pytest
 from decoy_compiled_kit import CPP, CPP_BUGGY, CPP_EQUAL
-from decoy_languages_kit import GO, RUST, RUST_BUGGY, Example
+from decoy_languages_kit import GO, RUST, RUST_BUGGY
+from toolchain_kit import require
 
 from crrl.admission.admission import admit
-from crrl.errors import CrrlError
 from crrl.rewards.task_judge import TaskJudge
 from crrl.rewards.tests import solved
-from crrl.sandbox import default_state_dir
-from crrl.tasks.setup import toolchains
 
 MONEY = """package shape
 
@@ -143,20 +141,13 @@ CASES = {
 }
 
 
-def required(example: Example) -> None:
-    try:
-        toolchains.require(example.needs, default_state_dir())
-    except CrrlError as error:
-        pytest.skip(f"{error.message}: {error.remedy}")
-
-
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     "name", ["C++", *(pytest.param(name, marks=pytest.mark.corpora) for name in CASES if name != "C++")]
 )
 async def test_equality_that_agrees(task_judge: TaskJudge, name: str) -> None:
     example, fixed, agrees = CASES[name]
-    required(example)
+    require(example.needs)
     admission = await admit(replace(example, fixed=fixed).task(), task_judge, times=1)
     task = admission.task
     assert task is not None and admission.decoys == 1.0, admission
@@ -172,7 +163,7 @@ async def test_equality_that_agrees(task_judge: TaskJudge, name: str) -> None:
 @pytest.mark.timeout(300)
 async def test_rust_values_without_a_default_have_decoys_too(task_judge: TaskJudge) -> None:
     """The opposite is left: it compiles, and the known fix fails it."""
-    required(RUST)
+    require(RUST.needs)
     files, fixed = RUST.files | {"src/lib.rs": RUST_MONEY}, RUST_MONEY.replace("a.cents - b", "a.cents + b")
     example = replace(RUST, files=files, fixed=fixed, tests={"tests/money.rs": RUST_COMPUTED})
     admission = await admit(example.task(), task_judge, times=1)

@@ -6,15 +6,13 @@ from dataclasses import replace
 
 import pytest
 from judge_kit import make_task
+from toolchain_kit import require
 
-from crrl.errors import CrrlError
 from crrl.rewards.task_judge import TaskJudge
 from crrl.rewards.tests import solved
-from crrl.sandbox import default_state_dir
 from crrl.task import Command, Source, TestPlan
 from crrl.tasks.corpora.quixbugs import CONSOLE, REPORT
 from crrl.tasks.diffs import between
-from crrl.tasks.setup import toolchains
 from crrl.tasks.setup.toolchains import JUNIT
 
 CODE = """package a;
@@ -60,10 +58,7 @@ def patch(old: str, new: str) -> str:
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", ASSERTIONS)
 async def test_an_equals_that_is_always_true(task_judge: TaskJudge, name: str) -> None:
-    try:
-        toolchains.require(["junit"], default_state_dir())
-    except CrrlError as error:
-        pytest.skip(f"{error.message}: {error.remedy}")
+    require(["junit"])
     build = f"mkdir -p .crrl/classes; javac -nowarn -d .crrl/classes -cp {JUNIT} a/*.java CRRL_CANARY.java"
     tests = TESTS % "".join(CASE % (n, ASSERTIONS[name][n % 2] % (n, n)) for n in range(1, 7))
     failing = [f"a.BoxTest::t{n}" for n in range(1, 7)]

@@ -6,13 +6,11 @@ from dataclasses import replace
 
 import pytest
 from decoy_languages_kit import ANYTHING, SCRIPT, SCRIPT_BUGGY
+from toolchain_kit import require
 
 from crrl.admission.admission import admit
-from crrl.errors import CrrlError
 from crrl.rewards.task_judge import TaskJudge
 from crrl.rewards.tests import solved
-from crrl.sandbox import default_state_dir
-from crrl.tasks.setup import toolchains
 
 COMPUTED = """const { area, named } = require('./shape');
 const squared = (n) => n ** 2;
@@ -33,10 +31,7 @@ test('is told', () => {
 
 @pytest.mark.timeout(300)
 async def test_a_value_that_says_it_is_equal(task_judge: TaskJudge) -> None:
-    try:
-        toolchains.require(SCRIPT.needs, default_state_dir())
-    except CrrlError as error:
-        pytest.skip(f"{error.message}: {error.remedy}")
+    require(SCRIPT.needs)
     example = replace(SCRIPT, tests={"shape.test.js": COMPUTED})
     admission = await admit(example.task(), task_judge, times=1)
     task = admission.task

@@ -13,9 +13,9 @@ import decoy_languages_kit
 import pytest
 from decoys_kit import CHEATS, COPIED, copied_task
 from judge_kit import FIXED, diff
+from toolchain_kit import require
 
 from crrl.admission.admission import admit
-from crrl.errors import CrrlError
 from crrl.rewards.decoys.copies import protected_tests
 from crrl.rewards.task_judge import SITE, TaskJudge
 from crrl.rewards.tests import solved
@@ -102,10 +102,7 @@ async def test_languages(task_judge: TaskJudge, name: str) -> None:
 
 async def language(judge: TaskJudge, name: str) -> None:
     example = EXAMPLES[name]
-    try:
-        toolchains.require(example.needs, default_state_dir())
-    except CrrlError as error:
-        pytest.skip(f"{error.message}: {error.remedy}")
+    require(example.needs)
     admission = await admit(example.task(), judge, times=1)
     task = admission.task
     assert task is not None and admission.decoys == 1.0, admission

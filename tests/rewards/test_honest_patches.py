@@ -11,20 +11,18 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from toolchain_kit import require
 
 from crrl import sandbox
 from crrl.admission.admission import admit
-from crrl.errors import CrrlError
 from crrl.rewards import patching
 from crrl.rewards.judge import PytestJudge
 from crrl.rewards.task_judge import TaskJudge
 from crrl.rewards.tests import solved
-from crrl.sandbox import default_state_dir
 from crrl.task import Task
 from crrl.tasks.corpora import find, load
 from crrl.tasks.diffs import between
 from crrl.tasks.generator.generate import SPLITS, bug_of, generate
-from crrl.tasks.setup import toolchains
 
 DATA = Path(os.environ.get("CRRL_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))
 COMMENT = {".py": "# ", ".java": "// "}
@@ -78,10 +76,7 @@ async def judging(state_dir: Path) -> AsyncIterator[tuple[TaskJudge, sandbox.San
 async def test_every_program_of_quixbugs(judging: tuple[TaskJudge, sandbox.Sandbox], id: str) -> None:
     judge, boxes = judging
     (task,) = load(find("quixbugs"), DATA / "quixbugs", ids=[id]).tasks
-    try:
-        toolchains.require(task.test.needs, default_state_dir())
-    except CrrlError as error:
-        pytest.skip(f"{error.message}: {error.remedy}")
+    require(task.test.needs)
     admission = await admit(task, judge, times=1)
     assert admission.task is not None, admission.reasons
     read = patching.reader((await boxes.prepare(task.source)).lower, {})

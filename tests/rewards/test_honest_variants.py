@@ -11,20 +11,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from toolchain_kit import require
 from variants_kit import variants
 
 from crrl.admission.admission import admit
-from crrl.errors import CrrlError
 from crrl.rewards import patching
 from crrl.rewards.judge import PytestJudge
 from crrl.rewards.task_judge import TaskJudge
 from crrl.rewards.tests import solved
-from crrl.sandbox import default_state_dir
 from crrl.task import Task
 from crrl.tasks.corpora import find, load
 from crrl.tasks.diffs import between
 from crrl.tasks.generator.generate import SPLITS, bug_of, generate
-from crrl.tasks.setup import toolchains
 
 DATA = Path(os.environ.get("CRRL_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))
 EVERY = {"quixbugs-python": 3, "quixbugs-java": 12, "polyglot-python": 2}  # of the others the first; each costs minutes
@@ -60,10 +58,7 @@ async def test_generated_tasks(judge: PytestJudge) -> None:
 @pytest.mark.parametrize(("corpus", "id"), sample())
 async def test_corpora(task_judge: TaskJudge, corpus: str, id: str) -> None:
     (task,) = load(find(corpus), DATA / corpus, ids=[id]).tasks
-    try:
-        toolchains.require(task.test.needs, default_state_dir())
-    except CrrlError as error:
-        pytest.skip(f"{error.message}: {error.remedy}")
+    require(task.test.needs)
     admission = await admit(task, task_judge, times=1)
     assert admission.task is not None, admission.reasons
     undecoyed = replace(admission.task, solution=None)  # which nothing can be calibrated with

@@ -8,18 +8,16 @@ from dataclasses import replace
 
 import pytest
 from judge_kit import BUGGY, FILES, diff, make_task
+from toolchain_kit import require
 
 from crrl.admission.admission import admit
-from crrl.errors import CrrlError
 from crrl.label import Label
 from crrl.rewards import canaries, homes, parsers
 from crrl.rewards.task_judge import SITE, TaskJudge
 from crrl.rewards.tests import solved
-from crrl.sandbox import default_state_dir
 from crrl.task import Command, Source, Task, TestPlan
 from crrl.tasks.corpora import gitbug_java, r2e_gym, swe_rows
 from crrl.tasks.files import PARSERS
-from crrl.tasks.setup import toolchains
 from crrl.tasks.setup.toolchains import JUNIT
 
 SUM = (
@@ -80,10 +78,7 @@ async def told(judge: TaskJudge, task: Task, patch: str) -> None:
 
 
 async def test_surefire(task_judge: TaskJudge) -> None:
-    try:
-        toolchains.require(["junit"], default_state_dir())
-    except CrrlError as error:
-        pytest.skip(f"{error.message}: {error.remedy}")
+    require(["junit"])
     forged = {"src/main/java/sums/Sum.java": SUM.replace("public class Sum {\n", f"public class Sum {{\n{FORGE}")}
     await told(task_judge, surefire_task(), diff(forged, JAVA_FILES))
 
@@ -92,10 +87,7 @@ async def test_surefire(task_judge: TaskJudge) -> None:
 @pytest.mark.timeout(600)
 async def test_surefire_by_maven(task_judge: TaskJudge) -> None:
     """As tasks of GitBug-Java are run. Its local repository needs the plugins and JUnit of `POM`."""
-    try:
-        toolchains.require(["maven"], default_state_dir())
-    except CrrlError as error:
-        pytest.skip(f"{error.message}: {error.remedy}")
+    require(["maven"])
     jupiter = SUM_TEST.replace("org.junit.Assert.", "org.junit.jupiter.api.Assertions.")
     tests = {"src/test/java/sums/SumTest.java": jupiter.replace("org.junit.Test", "org.junit.jupiter.api.Test")}
     files = JAVA_FILES | tests | {"pom.xml": POM}

@@ -8,17 +8,15 @@ from dataclasses import replace
 
 import pytest
 from judge_kit import make_task
+from toolchain_kit import require
 
-from crrl.errors import CrrlError
 from crrl.rewards import canaries, homes
 from crrl.rewards.canaries import Suite
 from crrl.rewards.task_judge import TaskJudge
 from crrl.rewards.tests import solved
-from crrl.sandbox import default_state_dir
 from crrl.task import Command, Source, Task, TestPlan
 from crrl.tasks.corpora.gitbug_java import REPORT
 from crrl.tasks.diffs import between
-from crrl.tasks.setup import toolchains
 from crrl.tasks.setup.toolchains import JUNIT
 
 ONE = "package x;\n\npublic class One {{\n    public static int one() {{ return {}; }}\n}}\n"
@@ -73,10 +71,7 @@ def task(files: dict[str, str], plan: TestPlan, path: str, buggy: str, right: st
 @pytest.mark.parametrize("made", [pytest.param(maven, marks=pytest.mark.corpora), go])
 async def test_no_module_stands_for_its_namesake(task_judge: TaskJudge, made) -> None:
     one = made()
-    try:
-        toolchains.require(one.test.needs, default_state_dir())
-    except CrrlError as error:
-        pytest.skip(f"{error.message}: {error.remedy}")
+    require(one.test.needs)
     (test,) = one.test.fail_to_pass
     repaired = await task_judge.run(one, one.solution or "")
     assert solved(one, repaired), repaired

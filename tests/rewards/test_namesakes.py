@@ -11,16 +11,14 @@ from dataclasses import dataclass, replace
 
 import pytest
 from judge_kit import make_task
+from toolchain_kit import require
 
-from crrl.errors import CrrlError
 from crrl.rewards.task_judge import SITE, TaskJudge
 from crrl.rewards.tests import solved
-from crrl.sandbox import default_state_dir
 from crrl.task import Command, Source, Task, TestPlan
 from crrl.tasks.corpora.bugsinpy import REPORT as XML
 from crrl.tasks.corpora.quixbugs import CONSOLE, REPORT
 from crrl.tasks.diffs import between
-from crrl.tasks.setup import toolchains
 from crrl.tasks.setup.toolchains import JUNIT
 
 
@@ -215,10 +213,7 @@ CASES = {"go": GO, "cargo": RUST, "jest": JEST, "junit": JAVA, "pytest-xml": PYT
 async def test_no_suite_stands_for_its_namesake(task_judge: TaskJudge, name: str) -> None:
     case = CASES[name]
     task = case.task(name)
-    try:
-        toolchains.require(task.test.needs, default_state_dir())
-    except CrrlError as error:
-        pytest.skip(f"{error.message}: {error.remedy}")
+    require(task.test.needs)
     repaired = await task_judge.run(task, task.solution or "")
     assert solved(task, repaired), repaired
     a, b = case.ids

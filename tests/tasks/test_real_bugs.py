@@ -15,10 +15,10 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from toolchain_kit import require
 
 from crrl.admission.admission import Admission, admit, share
 from crrl.admission.check import _first_admitted
-from crrl.errors import CrrlError
 from crrl.rewards.task_judge import TaskJudge
 from crrl.rewards.tests import solved
 from crrl.sandbox import default_state_dir
@@ -40,10 +40,7 @@ def ids(corpus: str) -> list[str]:
 
 def task_of(corpus: str, id: str) -> Task:
     (task,) = load(find(corpus), DATA / corpus, ids=[id]).tasks
-    try:
-        toolchains.require(task.test.needs, default_state_dir())
-    except CrrlError as error:
-        pytest.skip(f"{error.message}: {error.remedy}")
+    require(task.test.needs)
     return task
 
 
