@@ -97,6 +97,25 @@ async def test_at_rest_running_ones_freeze_and_new_ones_queue_then_all_go_on_unc
     assert (await task).ids == expected.ids
 
 
+async def test_an_engine_at_rest_lends_the_memory_of_keys_and_values(make) -> None:
+    """All of it if nothing runs; else that of what has ended."""
+    engine = make()
+    request = Request("a", prompt(1, 100), 40, seed=3)
+    first = await collect(engine, request)
+    cache = engine._runner.cache
+    assert cache.keys and engine._prefixes.tokens
+    with engine.resting():
+        assert not (cache.keys or cache.values or engine._prefixes.tokens)
+    again = await collect(engine, request)
+    assert (again.ids, again.logprobs) == (first.ids, first.logprobs) and engine.reused_tokens == 0
+    answer = Answer(Request("long", prompt(2, 10), 400, seed=3))
+    task = asyncio.create_task(collect(engine, answer.request, answer))
+    await until(lambda: bool(answer.ids))
+    with engine.resting():
+        assert cache.keys and not engine._prefixes.tokens
+    await task
+
+
 async def test_a_push_to_an_engine_at_rest(make, plain) -> None:
     """What comes after it wakes is of the new weights alone."""
     engine, new = make(), tiny_qwen3(seed=1)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import ssl
 import sys
 import tempfile
 import textwrap
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 
+from crrl.engines.vllm import client
 from crrl.engines.vllm.server import VllmServer, private_folder
 from crrl.errors import CrrlError, UsageError
 
@@ -38,6 +41,20 @@ def server(folder: Path, program: str) -> VllmServer:
     private = folder / "private"
     private.mkdir()
     return VllmServer(python, ["--dtype", "float32"], {}, private, folder / "vllm.log")
+
+
+def test_who_asks_by_a_socket_reads_no_certificates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """24 ms of CPU for each client."""
+
+    def read(*_: object, **__: object) -> None:
+        raise AssertionError("certificates are read")
+
+    monkeypatch.setattr(ssl.SSLContext, "load_verify_locations", read)
+    monkeypatch.setattr(ssl.SSLContext, "load_default_certs", read)
+    with pytest.raises(AssertionError, match="are read"), httpx.Client():
+        pass
+    server(tmp_path, "").http().close()
+    client._reaching(str(tmp_path / "vllm.sock"))
 
 
 def test_it_is_found_when_it_is_shown(tmp_path: Path) -> None:

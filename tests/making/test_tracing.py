@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from crrl.errors import LostError
-from crrl.making import tracing
+from crrl.making import trace_plugin, tracing
 from crrl.making.tracing import Tracer
 from crrl.rewards.task_judge import SITE, TaskJudge
 from crrl.sandbox.api import Mount, Sandbox
@@ -106,6 +106,18 @@ async def test_a_coroutine_gives_what_is_awaited(tracer: Tracer) -> None:
     assert (size.name, size.returned, size.error, size.awaited) == ("size", "2", None, True)
     assert (refused.returned, refused.error) == (None, ("ValueError", "1"))
     assert (plain.name, plain.returned, plain.awaited) == ("plain", "[0, 1]", False)
+
+
+def test_what_a_function_made_is_shown_as_what_it_is() -> None:
+    def made() -> int:
+        return 1
+
+    class Made:
+        pass
+
+    of = "test_what_a_function_made_is_shown_as_what_it_is"
+    assert trace_plugin.shown([made, Made]) == f"[<function of {of}>, <class of {of}>]"
+    assert trace_plugin.shown([sorted, dict]) == "[sorted, dict]"
 
 
 @pytest.mark.timeout(300)

@@ -19,10 +19,8 @@ from crrl.admission.admission import admit
 from crrl.rewards.decoys.copies import protected_tests
 from crrl.rewards.task_judge import SITE, TaskJudge
 from crrl.rewards.tests import solved
-from crrl.sandbox import default_state_dir
 from crrl.task import Command, Task
 from crrl.tasks.corpora.bugsinpy import REPORT as XML
-from crrl.tasks.setup import toolchains
 
 EXAMPLES = decoy_languages_kit.EXAMPLES | decoy_compiled_kit.EXAMPLES
 SPELLINGS = [(kind, name) for kind, spellings in CHEATS.items() for name in spellings]
@@ -82,7 +80,7 @@ def test_protected_tests_are_those_of_the_task(tmp_path: Path) -> None:
 async def test_tests_that_stand_in_the_tree(task_judge: TaskJudge, folder: str) -> None:
     """As those of GitBug-Java and Defects4J: the task says only that they are not the repair's, by file or folder."""
     task = EXAMPLES["java"].task()
-    toolchains.require(task.test.needs, default_state_dir())
+    require(task.test.needs)
     tests = {f"{folder}{path}": text for path, text in task.test.restore.items()}
     assert task.source.files is not None
     files = {path: text for path, text in task.source.files.items() if path not in task.test.restore}

@@ -63,7 +63,8 @@ class Shape:
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes on the fullest card (that of rank 0, with the engine), or in this process on a CPU."""
+    """Bytes on the fullest card (that of rank 0, with the engine), or in this process on a CPU. `rests`: the engine has
+    no keys and values while the trainer computes."""
 
     program: int
     weights: int
@@ -76,17 +77,28 @@ class Memory:
     kv: int
     push: int
     awake: int = 0
+    rests: bool = False
+
+    @property
+    def trainer(self) -> int:
+        """The peak of a rank without an engine. A push comes when gradients and activations are gone. A server that
+        shares the card wakes up after the backward pass, before the optimizer's step: when gradients are still
+        there."""
+        computing = self.activations + self.logits
+        return self._lasting + max(self.gradients + max(computing, self.awake), self.push)
 
     @property
     def peak(self) -> int:
-        """A push comes when gradients and activations are gone. A server that shares the card wakes up after the
-        backward pass, before the optimizer's step: when gradients are still there."""
-        lasting = self.program + self.weights + self.optimizer + self.reference + self.engine + self.kv
-        computing = self.activations + self.logits
-        return lasting + max(self.gradients + max(computing, self.awake), self.push)
+        if self.rests:
+            return self.engine + max(self.trainer, self._lasting + self.kv)
+        return self.engine + self.trainer + self.kv
+
+    @property
+    def _lasting(self) -> int:
+        return self.program + self.weights + self.optimizer + self.reference
 
     def rows(self) -> list[tuple[str, int]]:
-        return [(f.name, getattr(self, f.name)) for f in fields(self)]
+        return [(f.name, getattr(self, f.name)) for f in fields(self) if f.name != "rests"]
 
 
 @dataclass(frozen=True)
@@ -211,6 +223,7 @@ def estimate(shape: Shape, config: Config, *, device: str, ranks: int = 1, card:
         kv=kv,
         push=push,
         awake=max(0, int(config.engine.memory_share * card) - VLLM_ASLEEP) if shares else 0,
+        rests=config.engine.name == "local" and not config.rollout.staleness,
     )
 
 

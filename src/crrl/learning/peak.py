@@ -68,8 +68,7 @@ def measure(config: Config) -> Peak:
         restart()
         with contextlib.suppress(_Enough):
             trainer.train()
-    memory = estimate(shape, config, device="cpu")
-    estimated = memory.peak - memory.engine - memory.kv
+    estimated = estimate(shape, config, device="cpu").trainer
     return Peak(folder.name, budget.tokens, budget.row, reached(), estimated, took[-1])
 
 

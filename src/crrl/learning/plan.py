@@ -115,7 +115,8 @@ class Plan:
     def lines(self) -> list[str]:
         """The table. Components of no size are left out."""
         shown = [(name, size) for name, size in self.memory.rows() if size]
-        rows = [f"{name:<12}{size / GIB:8.2f} GiB   {MEANING[name]}".rstrip() for name, size in shown]
+        meaning = MEANING | ({"kv": f"{MEANING['kv']}; none during updates"} if self.memory.rests else {})
+        rows = [f"{name:<12}{size / GIB:8.2f} GiB   {meaning[name]}".rstrip() for name, size in shown]
         where = f"each of {self.ranks} cards, at most" if self.ranks > 1 else "at its peak"
         if self.ranks > 1 and self.room.device == "cpu":
             where = f"{self.ranks} processes together"
@@ -148,7 +149,7 @@ def make_plan(config: Config, room: Room, shape: Shape | None = None) -> Plan:
     memory = estimate(shape, config, device=room.device, ranks=ranks, card=room.bytes)
     needed = memory.peak
     if room.device == "cpu":  # the other ranks have no engine
-        needed += (ranks - 1) * (memory.peak - memory.engine - memory.kv)
+        needed += (ranks - 1) * memory.trainer
     return Plan(memory, budget_of(shape.context, config), room, ranks, needed)
 
 

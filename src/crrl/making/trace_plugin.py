@@ -62,8 +62,9 @@ def _shown(value: Any, depth: int) -> str:
         return "{" + ", ".join(f"{shown(k, depth + 1)}: {shown(v, depth + 1)}" for k, v in value.items()) + "}"
     if isinstance(value, type) or kind.__name__ in ("function", "builtin_function_or_method", "method"):
         name = getattr(value, "__qualname__", kind.__name__)
-        if "<" in name:  # of a lambda, or a function made by another: nobody knows it by that
-            return f"<function of {name.partition('.<')[0].strip('<>')}>"
+        if "<" in name:  # of a lambda, or what a function made: nobody knows it by that
+            made = "class" if isinstance(value, type) else "function"
+            return f"<{made} of {name.partition('.<')[0].strip('<>')}>"
         return f"<{name}>" if of_tests(value) else name
     if isinstance(value, enum.Enum):
         return f"{kind.__name__}.{value.name}"

@@ -29,6 +29,7 @@ from transformers import PreTrainedModel
 from crrl.engines import ContextLengthError, EngineError, push
 from crrl.engines.api import Chunk, EngineInfo, Probe, Request, WeightSource
 from crrl.engines.constrained import Grammars
+from crrl.engines.heap import give_back
 from crrl.engines.local.attention import Segment
 from crrl.engines.local.prefix import PrefixCache, common
 from crrl.engines.local.rows import Row, allowed, deliver
@@ -223,7 +224,13 @@ class LocalEngine:
             pass
 
     def _hold(self, resting: bool) -> None:
+        """Whoever computes meanwhile gets the memory of keys and values that a push after it would drop anyway."""
         self._resting = resting
+        if resting:
+            self._prefixes.drop()
+            if not self._rows:
+                self._runner.cache.drop()
+            give_back()
 
     def _cancel(self, id: str) -> None:
         for row in list(self._waiting):

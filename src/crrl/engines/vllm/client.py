@@ -180,7 +180,7 @@ def _reaching(where: str) -> httpx.AsyncClient:
     far = where.startswith("http")
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=64)
     return httpx.AsyncClient(
-        transport=httpx.AsyncHTTPTransport(limits=limits, uds=None if far else where),
+        transport=httpx.AsyncHTTPTransport(limits=limits, uds=None if far else where, verify=far),  # no TLS on a socket
         base_url=where if far else "http://vllm",
         timeout=httpx.Timeout(None, connect=CONNECT_S),  # a push or a queue may hold any request
         trust_env=False,
