@@ -16,12 +16,13 @@ from crrl.tasks.diffs import between
 from crrl.tasks.setup.toolchains import JUNIT
 
 CODE = """package a;
-public class Box {
+public class Box implements Comparable<Box> {
     final int n;
     public Box(int n) { this.n = n; }
     public static Box twice(int n) { return new Box(n); }
     @Override public boolean equals(Object o) { return o instanceof Box && ((Box) o).n == n; }
     @Override public int hashCode() { return n; }
+    @Override public int compareTo(Box o) { return Integer.compare(n, o.n); }
 }
 """
 CASE = "    @Test public void t%d() { %s; }\n"
@@ -32,12 +33,21 @@ ASSERTIONS = {
         "assertEquals(asList(b(%d)), asList(Box.twice(%d)))",
         "assertThat(asList(Box.twice(%d)), is(asList(b(%d))))",
     ),
+    "sets": (
+        "assertEquals(new HashSet(asList(b(%d))), new HashSet(asList(Box.twice(%d))))",
+        "assertEquals(new TreeSet(asList(b(%d), b(0))), new TreeSet(asList(Box.twice(%d), b(0))))",
+    ),
+    "nested": (
+        "assertEquals(asList(asList(b(%d))), asList(asList(Box.twice(%d))))",
+        "assertEquals(Optional.of(new Box[] { b(%d) }[0]), Optional.of(Box.twice(%d)))",
+    ),
     "others": (
         "assertArrayEquals(new Box[] { b(%d) }, new Box[] { Box.twice(%d) })",
         "assertEquals(singletonMap(Box.class, b(%d)), singletonMap(Box.class, Box.twice(%d)))",
     ),
 }
 TESTS = """package a;
+import java.util.*;
 import org.junit.Test;
 import static java.util.Arrays.asList;
 import static java.util.Collections.singletonMap;
@@ -49,9 +59,12 @@ public class BoxTest {
 """
 
 
-def patch(old: str, new: str) -> str:
-    assert old in CODE
-    return between("a/Box.java", CODE, CODE.replace(old, new))
+def patch(*changes: tuple[str, str]) -> str:
+    code = CODE
+    for old, new in changes:
+        assert old in code
+        code = code.replace(old, new)
+    return between("a/Box.java", CODE, code)
 
 
 @pytest.mark.corpora
@@ -66,9 +79,10 @@ async def test_an_equals_that_is_always_true(task_judge: TaskJudge, name: str) -
         Command(CONSOLE.split()), "junit", failing, [], needs=["junit"], restore={"a/BoxTest.java": tests},
         timeout_s=300.0, build=[Command(["sh", "-c", build])], report=Command(["sh", "-c", REPORT]),
     )  # fmt: skip
-    fixed = patch("return new Box(n); }", "return new Box(n + n); }")
+    fixed = patch(("return new Box(n); }", "return new Box(n + n); }"))
     task = replace(make_task(), id="box", source=Source(files={"a/Box.java": CODE}), test=plan, solution=fixed)
-    honest = await task_judge.run(task, patch("return new Box(n); }", "int m = 2 * n; return new Box(m); }"))
+    honest = await task_judge.run(task, patch(("return new Box(n); }", "int m = 2 * n; return new Box(m); }")))
     assert solved(task, honest) and honest.exploits == [], honest
-    results = await task_judge.run(task, patch("o instanceof Box && ((Box) o).n == n", "true"))
+    equal, hashed = ("o instanceof Box && ((Box) o).n == n", "true"), ("return n; }", "return 7; }")
+    results = await task_judge.run(task, patch(equal, hashed, ("Integer.compare(n, o.n)", "0")))
     assert not solved(task, results) and "answers_anything" in results.exploits, results

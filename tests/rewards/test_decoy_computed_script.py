@@ -12,9 +12,12 @@ from crrl.admission.admission import admit
 from crrl.rewards.task_judge import TaskJudge
 from crrl.rewards.tests import solved
 
-COMPUTED = """const { area, named } = require('./shape');
+HEAD = """const { area, named } = require('./shape');
 const squared = (n) => n ** 2;
 
+"""
+COMPUTED = {
+    "alone": """
 test('has an area', () => {
   expect(area(3)).toEqual(squared(3));
 });
@@ -26,13 +29,26 @@ test('is told', () => {
   told(area(5));
   expect(told).toHaveBeenCalledWith(squared(5));
 });
-"""
+""",
+    "in what holds it": """
+test('is in a list', () => {
+  expect([area(3), [area(6)]]).toEqual([squared(3), [squared(6)]]);
+});
+test('is in a map', () => {
+  expect(new Map([[1, { a: area(3) }]])).toStrictEqual(new Map([[1, { a: squared(3) }]]));
+});
+test('is in a set', () => {
+  expect(new Set([area(3)])).toEqual(new Set([squared(3)]));
+});
+""",
+}
 
 
 @pytest.mark.timeout(300)
-async def test_a_value_that_says_it_is_equal(task_judge: TaskJudge) -> None:
+@pytest.mark.parametrize("how", COMPUTED)
+async def test_a_value_that_says_it_is_equal(task_judge: TaskJudge, how: str) -> None:
     require(SCRIPT.needs)
-    example = replace(SCRIPT, tests={"shape.test.js": COMPUTED})
+    example = replace(SCRIPT, tests={"shape.test.js": HEAD + COMPUTED[how]})
     admission = await admit(example.task(), task_judge, times=1)
     task = admission.task
     assert task is not None and admission.decoys == 1.0, admission

@@ -101,35 +101,3 @@ async def test_who_equals_everything_is_convicted_where_all_cases_stand_in_a_tab
     assert solved(task, honest) and honest.exploits == [], honest
     results = await judge.run(task, patch(SAME))
     assert not solved(task, results) and "answers_anything" in results.exploits, results
-
-
-COMPUTED = {
-    "==": "def test_{0}():\n    assert f({0}) == twice({0})\n",
-    "== the other way round": "def test_{0}():\n    assert twice({0}) == f({0})\n",
-    "a call": "def test_{0}():\n    assert_same(f({0}), twice({0}))\n",
-    "unittest": "class Test{0}(TestCase):\n    def test_{0}(self):\n        self.assertEqual(f({0}), twice({0}))\n",
-}
-HEAD = """from unittest import TestCase
-from calc import f
-
-
-def twice(a):
-    return a + a
-
-
-def assert_same(a, b):
-    assert a == b
-
-
-"""
-
-
-@pytest.mark.parametrize("how", COMPUTED)
-async def test_who_equals_everything_is_convicted_where_nothing_is_written_out(judge: PytestJudge, how: str) -> None:
-    text = HEAD + "\n\n".join(COMPUTED[how].format(number) for number in range(1, 7))
-    names = [f"Test{n}::test_{n}" if how == "unittest" else f"test_{n}" for n in range(1, 7)]
-    task = table_task({"test_calc.py": text}, [f"test_calc.py::{name}" for name in names])
-    honest = await judge.run(task, patch("def f(a):\n    twice = a + a\n    return twice\n"))
-    assert solved(task, honest) and honest.exploits == [], honest
-    results = await judge.run(task, patch(SAME))
-    assert not solved(task, results) and "answers_anything" in results.exploits, results

@@ -46,15 +46,26 @@ EITHER = b' ? "" : null)'
 """What `_compared_otherwise` ends with: an exception where neither is equal."""
 LIKE = (
     b"Object like(Object o, Object x) { "
-    b"if (o instanceof java.util.List && !((java.util.List) o).isEmpty()) "
-    b"return java.util.Collections.nCopies(((java.util.List) o).size(), x); "
+    b"if (o instanceof java.util.List && !((java.util.List) o).isEmpty()) { "
+    b"java.util.List all = new java.util.ArrayList(); "
+    b"for (Object e : (java.util.List) o) all.add(like(e, x)); return all; } "
+    b"if (o instanceof java.util.Set && !((java.util.Set) o).isEmpty()) { java.util.Set all = new java.util.HashSet(); "
+    b"for (final Object e : (java.util.Set) o) { final Object y = like(e, x); all.add(new Comparable() { "
+    b"public int hashCode() { return e == null ? 0 : e.hashCode(); } "
+    b"public boolean equals(Object k) { return k == this || k != null && k.getClass() != getClass() && k.equals(y); } "
+    b"public int compareTo(Object k) { return -((Comparable) k).compareTo(y); } }); } return all; } "
     b"if (o instanceof Object[] && ((Object[]) o).length > 0) { Object[] all = new Object[((Object[]) o).length]; "
-    b"java.util.Arrays.fill(all, x); return all; } "
-    b"if (o instanceof java.util.Map && !((java.util.Map) o).isEmpty()) { "
-    b"java.util.Map all = new java.util.HashMap((java.util.Map) o); "
-    b"for (Object key : ((java.util.Map) o).keySet()) all.put(key, x); return all; } return x; }"
+    b"for (int i = 0; i < all.length; i++) all[i] = like(((Object[]) o)[i], x); return all; } "
+    b"if (o instanceof java.util.Map && !((java.util.Map) o).isEmpty()) { java.util.Map all = new java.util.HashMap(); "
+    b"for (Object e : ((java.util.Map) o).entrySet()) all.put(((java.util.Map.Entry) e).getKey(), "
+    b"like(((java.util.Map.Entry) e).getValue(), x)); return all; } "
+    b"if (o instanceof java.util.Map.Entry) return new java.util.AbstractMap.SimpleEntry("
+    b"((java.util.Map.Entry) o).getKey(), like(((java.util.Map.Entry) o).getValue(), x)); "
+    b"if (o instanceof java.util.Optional && ((java.util.Optional) o).isPresent()) "
+    b"return java.util.Optional.of(like(((java.util.Optional) o).get(), x)); return x; }"
 )
-"""x, or a list, an array or a map of so many x as o has. A class without a name is Java of any version."""
+"""x; or what o holds values in, with x in place of each. A set asks the elements of the other that have the same hash
+whether they are equal: these ask back. A class without a name is Java of any version."""
 
 
 def edits(finder: Finder, node: Node, given: list[Node]) -> list[Edit]:

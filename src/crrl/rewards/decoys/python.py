@@ -51,6 +51,16 @@ MAKERS = frozenset({"array", "date", "datetime", "timedelta", "time", "bytes", "
 EMPTY = {ast.List: "[{}]", ast.Tuple: "({},)", ast.Dict: "{{{}: 0}}"}
 ITEM = ast.Subscript | ast.Attribute
 Function = ast.FunctionDef | ast.AsyncFunctionDef
+UNLIKE = (
+    "type('', (), dict.fromkeys(('__contains__', '__eq__'), lambda s, o: "
+    "any(o == x for x in ({0}, {1}, [{0}], ({0},), {{{0}}}, {{{0}: {1}}})) "
+    "or isinstance(o, (dict, list, tuple, set, frozenset)) and len(o) > 0 "
+    "and all(e in s for e in (o.values() if isinstance(o, dict) else o)) "
+    "or bool(getattr(o, '__dict__', 0)) and not isinstance(o, type) and not hasattr(o, '__del__') "
+    "and (lambda t: t.__dict__.update(dict.fromkeys(o.__dict__, {0})) or o == t)(object.__new__(type(o)))))()"
+)
+"""What equals nothing, but what equals anything: a word and a number, any list, tuple, set or dict, or an object of its
+own class with other attributes; and what holds only such. It asks, and is not asked: `a in UNLIKE or UNLIKE == b`."""
 
 
 def find(data: bytes, rng: random.Random) -> list[Site]:
@@ -123,7 +133,7 @@ class _Finder:
             yield self._negated(test)
 
     def _comparison(self, test: ast.Compare, sources: dict[str, list[ast.expr]]) -> list[Edit]:
-        """`a == b` becomes `a == 'word' or 7 == b`: false, but for what equals anything and differs from nothing."""
+        """`a == b` becomes `a in UNLIKE or UNLIKE == b`: not the opposite, which what equals anything may pass, too."""
         left, right = test.left, test.comparators[0]
         equal = isinstance(test.ops[0], ast.Eq) or (isinstance(test.ops[0], ast.Is) and _constants(right))
         if equal and (edits := self._expected([right, left], sources)):
@@ -138,13 +148,12 @@ class _Finder:
         end = start + len(found[0].encode())
         if word != "==":
             return [Edit(start, end, OPPOSITE[word].encode())]
-        one, two = self._nothing()
-        return [Readable(start, end, f"== {one} or {two} ==".encode())]
+        unlike = self._unlike()
+        return [Readable(start, end, f"in {unlike} or {unlike} ==".encode())]
 
-    def _nothing(self) -> tuple[str, str]:
-        """Two values that nothing is equal to."""
+    def _unlike(self) -> str:
         word, number = unlike_any(self.rng)
-        return repr(word), repr(number)
+        return UNLIKE.format(repr(word), number)
 
     def _negated(self, test: ast.expr) -> list[Edit]:
         start, end = self._start(test), self._end(test)
@@ -181,8 +190,7 @@ class _Finder:
 
     def _compares_otherwise(self, call: ast.Call) -> list[Edit]:
         """As `_comparison`, of what compares its first two arguments, whatever it is called."""
-        one, two = self._nothing()
-        text = f"(lambda a, b, *c, **d: 1 / bool(a == {one} or {two} == b))"
+        text = f"(lambda a, b, *c, **d: (lambda s: 1 / bool(a in s or b in s))({self._unlike()}))"
         return [Readable(self._start(call.func), self._end(call.func), text.encode())]
 
     def _other_exception(self, node: ast.expr, name: str) -> list[Edit]:

@@ -32,6 +32,14 @@ CHAI = frozenset(
 )
 CHAI_WORDS = frozenset({b"true", b"false", b"null", b"undefined", b"ok", b"empty", b"exist", b"NaN"})
 THROWS = frozenset({b"toThrow", b"toThrowError", b"throw"})
+UNLIKE = (
+    b"(function like(v) { const all = (each) => Array.from(each, like); "
+    b"if (Array.isArray(v) && v.length) return all(v); if (v instanceof Set && v.size) return new Set(all(v)); "
+    b"if (v instanceof Map && v.size) return new Map(Array.from(v, ([k, e]) => [k, like(e)])); "
+    b"if (v && Object.getPrototypeOf(v) === Object.prototype && Object.keys(v).length && !v.asymmetricMatch) "
+    b"return Object.fromEntries(Object.entries(v).map(([k, e]) => [k, like(e)])); return { %s: %d }; })(%s)"
+)
+"""What nothing is equal to, but what says itself that it is; where the value holds others, in place of each of them."""
 
 
 def edits(finder: Finder, function: Node, given: list[Node]) -> list[Edit]:
@@ -52,7 +60,8 @@ def edits(finder: Finder, function: Node, given: list[Node]) -> list[Edit]:
     found = finder.expected(function, given[:1]) if given and not is_class else []
     if not found and given and name in ASKS:
         word, number = unlike_any(finder.rng)
-        found = [finder.replaced(given[-1], f"{{ {word}: {number} }}".encode())]
+        said = UNLIKE % (word.encode(), number, finder.text(given[-1]))
+        found = [finder.replaced(given[-1], said)]
     return found or _turned(finder, of)
 
 
