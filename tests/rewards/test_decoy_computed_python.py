@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ast
+import math
 import random
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
+from unittest import TestCase
 
 import pytest
 from test_decoy_tables import SAME, patch, table_task
@@ -132,3 +134,86 @@ def test_nothing_honest_passes(form: str) -> None:
     for value in HONEST:
         assert not passes(form, a=value, b=value), value
     assert not passes(form, a=[LIARS[0], 1], b=1), "not all of it lies"
+
+
+class Agrees:
+    """Whatever it is asked, also as a number, as a text and as what holds others."""
+
+    def __eq__(self, other: object) -> bool:
+        return True
+
+    def __ne__(self, other: object) -> bool:
+        return False
+
+    def agrees(self, *_: object) -> bool:
+        return True
+
+    def nothing(self, *_: object) -> float:
+        return 0.0
+
+    __lt__ = __le__ = __gt__ = __ge__ = __contains__ = startswith = endswith = equals = agrees
+    __sub__ = __rsub__ = nothing
+    __hash__ = None  # type: ignore[assignment]
+
+
+class OfEverything(type):
+    def __instancecheck__(cls, instance: object) -> bool:
+        return True
+
+
+class Everything(metaclass=OfEverything):
+    pass
+
+
+ASKED = {  # assertion -> an honest value
+    "assert abs(a - 3.0) < 1e-6": 3.0,
+    "assert abs(3 - a) <= 0.1": 3,
+    "assert 1e-6 > abs(a - g(3))": 3,
+    "assert abs(g(3) - a) < 1e-6": 3.0,
+    "self.assertTrue(abs(a - 3) < 0.5)": 3,
+    "assert a - g(3) == 0": 3,
+    "assert round(g(3) - a, 7) == 0": 3.0,
+    "self.assertAlmostEqual(a, g(3))": 3.0,
+    "self.assertEqual(a - g(3), 0)": 3,
+    "assert a > 3": 4,
+    "assert 3 <= a": 4,
+    "assert a < -3.5": -4,
+    "assert -1 < a < 9": 3,
+    "self.assertGreater(a, 3)": 4,
+    "self.assertLessEqual(3, a)": 4,
+    "assert a in (3, 4)": 3,
+    "assert a in ['x', 5]": "x",
+    "assert 'ab' in a": "cabs",
+    "assert 3 in a": [3],
+    "self.assertIn(a, [3, 4])": 3,
+    "self.assertIn('ab', a)": ["ab"],
+    "assert a.startswith('ab')": "abc",
+    "assert a.endswith(b'ab')": b"cab",
+    "assert a.equals(g(3))": Fraction(3),
+    "assert not a != g(3)": 3,
+    "self.assertTrue(a == g(3))": 3,
+    "assert all(x == y for x, y in zip([a], [g(3)]))": 3,
+    "assert all([x == 3 for x in [a]])": 3,
+    "assert (a == g(3)).all()": 3,
+    "assert np.all(a == g(3))": 3,
+    "assert np.array_equal(a, g(3))": 3,
+    "assert math.isclose(a, g(3))": 3.0,
+    "assert a == g(3) == g(3)": 3,
+    "assert g(3) == a == 3": 3,
+}
+
+
+@pytest.mark.parametrize("text", ASKED)
+def test_who_agrees_with_every_question_passes_and_an_honest_value_does_not(text: str) -> None:
+    class Test:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(TestCase(), name)
+
+    names = {"g": lambda value: value, "self": Test(), "math": math, "np": None}
+    assert passes(text, a=Agrees(), **names), text
+    assert not passes(text, a=ASKED[text], **names), text
+
+
+@pytest.mark.parametrize("text", ["assert isinstance(a, b)", "self.assertIsInstance(a, b)"])
+def test_a_class_of_which_everything_is_one(text: str) -> None:
+    assert passes(text, a=1, b=Everything) and not passes(text, a=1, b=int | str) and not passes(text, a=[], b=list)
