@@ -106,6 +106,11 @@ fn adds_again() {
         five => assert_eq!(plus(&five, &half(2)), half(12)),
     }
 }
+
+#[test]
+fn adds_to_nothing() {
+    assert!(plus(&half(4), &half(8)) == half(12), "another");
+}
 """
 RUST_DEFAULT = RUST_MONEY.replace("Clone)", "Clone, Default)")
 CPP_TESTS = """#include "test/catch.hpp"

@@ -28,6 +28,7 @@ public class Box implements Comparable<Box> {
 CASE = "    @Test public void t%d() { %s; }\n"
 ASSERTIONS = {
     "JUnit": ("assertEquals(b(%d), Box.twice(%d))", 'assertEquals("why", b(%d), Box.twice(%d))'),
+    "truth": ("assertTrue(b(%d).equals(Box.twice(%d)))", "assertTrue(Objects.equals(Box.twice(%d), b(%d)))"),
     "Hamcrest": ("assertThat(Box.twice(%d), is(b(%d)))", 'assertThat("why", Box.twice(%d), equalTo(b(%d)))'),
     "lists": (
         "assertEquals(asList(b(%d)), asList(Box.twice(%d)))",

@@ -82,7 +82,8 @@ def edits(finder: Finder, node: Node, given: list[Node]) -> list[Edit]:
     if name == "assertThat" and len(given) >= 2:
         return finder.expected(node, given[-2:]) or _matched_otherwise(finder, given[-1])
     if name in ("assertTrue", "assertFalse") and given:
-        return finder.negated(given[0 if _message_is_last(finder) else -1])
+        condition = given[0 if _message_is_last(finder) else -1]
+        return (_said_equal(finder, condition) if name == "assertTrue" else []) or finder.negated(condition)
     if name in ("assertThatExceptionOfType", "isInstanceOf", "isExactlyInstanceOf", "assertInstanceOf") and given:
         return [finder.replaced(given[0], finder.rng.choice(EXCEPTIONS))]
     if name == "assertThrows" and node.parent is not None and node.parent.type == "expression_statement" and given:
@@ -90,8 +91,13 @@ def edits(finder: Finder, node: Node, given: list[Node]) -> list[Edit]:
     found = finder.expected(node, given) if name in MATCHERS else []
     if not found and name == "isEqualTo" and len(given) == 1:
         return [finder.replaced(given[0], _something_else(finder, given[0]))]
+    of = node.child_by_field_name("object")
+    looked_at = of.child_by_field_name("arguments") if of is not None and name == "isTrue" else None
+    if looked_at is not None and looked_at.named_children:
+        found = _said_equal(finder, looked_at.named_children[0])
     named = node.child_by_field_name("name")
-    return found or ([finder.replaced(named, TURNED[name])] if named is not None and name in TURNED else [])
+    asserts = name in TURNED and b"assertThat" in finder.field(node, "object")
+    return found or ([finder.replaced(named, TURNED[name])] if named is not None and asserts else [])
 
 
 def _compared(finder: Finder, given: list[Node]) -> list[Node]:
@@ -127,6 +133,18 @@ def _matched_otherwise(finder: Finder, matcher: Node) -> list[Edit]:
     if len(arguments.named_children) != 1:
         return []
     return [finder.replaced(arguments.named_children[0], _something_else(finder, arguments.named_children[0]))]
+
+
+def _said_equal(finder: Finder, condition: Node) -> list[Edit]:
+    """`x.equals(y)`, `Objects.equals(x, y)`: y is something else. Not the opposite: that is false, too, for what equals
+    anything."""
+    arguments = condition.child_by_field_name("arguments")
+    if condition.type != "method_invocation" or finder.field(condition, "name") != b"equals" or arguments is None:
+        return []
+    of, given = condition.child_by_field_name("object"), arguments.named_children
+    if of is None or len(given) != 1 + (finder.text(of).rpartition(b".")[2] == b"Objects"):
+        return []
+    return [finder.replaced(given[-1], _something_else(finder, given[-1]))]
 
 
 def _something_else(finder: Finder, value: Node) -> bytes:

@@ -1,7 +1,7 @@
 """What is changed in Rust's assertions.
 
-Where both sides of assert_eq! are computed, the first is compared with the default of the second's type, if it has one.
-Not the opposite: that is false, too, for what equals anything.
+Where both sides of assert_eq!, or of `==` in assert!, are computed, the first is compared with the default of the
+second's type, if it has one. Not the opposite: that is false, too, for what equals anything.
 """
 
 from __future__ import annotations
@@ -40,8 +40,12 @@ def edits(finder: Finder, node: Node) -> list[Edit]:
     for token in tokens.children[1:-1]:
         parts.append([]) if token.type == "," else parts[-1].append(token)
     if name == "assert":
-        first = _source(finder, parts[0])
-        return [Edit(parts[0][0].start_byte, parts[0][-1].end_byte, b"!(" + first + b")")] if parts[0] else []
+        kinds = [token.type for token in parts[0]]
+        if kinds.count("==") != 1 or kinds[0] == "==" or {"&&", "||", "<", ">"} & {*kinds}:
+            first = _source(finder, parts[0])
+            return [Edit(parts[0][0].start_byte, parts[0][-1].end_byte, b"!(" + first + b")")] if parts[0] else []
+        at = kinds.index("==")
+        parts = [parts[0][:at], parts[0][at + 1 :]]
     if name == "assert_ne":
         return [finder.replaced(macro, b"assert_eq")]
     for part in parts[1::-1]:
