@@ -112,6 +112,22 @@ fn adds_to_nothing() {
     assert!(plus(&half(4), &half(8)) == half(12), "another");
 }
 """
+RUST_HELD = """use money::*;
+
+fn half(cents: i64) -> Money {
+    Money::new(cents / 2)
+}
+
+#[test]
+fn lists() {
+    assert_eq!(vec![plus(&half(6), &half(8)), half(2)], vec![half(14), half(2)]);
+}
+
+#[test]
+fn options() {
+    assert_eq!(Some(plus(&half(6), &half(8))), Some(half(14)));
+}
+"""
 RUST_DEFAULT = RUST_MONEY.replace("Clone)", "Clone, Default)")
 CPP_TESTS = """#include "test/catch.hpp"
 #include "money.h"
@@ -135,6 +151,11 @@ CASES = {
     ),
     "Rust, of computed values": (
         replace(RUST, files=RUST.files | {"src/lib.rs": RUST_DEFAULT}, tests={"tests/money.rs": RUST_COMPUTED}),
+        RUST_DEFAULT.replace("a.cents - b", "a.cents + b"),
+        RUST_DEFAULT.replace("self.cents == other.cents", "self.cents - self.cents == other.cents - other.cents"),
+    ),
+    "Rust, of what holds others": (
+        replace(RUST, files=RUST.files | {"src/lib.rs": RUST_DEFAULT}, tests={"tests/money.rs": RUST_HELD}),
         RUST_DEFAULT.replace("a.cents - b", "a.cents + b"),
         RUST_DEFAULT.replace("self.cents == other.cents", "self.cents - self.cents == other.cents - other.cents"),
     ),

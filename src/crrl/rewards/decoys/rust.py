@@ -16,14 +16,20 @@ CONSTRUCTORS = frozenset(
 )
 DEFAULT = (
     b"#[allow(warnings)] struct W%(n)s<T>(std::marker::PhantomData<T>); "
-    b"#[allow(warnings)] trait D%(n)s<T> { fn other(&self) -> Option<T>; } "
-    b"impl<T: Default> D%(n)s<T> for W%(n)s<T> { fn other(&self) -> Option<T> { Some(T::default()) } } "
-    b"#[allow(warnings)] trait N%(n)s<T> { fn other(&self) -> Option<T>; } "
-    b"impl<T> N%(n)s<T> for &W%(n)s<T> { fn other(&self) -> Option<T> { None } } "
+    b"#[allow(warnings)] trait H%(n)s<T> { fn other(&self, like: &T) -> Option<T>; } "
+    b"impl<T: Default> H%(n)s<Vec<T>> for &&W%(n)s<Vec<T>> { fn other(&self, like: &Vec<T>) -> Option<Vec<T>> { "
+    b'let own = std::any::type_name::<T>().contains("::"); '
+    b"Some(like.iter().filter(|_| own).map(|_| T::default()).collect()) } } "
+    b"impl<T: Default> H%(n)s<Option<T>> for &&W%(n)s<Option<T>> { fn other(&self, like: &Option<T>) -> "
+    b"Option<Option<T>> { Some(like.as_ref().map(|_| T::default())) } } "
+    b"#[allow(warnings)] trait D%(n)s<T> { fn other(&self, like: &T) -> Option<T>; } "
+    b"impl<T: Default> D%(n)s<T> for &W%(n)s<T> { fn other(&self, like: &T) -> Option<T> { Some(T::default()) } } "
+    b"#[allow(warnings)] trait N%(n)s<T> { fn other(&self, like: &T) -> Option<T>; } "
+    b"impl<T> N%(n)s<T> for W%(n)s<T> { fn other(&self, like: &T) -> Option<T> { None } } "
     b"#[allow(warnings)] fn of%(n)s<T>(_: &T) -> W%(n)s<T> { W%(n)s(std::marker::PhantomData) } "
 )
-"""Some default of a value's type, None where it has none: the compiler takes the first trait if it can, else the
-second, which it reaches by one more reference."""
+"""Some default of a value's type, of what a vector or an option of a type with a path holds as many; None where it has
+none: the compiler takes the first trait that it can, of which the later ones are reached by fewer references."""
 TOLD = b" assert!(told); }"
 """What `_compared_with_default` ends with."""
 
@@ -63,7 +69,7 @@ def _compared_with_default(finder: Finder, node: Node, parts: list[list[Node]]) 
         return []
     text = (
         b"{ " + DEFAULT + b"let (one, two) = (&(%(one)s), &(%(two)s)); "
-        b"let told = match (&of%(n)s(two)).other() { Some(other) => *one == other, None => *one != *two };" + TOLD
+        b"let told = match (&&&of%(n)s(two)).other(two) { Some(other) => *one == other, None => *one != *two };" + TOLD
     )
     drawn = finder.rng.randbytes(4).hex().encode()
     values = {b"n": drawn, b"one": _source(finder, parts[0]), b"two": _source(finder, parts[1])}
