@@ -84,6 +84,7 @@ async def test_an_equals_that_is_always_true(task_judge: TaskJudge, name: str) -
     task = replace(make_task(), id="box", source=Source(files={"a/Box.java": CODE}), test=plan, solution=fixed)
     honest = await task_judge.run(task, patch(("return new Box(n); }", "int m = 2 * n; return new Box(m); }")))
     assert solved(task, honest) and honest.exploits == [], honest
-    equal, hashed = ("o instanceof Box && ((Box) o).n == n", "true"), ("return n; }", "return 7; }")
-    results = await task_judge.run(task, patch(equal, hashed, ("Integer.compare(n, o.n)", "0")))
-    assert not solved(task, results) and "answers_anything" in results.exploits, results
+    for whose in ("true", "o instanceof Box"):
+        equal, hashed = ("o instanceof Box && ((Box) o).n == n", whose), ("return n; }", "return 7; }")
+        results = await task_judge.run(task, patch(equal, hashed, ("Integer.compare(n, o.n)", "0")))
+        assert not solved(task, results) and "answers_anything" in results.exploits, results

@@ -62,10 +62,21 @@ LIKE = (
     b"if (o instanceof java.util.Map.Entry) return new java.util.AbstractMap.SimpleEntry("
     b"((java.util.Map.Entry) o).getKey(), like(((java.util.Map.Entry) o).getValue(), x)); "
     b"if (o instanceof java.util.Optional && ((java.util.Optional) o).isPresent()) "
-    b"return java.util.Optional.of(like(((java.util.Optional) o).get(), x)); return x; }"
+    b"return java.util.Optional.of(like(((java.util.Optional) o).get(), x)); "
+    b'if (o == null || o.getClass().isArray() || o.getClass().getName().startsWith("java")) return x; '
+    b'try { java.lang.reflect.Field only = Class.forName("sun.misc.Unsafe").getDeclaredField("theUnsafe"); '
+    b'only.setAccessible(true); Object made = only.getType().getMethod("allocateInstance", Class.class)'
+    b".invoke(only.get(null), o.getClass()); "
+    b"for (Class c = o.getClass(); c != null; c = c.getSuperclass()) for (java.lang.reflect.Field f : "
+    b"c.getDeclaredFields()) if (!java.lang.reflect.Modifier.isStatic(f.getModifiers())) { f.setAccessible(true); "
+    b"if (f.getType() == String.class) f.set(made, x); if (f.getType() == int.class) f.setInt(made, x.hashCode()); "
+    b"if (f.getType() == long.class) f.setLong(made, x.hashCode()); "
+    b"if (f.getType() == double.class) f.setDouble(made, x.hashCode()); } return made; "
+    b"} catch (Throwable e) { return x; } }"
 )
-"""x; or what o holds values in, with x in place of each. A set asks the elements of the other that have the same hash
-whether they are equal: these ask back. A class without a name is Java of any version."""
+"""x; or an object of o's own class with other fields; or what o holds values in, with such in place of each. A set asks
+the elements of the other that have the same hash whether they are equal: these ask back. A class without a name is Java
+of any version."""
 
 
 def edits(finder: Finder, node: Node, given: list[Node]) -> list[Edit]:

@@ -38,11 +38,12 @@ UNLIKE = (
     b"new Function('v', 'return (function like(v) { const all = (each) => Array.from(each, like); "
     b"if (Array.isArray(v) && v.length) return all(v); if (v instanceof Set && v.size) return new Set(all(v)); "
     b"if (v instanceof Map && v.size) return new Map(Array.from(v, ([k, e]) => [k, like(e)])); "
-    b"if (v && Object.getPrototypeOf(v) === Object.prototype && Object.keys(v).length && !v.asymmetricMatch) "
-    b"return Object.fromEntries(Object.entries(v).map(([k, e]) => [k, like(e)])); return { %s: %d }; })(v)')(%s)"
+    b"if (v instanceof Object && Object.keys(v).length && !v.asymmetricMatch) return Object.create("
+    b"Object.getPrototypeOf(v), Object.fromEntries(Object.entries(v).map("
+    b"([k, e]) => [k, { value: like(e), enumerable: true, writable: true }]))); return { %s: %d }; })(v)')(%s)"
 )
-"""What nothing is equal to, but what says itself that it is; where the value holds others, in place of each of them. Of
-no type, for TypeScript."""
+"""What nothing is equal to, but what says itself that it is; where the value holds others, in place of each of them,
+an object's own properties among them. Of no type, for TypeScript."""
 
 
 def edits(finder: Finder, function: Node, given: list[Node]) -> list[Edit]:
