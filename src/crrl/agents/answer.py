@@ -23,6 +23,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from crrl import label, unified_diff
 from crrl.agents.api import AgentExit, AgentLimits, Endpoint, WhatNow, nothing_more
 from crrl.agents.chat import FAILURES, Chat, connections, ended_by
+from crrl.agents.excerpts import changed_lines, excerpt, pieces
 from crrl.agents.search_replace import Fault, in_box
 from crrl.agents.search_replace.in_box import Shown
 from crrl.agents.search_replace.parse import parse
@@ -44,17 +45,31 @@ class Questions:
 
     Args:
         context: unchanged lines that search/replace blocks of this form hold around each change, where we write them.
+        lines: of a longer file, about so many are shown, around what the known fix changes (`excerpts.py`); 0: all.
     """
 
     system: str
     task: str
     again: str
     context: int = 0
+    lines: int = 0
 
-    def messages(self, issue: str, files: Iterable[tuple[str, str]]) -> list[dict[str, Any]]:
-        shown = [SimpleNamespace(path=path, text=text) for path, text in files]
+    def messages(
+        self, issue: str, files: Iterable[tuple[str, str]], solution: str | None = None
+    ) -> list[dict[str, Any]]:
+        """`solution`: the known fix, where the files are those that it changes."""
+        changed = changed_lines(solution) if self.lines and solution else {}
+        shown = [SimpleNamespace(path=path, text=self._shown(text, changed.get(path, []))) for path, text in files]
         user = {"role": "user", "content": _filled(self.task, issue=issue, files=shown)}
         return [{"role": "system", "content": self.system}, user] if self.system else [user]
+
+    def pieces(self, path: str, text: str, solution: str | None) -> list[tuple[int, int]]:
+        """Of a file, which lines are shown: [first, last)."""
+        changed = changed_lines(solution).get(path, []) if self.lines and solution else []
+        return pieces(text.splitlines(), changed, self.lines)
+
+    def _shown(self, text: str, changed: list[int]) -> str:
+        return excerpt(text, changed, self.lines) if self.lines else text
 
     def told(self, faults: Sequence[Fault]) -> str:
         return _filled(self.again, faults=faults)
@@ -87,7 +102,8 @@ class AnsweringAgent:
         counts = dict.fromkeys(("turns", "edits", "malformed"), 0)
         said, tokens, chat = "", 0, Chat(self._http, endpoint)
         files = await self._files(box, task)
-        messages = self.questions.messages(task.issue, [(path, file.text) for path, file in files.items()])
+        solution = task.solution if self._show == "fixed" else None
+        messages = self.questions.messages(task.issue, [(path, file.text) for path, file in files.items()], solution)
         try:
             while True:
                 if counts["turns"] >= limits.turns:
@@ -189,12 +205,13 @@ def load_questions(name: str) -> Questions:
         raise UsageError(f"agent.prompts={name} does not exist for agent=answer.", nearest(name, known))
     try:
         raw = yaml.safe_load(path.read_text())
-        context = raw.pop("context", 0)
-        if type(context) is not int or context < 0:
-            raise TypeError(f"context: {context!r} is no number of lines")
-        return Questions(**{key: text.strip() for key, text in raw.items()}, context=context)
+        numbers = {key: raw.pop(key, 0) for key in ("context", "lines")}
+        for key, number in numbers.items():
+            if type(number) is not int or number < 0:
+                raise TypeError(f"{key}: {number!r} is no number of lines")
+        return Questions(**{key: text.strip() for key, text in raw.items()}, **numbers)
     except (TypeError, AttributeError, yaml.YAMLError) as error:
-        remedy = "It needs system, task and again, and may have context, a number of lines."
+        remedy = "It needs system, task and again, and may have context and lines, numbers of lines."
         raise CrrlError(f"{path}: not a set of prompts ({error}).", remedy) from None
 
 

@@ -68,14 +68,19 @@ def demonstrate(wanted: Wanted, *, prompts: str, out: Path, state_dir: Path, jso
     return 0 if rows and sound and not faults else 1
 
 
-def chat(id: str, issue: str, changes: Sequence[Change], questions: Questions) -> dict[str, Any]:
+def chat(
+    id: str, issue: str, changes: Sequence[Change], questions: Questions, solution: str | None = None
+) -> dict[str, Any]:
     """One line of the file. Raises NotShown."""
     try:
-        blocks = [generate(change.path, change.before, change.after, questions.context) for change in changes]
+        blocks = [
+            generate(c.path, c.before, c.after, questions.context, questions.pieces(c.path, c.before or "", solution))
+            for c in changes
+        ]
     except Inexpressible as error:
         raise NotShown(str(error)) from None
     shown = [(change.path, change.before) for change in changes if change.before is not None]
-    messages = questions.messages(issue, shown)
+    messages = questions.messages(issue, shown, solution)
     answer = "\n".join(block for block in blocks if block).rstrip("\n")
     if not answer:
         raise NotShown("the known fix changes nothing")
@@ -100,7 +105,7 @@ async def _of_tasks(
         for task in tasks:
             try:
                 changes = [change async for change in changes_of(task, boxes)]
-                rows.append(chat(task.id, task.issue, changes, questions))
+                rows.append(chat(task.id, task.issue, changes, questions, task.solution))
             except (NotShown, CrrlError, LostError) as error:
                 faults.append(f"{task.id}: {error}")
     finally:

@@ -17,13 +17,16 @@ Hunk = tuple[int, int, int, int]
 """Lines [i1, i2) of the one version become lines [j1, j2) of the other."""
 
 
-def generate(path: str, before: str | None, after: str, context: int = 0) -> str:
+def generate(
+    path: str, before: str | None, after: str, context: int = 0, within: Sequence[tuple[int, int]] = ()
+) -> str:
     """The blocks, "" where nothing changes. `before`: None: the file is new. `context`: unchanged lines around each
-    change, at least. Raises Inexpressible."""
+    change, at least, but of `within` ([first, last) lines of `before`) only those of the part with the change. Raises
+    Inexpressible."""
     if before == after:
         return ""
     old, new = split(before or ""), split(after)
-    hunks = [(0, 0, 0, len(new))] if not old else _hunks(old, new, context)
+    hunks = [(0, 0, 0, len(new))] if not old else _hunks(old, new, context, within)
     text = "\n".join(_written(path, old, new, hunk, before is not None) for hunk in hunks)
     parsed = parse(text, [path])
     applied = apply(parsed.blocks, {} if before is None else {path: before})
@@ -32,10 +35,11 @@ def generate(path: str, before: str | None, after: str, context: int = 0) -> str
     return text
 
 
-def _hunks(old: Sequence[Line], new: Sequence[Line], context: int) -> list[Hunk]:
+def _hunks(old: Sequence[Line], new: Sequence[Line], context: int, within: Sequence[tuple[int, int]]) -> list[Hunk]:
     """What changes, each part grown until its old lines stand once in the file of its turn."""
     matcher = SequenceMatcher(None, old, new, autojunk=False)
-    hunks = [_grown(op[1:], context, old, new) for op in matcher.get_opcodes() if op[0] != "equal"]
+    changed = [op[1:] for op in matcher.get_opcodes() if op[0] != "equal"]
+    hunks = [_grown(hunk, context, old, new, _part(hunk, within)) for hunk in changed]
     hunks = _merged(hunks)
     texts, news = [line.text for line in old], [line.text for line in new]
     while True:
@@ -51,10 +55,15 @@ def _hunks(old: Sequence[Line], new: Sequence[Line], context: int) -> list[Hunk]
             return hunks
 
 
-def _grown(hunk: Hunk, by: int, old: Sequence[Line], new: Sequence[Line]) -> Hunk:
+def _part(hunk: Hunk, within: Sequence[tuple[int, int]]) -> tuple[int, int] | None:
+    return next((part for part in within if part[0] <= hunk[0] and hunk[1] <= part[1]), None)
+
+
+def _grown(hunk: Hunk, by: int, old: Sequence[Line], new: Sequence[Line], part: tuple[int, int] | None = None) -> Hunk:
     i1, i2, j1, j2 = hunk
-    up = min(by, i1, j1)
-    down = min(by, len(old) - i2, len(new) - j2)
+    first, last = part or (0, len(old))
+    up = min(by, i1 - first, j1)
+    down = min(by, last - i2, len(new) - j2)
     return i1 - up, i2 + down, j1 - up, j2 + down
 
 
