@@ -20,6 +20,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from transformers import PreTrainedModel, Qwen3ForCausalLM
 
+from crrl.cli.main import main
 from crrl.conf.load import load_recipe
 from crrl.engines import Request
 from crrl.engines.load import load_local
@@ -103,6 +104,16 @@ def check_tracked(run: Path) -> None:
             assert shown == {name: [pytest.approx(value)] for name, value in step.metrics.items()}
     assert {e.step for e in read.Scalars("evaluation/rl_instances/sampled/solved")} == {0, 3}
     assert "episodes/1/text_summary" in read.Tags()["tensors"]
+
+
+def test_nothing_is_kept_of_an_episode_that_is_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    forgotten: list[str] = []
+    monkeypatch.setattr(LocalEngine, "forget", lambda self, scope: forgotten.append(scope))
+    words = [*SMALL, "trainer.max_steps=1"]
+    assert main(["train", "quickstart", "run=kept", f"runs_dir={tmp_path}", *words]) == 0
+    with Journal.open(tmp_path / "kept", read_only=True) as journal:
+        ids = [episode.id for phase in journal.phases() for episode in journal.episodes(phase)]
+    assert sorted(forgotten) == sorted(ids) and len(ids) == EVALUATED + TRAINED // 3
 
 
 def test_a_run_goes_from_start_to_end(tmp_path: Path) -> None:

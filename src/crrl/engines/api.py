@@ -163,8 +163,8 @@ class Weights(Protocol):
         ...
 
     def forget(self, scope: str) -> None:
-        """A try of this attempt was lost: whatever is kept of its generations must not serve the next one, whose
-        log-probs would then differ in their last bits from those of a run that lost nothing."""
+        """This attempt is over, or a try of it was lost: nothing is kept of its generations. It must not serve the next
+        try, whose log-probs would then differ in their last bits from those of a run that lost nothing."""
         ...
 
     def resting(self) -> AbstractContextManager[None]:

@@ -230,6 +230,7 @@ class Run:
         def keep(episode: Episode) -> None:
             nonlocal solved, done
             self.journal.add_episode(phase, episode)
+            self.engine.forget(episode.id)
             self.moved += 1
             done += 1
             solved += bool(episode.verdict and episode.verdict.solved)
@@ -248,6 +249,7 @@ class Run:
 
     def count(self, episode: Episode) -> None:
         """Add the timings of a finished training episode, and show it."""
+        self.engine.forget(episode.id)
         self.spent.add_timings(episode.timings)
         self.moved += 1
         if not episode.group.startswith(f"{TRAIN}/{self.step}/"):

@@ -2,7 +2,8 @@
 
 Token-exact: ids are compared with ids, all kept sequences at once as rows of one matrix (a few hundred rows of a few
 thousand ids: tens of microseconds). A kept sequence that a newer one of the same attempt continues is dropped; beyond
-the token budget the least recently used goes. A weight push drops everything, a lost try what is its own.
+the token budget the least recently used goes. A weight push drops everything, an attempt that is over or lost what is
+its own.
 """
 
 from __future__ import annotations
