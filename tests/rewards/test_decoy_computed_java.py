@@ -18,7 +18,8 @@ from crrl.tasks.setup.toolchains import JUNIT
 CODE = """package a;
 public class Box implements Comparable<Box> {
     final int n;
-    public Box(int n) { this.n = n; }
+    final String name;
+    public Box(int n) { this.n = n; name = "box" + n; }
     public static Box twice(int n) { return new Box(n); }
     @Override public boolean equals(Object o) { return o instanceof Box && ((Box) o).n == n; }
     @Override public int hashCode() { return n; }

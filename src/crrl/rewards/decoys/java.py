@@ -69,7 +69,8 @@ LIKE = (
     b".invoke(only.get(null), o.getClass()); "
     b"for (Class c = o.getClass(); c != null; c = c.getSuperclass()) for (java.lang.reflect.Field f : "
     b"c.getDeclaredFields()) if (!java.lang.reflect.Modifier.isStatic(f.getModifiers())) { f.setAccessible(true); "
-    b"if (f.getType() == String.class) f.set(made, x); if (f.getType() == int.class) f.setInt(made, x.hashCode()); "
+    b'if (f.getType() == String.class) f.set(made, x + ""); '
+    b"if (f.getType() == int.class) f.setInt(made, x.hashCode()); "
     b"if (f.getType() == long.class) f.setLong(made, x.hashCode()); "
     b"if (f.getType() == double.class) f.setDouble(made, x.hashCode()); } return made; "
     b"} catch (Throwable e) { return x; } }"
