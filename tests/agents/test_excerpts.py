@@ -87,6 +87,17 @@ def test_every_changed_line_is_shown_and_pieces_do_not_overlap(lines: list[str],
     assert excerpt(text, changed, most).count("\n") <= len(lines) + len(found) + 1
 
 
+def test_what_is_no_end_of_a_line_to_a_patch_is_none_here() -> None:
+    """Form feeds and kin stand in old sources."""
+    text = "\x0c\u2028\x1c\x85\r\n" * 9 + FUNCTIONS
+    after = text.replace("return 7\n", "return 70\n")
+    (at,) = changed_lines(between("m.py", text, after))["m.py"]
+    shown = excerpt(text, [at], 15)
+    above = text.split("# number 7")[0].count("\n")
+    assert "return 7\n" in shown and shown.startswith(f"[{above} lines left out]\n# number 7\n")
+    assert excerpt(text, [at], 1000) == text
+
+
 def test_a_demonstration_holds_nothing_that_was_not_shown() -> None:
     after = FUNCTIONS.replace("return 7\n", "return 70\n")
     solution = between("m.py", FUNCTIONS, after)

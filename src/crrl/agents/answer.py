@@ -23,7 +23,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from crrl import label, unified_diff
 from crrl.agents.api import AgentExit, AgentLimits, Endpoint, WhatNow, nothing_more
 from crrl.agents.chat import FAILURES, Chat, connections, ended_by
-from crrl.agents.excerpts import changed_lines, excerpt, pieces
+from crrl.agents.excerpts import changed_lines, excerpt, lines_of, pieces
 from crrl.agents.search_replace import Fault, in_box
 from crrl.agents.search_replace.in_box import Shown
 from crrl.agents.search_replace.parse import parse
@@ -58,18 +58,19 @@ class Questions:
         self, issue: str, files: Iterable[tuple[str, str]], solution: str | None = None
     ) -> list[dict[str, Any]]:
         """`solution`: the known fix, where the files are those that it changes."""
-        changed = changed_lines(solution) if self.lines and solution else {}
-        shown = [SimpleNamespace(path=path, text=self._shown(text, changed.get(path, []))) for path, text in files]
+        shown = [
+            SimpleNamespace(path=path, text=excerpt(text, self._changed(path, solution), self.lines))
+            for path, text in files
+        ]
         user = {"role": "user", "content": _filled(self.task, issue=issue, files=shown)}
         return [{"role": "system", "content": self.system}, user] if self.system else [user]
 
     def pieces(self, path: str, text: str, solution: str | None) -> list[tuple[int, int]]:
         """Of a file, which lines are shown: [first, last)."""
-        changed = changed_lines(solution).get(path, []) if self.lines and solution else []
-        return pieces(text.splitlines(), changed, self.lines)
+        return pieces(lines_of(text), self._changed(path, solution), self.lines)
 
-    def _shown(self, text: str, changed: list[int]) -> str:
-        return excerpt(text, changed, self.lines) if self.lines else text
+    def _changed(self, path: str, solution: str | None) -> list[int]:
+        return changed_lines(solution).get(path, []) if self.lines and solution else []
 
     def told(self, faults: Sequence[Fault]) -> str:
         return _filled(self.again, faults=faults)

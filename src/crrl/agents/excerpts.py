@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from crrl import unified_diff
+from crrl.agents.search_replace.apply import split
 
 SMALLEST = 8  # lines of a piece, however many there are
 BEFORE = ("@", "#", "//", "/*", "*")  # what stands above a definition and belongs to it
@@ -46,10 +47,15 @@ def _changed(hunk: unified_diff.Hunk) -> Iterator[int]:
         at += sign in ("-", " ")
 
 
+def lines_of(text: str) -> list[str]:
+    """With their ends, and as patches count them: a form feed ends none."""
+    return [line.text + line.end for line in split(text)]
+
+
 def excerpt(text: str, changed: Iterable[int], most: int) -> str:
     """About `most` lines of a file around lines `changed` (from 0); what is left out is said. A shorter file is
     whole."""
-    lines = text.splitlines(keepends=True)
+    lines = lines_of(text)
     parts, at = [], 0
     for start, end in [*pieces(lines, changed, most), (len(lines), len(lines))]:
         if start > at:
