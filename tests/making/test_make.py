@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -15,6 +16,9 @@ import pytest
 from crrl.admission.work_file import WorkFile
 from crrl.cli.main import main
 from crrl.making.hiding import without_tests
+from crrl.making.screening import Screener
+from crrl.making.survey import Survey
+from crrl.task import Command, Source, Task, TestPlan
 from crrl.tasks.files import load_tasks
 from crrl.tasks.leakage import twins
 
@@ -270,6 +274,10 @@ def test_many_cases_are_sampled_and_a_broken_test_file_is_left_out(
     made += "def case(n):\n    return lambda self: self.assertEqual(clamp(n, 3, 496), sorted([3, n, 496])[1])\n\n\n"
     made += "for n in range(500):\n    setattr(TestMade, f'test_of_{n}', case(n))\n"
     (project / "tests/test_made.py").write_text(made)
+    written = "import unittest\nfrom numbers_of import clamp\n\n\nclass TestWritten(unittest.TestCase):\n"
+    body = "        self.assertEqual(clamp({0}, 3, 296), {1})\n"
+    written += "".join(f"    def test_no_{n}(self):\n" + body.format(n, min(max(n, 3), 296)) for n in range(300))
+    (project / "tests/test_written.py").write_text(written)
     (project / "tests/test_lacking.py").write_text("import nowhere\n\n\ndef test_it():\n    assert nowhere\n")
     out = tmp_path / "many.jsonl"
     assert make(project, out, "limit=4") == 0
@@ -282,9 +290,23 @@ def test_many_cases_are_sampled_and_a_broken_test_file_is_left_out(
         assert 10 < len(cases) <= 40 and {"test_many[0]", "test_many[499]"} <= {t.rpartition("::")[2] for t in cases}
         asked = [*task.test.fail_to_pass, *task.test.pass_to_pass]
         assert 10 < sum("TestMade::" in test for test in asked) <= 40
+        assert 10 < sum("TestWritten::" in test for test in asked) <= 40
         ran = [word for word in task.test.command.argv if word.startswith("tests/")]
-        assert not any(word.endswith(("::test_many", "_many.py", "_made.py")) for word in ran)  # nor are the others
+        assert not any(
+            word.endswith(("::test_many", "_many.py", "_made.py", "_written.py")) for word in ran
+        )  # nor these
     assert tasks and main(["tasks", "check", str(out), "times=1"]) == 0
+
+
+def test_the_limit_of_a_run_counts_every_test_that_it_runs(tmp_path: Path) -> None:
+    seconds = {
+        f"tests/test_it.py::test_{word}": 1 / 32 for word in map("".join, itertools.product("abcdefgh", repeat=4))
+    }
+    base = Task("base", "it", "train", "python", "", Source(), "", TestPlan(Command([]), "pytest", [], []))
+    screener = Screener(base, tmp_path, Survey(seconds), seconds, None, None, 0.1)  # type: ignore[arg-type]
+    few, many = list(seconds)[:50], list(seconds)[:70]  # 70: more than are named one by one, so the file, all 4,096
+    assert screener.plan(few).test.cpu_s == 18 and len(screener.plan(few).test.command.argv) == 50
+    assert screener.plan(many).test.cpu_s == 650 and screener.plan(many).test.command.argv == ["tests/test_it.py"]
 
 
 @pytest.mark.timeout(600)

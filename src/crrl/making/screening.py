@@ -187,11 +187,17 @@ class Screener:
         return failing
 
     def plan(self, asked: list[str]) -> Task:
-        seconds = sum(self.stable[test] for test in asked)
+        named = arguments(asked, self.survey.sampled)
+        seconds = sum(self.stable[test] for test in {*asked, *self._in(named)})
         # Of CPU it is tight, since faults that never end take all of it; a busy machine takes longer on the clock.
         cpu_s = min(seconds, self.survey.judged_cpu_s or seconds)
         limits = (180.0 + 10 * seconds, math.ceil(10 + 5 * cpu_s))
-        return asking(self.base, asked, [*self.survey.options, *arguments(asked, self.survey.sampled)], *limits)
+        return asking(self.base, asked, [*self.survey.options, *named], *limits)
+
+    def _in(self, named: Sequence[str]) -> list[str]:
+        """All tests that pytest runs for these arguments: files, functions, tests."""
+        whole = set(named)
+        return [t for t in self.stable if not whole.isdisjoint((t, t.partition("[")[0], t.partition("::")[0]))]
 
     def asked(self, fault: Fault) -> list[str]:
         """The tests that cover the line; then those that cover the function, then their neighbours, as time allows."""

@@ -4,7 +4,8 @@ Needs pytest and coverage only. Writes JSON to the file in CRRL_SURVEY: {"tests"
 "lines": {path: {line: [test numbers]}}, "sampled": [test functions], "broken": {path: error}, "doctests": how many of
 the project's modules were left out, since they stand in the code}; lines that run while a module is imported belong to
 no test. A suite with tens of thousands of cases is cut to what a survey can hold: of a
-test function with many cases, and of a line that many tests run, some are taken, evenly spread.
+test function with many cases, of test functions that differ in a number, and of a line that many tests run, some are
+taken, evenly spread.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import inspect
 import json
 import os
+import re
 from collections import defaultdict
 from collections.abc import Iterator
 
@@ -20,11 +22,12 @@ import pytest
 
 ROOT = os.getcwd()
 COVERED = coverage.Coverage(data_file=None, include=[f"{ROOT}/*"], config_file=False)
-MOST_CASES, MOST_ON_A_LINE = 40, 300  # of a test function; tests
+MOST_CASES, MOST_ON_A_LINE = 40, 300  # of a test function, functions numbered alike; tests
 TESTS: dict[str, list] = {}
 SAMPLED: list[str] = []
 BROKEN: dict[str, str] = {}
 DOCTESTS: list[str] = []
+NUMBER = re.compile(r"\d+(?!.*::)")  # in the function's own name
 
 
 def spread(among: list, most: int) -> list:
@@ -42,11 +45,22 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             DOCTESTS.append(item.nodeid)
         else:
             cases[made_of(item)].append(item)
-    kept = {id(item) for among in cases.values() for item in spread(among, MOST_CASES)}
+    numbered: dict[str, dict[str, None]] = defaultdict(dict)  # test functions, by their names without numbers
+    for among in cases.values():
+        if len(among) <= MOST_CASES:
+            numbered[NUMBER.sub("", function(among[0]))] |= {function(item): None for item in among}
+    many = [list(functions) for functions in numbered.values() if len(functions) > MOST_CASES]
+    out = {name for functions in many for name in functions} - {n for f in many for n in spread(f, MOST_CASES)}
+    kept = {id(item) for among in cases.values() for item in spread(among, MOST_CASES) if function(item) not in out}
     cut = [item for among in cases.values() if len(among) > MOST_CASES for item in among if id(item) in kept]
-    SAMPLED.extend(dict.fromkeys(item.nodeid.partition("[")[0] for item in cut))
+    SAMPLED.extend(dict.fromkeys([function(item) for item in cut] + [n for f in many for n in f if n not in out]))
     config.hook.pytest_deselected(items=[item for item in items if id(item) not in kept])
     items[:] = [item for item in items if id(item) in kept]
+
+
+def function(item: pytest.Item) -> str:
+    """Of a case, without its parameters."""
+    return item.nodeid.partition("[")[0]
 
 
 def made_of(item: pytest.Item) -> object:
@@ -54,8 +68,8 @@ def made_of(item: pytest.Item) -> object:
     try:
         code = inspect.unwrap(getattr(item, "function", None)).__code__  # type: ignore[arg-type]
     except (AttributeError, ValueError, TypeError):
-        return item.nodeid.partition("[")[0]
-    return item.nodeid.partition("[")[0].rpartition("::")[0], code
+        return function(item)
+    return function(item).rpartition("::")[0], code
 
 
 def pytest_collectreport(report: pytest.CollectReport) -> None:
