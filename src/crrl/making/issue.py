@@ -89,7 +89,10 @@ def issue(
     if unclear and not steps:
         return None
     if steps and source is not None and (_opaque(call) or _receiver_is_unknown(found.wrong)):
-        call = call_in(source, test, found.wrong.line, name, found.wrong.property) or call
+        there = call_in(source, test, found.wrong.line, name, found.wrong.property)
+        if not there and _receiver_is_unknown(found.wrong):
+            return None  # as `Class.method(...)`, without what it is called on
+        call = there or call
     if found.wrong.awaited:
         call = f"await {call}"
     done = f"With\n\n{indent(steps, '    ')}\n\nthe call" if steps else "The call"

@@ -32,7 +32,11 @@ PLAIN = {  # of unittest, as what is compared
     **{"assertLess": "<", "assertLessEqual": "<=", "assertGreater": ">", "assertGreaterEqual": ">="},
 }
 FunctionLike = ast.FunctionDef | ast.AsyncFunctionDef
-ALONE = {"assertTrue": "{}", "assertFalse": "not {}", "assertIsNone": "{} is None", "assertIsNotNone": "{} is not None"}
+OPERATORS: dict[str, type[ast.operator | ast.cmpop]] = {
+    **{"__eq__": ast.Eq, "__ne__": ast.NotEq, "__lt__": ast.Lt, "__le__": ast.LtE, "__gt__": ast.Gt, "__ge__": ast.GtE},
+    **{"__add__": ast.Add, "__sub__": ast.Sub, "__mul__": ast.Mult, "__truediv__": ast.Div, "__mod__": ast.Mod},
+    **{"__floordiv__": ast.FloorDiv, "__and__": ast.BitAnd, "__or__": ast.BitOr, "__xor__": ast.BitXor},
+}
 
 
 class UnexplainedError(Exception):
@@ -64,14 +68,17 @@ def leading_to(source: SourceFile, test: str, line: int, params: Mapping[str, st
 
 
 def call_in(source: SourceFile, test: str, line: int, name: str, is_property: bool) -> str:
-    """The only call of that name in the test's line, as it is written there; "" where there is none, or several."""
+    """The only call of that name in the test's line, as it is written there, or operator of that method; "" where there
+    is none, or several different ones."""
     found = _find(source, test)
     if found is None:
         return ""
-    calls = [
-        node for node in ast.walk(found[0]) if getattr(node, "lineno", 0) == line and _calls(node, name, is_property)
-    ]
-    return re.sub(r"\bself\.(?=\w)", "", ast.unparse(calls[0])) if len(calls) == 1 else ""
+    calls = {
+        ast.unparse(node)
+        for node in ast.walk(found[0])
+        if getattr(node, "lineno", 0) == line and _calls(node, name, is_property)
+    }
+    return re.sub(r"\bself\.(?=\w)", "", calls.pop()) if len(calls) == 1 else ""
 
 
 def name_in(source: SourceFile, test: str, line: int) -> str:
@@ -96,9 +103,13 @@ def _calls(node: ast.AST, name: str, is_property: bool) -> bool:
     match node:
         case ast.Subscript(ctx=ast.Load()):
             return name == "__getitem__"
+        case ast.BinOp(op=operator) | ast.Compare(ops=[operator]):
+            return name in OPERATORS and isinstance(operator, OPERATORS[name])
+        case ast.Call(func=ast.Call(func=ast.Name(id="getattr"))):
+            return True
         case ast.Call(func=ast.Name(id=called)) | ast.Call(func=ast.Attribute(attr=called)):
-            return called == name
-        case ast.Attribute(attr=read, ctx=ast.Load()):
+            return called == name or f"__{called}__" == name
+        case ast.Attribute(attr=read, ctx=ast.Load()) | ast.Assign(targets=[ast.Attribute(attr=read)]):
             return is_property and read == name
     return False
 
