@@ -28,7 +28,7 @@ from crrl.task import Command, Task, TestPlan
 
 MUST_S, LEAST = 10.0, 5  # seconds of tests that cover a line, and so many whatever they take
 STAY_S, STAY = 2.0, 60  # seconds of tests, and tests, that a task asks for besides those that cover its line
-ARGUMENTS = 60  # test functions named to pytest; beyond that, whole files
+ARGUMENTS = 400  # test functions named to pytest; beyond that, whole files
 SHOWN = 3  # one in so many failing test functions stays in the agent's workspace
 TRACED = 6  # failing tests
 TRACED_CPU_S = 5.0  # of each, and ten times what it takes: some faults never end where every call is looked at
@@ -191,7 +191,7 @@ class Screener:
         seconds = sum(self.stable[test] for test in {*asked, *self._in(named)})
         # Of CPU it is tight, since faults that never end take all of it; a busy machine takes longer on the clock.
         cpu_s = min(seconds, self.survey.judged_cpu_s or seconds)
-        limits = (180.0 + 10 * seconds, math.ceil(10 + 5 * cpu_s))
+        limits = (60.0 + 10 * seconds, math.ceil(10 + 5 * cpu_s))
         return asking(self.base, asked, [*self.survey.options, *named], *limits)
 
     def _in(self, named: Sequence[str]) -> list[str]:
