@@ -107,6 +107,22 @@ def size(box):
     return WIDTH if box is None else box.width
 
 
+def padded(text, width=4, fill=".", *, left=False):
+    return text.rjust(width, fill) if left else text.ljust(width, fill)
+
+
+class Letter:
+    def __init__(self, name):
+        self.name = name
+
+    def __repr__(self):
+        return "~" + self.name
+
+
+def name_of(letter):
+    return letter.name
+
+
 class _Alias:
     def __repr__(self):
         return "alias"
@@ -150,7 +166,8 @@ class Half:
 TESTS = """import unittest
 import m
 import pytest
-from m import Half, Loose, Named, Stack, check, countdown, double, each, once, shape, size, sort, Tag, tag, tags
+from m import Half, Letter, Loose, Named, Stack, check, countdown, double, each, name_of, once, padded, shape
+from m import Tag, size, sort, tag, tags
 
 WORD = "x"
 
@@ -245,6 +262,18 @@ def test_setter():
 
 def test_add():
     assert (Half(1) + Half(2)).n == 3
+
+
+def test_defaults():
+    assert padded("a") == "a..."
+
+
+def test_named_after_a_default():
+    assert padded("a", fill="-", left=True) == "---a"
+
+
+def test_letter():
+    assert name_of(Letter("t")) == "t"
 
 
 def test_static():
@@ -396,7 +425,7 @@ def told(
 
 
 CASES = {  # test -> fault, and what the issue says
-    "test_double[given0-expected0]": ("n * by", "n + by", ["double([1, 2], by=2)", "[3, 4]", "[2, 4]"]),
+    "test_double[given0-expected0]": ("n * by", "n + by", ["\n    double([1, 2])\n", "[3, 4]", "[2, 4]"]),
     "test_reversed_sides": ("n * by", "n + by", ["double([1], 'x', by=3, colour='red')", "[4]", "[3]"]),
     "test_countdown": ("n > 0", "n > 1", ["countdown(3)", "[3, 2]", "[3, 2, 1]"]),
     "test_sort": ("values.sort()", "values.reverse", ["leaves `values` wrong", "[2, 1]", "[1, 2]"]),
@@ -460,6 +489,13 @@ CASES = {  # test -> fault, and what the issue says
         ["method = 'top'\n", "\n    getattr(stack, method)()\n", "`Stack.top` gives 'a' instead of 'b'"],
     ),
     "test_twice_in_a_line": ("[-1]", "[0]", ["\n    stack.top()\n", "'a'", "'b'"]),
+    "test_defaults": ('width=4, fill="."', 'width=4, fill=" "', ["\n    padded('a')\n", "'a   '", "'a...'"]),
+    "test_named_after_a_default": (
+        "text.rjust",
+        "text.center",
+        ["\n    padded('a', fill='-', left=True)\n", "'---a'"],
+    ),
+    "test_letter": ("letter.name", "letter.name * 2", ["\n    name_of(Letter('t'))\n", "gives 'tt' instead of 't'"]),
     "test_static": (
         "len(numbers)",
         "numbers[0]",

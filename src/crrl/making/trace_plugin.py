@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import dis
 import enum
+import gc
 import json
 import os
 import re
 import signal
 import sys
 from collections.abc import Iterator
-from types import FrameType
+from types import CodeType, FrameType, FunctionType
 from typing import Any
 
 import pytest
@@ -33,7 +34,9 @@ SUSPENDS = {dis.opmap[name] for name in ("YIELD_VALUE", "YIELD_FROM") if name in
 NESTED, GENERATOR, COROUTINE, ASYNC_GENERATOR = 0x10, 0x20, 0x80, 0x200
 LIKE_PLAIN = re.compile(r"[\[{('\"\d+-]|[bf]['\"]|(None|True|False|set\(\))$")  # the repr of a list, of a dict...
 PLAIN = (bool, int, float, complex, str, bytes, type(None), type(Ellipsis))
+NAME = re.compile(r"[~+-]?[A-Za-z_][\w.]*$")  # the repr of a type variable, of a constant
 FOUND: dict[str, dict[str, Any]] = {}
+DEFAULTS: dict[CodeType, dict[str, Any]] = {}
 
 
 def shown(value: Any, depth: int = 0) -> str:
@@ -69,15 +72,27 @@ def _shown(value: Any, depth: int) -> str:
     if isinstance(value, enum.Enum):
         return f"{kind.__name__}.{value.name}"
     text = ADDRESS.sub("", repr(value))
-    if of_tests(kind):
+    if of_tests(kind) or (NAME.match(text) and not of_project(text, value)):
         return f"<{kind.__name__} {text}>"
     return f"{kind.__name__}({text})" if LIKE_PLAIN.match(text) else text
 
 
+def of_project(name: str, value: Any) -> bool:
+    """Whether a module of the project has this value by that name."""
+    for module in list(sys.modules.values()):
+        file = getattr(module, "__file__", None) or ""
+        if file.startswith(ROOT) and not in_tests(file) and vars(module).get(name.rpartition(".")[2]) is value:
+            return True
+    return False
+
+
+def in_tests(file: str) -> bool:
+    return file.startswith(ROOT) and TEST_FILE.search(file[len(ROOT) :]) is not None
+
+
 def of_tests(value: Any) -> bool:
     """Whether a function or class is defined in a test file: by its name alone nobody knows it."""
-    file = getattr(sys.modules.get(getattr(value, "__module__", None) or ""), "__file__", None) or ""
-    return file.startswith(ROOT) and TEST_FILE.search(file[len(ROOT) :]) is not None
+    return in_tests(getattr(sys.modules.get(getattr(value, "__module__", None) or ""), "__file__", None) or "")
 
 
 def said(error: BaseException) -> str:
@@ -89,14 +104,33 @@ def said(error: BaseException) -> str:
     return re.sub(r" at 0x[0-9a-fA-F]+", "", text)[:LONG]
 
 
+def defaults(code: CodeType) -> dict[str, Any]:
+    """Of the parameters of the function that has this code; none where several functions have it."""
+    if code not in DEFAULTS:
+        made = [f for f in gc.get_referrers(code) if isinstance(f, FunctionType) and f.__code__ is code]
+        own = made[0].__defaults__ or () if len(made) == 1 else ()
+        DEFAULTS[code] = dict(zip(code.co_varnames[code.co_argcount - len(own) : code.co_argcount], own, strict=False))
+        DEFAULTS[code].update(made[0].__kwdefaults__ or {} if len(made) == 1 else {})
+    return DEFAULTS[code]
+
+
 def arguments(frame: FrameType) -> list[tuple[str, str]]:
-    """(name, value) as it is called. `*`: one of those that a star takes; `name=`: has to be named."""
+    """(name, value) as it is called, without those that are the default. `*`: one of those that a star takes; `name=`:
+    has to be named."""
     code, values = frame.f_code, frame.f_locals
     names, first, count = code.co_varnames, code.co_argcount, code.co_argcount + code.co_kwonlyargcount
-    found = [(name, shown(values[name])) for name in names[:first] if name in values]
-    if code.co_flags & 0x04:
-        found += [("*", shown(value)) for value in values.get(names[count], ())]
-    found += [(f"{name}=", shown(values[name])) for name in names[first:count] if name in values]
+    stars = values.get(names[count], ()) if code.co_flags & 0x04 else ()
+    default, nothing = defaults(code), object()
+    unsaid = {name for name in names[:count] if name in default and values.get(name, nothing) is default[name]}
+    unsaid -= set(names[: first if stars else code.co_posonlyargcount])  # those after them could not be given
+    found, named = list[tuple[str, str]](), False
+    for name in names[:first]:
+        named = named or name in unsaid
+        if name in values and name not in unsaid:
+            found.append((f"{name}=" if named else name, shown(values[name])))
+    found += [("*", shown(value)) for value in stars]
+    said_by_name = [name for name in names[first:count] if name in values and name not in unsaid]
+    found += [(f"{name}=", shown(values[name])) for name in said_by_name]
     if code.co_flags & 0x08:
         rest = values.get(names[count + bool(code.co_flags & 0x04)], {})
         found += [(f"{key}=", shown(value)) for key, value in rest.items()]
@@ -203,8 +237,7 @@ class Tracer:
 
     def is_test(self, file: str) -> bool:
         if file not in self.of_test:
-            inside = file.startswith(ROOT) and TEST_FILE.search(file[len(ROOT) :]) is not None
-            self.of_test[file] = inside
+            self.of_test[file] = in_tests(file)
         return self.of_test[file]
 
 
