@@ -307,6 +307,23 @@ def test_the_limit_of_a_run_counts_every_test_that_it_runs(tmp_path: Path) -> No
     few, many = list(seconds)[:50], list(seconds)[:500]  # more than are named one by one: the file, all 4,096
     assert screener.plan(few).test.cpu_s == 18 and len(screener.plan(few).test.command.argv) == 50
     assert screener.plan(many).test.cpu_s == 650 and screener.plan(many).test.command.argv == ["tests/test_it.py"]
+    assert screener.until(screener.plan(few), 25).test.command.argv[0] == "--maxfail=26"
+    others = len(seconds) - len(many)  # that run as well, and may fail
+    assert screener.until(screener.plan(many), 250).test.command.argv[0] == f"--maxfail={others + 251}"
+
+
+@pytest.mark.timeout(600)
+def test_a_fault_under_which_most_tests_fail_is_counted_though_the_run_stops(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, words = tmp_path / "scaling", map("".join, itertools.product("abcde", repeat=2))
+    (root / "tests").mkdir(parents=True)
+    (root / "scaling.py").write_text("def scale(x):\n    return x * 2 + 1\n")
+    tests = [f"\n\ndef test_{word}():\n    assert scale({n + 5}) == {2 * n + 11}\n" for n, word in enumerate(words)]
+    (root / "tests/test_scaling.py").write_text("from scaling import scale\n" + "".join(tests))
+    assert make(root, tmp_path / "scaling.jsonl", "limit=1", "mix=operator:1,constant:1") == 1
+    said = capsys.readouterr()
+    assert "breaks everything" in said.out + said.err, said
 
 
 @pytest.mark.timeout(600)
