@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from crrl import python_syntax
 from crrl.tasks.diffs import between
 
 LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")  # not splitlines: a form feed ends no line
@@ -82,7 +83,7 @@ class SourceFile(TextFile):
         try:
             encoding, _ = tokenize.detect_encoding(io.BytesIO(data).readline)
             text = data.decode(encoding)
-            tree = ast.parse(data)
+            tree = python_syntax.parse(data)
         except (SyntaxError, ValueError, RecursionError, MemoryError, LookupError) as error:
             raise UnreadableError(f"{path}: {type(error).__name__}: {error}") from None
         found = SourceFile(path, data, encoding, LINE.findall(text), tree)

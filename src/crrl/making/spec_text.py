@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from textwrap import dedent, indent
 
+from crrl import python_syntax
 from crrl.making.source_file import SourceFile, UnreadableError
 from crrl.making.spec_mask import Masked
 
@@ -104,7 +105,7 @@ def unsaid(one: Masked, tests: Mapping[str, str]) -> str:
 def _raising(source: str, error: str) -> Iterator[str]:
     """The statements of a test that expect this error, as they are written; a block with its first statement."""
     try:
-        tree = ast.parse(source)
+        tree = python_syntax.parse(source)
     except (SyntaxError, ValueError, RecursionError):
         return
     for node in ast.walk(tree):
@@ -120,7 +121,7 @@ def _raising(source: str, error: str) -> Iterator[str]:
 
 def _constants(source: str) -> Iterator[str]:
     try:
-        tree = ast.parse(source)
+        tree = python_syntax.parse(source)
     except (SyntaxError, ValueError, RecursionError):
         return
     for node in ast.walk(tree):

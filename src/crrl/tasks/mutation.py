@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from crrl import python_syntax
+
 COMPARE: dict[type, list[type]] = {
     ast.Gt: [ast.GtE, ast.Lt],
     ast.Lt: [ast.LtE, ast.Gt],
@@ -69,7 +71,7 @@ class Mutant:
 
 def mutant(rng: random.Random, source: str) -> Mutant | None:
     """A mutant of `source` (one function), its kind drawn by `WEIGHTS`; None where twenty draws found none."""
-    tree = ast.parse(source)
+    tree = python_syntax.parse(source)
     by_kind: dict[str, list[tuple[int, Change]]] = {}
     for index, kind, change in single_changes(tree):
         by_kind.setdefault(kind, []).append((index, change))

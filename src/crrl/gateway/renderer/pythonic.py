@@ -7,11 +7,11 @@ that, taking the quote for the end that something of the call follows.
 
 from __future__ import annotations
 
-import ast
 import json
 import re
 from typing import Any
 
+from crrl import python_syntax
 from crrl.gateway.canonical import Call
 from crrl.gateway.renderer.api import arguments_text, is_name
 
@@ -85,7 +85,7 @@ def _value(text: str, at: int, raw: bool) -> tuple[Any, int]:
 
 def _literal(text: str) -> Any:
     try:
-        return ast.literal_eval(text)
+        return python_syntax.literal(text)
     except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError):
         raise _Broken from None
 

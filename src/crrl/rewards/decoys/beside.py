@@ -16,6 +16,7 @@ import secrets
 from collections import Counter
 from dataclasses import dataclass
 
+from crrl import python_syntax
 from crrl.rewards.decoys import chance
 from crrl.rewards.decoys.literals import among
 from crrl.task import Task
@@ -121,7 +122,7 @@ def draw(task: Task, files: dict[str, Plain]) -> Run:
 
 def _plain(text: str) -> Plain | None:
     try:
-        tree = ast.parse(text)
+        tree = python_syntax.parse(text)
     except (SyntaxError, ValueError):
         return None
     imports: list[str] = []

@@ -11,6 +11,7 @@ import random
 import re
 from collections.abc import Iterator
 
+from crrl import python_syntax
 from crrl.rewards.decoys import python_unlike
 from crrl.rewards.decoys import tables as written_out
 from crrl.rewards.decoys.python_values import NOT_EXPECTED, Function, Values, constants, name_of
@@ -56,7 +57,7 @@ def find(data: bytes, rng: random.Random) -> list[Site]:
     sites: list[Site] = []
     try:
         data.decode()
-        tree = ast.parse(data)
+        tree = python_syntax.parse(data)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return sites
     if b"\r" not in data.replace(b"\r\n", b"") and b"\f" not in data:

@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from crrl import python_syntax
 from crrl.task import Command, Source, Task, TestPlan
 from crrl.tasks.corpora.corpus import Corpus
 from crrl.tasks.diffs import between
@@ -89,7 +90,7 @@ def _after_code(program: str) -> str:
 
 
 def _code_lines(program: str) -> int:
-    for node in reversed(ast.parse(program).body):
+    for node in reversed(python_syntax.parse(program).body):
         if not (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)):
             return node.end_lineno or 0
     raise ValueError("a program without code")

@@ -5,13 +5,13 @@ A malformed record is named by file and line (parquet: row), and the rest load (
 
 from __future__ import annotations
 
-import ast
 import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from crrl import python_syntax
 from crrl.errors import CrrlError
 from crrl.task import Task
 from crrl.tasks.diffs import touched
@@ -169,7 +169,7 @@ def _literal(key: str, value: str) -> Any:
     except ValueError:
         pass
     try:
-        return ast.literal_eval(value)
+        return python_syntax.literal(value)
     except (ValueError, SyntaxError, RecursionError, MemoryError):
         raise ValueError(f"{key}: neither JSON nor a Python literal: {value[:60]!r}") from None
 

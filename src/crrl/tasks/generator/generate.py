@@ -16,6 +16,7 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from crrl import python_syntax
 from crrl.task import Command, Source, Task, TestPlan
 from crrl.tasks.asked import MASKED
 from crrl.tasks.diffs import between
@@ -154,7 +155,7 @@ def make_bug(rng: random.Random, family: str, held_out: bool) -> GeneratedBug:
         program = FAMILIES[family](names, rng)
         lines = [f"def {names.function}({program.parameters}):", f'    """Return {program.returns}."""']
         source = "\n".join([*lines, *(f"    {line}" for line in program.body)])
-        fixed = ast.unparse(ast.parse(source)) + "\n"
+        fixed = ast.unparse(python_syntax.parse(source)) + "\n"
         if family not in families.UNSEEN and _is_held_out(fixed) != held_out:
             continue
         cases = _cases(rng, fixed, names.function, program.kinds)
