@@ -15,7 +15,7 @@ from textwrap import indent
 from types import MappingProxyType
 
 from crrl.making.source_file import SourceFile
-from crrl.making.steps import call_in, leading_to, name_in, patches
+from crrl.making.steps import OPERATORS, call_in, leading_to, name_in, patches
 from crrl.making.tracing import Call, Difference
 
 INLINE_CHARS = 60
@@ -27,11 +27,6 @@ BARE = re.compile(
 """A value that says nothing, or not all: the repr that Python gives whatever has none of its own."""
 STRING = re.compile(r"'(?:\\.|[^'\\])*'|\"(?:\\.|[^\"\\])*\"")
 LEAST_CHARS = 8  # of a line whose appearance gives the repair away
-SIGNS = {
-    **{"__eq__": "==", "__ne__": "!=", "__lt__": "<", "__le__": "<=", "__gt__": ">", "__ge__": ">="},
-    **{"__add__": "+", "__sub__": "-", "__mul__": "*", "__truediv__": "/", "__floordiv__": "//", "__mod__": "%"},
-    **{"__and__": "&", "__or__": "|", "__xor__": "^"},
-}
 UNARY = ("__len__", "__repr__", "__str__", "__iter__", "__bool__", "__int__", "__float__")
 ORDERED = (  # ways to say the same, drawn by the call
     ("returns", "It should return"),
@@ -67,7 +62,7 @@ def issue(
     name = found.wrong.name.rpartition(".")[2]
     if not name:
         return None
-    if name.startswith("__") and name not in (*SIGNS, *UNARY, "__init__", "__call__", "__getitem__"):
+    if name.startswith("__") and name not in (*OPERATORS, *UNARY, "__init__", "__call__", "__getitem__"):
         return None  # nobody calls it by that name
     if name.startswith(("_", "<")) and not name.startswith("__"):
         return None  # nor by one that is private: its users see what it is used for
@@ -110,8 +105,8 @@ def written(call: Call) -> str:
     args = [(name, value) for name, value in call.args]
     own = args.pop(0)[1] if args and args[0][0] in ("self", "cls") else ""
     name = call.name.rpartition(".")[2]
-    if name in SIGNS and len(args) == 1:
-        return f"{call.kind if _says_nothing(own) and call.kind else own} {SIGNS[name]} {args[0][1]}"
+    if name in OPERATORS and len(args) == 1:
+        return f"{call.kind if _says_nothing(own) and call.kind else own} {OPERATORS[name][0]} {args[0][1]}"
     shown = [_argument(name, value, place) for place, (name, value) in enumerate(args)]
     if name == "__init__":
         return f"{call.kind or call.name.rpartition('.')[0]}({', '.join(shown)})"
@@ -197,8 +192,8 @@ def _public(call: Call) -> str:
         return written(call)
     if name == "__init__":
         return call.kind or owner
-    if name in SIGNS:
-        return f"{owner} {SIGNS[name]} ..."
+    if name in OPERATORS:
+        return f"{owner} {OPERATORS[name][0]} ..."
     if name in UNARY:
         return f"{name.strip('_')}({owner})"
     if name in ("__call__", "__getitem__"):

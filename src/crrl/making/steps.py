@@ -32,10 +32,16 @@ PLAIN = {  # of unittest, as what is compared
     **{"assertLess": "<", "assertLessEqual": "<=", "assertGreater": ">", "assertGreaterEqual": ">="},
 }
 FunctionLike = ast.FunctionDef | ast.AsyncFunctionDef
-OPERATORS: dict[str, type[ast.operator | ast.cmpop]] = {
-    **{"__eq__": ast.Eq, "__ne__": ast.NotEq, "__lt__": ast.Lt, "__le__": ast.LtE, "__gt__": ast.Gt, "__ge__": ast.GtE},
-    **{"__add__": ast.Add, "__sub__": ast.Sub, "__mul__": ast.Mult, "__truediv__": ast.Div, "__mod__": ast.Mod},
-    **{"__floordiv__": ast.FloorDiv, "__and__": ast.BitAnd, "__or__": ast.BitOr, "__xor__": ast.BitXor},
+OPERATORS: dict[str, tuple[str, type[ast.operator | ast.cmpop]]] = {  # method -> its sign, and what the syntax tree has
+    **{"__eq__": ("==", ast.Eq), "__ne__": ("!=", ast.NotEq), "__lt__": ("<", ast.Lt), "__le__": ("<=", ast.LtE)},
+    **{"__gt__": (">", ast.Gt), "__ge__": (">=", ast.GtE), "__add__": ("+", ast.Add), "__sub__": ("-", ast.Sub)},
+    **{"__mul__": ("*", ast.Mult), "__truediv__": ("/", ast.Div), "__floordiv__": ("//", ast.FloorDiv)},
+    **{
+        "__mod__": ("%", ast.Mod),
+        "__and__": ("&", ast.BitAnd),
+        "__or__": ("|", ast.BitOr),
+        "__xor__": ("^", ast.BitXor),
+    },
 }
 
 
@@ -104,7 +110,7 @@ def _calls(node: ast.AST, name: str, is_property: bool) -> bool:
         case ast.Subscript(ctx=ast.Load()):
             return name == "__getitem__"
         case ast.BinOp(op=operator) | ast.Compare(ops=[operator]):
-            return name in OPERATORS and isinstance(operator, OPERATORS[name])
+            return name in OPERATORS and isinstance(operator, OPERATORS[name][1])
         case ast.Call(func=ast.Call(func=ast.Name(id="getattr"))):
             return True
         case ast.Call(func=ast.Name(id=called)) | ast.Call(func=ast.Attribute(attr=called)):

@@ -49,11 +49,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for among in cases.values():
         if len(among) <= MOST_CASES:
             numbered[NUMBER.sub("", function(among[0]))] |= {function(item): None for item in among}
-    many = [list(functions) for functions in numbered.values() if len(functions) > MOST_CASES]
-    out = {name for functions in many for name in functions} - {n for f in many for n in spread(f, MOST_CASES)}
+    out: set[str] = set()
+    for functions in numbered.values():
+        if len(functions) > MOST_CASES:
+            taken = spread(list(functions), MOST_CASES)
+            SAMPLED.extend(taken)
+            out |= functions.keys() - set(taken)
     kept = {id(item) for among in cases.values() for item in spread(among, MOST_CASES) if function(item) not in out}
     cut = [item for among in cases.values() if len(among) > MOST_CASES for item in among if id(item) in kept]
-    SAMPLED.extend(dict.fromkeys([function(item) for item in cut] + [n for f in many for n in f if n not in out]))
+    SAMPLED.extend(dict.fromkeys(function(item) for item in cut))
     config.hook.pytest_deselected(items=[item for item in items if id(item) not in kept])
     items[:] = [item for item in items if id(item) in kept]
 

@@ -108,9 +108,11 @@ def defaults(code: CodeType) -> dict[str, Any]:
     """Of the parameters of the function that has this code; none where several functions have it."""
     if code not in DEFAULTS:
         made = [f for f in gc.get_referrers(code) if isinstance(f, FunctionType) and f.__code__ is code]
-        own = made[0].__defaults__ or () if len(made) == 1 else ()
-        DEFAULTS[code] = dict(zip(code.co_varnames[code.co_argcount - len(own) : code.co_argcount], own, strict=False))
-        DEFAULTS[code].update(made[0].__kwdefaults__ or {} if len(made) == 1 else {})
+        DEFAULTS[code] = {}
+        if len(made) == 1:
+            own = made[0].__defaults__ or ()
+            names = code.co_varnames[code.co_argcount - len(own) : code.co_argcount]
+            DEFAULTS[code] = dict(zip(names, own, strict=True)) | (made[0].__kwdefaults__ or {})
     return DEFAULTS[code]
 
 
