@@ -123,6 +123,18 @@ def name_of(letter):
     return letter.name
 
 
+class Entry:
+    def __init__(self, path, line):
+        self.name = path
+
+    def __repr__(self):
+        return f"Entry({self.name!r})"
+
+
+def first(keys):
+    return next(iter(keys))
+
+
 class _Alias:
     def __repr__(self):
         return "alias"
@@ -166,8 +178,8 @@ class Half:
 TESTS = """import unittest
 import m
 import pytest
-from m import Half, Letter, Loose, Named, Stack, check, countdown, double, each, name_of, once, padded, shape
-from m import Tag, size, sort, tag, tags
+from m import Entry, Half, Letter, Loose, Named, Stack, check, countdown, double, each, first, name_of, once, padded
+from m import Tag, shape, size, sort, tag, tags
 
 WORD = "x"
 
@@ -274,6 +286,24 @@ def test_named_after_a_default():
 
 def test_letter():
     assert name_of(Letter("t")) == "t"
+
+
+def test_repr_that_is_no_call():
+    entry = Entry("a", 3)
+    assert name_of(entry) == "a"
+
+
+def test_keys():
+    assert first({"a": 1}.keys()) == "a"
+
+
+@pytest.mark.parametrize("keys", [{"a": 1}.keys()])
+def test_keys_of_a_table(keys):
+    assert first(keys) == "a"
+
+
+def test_repr_that_is_a_call():
+    assert padded(str(first([Half(2)]))) == "Half(2)"
 
 
 def test_static():
@@ -496,6 +526,17 @@ CASES = {  # test -> fault, and what the issue says
         ["\n    padded('a', fill='-', left=True)\n", "'---a'"],
     ),
     "test_letter": ("letter.name", "letter.name * 2", ["\n    name_of(Letter('t'))\n", "gives 'tt' instead of 't'"]),
+    "test_repr_that_is_no_call": (
+        "return letter.name",
+        "return letter.name * 2",
+        ['    entry = Entry("a", 3)\n', "\n    name_of(entry)\n", "gives 'aa' instead of 'a'"],
+    ),
+    "test_keys": (
+        "next(iter(keys))",
+        "str(keys)[0]",
+        ["\n    first({'a': 1}.keys())\n"],
+    ),
+    "test_repr_that_is_a_call": ("next(iter(keys))", "keys", ["\n    first([Half(2)])\n"]),
     "test_static": (
         "len(numbers)",
         "numbers[0]",

@@ -11,6 +11,7 @@ import hashlib
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -27,7 +28,7 @@ from crrl.task import Task
 from crrl.tasks.command import Wanted, line_of, read
 from crrl.tasks.files import write_tasks
 from crrl.tasks.generator.records import record
-from crrl.tasks.setup import project
+from crrl.tasks.setup import interpreters, project
 from crrl.tasks.setup.own_tools import checked_out
 
 CONCURRENCY, INTERRUPTED = 4, 130
@@ -119,7 +120,7 @@ def _admissions(
             try:
                 task = await asyncio.to_thread(checked_out, task, judge.state_dir)
                 if settle is None:
-                    admission = await admit(task, judge, times)
+                    admission = _under_another_python(task, await admit(task, judge, times), judge.state_dir)
                 else:
                     swebench_grading.require()  # before a long set-up
                     admission = await _first_admitted(task, settle, judge, times)
@@ -137,12 +138,26 @@ async def _first_admitted(task: Task, settle: Settle, judge: TaskJudge, times: i
     to."""
     ends: list[Admission] = []
     async for tried in settle(task):
-        end = _unavailable(task, tried) if isinstance(tried, CrrlError) else await admit(tried, judge, times)
+        if isinstance(tried, CrrlError):
+            end = _unavailable(task, tried)
+        else:
+            end = _under_another_python(tried, await admit(tried, judge, times), judge.state_dir)
         if end.status == "admitted":
             return end
         ends.append(end)
     judged = [end for end in ends if end.status != "unavailable"]
-    return (judged or ends)[0]
+    run = [end for end in ends if end.empty]
+    return (judged or run or ends)[0]
+
+
+def _under_another_python(task: Task, end: Admission, state_dir: Path) -> Admission:
+    """What is broken under another Python than that of its time, which is not here, is unavailable: nobody knows."""
+    python = interpreters.missing(task.test.needs, task.provenance.get("packages", ""), state_dir)
+    if end.status != "broken" or not python:
+        return end
+    used = interpreters.wanted(task.test.needs, state_dir).name
+    reason = f"needs {python}, of its time ({interpreters.how_to_install(python, state_dir)}); under {used}"
+    return replace(end, status="unavailable", reasons=[f"{reason}: {'; '.join(end.reasons)}"])
 
 
 def _unavailable(task: Task, error: Exception) -> Admission:

@@ -2,9 +2,9 @@
 
 Only calls from outside the project's code are recorded: what a test calls, not what that calls in turn. Values are
 written down as they are at the time, as literals where they can be; addresses are taken out. Writes JSON to the file in
-CRRL_TRACE: {test id: {"calls": [Call...], "params": {name: value}, "depth": least number of frames
-between the test and a function in CRRL_FAULTS}}. A test that takes more than CRRL_TRACE_CPU_S is stopped, and is the
-last. Needs pytest only. `tracing.py` reads it.
+CRRL_TRACE: {test id: {"calls": [Call...], "params": {name: value}, "untyped": what in them looks like a call and is
+none, "depth": least number of frames between the test and a function in CRRL_FAULTS}}. A test that takes more than
+CRRL_TRACE_CPU_S is stopped, and is the last. Needs pytest only. `tracing.py` reads it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from types import CodeType, FrameType, FunctionType
 from typing import Any
 
@@ -35,8 +35,11 @@ NESTED, GENERATOR, COROUTINE, ASYNC_GENERATOR = 0x10, 0x20, 0x80, 0x200
 LIKE_PLAIN = re.compile(r"[\[{('\"\d+-]|[bf]['\"]|(None|True|False|set\(\))$")  # the repr of a list, of a dict...
 PLAIN = (bool, int, float, complex, str, bytes, type(None), type(Ellipsis))
 NAME = re.compile(r"[~+-]?[A-Za-z_][\w.]*$")  # the repr of a type variable, of a constant
+CALL = re.compile(r"[A-Za-z_][\w.]*\([^<>]*\)", re.DOTALL)
 FOUND: dict[str, dict[str, Any]] = {}
 DEFAULTS: dict[CodeType, dict[str, Any]] = {}
+TYPED: dict[tuple[type, str], bool] = {}
+UNTYPED: set[str] = set()  # reprs that look like calls, and are none
 
 
 def shown(value: Any, depth: int = 0) -> str:
@@ -74,6 +77,8 @@ def _shown(value: Any, depth: int) -> str:
     text = ADDRESS.sub("", repr(value))
     if of_tests(kind) or (NAME.match(text) and not of_project(text, value)):
         return f"<{kind.__name__} {text}>"
+    if CALL.fullmatch(text) and not can_be_typed(text, kind):
+        UNTYPED.add(text)
     return f"{kind.__name__}({text})" if LIKE_PLAIN.match(text) else text
 
 
@@ -84,6 +89,28 @@ def of_project(name: str, value: Any) -> bool:
         if file.startswith(ROOT) and not in_tests(file) and vars(module).get(name.rpartition(".")[2]) is value:
             return True
     return False
+
+
+def can_be_typed(text: str, kind: type) -> bool:
+    """Whether the repr, where its class is known, gives a value with that repr. `dict_keys(['a'])` does not."""
+    if (kind, text) not in TYPED:
+        names = [vars(sys.modules.get(name) or object) for name in (kind.__module__.partition(".")[0], kind.__module__)]
+        known = sys.modules | names[0] | names[1] | {kind.__name__: kind}
+        trace = sys.gettrace()
+        sys.settrace(None)
+        try:
+            TYPED[kind, text] = ADDRESS.sub("", repr(eval(text, dict(known)))) == text  # noqa: S307
+        except (Exception, SystemExit):
+            TYPED[kind, text] = False
+        finally:
+            sys.settrace(trace)
+    return TYPED[kind, text]
+
+
+def untyped(values: Iterable[str]) -> list[str]:
+    """What in these values looks like a call that one cannot make."""
+    told = "\n".join(values)
+    return sorted(text for text in UNTYPED if text in told)
 
 
 def in_tests(file: str) -> bool:
@@ -197,6 +224,7 @@ class Tracer:
         call: dict[str, Any] = {"name": name.rpartition("<locals>.")[2], "path": file}
         call["line"] = back.f_lineno if back is frame.f_back else 0
         call["args"] = arguments(frame)
+        call["untyped"] = untyped(value for _, value in call["args"])
         if "self" in values:
             call["kind"] = type(values["self"]).__name__
             call["property"] = isinstance(getattr(type(values["self"]), frame.f_code.co_name, None), property)
@@ -257,6 +285,7 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
     signal.signal(signal.SIGPROF, stop)
     params = getattr(getattr(item, "callspec", None), "params", {})
     FOUND[item.nodeid]["params"] = {name: shown(value) for name, value in params.items()}
+    FOUND[item.nodeid]["untyped"] = untyped(FOUND[item.nodeid]["params"].values())
     signal.setitimer(signal.ITIMER_PROF, CPU_S, 1.0)
     sys.settrace(tracer)
     try:

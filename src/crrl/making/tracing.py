@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,8 @@ TIMEOUT_S = 120.0
 class Call:
     """What went in and what came out. `kind`: the class of `self`, of which it may be a `property`; `error`: type and
     message of what it raised; `after`: what it may have changed, afterwards; `awaited`: of a coroutine; `local`: of a
-    function that another one made, which is called by other names than its own."""
+    function that another one made, which is called by other names than its own; `untyped`: reprs among its arguments
+    that look like calls which one could make, and are none."""
 
     name: str
     path: str
@@ -42,6 +43,7 @@ class Call:
     property: bool = False
     awaited: bool = False
     local: bool = False
+    untyped: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,8 @@ def differences(wrong: Trace, right: Trace) -> Iterator[Difference]:
     for bad, good in zip(wrong.calls, right.calls, strict=False):
         if (bad.name, bad.path, bad.args) != (good.name, good.path, good.args):
             return
+        args = tuple((name, _as_objects(value, good.untyped)) for name, value in good.args)
+        bad, good = replace(bad, args=args), replace(good, args=args)
         for what in ("error", "returned", "yielded"):
             if getattr(bad, what) != getattr(good, what):
                 yield Difference(bad, good, what)
@@ -141,10 +145,20 @@ def _trace(found: dict[str, Any]) -> Trace:
             call.get("property", False),
             call.get("awaited", False),
             call.get("local", False),
+            tuple(call["untyped"]),
         )
         for call in found["calls"]
     )
-    return Trace(calls, _error(found.get("error")), found.get("depth"), found.get("params", {}))
+    params = {name: _as_objects(value, found["untyped"]) for name, value in found["params"].items()}
+    return Trace(calls, _error(found.get("error")), found.get("depth"), params)
+
+
+def _as_objects(value: str, texts: Sequence[str]) -> str:
+    """The value with these texts marked as what they are: objects that nobody can type."""
+    for text in sorted(texts, key=len, reverse=True):
+        if f"<{text}>" not in value:
+            value = value.replace(text, f"<{text}>")
+    return value
 
 
 def _error(found: list[str] | None) -> tuple[str, str] | None:

@@ -9,7 +9,7 @@ import pytest
 from crrl.errors import CrrlError
 from crrl.sandbox.availability import PYTHON
 from crrl.tasks.setup import interpreters, toolchains
-from crrl.tasks.setup.interpreters import at_least, suited, wanted
+from crrl.tasks.setup.interpreters import at_least, missing, suited, wanted
 
 
 @pytest.fixture
@@ -63,3 +63,10 @@ def test_a_missing_one_is_said_with_the_remedy(here: Path) -> None:
     with pytest.raises(CrrlError, match=r"needs python3\.7") as failed:
         toolchains.require(["python3.7"], here)
     assert failed.value.remedy == f"uv python install 3.7 --install-dir {here}/toolchains/python"
+
+
+def test_the_python_of_a_task_s_time_that_is_not_here(here: Path) -> None:
+    """`python>=3.10` ran under 3.12, and what is of 2019 under 3.8: if that failed, it may be no fault of the task."""
+    assert missing(["python>=3.10"], "", here) == "python3.10" and missing(["python>=3.9"], "", here) == ""
+    assert missing(["python3.8"], "2019-08-01", here) == "python3.7"
+    assert missing(["python3.9"], "2021-05-03", here) == missing([], "", here) == ""

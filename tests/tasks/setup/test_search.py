@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,11 @@ TASK = Task(
 )  # fmt: skip
 
 
+HERE = next(v for v in reversed(interpreters.RELEASED) if interpreters.find(f"python{v}", Path("/nowhere")))
+OF_HERE = date.fromisoformat(interpreters.RELEASED[HERE]) + timedelta(days=200)
+OLD, RIGHT, LAST = ((OF_HERE + timedelta(days=days)).isoformat() for days in (0, 1, 2))
+
+
 async def test_the_first_that_is_admitted_is_kept(task_judge: TaskJudge) -> None:
     seen: list[str] = []
 
@@ -65,16 +71,23 @@ async def test_the_first_that_is_admitted_is_kept(task_judge: TaskJudge) -> None
         return replace(TASK, test=replace(TASK.test, command=command), provenance={"packages": name})
 
     async def settle(task: Task) -> AsyncIterator[Task | CrrlError]:
-        for tried in (CrrlError("no such package"), variant("old", ""), variant("right", "1"), variant("last", "1")):
+        for tried in (CrrlError("no such package"), variant(OLD, ""), variant(RIGHT, "1"), variant(LAST, "1")):
             seen.append(tried.message if isinstance(tried, CrrlError) else tried.provenance["packages"])
             yield tried
 
     async def none(task: Task) -> AsyncIterator[Task | CrrlError]:
         yield CrrlError("no such package")
-        yield variant("old", "")
+        yield variant(OLD, "")
+
+    async def older(task: Task) -> AsyncIterator[Task | CrrlError]:
+        yield CrrlError("no such package")
+        yield variant("2019-01-01", "")
 
     admission = await _first_admitted(TASK, settle, task_judge, 1)
-    assert admission.task is not None and admission.task.provenance["packages"] == "right"
-    assert seen == ["no such package", "old", "right"]
+    assert admission.task is not None and admission.task.provenance["packages"] == RIGHT
+    assert seen == ["no such package", OLD, RIGHT]
     admission = await _first_admitted(TASK, none, task_judge, 1)  # what could be judged says more
     assert admission.status == "broken" and "test_x is failed" in str(admission.reasons)
+    admission = await _first_admitted(TASK, older, task_judge, 1)  # under the Python of another time: nobody knows
+    assert admission.status == "unavailable"
+    assert re.match(r"needs python3\.7, of its time \(uv python install 3\.7 .*test_x is failed", admission.reasons[0])

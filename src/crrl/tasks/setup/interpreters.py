@@ -68,8 +68,7 @@ def wanted(needs: Iterable[str], state_dir: Path) -> Path:
     if named is None:
         return Path(PYTHON)
     if (found := find(named, state_dir)) is None:
-        version = named.removeprefix("python").removeprefix(">=")
-        raise CrrlError(f"needs {named}", f"uv python install {version} --install-dir {folder(state_dir)}")
+        raise CrrlError(f"needs {named}", how_to_install(named, state_dir))
     return found
 
 
@@ -83,6 +82,15 @@ def at_least(version: str) -> str:
     return "python>=" + ".".join(version.split(".")[:2])
 
 
+def missing(needs: Iterable[str], when: str, state_dir: Path) -> str:
+    """The Python of a task's time, `python3.8`, where this machine lacks it, so that another had to do: what
+    `python>=3.8` begins with, else the newest that had been out for half a year at `when` (ISO 8601; "": unknown)."""
+    meant = next((f"python{need.removeprefix('python>=')}" for need in needs if need.startswith("python>=")), "")
+    if when and not meant:
+        meant = f"python{_out_by(RELEASED, when)[-1]}"
+    return meant if meant and find(meant, state_dir) is None else ""
+
+
 def suited(when: str, state_dir: Path) -> list[str]:
     """What a project tested on at that time (ISO 8601), best first, by the names that `needs` has: the newest
     interpreter here that had been out for half a year, then the newer ones, then the older ones.
@@ -91,6 +99,16 @@ def suited(when: str, state_dir: Path) -> list[str]:
     here = [version for version in RELEASED if find(f"python{version}", state_dir) is not None]
     if not here:
         raise CrrlError("There is no Python 3.6 or newer below /usr.", "apt-get install python3")
-    of_time = [v for v in here if date.fromisoformat(RELEASED[v]) + HALF_A_YEAR <= date.fromisoformat(when[:10])]
-    first = max(0, len(of_time) - 1)
+    first = here.index(_out_by(here, when)[-1])
     return [f"python{version}" for version in (*here[first:], *reversed(here[:first]))]
+
+
+def _out_by(versions: Iterable[str], when: str) -> list[str]:
+    """Those that had been out for half a year; at least the first."""
+    out = [v for v in versions if date.fromisoformat(RELEASED[v]) + HALF_A_YEAR <= date.fromisoformat(when[:10])]
+    return out or list(versions)[:1]
+
+
+def how_to_install(python: str, state_dir: Path) -> str:
+    """The command that puts `python3.8` where boxes see it."""
+    return f"uv python install {python.removeprefix('python').removeprefix('>=')} --install-dir {folder(state_dir)}"
