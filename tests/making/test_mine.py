@@ -117,7 +117,7 @@ def test_go(tmp_path: Path) -> None:
     fix = commit(
         root, "fix: Of gives a product", {"sums.go": GO.format("a + b"), "sums_test.go": GO_TEST.format(large)}
     )
-    words = ["tasks", "mine", str(root), f"out={out}", "language=go", "test=go test -json ./...", "times=1"]
+    words = ["tasks", "mine", str(root), f"out={out}", "test=go test -json ./...", "times=1"]
     assert main(words) == 0
     (task,), _ = load_tasks(out)
     assert task.id == f"sums-{fix[:12]}" and task.language == "go" and task.issue == "fix: Of gives a product\n"
@@ -142,7 +142,7 @@ def test_rust(tmp_path: Path) -> None:
     commit(root, "start", crate)
     repaired = {"src/lib.rs": RUST.format("a + b"), "tests/a_sums.rs": RUST_TEST.format(RUST_LARGE)}
     fix = commit(root, "of(3, 4) gives 12", repaired | {"tests/b_other.rs": RUST_OTHER})
-    words = ["tasks", "mine", str(root), f"out={out}", "language=rust", "test=cargo test", "times=1"]
+    words = ["tasks", "mine", str(root), f"out={out}", "test=cargo test", "times=1"]
     assert main(words) == 0
     (task,), _ = load_tasks(out)
     assert task.id == f"sums-{fix[:12]}" and task.language == "rust" and task.issue == "of(3, 4) gives 12\n"
@@ -172,12 +172,22 @@ def test_jest(tmp_path: Path) -> None:
     large = "test('large', () => {\n  expect(of(3, 4)).toBe(7);\n});\n"
     fixed = {"sums.js": JEST.format("a + b"), "sums.test.js": JEST_TEST.format(large)}
     fix = commit(root, "of(3, 4) gives 12", fixed)
-    words = ["tasks", "mine", str(root), f"out={out}", "language=javascript", "test=npm test", "times=1"]
+    words = ["tasks", "mine", str(root), f"out={out}", "test=npm test", "times=1"]
     assert main(words) == 0
     (task,), _ = load_tasks(out)
     assert task.id == f"sums-{fix[:12]}" and task.language == "javascript"
     assert task.test.fail_to_pass == ["sums.test.js::large"] and task.test.pass_to_pass == ["sums.test.js::small"]
     assert main(["tasks", "check", str(out), "times=1"]) == 0
+
+
+def test_the_language_is_what_the_files_say(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root, out = tmp_path / "sums", f"out={tmp_path}/m.jsonl"
+    root.mkdir()
+    commit(root, "start", {"go.mod": "module sums\n\ngo 1.19\n", "sums.go": GO.format("a + b")})
+    assert main(["tasks", "mine", str(root), out]) == 1
+    assert "test='go test -json ./...'" in capsys.readouterr().err
+    assert main(["tasks", "mine", str(root), out, "language=python"]) == 1
+    assert "*.py (language=python)" in capsys.readouterr().err
 
 
 def test_a_history_without_tests_says_what_is_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

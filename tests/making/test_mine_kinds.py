@@ -28,6 +28,7 @@ KINDS: dict[str, dict[str, str | bytes | None]] = {
     "latin-1": {"tests/test_m.py": b"# -*- coding: latin-1 -*-\n# M\xfcller\n" + TWO.encode()},
     "crlf": {"tests/test_m.py": TWO.replace("\n", "\r\n")},
     "new folder": {"tests/unit/test_m_unit.py": TWO},
+    "beside the code": {"test.py": TWO},
 }
 
 

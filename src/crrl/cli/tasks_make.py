@@ -37,7 +37,7 @@ spec    turns a project as for make, or its sdist as it came (.tar.gz, .zip), in
                one: javac and JUnit over the whole tree
   language=L   of make, spec: python, go, java, javascript (TypeScript, too) or rust; by default what the project's
                files say
-               of mine: python (default) or java; another one with test= and its parser: go, rust, javascript
+               of mine: the same; go, rust and javascript want test=, too
   since=DATE   of mine: only commits after this date, written as 2020-01-31; without it all
   faults=N     of make: so many faults in each task, in different files where there are such (1)
   crashes=P    of make: percent of the faults that crash at once to let through (10): they are the easy ones
@@ -89,7 +89,7 @@ def run(call: Call, action: str, repository: str) -> int:
         wanted = mine.Wanted(
             **shared,
             test=shlex.split(values.get("test", "")),
-            language=values.get("language", "python"),
+            language=values.get("language", ""),
             since=_date(values.get("since", "")),
         )
     return command.run(wanted, network=values.get("network") != "no", state_dir=state_dir, json=call.json)

@@ -12,7 +12,7 @@ from crrl.making.snapshot import git
 
 TESTS = re.compile(
     r"(^|/)(tests?|testing|__tests__|spec)/|(^|/)conftest\.py$"
-    r"|(^|/)(test_[^/]*|[^/]*_test\.\w+|[^/]*Tests?\.java|[^/]*\.(test|spec)\.\w+)$"
+    r"|(^|/)(test_[^/]*|tests?\.\w+|[^/]*_test\.\w+|[^/]*Tests?\.java|[^/]*\.(test|spec)\.\w+)$"
 )
 SETTINGS = (
     *("safe.directory=*", "core.quotePath=false", "log.showSignature=false", "i18n.logOutputEncoding=UTF-8"),
@@ -63,6 +63,10 @@ class History:
             raise CrrlError(f"{repository} has no commit.", "Is it the right folder?")
         self.head = git([*self._at, "rev-parse", "HEAD"]).decode().strip()
         self.shallow = git([*self._at, "rev-parse", "--is-shallow-repository"]).strip() == b"true"
+
+    def files(self) -> list[str]:
+        """Those at the top of its newest tree, and folders."""
+        return git([*self._at, "ls-tree", "--name-only", "-z", "HEAD"]).decode("utf-8", "replace").split("\0")
 
     def commits(self, since: str) -> list[Commit]:
         """With one parent, newest first: of a merge the commits that it brought are here."""

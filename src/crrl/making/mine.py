@@ -34,7 +34,7 @@ from crrl.tasks.files import write_tasks
 from crrl.tasks.setup import project, toolchains
 from crrl.tasks.setup.environments import Environment, with_generated
 
-VERSION = 3
+VERSION = 4
 AT_ONCE = 2  # commits
 FIX = re.compile(
     r"\b(fix(e[sd]|ing)?|bugs?|defect|crash(es)?|regression|wrong|incorrect|broken|fail(s|ed|ure)?)\b", re.I
@@ -45,13 +45,13 @@ NO_CANDIDATE = "without code or tests"
 
 @dataclass(frozen=True)
 class Wanted:
-    """As `make.Wanted`; `test`: the words of the test command, `since`: a date."""
+    """As `make.Wanted`; `test`: the words of the test command, `since`: a date, `language`: "": what the files say."""
 
     repository: Path
     out: Path
     limit: int = 100
     test: list[str] = field(default_factory=list)
-    language: str = "python"
+    language: str = ""
     since: str = ""
     setup: list[Command] | None = None
     times: int = 3
@@ -65,9 +65,10 @@ class Mined:
 
 async def mine(wanted: Wanted, boxes: Sandbox, judge: TaskJudge, display: Display) -> Mined:
     """Writes `wanted.out`. Raises CrrlError where there is nothing to make tasks of."""
+    history = History(wanted.repository)
+    wanted = replace(wanted, language=wanted.language or plans.language_of(history.files()))
     plans.check(wanted.language, wanted.test)
     toolchains.require(plans.plan(wanted.language, wanted.test, [], {}).needs, judge.state_dir)
-    history = History(wanted.repository)
     key = {"version": VERSION, "head": history.head, "test": wanted.test, "language": wanted.language}
     key |= {"since": wanted.since, "times": wanted.times}
     key |= {"setup": None if wanted.setup is None else [asdict(c) for c in wanted.setup]}
@@ -122,7 +123,11 @@ def _remedy(wanted: Wanted, history: History, outcomes: Outcomes) -> str:
     if reason == "broken":
         how = "test='pytest ARGS'" if wanted.language == "python" else "test=CMD"
         return f"{why}. Say how its tests are run ({how}), and what they need (setup=CMD)."
-    return "A commit is used if it changes code and tests, and a test fails before it and passes after."
+    used = "A commit is used if it changes code and tests, and a test fails before it and passes after."
+    if reason == NO_CANDIDATE:
+        files = " ".join(f"*{suffix}" for suffix in plans.SUFFIXES[wanted.language])
+        return f"{used} Looked at: {files} (language={wanted.language})."
+    return used
 
 
 class Miner:

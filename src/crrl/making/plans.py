@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import PurePath
 
 from crrl.errors import CrrlError
@@ -18,6 +18,11 @@ SUFFIXES = {
     "rust": (".rs",),
     "javascript": (".js", ".jsx", ".mjs", ".cjs", ".ts", ".mts", ".cts", ".tsx"),
 }
+MARKS = {"pyproject.toml": "python", "setup.py": "python", "setup.cfg": "python", "go.mod": "go"}
+MARKS |= dict.fromkeys(("pom.xml", "build.gradle", "build.gradle.kts", "build.xml"), "java")
+MARKS |= {"package.json": "javascript", "Cargo.toml": "rust"}
+"""What the folder of a project has -> its language; the first that there is."""
+TEST = {"go": "go test -json ./...", "rust": "cargo test", "javascript": "npm test"}
 CLASSES = ".crrl/classes"
 JAVA = (
     f"mkdir -p {CLASSES} && javac -nowarn -encoding UTF-8 -d {CLASSES} -cp {JUNIT}:$CLASSPATH $(find . -name '*.java')"
@@ -29,6 +34,11 @@ JAVA_RUN = (
 REPORTS = "cat .crrl/reports/TEST-*.xml"
 REPORT_XML, REPORT_JSON = ".crrl/report.xml", ".crrl/report.json"
 FOLDER = Command(["mkdir", "-p", ".crrl"])
+
+
+def language_of(files: Collection[str]) -> str:
+    """Of a project with these files at its top; Python, where they do not say."""
+    return next((language for mark, language in MARKS.items() if mark in files), "python")
 
 
 def pytest_words(test: Sequence[str]) -> list[str] | None:
@@ -45,7 +55,7 @@ def check(language: str, test: Sequence[str]) -> None:
     if language not in SUFFIXES:
         raise CrrlError(f"language={language} is not known.", f"There is: {', '.join(SUFFIXES)}.")
     if not test and language not in ("python", "java"):
-        raise CrrlError(f"mine needs a test command for {language}.", "Write test='COMMAND'.")
+        raise CrrlError(f"mine needs a test command for {language}.", f"Write test='{TEST[language]}'.")
     said = " ".join(test)
     if re.search(r"--no-?capture|--show-output|RUST_TEST_NOCAPTURE", said):
         raise CrrlError("What tests print stands between their names and results (--nocapture).", "Leave it out.")

@@ -28,7 +28,7 @@ CPU_S = float(os.environ.get("CRRL_TRACE_CPU_S", "30"))
 FAULTS = [(path, int(first)) for path, first in json.loads(os.environ.get("CRRL_FAULTS", "[]"))]
 MOST_CALLS, LONG, DEEP, MANY = 300, 600, 4, 40
 RETURNS = {dis.opmap[name] for name in ("RETURN_VALUE", "RETURN_CONST", "YIELD_VALUE") if name in dis.opmap}
-TEST_FILE = re.compile(r"(^|/)(tests?|testing)/|(^|/)(test_[^/]*|[^/]*_test|conftest)\.py$")
+TEST_FILE = re.compile(r"(^|/)(tests?|testing)/|(^|/)(test_[^/]*|tests?|[^/]*_test|conftest)\.py$")
 ADDRESS = re.compile(r"(?:\s+at|\s*@|\s+id=)\s*(?:0x[0-9a-fA-F]+|\d{9,})")  # an object's own, another in each run
 SUSPENDS = {dis.opmap[name] for name in ("YIELD_VALUE", "YIELD_FROM") if name in dis.opmap}
 NESTED, GENERATOR, COROUTINE, ASYNC_GENERATOR = 0x10, 0x20, 0x80, 0x200

@@ -98,6 +98,13 @@ async def test_a_failing_set_up_says_what_it_said_and_leaves_nothing(tmp_path: P
     assert not list((task_judge.state_dir / "environments").glob("*.new-*"))
 
 
+async def test_all_who_wait_for_a_set_up_that_fails_are_told_so(tmp_path: Path, task_judge: TaskJudge) -> None:
+    broken = replace(task(repository(tmp_path)), setup=[Command(["sh", "-c", "echo no compiler; exit 3"])])
+    ends = await asyncio.gather(*(task_judge.environments.of(broken) for _ in range(5)), return_exceptions=True)
+    assert [type(end) for end in ends] == [CrrlError] * 5
+    assert all("no compiler" in str(end) for end in ends)
+
+
 async def test_a_copy_of_the_project_is_refused(tmp_path: Path, task_judge: TaskJudge) -> None:
     root = repository(tmp_path)
     (root / "m.py").write_text("# the repaired program, which no agent may find in its environment\n" * 5)

@@ -11,5 +11,5 @@
     hiding       tests taken out of files
     screening, maker   the parts of `screening.py` and `make.py` with these in their places
 
-To add a language: its nodes in `grammar.py`, a `Toolchain`, and a line in `maker.TOOLCHAINS` and `MARKS`.
+To add a language: its nodes in `grammar.py`, a `Toolchain`, and a line in `maker.TOOLCHAINS` and `plans.MARKS`.
 """

@@ -11,6 +11,7 @@ import msgspec
 from crrl.errors import CrrlError, nearest
 from crrl.making.make import BROKEN_SHOWN, Maker, Wanted
 from crrl.making.outcomes import Refused
+from crrl.making.plans import language_of
 from crrl.making.screening import Function
 from crrl.making.source_file import UnreadableError
 from crrl.making.survey import Survey
@@ -28,17 +29,12 @@ from crrl.tasks.setup import toolchains
 from crrl.tasks.setup.environments import with_generated
 
 TOOLCHAINS: dict[str, type[Toolchain]] = {"go": Go, "java": Java, "javascript": JavaScript, "rust": Rust}
-MARKS = {"pyproject.toml": "python", "setup.py": "python", "setup.cfg": "python", "go.mod": "go"}
-MARKS |= dict.fromkeys(("pom.xml", "build.gradle", "build.gradle.kts", "build.xml"), "java")
-MARKS |= {"package.json": "javascript", "Cargo.toml": "rust"}
-"""What the folder of a project has -> its language; the first that there is."""
 
 
 def kind_of(wanted: Wanted) -> type[Maker]:
     """Raises CrrlError for a language that is not known."""
-    language = wanted.language
-    if not language:
-        language = next((name for mark, name in MARKS.items() if (wanted.repository / mark).is_file()), "python")
+    files = [file.name for file in wanted.repository.glob("*") if file.is_file()]
+    language = wanted.language or language_of(files)
     if language == "python":
         return Maker
     if language not in TOOLCHAINS:

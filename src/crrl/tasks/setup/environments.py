@@ -157,14 +157,16 @@ class Environments:
             return None
         tree = (await self._prepare(task.source)).lower
         key = await asyncio.to_thread(_key, task, tree, self.state_dir)
-        if key not in self._known or (self._known[key].done() and not self._known[key].result().path.is_dir()):
-            self._known[key] = asyncio.create_task(self._find(key, task, tree))
-        try:
-            return await asyncio.shield(self._known[key])
-        except BaseException:
-            if self._known[key].done():
-                del self._known[key]  # allow another try of a failed build
-            raise
+        building = self._known.get(key)
+        if building is None or (building.done() and not building.result().path.is_dir()):
+            building = self._known[key] = asyncio.create_task(self._find(key, task, tree))
+            building.add_done_callback(lambda done: self._forget_failed(key, done))
+        return await asyncio.shield(building)
+
+    def _forget_failed(self, key: str, done: asyncio.Task[Environment]) -> None:
+        """All who wait for a build that failed get its error; who asks afterwards, another try."""
+        if (done.cancelled() or done.exception() is not None) and self._known.get(key) is done:
+            del self._known[key]
 
     async def _find(self, key: str, task: Task, tree: Path) -> Environment:
         root = self.state_dir / "environments"
