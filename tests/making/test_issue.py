@@ -420,6 +420,12 @@ def test_long():
 """
 
 
+FREEZES = """import gc
+
+
+def pytest_collection_finish():
+    gc.freeze()
+"""
 TEST_IDS: dict[str, str] = {}  # by the last of their names
 
 
@@ -427,6 +433,7 @@ def traced(root: Path, code: str) -> dict[str, Trace]:
     (root / "tests").mkdir(parents=True)
     (root / "m.py").write_text(code)
     (root / "tests/test_m.py").write_text(TESTS)
+    (root / "conftest.py").write_text(FREEZES)
     (root / "crrl_trace.py").write_text(PLUGIN.read_text())
     run = [sys.executable, "-m", "pytest", "-q", "-p", "crrl_trace", "-p", "no:cacheprovider"]
     env = os.environ | {"CRRL_TRACE": str(root / "out.json"), "PYTHONPATH": str(root)}

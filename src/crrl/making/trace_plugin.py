@@ -134,6 +134,7 @@ def said(error: BaseException) -> str:
 def defaults(code: CodeType) -> dict[str, Any]:
     """Of the parameters of the function that has this code; none where several functions have it."""
     if code not in DEFAULTS:
+        gc.unfreeze()  # referrers that a project froze are not found
         made = [f for f in gc.get_referrers(code) if isinstance(f, FunctionType) and f.__code__ is code]
         DEFAULTS[code] = {}
         if len(made) == 1:
