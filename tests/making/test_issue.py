@@ -131,6 +131,14 @@ class Entry:
         return f"Entry({self.name!r})"
 
 
+def registered(cls, name="x"):
+    return f"{cls} {name}"
+
+
+def larger(self, other):
+    return max(self, other)
+
+
 def first(keys):
     return next(iter(keys))
 
@@ -178,8 +186,8 @@ class Half:
 TESTS = """import unittest
 import m
 import pytest
-from m import Entry, Half, Letter, Loose, Named, Stack, check, countdown, double, each, first, name_of, once, padded
-from m import Tag, shape, size, sort, tag, tags
+from m import Entry, Half, Letter, Loose, Named, Stack, check, countdown, double, each, first, larger, name_of, once
+from m import Tag, padded, registered, shape, size, sort, tag, tags
 
 WORD = "x"
 
@@ -291,6 +299,14 @@ def test_letter():
 def test_repr_that_is_no_call():
     entry = Entry("a", 3)
     assert name_of(entry) == "a"
+
+
+def test_function_whose_first_parameter_is_self():
+    assert larger(2, 3) == 3
+
+
+def test_function_whose_first_parameter_is_cls():
+    assert registered("a", "b") == "a b"
 
 
 def test_keys():
@@ -537,6 +553,12 @@ CASES = {  # test -> fault, and what the issue says
         "return letter.name",
         "return letter.name * 2",
         ['    entry = Entry("a", 3)\n', "\n    name_of(entry)\n", "gives 'aa' instead of 'a'"],
+    ),
+    "test_function_whose_first_parameter_is_self": ("max(self", "min(self", ["\n    larger(2, 3)\n"]),
+    "test_function_whose_first_parameter_is_cls": (
+        "{cls} {name}",
+        "{name} {name}",
+        ["`registered` gives 'b b'", "\n    registered('a', 'b')\n"],
     ),
     "test_keys": (
         "next(iter(keys))",

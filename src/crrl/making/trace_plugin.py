@@ -180,6 +180,11 @@ def state(frame: FrameType) -> dict[str, str]:
     return found
 
 
+def of_a_class(name: str) -> bool:
+    """Whether a function of that qualified name is a method; before 3.11 there is none to tell by."""
+    return sys.version_info < (3, 11) or "." in name.rpartition("<locals>.")[2]
+
+
 class Tracer:
     """The trace function of one test: of all calls, then of what becomes of those that are recorded."""
 
@@ -226,10 +231,13 @@ class Tracer:
         call["line"] = back.f_lineno if back is frame.f_back else 0
         call["args"] = arguments(frame)
         call["untyped"] = untyped(value for _, value in call["args"])
-        if "self" in values:
+        first = call["args"][0][0] if call["args"] else ""
+        if first in ("self", "cls") and not of_a_class(name):
+            call["args"][0] = ("*", call["args"][0][1])  # a function's own, whatever its name
+        elif first == "self":
             call["kind"] = type(values["self"]).__name__
             call["property"] = isinstance(getattr(type(values["self"]), frame.f_code.co_name, None), property)
-        elif frame.f_code.co_flags & NESTED:
+        if "kind" not in call and frame.f_code.co_flags & NESTED:
             call["local"] = True
         if frame.f_code.co_flags & GENERATOR:
             call["yielded"] = []
