@@ -131,6 +131,18 @@ class Entry:
         return f"Entry({self.name!r})"
 
 
+def key_of(zone):
+    return zone.key
+
+
+class Zone:
+    def __init__(self, path, key=None):
+        self.path, self.key = path, key
+
+    def __repr__(self):
+        return f"Zone({self.path!r})"
+
+
 def registered(cls, name="x"):
     return f"{cls} {name}"
 
@@ -186,8 +198,8 @@ class Half:
 TESTS = """import unittest
 import m
 import pytest
-from m import Entry, Half, Letter, Loose, Named, Stack, check, countdown, double, each, first, larger, name_of, once
-from m import Tag, padded, registered, shape, size, sort, tag, tags
+from m import Entry, Half, Letter, Loose, Named, Stack, check, countdown, double, each, first, key_of, larger, name_of
+from m import Tag, Zone, once, padded, registered, shape, size, sort, tag, tags
 
 WORD = "x"
 
@@ -307,6 +319,16 @@ def test_function_whose_first_parameter_is_self():
 
 def test_function_whose_first_parameter_is_cls():
     assert registered("a", "b") == "a b"
+
+
+def test_repr_that_tells_of_something_else():
+    zone = Zone("a", "b")
+    assert padded(zone.key or "x", 1) == "b" and key_of(zone) == "b"
+
+
+def test_repr_with_an_object_as_a_word():
+    entry = Entry("<io object>", 3)
+    assert name_of(entry) == "<io object>"
 
 
 def test_keys():
@@ -559,6 +581,16 @@ CASES = {  # test -> fault, and what the issue says
         "{cls} {name}",
         "{name} {name}",
         ["`registered` gives 'b b'", "\n    registered('a', 'b')\n"],
+    ),
+    "test_repr_that_tells_of_something_else": (
+        "return zone.key",
+        "return zone.path",
+        ['    zone = Zone("a", "b")\n', "\n    key_of(zone)\n"],
+    ),
+    "test_repr_with_an_object_as_a_word": (
+        "return letter.name",
+        "return letter.name * 2",
+        ["    entry = Entry(", "\n    name_of(entry)\n"],
     ),
     "test_keys": (
         "next(iter(keys))",

@@ -35,10 +35,10 @@ NESTED, GENERATOR, COROUTINE, ASYNC_GENERATOR = 0x10, 0x20, 0x80, 0x200
 LIKE_PLAIN = re.compile(r"[\[{('\"\d+-]|[bf]['\"]|(None|True|False|set\(\))$")  # the repr of a list, of a dict...
 PLAIN = (bool, int, float, complex, str, bytes, type(None), type(Ellipsis))
 NAME = re.compile(r"[~+-]?[A-Za-z_][\w.]*$")  # the repr of a type variable, of a constant
-CALL = re.compile(r"[A-Za-z_][\w.]*\([^<>]*\)", re.DOTALL)
+CALL = re.compile(r"[A-Za-z_][\w.]*\(.*\)", re.DOTALL)
 FOUND: dict[str, dict[str, Any]] = {}
 DEFAULTS: dict[CodeType, dict[str, Any]] = {}
-TYPED: dict[tuple[type, str], bool] = {}
+TYPED: dict[tuple[type, str, str], bool] = {}
 UNTYPED: set[str] = set()  # reprs that look like calls, and are none
 
 
@@ -77,7 +77,7 @@ def _shown(value: Any, depth: int) -> str:
     text = ADDRESS.sub("", repr(value))
     if of_tests(kind) or (NAME.match(text) and not of_project(text, value)):
         return f"<{kind.__name__} {text}>"
-    if CALL.fullmatch(text) and not can_be_typed(text, kind):
+    if CALL.fullmatch(text) and not can_be_typed(text, value):
         UNTYPED.add(text)
     return f"{kind.__name__}({text})" if LIKE_PLAIN.match(text) else text
 
@@ -91,20 +91,28 @@ def of_project(name: str, value: Any) -> bool:
     return False
 
 
-def can_be_typed(text: str, kind: type) -> bool:
-    """Whether the repr, where its class is known, gives a value with that repr. `dict_keys(['a'])` does not."""
-    if (kind, text) not in TYPED:
-        names = [vars(sys.modules.get(name) or object) for name in (kind.__module__.partition(".")[0], kind.__module__)]
-        known = sys.modules | names[0] | names[1] | {kind.__name__: kind}
-        trace = sys.gettrace()
-        sys.settrace(None)
-        try:
-            TYPED[kind, text] = ADDRESS.sub("", repr(eval(text, dict(known)))) == text  # noqa: S307
-        except (Exception, SystemExit):
-            TYPED[kind, text] = False
-        finally:
-            sys.settrace(trace)
-    return TYPED[kind, text]
+def can_be_typed(text: str, value: Any) -> bool:
+    """Whether the repr, where its class is known, gives such a value again. `dict_keys(['a'])` does not."""
+    kind, trace = type(value), sys.gettrace()
+    names = [vars(sys.modules.get(name) or object) for name in (kind.__module__.partition(".")[0], kind.__module__)]
+    sys.settrace(None)
+    try:
+        key = (kind, *_seen(value))
+        if key not in TYPED:
+            TYPED[key] = False  # unless it can be
+            known = sys.modules | names[0] | names[1] | {kind.__name__: kind}
+            TYPED[key] = (kind, *_seen(eval(text, known))) == key  # noqa: S307
+        return TYPED[key]
+    except (Exception, SystemExit):
+        return False
+    finally:
+        sys.settrace(trace)
+
+
+def _seen(value: Any) -> tuple[str, str]:
+    """What people can see of it: repr and public attributes."""
+    public = {name: one for name, one in getattr(value, "__dict__", {}).items() if not name.startswith("_")}
+    return ADDRESS.sub("", repr(value)), ADDRESS.sub("", repr(public))
 
 
 def untyped(values: Iterable[str]) -> list[str]:
