@@ -77,6 +77,13 @@ TEXTS: dict[str, tuple[str, set[str], list[str]]] = {
         {"2", "x", "!", "!="},
         ["in: 1", "f(3)", "ok(4)", "f(5) == 6", "bad %d, want %d"],
     ),
+    "suite.go": (
+        'package a\n\nfunc (s *Suite) TestT() {\n\ts.Equal(2, f(1))\n\ts.Require().Equal("x", f(3))\n\trequire.New(s.T()).Len(f(4), 5)\n'
+        "\tassert.Equal(s.T(), 6, f(7))\n\ts.True(f(8))\n\ts.other(9)\n}\n\nfunc TestU(t *testing.T) {\n\tr := require.New(t)\n\tr.Equal(10, f(11))\n"
+        "\tv.Equal(12, f(13))\n\tassert := assert.New(t)\n\tassert.Contains(f(14), 15)\n}\n",
+        {"2", "x", "5", "6", "True", "10", "15"},
+        ["f(1)", "f(3)", "f(4)", "f(7)", "f(8)", "other(9)", "f(11)", "v.Equal(12, f(13))", "f(14)"],
+    ),
     ".rs": (
         '#[test]\nfn t() {\n    let want = vec![1, 2];\n    assert_eq!(f(3), Some(4));\n    assert_eq!(f(5), want);\n    assert!(f(6) > 7, "m");\n'
         "    assert_eq!(f(8), g(9));\n}\n\n#[test]\n#[should_panic]\nfn p() {\n    assert_eq!(f(10), 11);\n}\n",
@@ -101,6 +108,7 @@ TEXTS: dict[str, tuple[str, set[str], list[str]]] = {
 
 def find(suffix: str, text: bytes, seed: int = 0) -> list[Site]:
     rng = random.Random(seed)
+    suffix = f".{suffix.rpartition('.')[2]}"
     return python.find(text, rng) if suffix == ".py" else trees.find(suffix, text, rng)
 
 
@@ -189,6 +197,29 @@ def test_each_part_is_wrong_by_itself_and_no_two_copies_are_alike() -> None:
         assert all(alone.values()) and places(seed, *copies.parts) == set().union(*alone.values())
         assert sum(map(len, alone.values())) == len(set().union(*alone.values()))
     assert len({frozenset(places(seed, "test_mean")) for seed in range(12)}) == 2  # it has two assertions
+
+
+NAMESAKES = {
+    "tests/test_a.py": "class TestA:\n    def test_it(self):\n        assert f(1) == 111\n\nclass TestB:\n    def test_it(self):\n        assert f(2) == 222\n",
+    "a.test.js": "describe('a', () => { it('test_it', () => { expect(f(1)).toBe(111); }); });\ndescribe('b', () => { it('test_it', () => { expect(f(2)).toBe(222); }); });\n",
+    "ATest.java": "class ATest { @Nested class A { @Test void test_it() { assertEquals(111, f(1)); } } @Nested class B { @Test void test_it() { assertEquals(222, f(2)); } } }",
+    "a.rs": "mod a { #[test] fn test_it() { assert_eq!(f(1), 111); } }\nmod b { #[test] fn test_it() { assert_eq!(f(2), 222); } }\n",
+    "a_test.go": "package a\nfunc (s *A) Test_it() { s.Equal(111, f(1)) }\nfunc (s *B) Test_it() { s.Equal(222, f(2)) }\n",
+    "a.cpp": "TEST(A, test_it) { EXPECT_EQ(f(1), 111); }\nTEST(B, test_it) { EXPECT_EQ(f(2), 222); }\n",
+}
+
+
+@pytest.mark.parametrize("path", NAMESAKES)
+def test_namesakes_in_one_file_are_all_made_wrong(path: str) -> None:
+    """Of two classes, suites or modules with a test of one name, each has its own decoy."""
+    text = NAMESAKES[path].encode()
+    name = "Test_it" if path.endswith(".go") else "test_it"
+    copies = Copies({path: text}, [f"A::{name}", f"B::{name}"])
+    assert copies.parts == {name}
+    for seed in range(5):
+        made = copies.wrong(seed, [name])[path]
+        assert b"111" not in made and b"222" not in made
+        assert b"f(1)" in made and b"f(2)" in made
 
 
 def test_a_file_of_data_decides_where_the_test_itself_leaves_the_answer_readable() -> None:

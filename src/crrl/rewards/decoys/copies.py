@@ -60,16 +60,19 @@ class Copies:
         return made
 
     def chosen(self, path: str, values: random.Random, seed: int, parts: Collection[str]) -> list[Site]:
-        """The sites of a file that are wrong: one for each part, and all of helpers."""
-        places: dict[str | None, list[Site]] = {}
+        """The sites of a file that are wrong: of each part one, in each of its tests of that name; all of helpers."""
+        found: list[Site] = []
+        tests: dict[tuple[str, int], list[Site]] = {}
         for site in _find(path, self.files[path], values):
-            places.setdefault(self._part(site), []).append(site)
-        found = list(places.get(HELPERS, ())) if HELPERS in parts else []
-        for part in sorted(set(parts) - {HELPERS}):
-            sites = places.get(part, [])
+            part = self._part(site)
+            if part == HELPERS and part in parts:
+                found.append(site)
+            elif part and part in parts:
+                tests.setdefault((part, site.at), []).append(site)
+        for (part, at), sites in sorted(tests.items()):
             best = [site for site in sites if not site.readable] or sites
-            place = f"{seed} {path} {part}".encode("utf-8", "surrogateescape")  # a path may be no text
-            found += [random.Random(place).choice(best)] if best else []
+            place = f"{seed} {path} {part} {at}".encode("utf-8", "surrogateescape")  # a path may be no text
+            found.append(random.Random(place).choice(best))
         return found
 
     def _owner(self, id: str) -> str | None:

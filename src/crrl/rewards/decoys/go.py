@@ -1,4 +1,5 @@
-"""What is changed in Go's tests: an `if` that leads to t.Error or t.Fatal, and testify's and is's calls.
+"""What is changed in Go's tests: an `if` that leads to t.Error or t.Fatal, and calls of testify (of its packages, of an
+object that they made, of a suite) and is.
 
 Where both sides of `x.Equal(y)` are computed, y becomes the zero value of its type. Not the opposite: that is false,
 too, for what equals anything.
@@ -14,6 +15,10 @@ from crrl.rewards.decoys.sites import Edit, Finder
 
 FAILS = re.compile(rb"\.(?:Error|Errorf|Fatal|Fatalf|Fail|FailNow)\(")
 OBJECTS = (b"assert", b"require", b"is", b"qt")
+MADE = rb"\b(?:assert|require|is)\.New\("
+OF_SUITE = re.compile(rb"\w+\.(?:Require|Assert)\(\)$|" + MADE)
+HANDLE = re.compile(rb"(?:t|b|tb|\w+\.T\(\))$")
+"""The test itself, which testify's packages are given first."""
 RENAMED = {b"Equal": b"NotEqual", b"True": b"False", b"NoError": b"Error", b"Nil": b"NotNil", b"Len": b"NotEmpty"}
 RENAMED |= {b"NotEqual": b"Equal", b"False": b"True", b"Error": b"NoError", b"NotNil": b"Nil"}
 EQUAL = re.compile(rb"Eq(?:ual(?:s|To)?)?$")
@@ -36,14 +41,34 @@ def check(finder: Finder, node: Node) -> list[Edit]:
 def edits(finder: Finder, function: Node, given: list[Node]) -> list[Edit]:
     """Of one call; [] where it is no assertion. `given`: its arguments."""
     on, of = function.child_by_field_name("field"), function.child_by_field_name("operand")
-    if on is None or of is None or finder.text(of) not in OBJECTS:
+    if on is None or of is None or not _asserts(finder, of):
         return []
-    name = finder.text(on)
-    if name in (b"Equal", b"Len", b"EqualValues", b"Contains") and (found := finder.expected(function, given[1:3])):
+    name, told = finder.text(on), given
+    if given and finder.text(of) in OBJECTS and HANDLE.match(finder.text(given[0])):
+        told = given[1:]
+    if name in (b"Equal", b"Len", b"EqualValues", b"Contains") and (found := finder.expected(function, told[:2])):
         return found
-    if name == b"True" and (found := _equal_to_nothing(finder, given[1] if len(given) > 1 else None)):
+    if name == b"True" and (found := _equal_to_nothing(finder, told[0] if told else None)):
         return found
     return [finder.replaced(on, RENAMED[name])] if name in RENAMED else []
+
+
+def _asserts(finder: Finder, of: Node) -> bool:
+    """Whether this is a package of assertions, what one made, or a suite: a test's receiver."""
+    word = finder.text(of)
+    if word in OBJECTS or OF_SUITE.match(word):
+        return True
+    if of.type != "identifier":
+        return False
+    at: Node | None = of
+    while at is not None and at.type not in ("function_declaration", "method_declaration"):
+        at = at.parent
+    if at is None:
+        return False
+    receiver = re.match(rb"\(\s*(\w+)\b", finder.field(at, "receiver"))
+    if receiver is not None and receiver[1] == word and finder.field(at, "name").startswith(b"Test"):
+        return True
+    return re.search(rb"\b" + re.escape(word) + rb"\s*:?=\s*" + MADE, finder.text(at)) is not None
 
 
 def _equal_to_nothing(finder: Finder, call: Node | None) -> list[Edit]:

@@ -94,7 +94,9 @@ class _Finder(Values):
             found = list(
                 self._condition(node.test, sources) if isinstance(node, ast.Assert) else self._call(node, sources)
             )
-            yield from (Site(unit, tuple(edits), isinstance(edits[0], Readable)) for edits in found if edits)
+            yield from (
+                Site(unit, tuple(edits), isinstance(edits[0], Readable), function.lineno) for edits in found if edits
+            )
 
     # Conditions -----------------------------------------------------------------------------------
 

@@ -27,11 +27,13 @@ class Site:
         unit: the test it belongs to, by the name that its ids contain; a helper's own name; "" outside of any.
         edits: make it wrong.
         readable: the right answer still stands in the tests. Such a site is used where a test has no other.
+        at: where its test begins: namesakes in one file (of two classes, suites, modules) are told apart by it.
     """
 
     unit: str
     edits: tuple[Edit, ...]
     readable: bool = False
+    at: int = 0
 
 
 class Finder(Protocol):

@@ -97,7 +97,8 @@ def find(suffix: str, data: bytes, rng: random.Random) -> list[Site]:
     for node in finder.nodes:
         for edits in finder.edits(node):
             if edits:
-                sites.append(Site(finder.unit(node), tuple(edits), edits[0].text.strip().endswith(READABLE)))
+                unit, at = finder.unit(node)
+                sites.append(Site(unit, tuple(edits), edits[0].text.strip().endswith(READABLE), at))
     return sites
 
 
@@ -229,25 +230,25 @@ class _Finder:
 
     # Places ---------------------------------------------------------------------------------------
 
-    def unit(self, node: Node) -> str:
-        """The name of the test around `node`: function, method, or the title that it is given."""
+    def unit(self, node: Node) -> tuple[str, int]:
+        """The name of the test around `node`, function, method, or the title that it is given; where it begins."""
         at: Node | None = node
         while at is not None:
             if at.type in ("method_declaration", "function_declaration", "function_item"):
-                return self.field(at, "name").decode()
+                return self.field(at, "name").decode(), at.start_byte
             if at.type == "function_definition":
                 found = C_NAMES.match(self.text(at))
-                return (found[1] or found[2]).decode() if found else ""
+                return (found[1] or found[2]).decode() if found else "", at.start_byte
             if at.type == "compound_statement" and at.prev_named_sibling is not None:
                 found = C_UNITS.match(self.text(at.prev_named_sibling))
                 if found:
-                    return found[1].decode()
+                    return found[1].decode(), at.start_byte
             if at.type == "call_expression" and not self.cpp:
                 found = re.match(rb"(?:test|it|specify)(?:\.\w+)*\(\s*(['\"`])(.*?)\1", self.text(at), re.DOTALL)
                 if found:
-                    return found[2].decode()
+                    return found[2].decode(), at.start_byte
             at = at.parent
-        return ""
+        return "", 0
 
     def function(self, node: Node) -> Node:
         """What `node`'s variables are looked for in."""
