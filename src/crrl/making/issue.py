@@ -64,6 +64,8 @@ def issue(
         return None
     if name.startswith("__") and name not in (*OPERATORS, *UNARY, "__init__", "__call__", "__getitem__"):
         return None  # nobody calls it by that name
+    if name in OPERATORS and "NotImplemented" in (found.wrong.returned, found.right.returned):
+        return None  # nor sees this: Python goes on to ask the other side
     if name.startswith(("_", "<")) and not name.startswith("__"):
         return None  # nor by one that is private: its users see what it is used for
     call = written(found.wrong)

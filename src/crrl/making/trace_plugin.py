@@ -33,7 +33,7 @@ ADDRESS = re.compile(r"(?:\s+at|\s*@|\s+id=)\s*(?:0x[0-9a-fA-F]+|\d{9,})")  # an
 SUSPENDS = {dis.opmap[name] for name in ("YIELD_VALUE", "YIELD_FROM") if name in dis.opmap}
 NESTED, GENERATOR, COROUTINE, ASYNC_GENERATOR = 0x10, 0x20, 0x80, 0x200
 LIKE_PLAIN = re.compile(r"[\[{('\"\d+-]|[bf]['\"]|(None|True|False|set\(\))$")  # the repr of a list, of a dict...
-PLAIN = (bool, int, float, complex, str, bytes, type(None), type(Ellipsis))
+PLAIN = (bool, int, float, complex, str, bytes, type(None), type(Ellipsis), type(NotImplemented))
 NAME = re.compile(r"[~+-]?[A-Za-z_][\w.]*$")  # the repr of a type variable, of a constant
 CALL = re.compile(r"[A-Za-z_][\w.]*\(.*\)", re.DOTALL)
 FOUND: dict[str, dict[str, Any]] = {}
@@ -110,9 +110,8 @@ def can_be_typed(text: str, value: Any) -> bool:
 
 
 def _seen(value: Any) -> tuple[str, str]:
-    """What people can see of it: repr and public attributes."""
-    public = {name: one for name, one in getattr(value, "__dict__", {}).items() if not name.startswith("_")}
-    return ADDRESS.sub("", repr(value)), ADDRESS.sub("", repr(public))
+    """Its repr, and its attributes: what a value with the same repr may have otherwise."""
+    return ADDRESS.sub("", repr(value)), ADDRESS.sub("", repr(getattr(value, "__dict__", None)))
 
 
 def untyped(values: Iterable[str]) -> list[str]:
