@@ -27,7 +27,7 @@ from crrl.making.operators import WEIGHTS
 from crrl.making.outcomes import LATER, Outcomes, Refused, refused
 from crrl.making.pytest_options import refuse_part_of_pytest
 from crrl.making.real_mutation import Mutant, functions
-from crrl.making.screening import Fault, Function, Screener, arguments, asking, name_of
+from crrl.making.screening import UNTELLABLE, Fault, Function, Screener, arguments, asking, name_of
 from crrl.making.source_file import UnreadableError
 from crrl.making.survey import GO_ON, Survey, survey
 from crrl.making.tracing import Tracer
@@ -39,7 +39,7 @@ from crrl.tasks.files import write_tasks
 from crrl.tasks.setup import project
 from crrl.tasks.setup.environments import with_generated
 
-VERSION = 4
+VERSION = 5
 AT_ONCE = 4  # candidates screened at a time, while at most as many are being admitted
 BROKEN_SHOWN = 5  # test files that cannot be imported
 TRIES, MOST = 16, 4  # mutants tried, and tasks taken, of one function
@@ -115,13 +115,21 @@ async def make(
         work.close()
     if not maker.tasks:
         counts = maker.outcomes.said() or "nothing to change"
-        raise CrrlError(f"No task was made of {len(maker.stable)} tests ({counts}).", maker.little)
+        commonest = next(iter(maker.outcomes.refused), "")
+        remedy = UNTOLD if commonest == UNTELLABLE else maker.little
+        raise CrrlError(f"No task was made of {len(maker.stable)} tests ({counts}).", remedy)
     return Made(maker.tasks, len(maker.stable), len(maker.pool), maker.outcomes, maker.screener.spent_s)
 
 
 def _beside(task: Task, store: Path) -> Task:
     """With the repository named relative to the task file."""
     return replace(task, source=replace(task.source, repo=f"./{store.name}"))
+
+
+UNTOLD = (
+    "Most of its faults cannot be told by a call and its values: what its tests pass around are objects, classes and "
+    "functions of their own."
+)
 
 
 class Maker:

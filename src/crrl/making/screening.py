@@ -28,6 +28,7 @@ from crrl.task import Command, Task, TestPlan
 
 MUST_S, LEAST = 10.0, 5  # seconds of tests that cover a line, and so many whatever they take
 STAY_S, STAY = 2.0, 60  # seconds of tests, and tests, that a task asks for besides those that cover its line
+UNTELLABLE = "cannot be told"
 ARGUMENTS = 400  # test functions named to pytest; beyond that, whole files
 SHOWN = 3  # one in so many failing test functions stays in the agent's workspace
 TRACED = 6  # failing tests
@@ -144,7 +145,7 @@ class Screener:
             return failing
         found = await self._telling(fault, failing, asked)
         if found is None:
-            return Refused("cannot be told")
+            return Refused(UNTELLABLE)
         easy = not found.told.value or fault.mutant.kind == "returned"
         if easy and random.Random(f"crash/{fault.name}").random() >= self.crashes:
             return Refused("crashes at once" if not found.told.value else "gives nothing")
