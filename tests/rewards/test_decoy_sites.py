@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import string
 from collections import Counter
 from collections.abc import Callable
@@ -218,8 +219,20 @@ def test_namesakes_in_one_file_are_all_made_wrong(path: str) -> None:
     assert copies.parts == {name}
     for seed in range(5):
         made = copies.wrong(seed, [name])[path]
-        assert b"111" not in made and b"222" not in made
+        assert not re.search(rb"\b(111|222)\b", made)
         assert b"f(1)" in made and b"f(2)" in made
+
+
+def test_a_file_with_the_name_of_a_test_is_not_that_test() -> None:
+    """tests/test_slug.py::test_two belongs to test_two, whatever else is called test_slug, and whatever its parameters."""
+    text = b"def test_slug():\n    assert f(1) == 111\n\n\ndef test_two(x):\n    assert f(2) == 222\n"
+    ids = [f"tests/test_slug.py::{name}" for name in ("test_slug", "test_two[test_slug]", "test_two[a::test_slug]")]
+    copies = Copies({"tests/test_slug.py": text}, ids)
+    assert [copies.part_of(id) for id in ids] == ["test_slug", "test_two", "test_two"]
+    assert b"== 111\n" in copies.wrong(1, ["test_two"])["tests/test_slug.py"]
+    title = "a.test.js::gives [] for a::b"
+    copies = Copies({"a.test.js": b"it('gives [] for a::b', () => { expect(f(1)).toBe(3); });\n"}, [title])
+    assert copies.part_of(title) == "gives [] for a::b"
 
 
 def test_a_file_of_data_decides_where_the_test_itself_leaves_the_answer_readable() -> None:

@@ -39,6 +39,7 @@ class Copies:
         said = "\n".join(ids)
         self._units = {site.unit for site in sites if site.unit and site.unit in said}
         self.readable = self._units - {site.unit for site in sites if not site.readable}
+        self._data = {site.unit for path, of in found.items() if _suffix(path) in DATA for site in of}
         self._owners = {id: self._owner(id) for id in ids}
         self.parts = {owner for owner in self._owners.values() if owner}
         if any(self._part(site) == HELPERS for site in sites):
@@ -76,8 +77,11 @@ class Copies:
         return found
 
     def _owner(self, id: str) -> str | None:
-        """The longest name that the id contains; one whose right answer is not left to be read, where there is one."""
-        names = (unit for unit in self._units if unit in id)
+        """The longest name that the id's own contains, or of data all of the id: tests/test_add.py::test_two is not
+        test_add. One whose right answer is not left to be read, where there is one."""
+        name = id.partition("[")[0].rpartition("::")[2]
+        names = [unit for unit in self._units if unit in (id if unit in self._data else name)]
+        names = names or [unit for unit in self._units if unit in id]  # a title with brackets or colons
         return max(names, key=lambda unit: (unit not in self.readable, len(unit), unit), default=None)
 
     def _part(self, site: Site) -> str | None:
@@ -139,12 +143,13 @@ def _suffix(path: str) -> str:
 
 
 TESTS = frozenset({".py", *grammars.GRAMMARS})
-LANGUAGES = TESTS | {".json", ".jsonl"}
+DATA = frozenset({".json", ".jsonl"})
+LANGUAGES = TESTS | DATA
 
 
 def _find(path: str, data: bytes, rng: random.Random) -> list[Site]:
     stem, suffix = posixpath.splitext(posixpath.basename(path))
-    if suffix in (".json", ".jsonl"):
+    if suffix in DATA:
         return json_data.find(stem, data, rng)
     return python.find(data, rng) if suffix == ".py" else trees.find(suffix, data, rng)
 
@@ -152,7 +157,7 @@ def _find(path: str, data: bytes, rng: random.Random) -> list[Site]:
 def _told_apart(path: str, data: bytes) -> bytes:
     """With a last line that no other copy has. (JSON has no comments: spaces.)"""
     end = b"" if not data or data.endswith(b"\n") else b"\n"
-    if _suffix(path) in (".json", ".jsonl"):
+    if _suffix(path) in DATA:
         return data.rstrip() + b" " * (1 + secrets.randbelow(64)) + b"\n"
     mark = b"#" if path.endswith(".py") else b"//"
     return data + end + mark + b" " + secrets.token_hex(12).encode() + b"\n"
