@@ -230,6 +230,9 @@ def test_a_file_with_the_name_of_a_test_is_not_that_test() -> None:
     copies = Copies({"tests/test_slug.py": text}, ids)
     assert [copies.part_of(id) for id in ids] == ["test_slug", "test_two", "test_two"]
     assert b"== 111\n" in copies.wrong(1, ["test_two"])["tests/test_slug.py"]
+    go = b"package a\nfunc TestAll(t *testing.T) { if f(1) != 2 { t.Fatal() } }\nfunc TestParse(t *testing.T) { if f(3) != 4 { t.Fatal() } }\n"
+    copies = Copies({"a_test.go": go}, ["x/a::TestAll/TestParse", "x/a::TestParse"])
+    assert copies.part_of("x/a::TestAll/TestParse") == "TestAll"
     title = "a.test.js::gives [] for a::b"
     copies = Copies({"a.test.js": b"it('gives [] for a::b', () => { expect(f(1)).toBe(3); });\n"}, [title])
     assert copies.part_of(title) == "gives [] for a::b"

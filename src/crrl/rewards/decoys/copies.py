@@ -77,11 +77,14 @@ class Copies:
         return found
 
     def _owner(self, id: str) -> str | None:
-        """The longest name that the id's own contains, or of data all of the id: tests/test_add.py::test_two is not
-        test_add. One whose right answer is not left to be read, where there is one."""
+        """The function or title that the id ends with, else the longest that it contains; data that it names, too. One
+        whose right answer is not left to be read, where there is one."""
         name = id.partition("[")[0].rpartition("::")[2]
-        names = [unit for unit in self._units if unit in (id if unit in self._data else name)]
-        names = names or [unit for unit in self._units if unit in id]  # a title with brackets or colons
+        said = [id.partition("::")[2], name, name.partition("/")[0], name.partition("(")[0]]  # Go's subtests; Java
+        tests = self._units - self._data
+        own = [word for word in said if word in tests][:1]
+        own = own or [unit for unit in tests if unit in name] or [unit for unit in tests if unit in id]
+        names = [*own, *(unit for unit in self._data if unit in self._units and unit in id)]
         return max(names, key=lambda unit: (unit not in self.readable, len(unit), unit), default=None)
 
     def _part(self, site: Site) -> str | None:
