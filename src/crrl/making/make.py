@@ -43,6 +43,10 @@ VERSION = 5
 AT_ONCE = 4  # candidates screened at a time, while at most as many are being admitted
 BROKEN_SHOWN = 5  # test files that cannot be imported
 TRIES, MOST = 16, 4  # mutants tried, and tasks taken, of one function
+UNTOLD = (
+    "Most of its faults cannot be told by a call and its values: what its tests pass around are objects, classes and "
+    "functions of their own."
+)
 
 
 @dataclass(frozen=True)
@@ -124,12 +128,6 @@ async def make(
 def _beside(task: Task, store: Path) -> Task:
     """With the repository named relative to the task file."""
     return replace(task, source=replace(task.source, repo=f"./{store.name}"))
-
-
-UNTOLD = (
-    "Most of its faults cannot be told by a call and its values: what its tests pass around are objects, classes and "
-    "functions of their own."
-)
 
 
 class Maker:

@@ -23,6 +23,7 @@ MARKS |= dict.fromkeys(("pom.xml", "build.gradle", "build.gradle.kts", "build.xm
 MARKS |= {"package.json": "javascript", "Cargo.toml": "rust"}
 """What the folder of a project has -> its language; the first that there is."""
 TEST = {"go": "go test -json ./...", "rust": "cargo test", "javascript": "npm test"}
+"""What to suggest where `mine` needs a test command."""
 CLASSES = ".crrl/classes"
 JAVA = (
     f"mkdir -p {CLASSES} && javac -nowarn -encoding UTF-8 -d {CLASSES} -cp {JUNIT}:$CLASSPATH $(find . -name '*.java')"

@@ -72,8 +72,9 @@ def differences(wrong: Trace, right: Trace) -> Iterator[Difference]:
     for bad, good in zip(wrong.calls, right.calls, strict=False):
         if (bad.name, bad.path, bad.args) != (good.name, good.path, good.args):
             return
-        args = tuple((name, _as_objects(value, good.untyped)) for name, value in good.args)
-        bad, good = replace(bad, args=args), replace(good, args=args)
+        if good.untyped:
+            args = tuple((name, _as_objects(value, good.untyped)) for name, value in good.args)
+            bad, good = replace(bad, args=args), replace(good, args=args)
         for what in ("error", "returned", "yielded"):
             if getattr(bad, what) != getattr(good, what):
                 yield Difference(bad, good, what)
