@@ -83,6 +83,8 @@ def test_every_setting_is_documented() -> None:
         ("corpus.name=none.jsonl", "no such file"),
         ("corpus.name=generatd", "generated"),
         ("corpus.rl_share=1.5", "between 0 and 1"),
+        ("corpus.functions=0", "Write corpus.functions=1 or more"),
+        ("corpus.functions=9", "Write corpus.functions=4 or fewer"),
         ("evaluation.decodings=[gredy]", "'greedy'"),
         ("evaluation.splits=[held_out]", "not a split"),
         ("evaluation.decodings=[greedy,greedy]", "twice"),

@@ -35,7 +35,7 @@ renderer.key renderer.calls engine.name engine.context engine.dtype
 sandbox.name sandbox.memory_mb sandbox.processes sandbox.disk_mb sandbox.cpus
 evaluation.temperature evaluation.top_p evaluation.top_k
 """)
-OF_TASKS = words("corpus.name corpus.ask corpus.held_out")
+OF_TASKS = words("corpus.name corpus.ask corpus.functions corpus.held_out")
 """Said where it is not recorded what was asked; else their digests tell more: other tasks are refused."""
 NOT_SAID = {
     "names, places and machines": "run runs_dir recipe sandbox.state_dir sandbox.cache_gb sandbox.images",

@@ -81,6 +81,9 @@ def test_the_shortest_tests_are_shown_as_far_as_there_is_room() -> None:
     other = {"t.py::test_0": "def test_0(): assert g(1)"}
     assert list(spec_text.shown(one, other | tests)) == list(spec_text.shown(one, tests)), "that names it comes first"
     assert list(spec_text.shown(one, other)) == ["t.py::test_0"]
+    only_calls = {f"t.py::a_{n}": f"def a_{n}(): reveal_type(f({n}))" for n in range(3)}
+    assert list(spec_text.shown(one, only_calls | tests)) == list(spec_text.shown(one, tests)), "they say nothing"
+    assert list(spec_text.shown(one, only_calls | other)) == [*sorted(only_calls)]
     assert spec_text.shown(one, {"t.js": "it()"}) == {}, "a whole file is no test"
     told = spec_text.text(of("def f(x):", "Said.", BODY), 3, tests, "t.py::test_30")
     assert (

@@ -10,7 +10,7 @@ from typing import Any
 
 from crrl.agents.prompts import load_prompts
 from crrl.engines.scripted import ScriptedEngine
-from crrl.tasks.generator.generate import GeneratedBug
+from crrl.tasks.generator.bug import GeneratedBug
 from crrl.warmstart.demonstrations import RESULT, episode
 
 

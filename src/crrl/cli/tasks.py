@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from crrl.cli import tasks_make
-from crrl.cli.call import Call, whole_number
+from crrl.cli.call import Call, print_json, whole_number
 from crrl.errors import UsageError, nearest
 
-USAGE = "crrl tasks list|show|check|fetch|split|record|demonstrate [CORPUS] [key=value...] [--json]"
+USAGE = "crrl tasks list|show|check|fetch|split|mix|record|demonstrate [CORPUS] [key=value...] [--json]"
 HELP = (
     """
 CORPUS is `generated` (default), a task file (.jsonl), or one of the corpora in docs/corpora.md: swe-gym,
@@ -23,6 +23,8 @@ fetch   pulls the images of a corpus's tasks in advance; if you stop it, complet
         there|fetched, evicted}
 split   splits a corpus into train and held-out tasks, without those that are evaluation tasks by id, commit or patch.
         JSON: {id, part: train|held_out|removed, created_at, twin, how, similarity}
+mix     puts tasks together to train on: crrl tasks mix generated:60 A.jsonl:40 B.jsonl out=MIXED.jsonl, drawn with
+        seed=; generated ones are those of the split `train`. JSON: {out, tasks, of: {name: number}}
 demonstrate  writes known fixes as chats, in search/replace blocks, for `crrl sft`: what agent=answer asks, and the fix
         as the answer. Generated tasks: the warm start's families only. JSON: {written, left_out, out}
 record  like check, but stores the verdicts on the generated corpus in the package (for developers of crrl)
@@ -40,7 +42,7 @@ record  like check, but stores the verdicts on the generated corpus in the packa
   held_out=N   split: number of tasks to hold out (0)        out=FOLDER  split: train.jsonl, held_out.jsonl
   out=FILE.jsonl  demonstrate: the chats               prompts=P  demonstrate: agent.prompts (repair-file)
   count=N      generated corpus: tasks per split (10)      ask=implement  generated corpus: functions without body
-  seed=N       generated corpus, split (0)
+  seed=N       generated corpus, split, mix (0)    functions=N   generated corpus: so many functions in a file (1)
   sandbox.state_dir=D  check, fetch, make, mine, demonstrate: caches, toolchains and interpreters, as runs have it
 """
     + tasks_make.HELP
@@ -53,12 +55,15 @@ KEYS = {
     "fetch": (*OF_CORPORA, "max_disk"),
     "split": (*OF_CORPORA[:-1], "against", "held_out", "out", "seed"),  # a set-up is settled by check
     "demonstrate": (*OF_CORPORA, "out", "prompts"),
+    "mix": ("seed", "functions", "out"),
     "record": (),
     **tasks_make.KEYS,
 }
 
 
 def run(call: Call) -> int:
+    if call.arguments[:1] == ["mix"]:
+        return _mix(call)
     action, corpus = [*call.only("ACTION", "CORPUS", optional=1), "generated"][:2]
     if action not in KEYS:
         raise UsageError(f"crrl tasks cannot '{action}'.", nearest(action, KEYS))
@@ -74,6 +79,7 @@ def run(call: Call) -> int:
         count=whole_number(values, "count", 10),
         seed=whole_number(values, "seed", 0),
         ask=_ask(values.get("ask", "repair")),
+        functions=_functions(values),
         path=_path(values, "path"),
         split=values.get("split", ""),
         ids=[id for id in values.get("ids", "").split(",") if id],
@@ -111,7 +117,7 @@ def _values(call: Call, action: str, corpus: str) -> dict[str, str]:
     own = [key for key in KEYS[action] if key not in OF_CORPORA]
     of_corpora = [key for key in KEYS[action] if key in OF_CORPORA]
     if corpus == "generated":
-        own += ["count", "seed", *(["ask"] if action != "record" else [])]
+        own += ["count", "seed", *(["ask", "functions"] if action != "record" else [])]
     elif corpus.endswith(".jsonl"):
         own += ["ids", "images"] if action == "fetch" else ["ids"]
     else:
@@ -119,7 +125,7 @@ def _values(call: Call, action: str, corpus: str) -> dict[str, str]:
     found = {key: value for key in own if (value := call.take(key)) is not None}
     ignored = [word.partition("=")[0] for word in call.settings]
     for key in ignored:
-        if key in ("count", "seed", "ask", *OF_CORPORA):
+        if key in ("count", "seed", "ask", "functions", *OF_CORPORA):
             remedy = "See: crrl tasks --help"
             if action == "split" and key == "images":
                 remedy = "Set the tasks up with `crrl tasks check ... images=no out=FILE.jsonl`, and split FILE.jsonl."
@@ -133,6 +139,38 @@ def _ask(value: str) -> str:
     if value not in choices("corpus.ask"):
         raise UsageError(f"ask={value} does not exist.", nearest(value, choices("corpus.ask")))
     return value
+
+
+def _functions(values: dict[str, str]) -> int:
+    from crrl.conf.checks import MOST_FUNCTIONS
+
+    number = whole_number(values, "functions", 1, least=1)
+    if number > MOST_FUNCTIONS:
+        raise UsageError(f"functions={number} is too many.", f"Write functions={MOST_FUNCTIONS} or fewer.")
+    return number
+
+
+def _mix(call: Call) -> int:
+    values = {key: value for key in KEYS["mix"] if (value := call.take(key)) is not None}
+    call.no_settings()
+    from crrl.tasks.mix import GENERATED, Part, mix
+
+    parts = [Part.of(word) for word in call.arguments[1:]]
+    if not parts:
+        raise UsageError("What is to be mixed?", "Write crrl tasks mix generated:60 A.jsonl:40 B.jsonl out=MIXED.jsonl")
+    out = _path(values, "out")
+    if out is None or out.suffix != ".jsonl":
+        raise UsageError("Where does the mixture go?", "Write out=FILE.jsonl.")
+    if "functions" in values and all(part.name != GENERATED for part in parts):
+        raise UsageError("functions= is for generated tasks.", "Leave it out, or add generated:60.")
+    seed = whole_number(values, "seed", 0)
+    counts, sound = mix(parts, seed=seed, functions=_functions(values), out=out)
+    if call.json:
+        print_json({"out": str(out), "tasks": sum(counts.values()), "of": counts})
+    else:
+        print(f"{sum(counts.values())} tasks in {out}: " + ", ".join(f"{n} of {name}" for name, n in counts.items()))
+        print(f"Next: crrl train RECIPE corpus.name={out} corpus.held_out=N")
+    return 0 if sound else 1
 
 
 def _images(value: str | None) -> bool:

@@ -51,6 +51,7 @@ WORDS: dict[str, tuple[str, ...]] = {
     "corpus.curriculum": ("planned", "adaptive"),
     **objective_checks.WORDS,
 }
+MOST_FUNCTIONS = 4  # `corpus.functions`: each is of another family, and `unseen_families` has so many
 KINDS = ("main", "compaction", "subagent", "side")  # of a session's calls: `gateway.api.SampleKind`
 PROMPTED = ("builtin", "answer")  # agents with prompt sets of ours
 
@@ -72,6 +73,7 @@ AT_LEAST: dict[str, float] = {
     "sandbox.cpus": 0,
     "sandbox.cache_gb": 0,
     "corpus.held_out": 1,
+    "corpus.functions": 1,
     "objective.groups_per_step": 1,
     "objective.group_size": 2,
     "objective.beta": 0,
@@ -154,6 +156,11 @@ def check(config: Config) -> None:
         raise UsageError(
             f"corpus.rl_share={config.corpus.rl_share} is a share, and must be between 0 and 1.",
             "Write corpus.rl_share=0.6.",
+        )
+    if config.corpus.functions > MOST_FUNCTIONS:
+        raise UsageError(
+            f"corpus.functions={config.corpus.functions} is too many.",
+            f"Write corpus.functions={MOST_FUNCTIONS} or fewer: each is of another family.",
         )
     low, high = config.corpus.pass_rate_low, config.corpus.pass_rate_high
     if not 0 <= low < high <= 1:

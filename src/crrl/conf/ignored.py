@@ -59,6 +59,8 @@ IGNORED: tuple[Ignored, ...] = (
         for key in ("objective.pair", "corpus.shuffle_labels")
     ),
     ("corpus.ask", lambda c: c.corpus.name != "generated", "a task file says what it asks for"),
+    ("corpus.functions", lambda c: c.corpus.name != "generated", "a task file has the files that it has"),
+    ("corpus.functions", lambda c: c.corpus.ask == "classify", "a function to classify stands alone"),
     (
         "corpus.rl_share",
         lambda c: c.corpus.name != "generated",

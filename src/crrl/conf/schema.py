@@ -126,6 +126,7 @@ class Corpus:
         "`classify` functions, vulnerable or not",
         "repair",
     )
+    functions: int = doc("generated tasks: functions in the file, of which one is to be repaired or implemented", 1)
     rl_share: float = doc(
         "share of training groups from families that only RL teaches; the rest come from the warm start's", 0.6
     )

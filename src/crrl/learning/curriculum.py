@@ -71,7 +71,7 @@ class Curriculum:
     def task(self, id: str) -> Task:
         """The training task with this id. Raises CrrlError: there is none (any more)."""
         if not self._file:
-            index = re.fullmatch(rf"generated-(?:\w+-)?train-{self._config.seed}-(\d+)(?:-[ab])?", id)
+            index = re.fullmatch(rf"generated-(?:\w+-)*train-{self._config.seed}-(\d+)(?:-[ab])?", id)
             group = self._generated_members(int(index[1])) if index else []
             found = next((task for task in group if task.id == id), None)
         else:
@@ -129,12 +129,13 @@ class Curriculum:
         """Of group number `index`."""
         corpus, seed = self._config.corpus, self._config.seed
         if corpus.ask != "classify":
-            return [generate("train", seed, index, corpus.rl_share, corpus.ask)]
+            return [generate("train", seed, index, corpus.rl_share, corpus.ask, corpus.functions)]
         both = weaknesses.versions("train", seed, index, corpus.rl_share)
         return shuffled_labels(both, seed) if corpus.shuffle_labels else both
 
     def _held(self, split: str, index: int) -> Task:
-        return generate(split, self._config.seed, index, ask=self._config.corpus.ask)
+        corpus = self._config.corpus
+        return generate(split, self._config.seed, index, ask=corpus.ask, functions=corpus.functions)
 
     def _chosen(self, step: int, count: int) -> list[Task]:
         """A weighted draw without replacement (Efraimidis and Spirakis 2006)."""

@@ -51,6 +51,7 @@ def tasks_beyond(config: Config, training: Sequence[Task], step: int, first: int
     if not training:
         begin = BEYOND + step * 10**4
         corpus = config.corpus
-        return [generate("train", config.seed, begin + n, corpus.rl_share, corpus.ask) for n in numbers]
+        own = corpus.rl_share, corpus.ask, corpus.functions
+        return [generate("train", config.seed, begin + n, *own) for n in numbers]
     order = random.Random(f"beyond/{config.seed}/{step}").sample(training, len(training))
     return [order[number % len(order)] for number in numbers]

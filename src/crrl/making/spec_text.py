@@ -22,6 +22,7 @@ from crrl.making.spec_mask import Masked
 WORDS, WITH_EXAMPLE = 8, 2  # of its own that a docstring needs: alone, and beside an example
 SHOWN_TESTS, SHOWN_LINES = 3, 40  # tests in the issue, and lines of all of them
 SHOWN_CALLS = 3  # of those that are expected to raise
+ASSERTS = re.compile(r"\bassert|\braises\b|\bfail\(|\bwarns\b")  # self.assertEqual, too
 EXPECTS = ("raises", "assertraises", "assertraisesregex")
 LEAST_TEXT = 4  # characters of a text that tests may compare
 WORD = re.compile(r"[A-Za-z]+")
@@ -149,11 +150,17 @@ def tests_of(tree: Path, tests: Iterable[str]) -> dict[str, str]:
 
 def shown(one: Masked, tests: Mapping[str, str]) -> dict[str, str]:
     """The shortest of them that name the function, then the others, as far as the issue has room: documentation rarely
-    says all that tests ask for."""
+    says all that tests ask for. Of either those that assert something come first."""
     named = re.compile(rf"\b{re.escape(one.function.name.rpartition('.')[2])}\b")
     kept: dict[str, str] = {}
     left = SHOWN_LINES
-    for test, source in sorted(tests.items(), key=lambda t: (not named.search(t[1]), t[1].count("\n"), t[0])):
+
+    def order(test: str) -> tuple[bool, bool, int, str]:
+        source = tests[test]
+        return not named.search(source), not ASSERTS.search(source), source.count("\n"), test
+
+    for test in sorted(tests, key=order):
+        source = tests[test]
         left -= source.count("\n") + 1
         if "::" in test and source and left >= 0 and len(kept) < SHOWN_TESTS:
             kept[test] = source

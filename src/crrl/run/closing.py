@@ -76,7 +76,8 @@ def random_floors(config: Config, splits: Iterable[str]) -> dict[str, dict[str, 
         return {}
     floors = {}
     for split in splits:
-        floor = random_floor(split, config.seed, config.evaluation.tasks_per_split)
+        count, functions = config.evaluation.tasks_per_split, config.corpus.functions
+        floor = random_floor(split, config.seed, count, functions=functions)
         rate = floor.solved / floor.total
         ci95 = list(wilson(floor.solved, floor.total))
         floors[split] = {"solved": floor.solved, "total": floor.total, "rate": rate, "ci95": ci95}

@@ -8,6 +8,7 @@ import random
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +27,16 @@ SCHEMA = 1
 
 @dataclass(frozen=True)
 class Wanted:
-    """Which tasks: `name` is `generated`, a task file, or a corpus. `count`, `seed` and `ask` are of the first, the
-    rest of the last; `mirrors`: a folder of local clones, OWNER/NAME; `images` False: set up here, where a task has an
-    image.
+    """Which tasks: `name` is `generated`, a task file, or a corpus. `count`, `seed`, `ask` and `functions` are of the
+    first, the rest of the last; `mirrors`: a folder of local clones, OWNER/NAME; `images` False: set up here, where a
+    task has an image.
     """
 
     name: str
     count: int = 10
     seed: int = 0
     ask: str = "repair"
+    functions: int = 1
     path: Path | None = None
     split: str = ""
     ids: Sequence[str] = ()
@@ -124,9 +126,8 @@ def split(wanted: Wanted, against: Sequence[Wanted], *, held_out: int, out: Path
 def read(wanted: Wanted) -> tuple[list[Task], bool]:
     """The tasks, and whether nothing was malformed; problems are printed as they are found."""
     if wanted.name == "generated":
-        places = [(split, index) for split in SPLITS for index in range(wanted.count)]
-        tasks = [generate(split, wanted.seed, index, ask=wanted.ask) for split, index in places]
-        return tasks, True
+        make = partial(generate, seed=wanted.seed, ask=wanted.ask, functions=wanted.functions)
+        return [make(split, index=index) for split in SPLITS for index in range(wanted.count)], True
     if wanted.name.endswith(".jsonl"):
         tasks, problems = load_tasks(Path(wanted.name), measured=False)
         tasks = [task for task in tasks if not wanted.ids or task.id in wanted.ids]

@@ -16,7 +16,8 @@ from typing import Any
 
 from crrl.agents.edits import refusal
 from crrl.agents.prompts import load_prompts
-from crrl.tasks.generator.generate import GeneratedBug, warmstart_bugs
+from crrl.tasks.generator.bug import GeneratedBug
+from crrl.tasks.generator.generate import warmstart_bugs
 from crrl.warmstart.form import GENERATION, SHARD, PoolSettings, Segment
 from crrl.warmstart.tokenizer import pieces, preamble_tokens
 

@@ -10,7 +10,7 @@ import random
 from dataclasses import dataclass
 
 from crrl.tasks.generator.cases import failing
-from crrl.tasks.generator.generate import VERSION, bug_of, random_edit
+from crrl.tasks.generator.generate import VERSION, among_others, bug_of, random_edit
 
 
 @dataclass(frozen=True)
@@ -19,12 +19,12 @@ class Floor:
     total: int
 
 
-def random_floor(split: str, seed: int, count: int, draws: int = 3) -> Floor:
-    """`draws` random edits to each of the first `count` tasks of a split. A program without an edit counts as
-    unsolved."""
+def random_floor(split: str, seed: int, count: int, draws: int = 3, functions: int = 1) -> Floor:
+    """`draws` random edits to each of the first `count` tasks of a split, whose files have `functions`. A program
+    without an edit counts as unsolved."""
     solved = 0
     for index in range(count):
-        bug = bug_of(split, seed, index)
+        bug = among_others(bug_of(split, seed, index), split, seed, index, functions)
         rng = random.Random(f"floor/{VERSION}/{split}/{seed}/{index}")
         for _ in range(draws):
             edit = random_edit(rng, bug)

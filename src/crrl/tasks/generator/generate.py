@@ -5,7 +5,7 @@
 (`impossible.py`). A hash of the correct program assigns programs to splits: no program of a test split occurs in
 `train` or in the warm start, whatever the seeds; the families of `unseen_families` occur nowhere else. With
 `ask="implement"` the same programs lack their body instead of having a bug; with `ask="classify"` they are others, with
-and without a weakness.
+and without a weakness. `functions=N` puts each program into a file with others of its split (`bug.py`).
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ import ast
 import hashlib
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from crrl import python_syntax
 from crrl.task import Command, Source, Task, TestPlan
 from crrl.tasks.asked import MASKED
 from crrl.tasks.diffs import between
 from crrl.tasks.generator import families, impossible, weaknesses
+from crrl.tasks.generator.bug import GeneratedBug
 from crrl.tasks.generator.cases import Case, Outcome, call, draw_argument, failing
 from crrl.tasks.generator.families import FAMILIES
 from crrl.tasks.generator.families.vocabulary import MODULES, Names
@@ -44,32 +45,43 @@ NOT_THERE = "raise NotImplementedError"
 WRONG = 3
 
 
-@dataclass(frozen=True)
-class GeneratedBug:
-    """A program and its mutant. `old_line` (of `buggy`) -> `new_line` (of `fixed`), both stripped, repairs it."""
-
-    family: str
-    path: str
-    function: str
-    buggy: str
-    fixed: str
-    old_line: str
-    new_line: str
-    issue: str
-    kind: str
-    cases: list[Case]
-    failing: list[int]
-
-
-def generate(split: str, seed: int, index: int, rl_share: float = RL_SHARE, ask: str = "repair") -> Task:
+def generate(
+    split: str, seed: int, index: int, rl_share: float = RL_SHARE, ask: str = "repair", functions: int = 1
+) -> Task:
     """Task number `index`. `rl_share` (of `train` only): how much comes from the families RL has to learn; `ask`: to
-    repair the program, to `implement` it, or to `classify` functions (`weaknesses/`)."""
+    repair the program, to `implement` it, or to `classify` functions (`weaknesses/`); `functions`: so many stand in
+    the file, of which one is to be repaired or implemented."""
     if ask == "classify":
         return weaknesses.task(split, seed, index, rl_share)
     bug = bug_of(split, seed, index, rl_share)
+    kind = ""
     if ask == "implement":
-        return to_task(masked(bug), f"generated-implement-{split}-{seed}-{index}", split)
-    return to_task(bug, f"generated-{split}-{seed}-{index}", split)
+        bug, kind = masked(bug), "implement-"
+    if functions > 1:
+        bug, kind = among_others(bug, split, seed, index, functions, rl_share), f"{kind}of{functions}-"
+    return to_task(bug, f"generated-{kind}{split}-{seed}-{index}", split)
+
+
+def among_others(
+    bug: GeneratedBug, split: str, seed: int, index: int, functions: int, rl_share: float = RL_SHARE
+) -> GeneratedBug:
+    """`bug`, of that place, in a file of `functions`: the others are programs of the split, each of another family (it
+    does not show how the bug's has to be) and with another name."""
+    if functions == 1:
+        return bug
+    rng = random.Random(f"generated/{VERSION}/{split}/{seed}/{index}/functions")
+    others: list[GeneratedBug] = []
+    while len(others) < functions - 1:
+        other = make_bug(rng, rng.choice(_pool(rng, split, rl_share)), held_out=split != "train")
+        if all(o.family != other.family and o.function != other.function for o in (bug, *others)):
+            others.append(other)
+    return bug.among(others, rng.randrange(functions))
+
+
+def _pool(rng: random.Random, split: str, rl_share: float) -> list[str]:
+    if split != "train":
+        return TEST_SPLITS[split]
+    return families.RL if rng.random() < rl_share else families.SFT
 
 
 def bug_of(split: str, seed: int, index: int, rl_share: float = RL_SHARE) -> GeneratedBug:
@@ -78,8 +90,7 @@ def bug_of(split: str, seed: int, index: int, rl_share: float = RL_SHARE) -> Gen
     if split == impossible.SPLIT:
         return _impossible(rng, [*families.RL, *families.SFT][index % (len(families.RL) + len(families.SFT))])
     if split == "train":
-        pool = families.RL if rng.random() < rl_share else families.SFT
-        family = rng.choice(pool)
+        family = rng.choice(_pool(rng, split, rl_share))
     else:
         family = TEST_SPLITS[split][index % len(TEST_SPLITS[split])]
     return make_bug(rng, family, held_out=split != "train")
@@ -235,7 +246,9 @@ def to_task(bug: GeneratedBug, id: str, split: str) -> Task:
     module = bug.path.removesuffix(".py")
     test_path = f"tests/test_{module}.py"
     ids = [f"{test_path}::test_{i}" for i in range(len(bug.cases))]
-    shown = len(bug.cases) if nobody else _shown(bug.cases)
+    ids += [f"{test_path}::test_{n.function}_{i}" for n in bug.neighbours for i in range(len(n.cases))]
+    names = [f"`{function}`" for function in (bug.function, *(n.function for n in bug.neighbours))]
+    what = f"One function, {names[0]}" if len(names) == 1 else f"Functions: {', '.join(sorted(names))}"
     return Task(
         id=id,
         corpus="generated",
@@ -245,8 +258,8 @@ def to_task(bug: GeneratedBug, id: str, split: str) -> Task:
         source=Source(
             files={
                 bug.path: bug.buggy,
-                test_path: _test_file(module, bug.function, bug.cases[:shown]),
-                "README.md": f"# {module}\n\nOne function, `{bug.function}`. Run the tests with `pytest`.\n",
+                test_path: _test_file(module, bug, all_cases=nobody),
+                "README.md": f"# {module}\n\n{what}. Run the tests with `pytest`.\n",
             }
         ),
         issue=bug.issue,
@@ -255,7 +268,7 @@ def to_task(bug: GeneratedBug, id: str, split: str) -> Task:
             parser="pytest",
             fail_to_pass=[ids[i] for i in bug.failing],
             pass_to_pass=[id for i, id in enumerate(ids) if i not in set(bug.failing)],
-            restore={test_path: _test_file(module, bug.function, bug.cases)},
+            restore={test_path: _test_file(module, bug, all_cases=True)},
             timeout_s=20.0,
             cpu_s=1,  # a run takes 0.02 s; a repair attempt may loop for ever
         ),
@@ -269,8 +282,13 @@ def _shown(cases: list[Case]) -> int:
     return max(1, len(cases) // 3)
 
 
-def _test_file(module: str, function: str, cases: list[Case]) -> str:
-    tests = [f"from {module} import {function}\n"]
-    for index, case in enumerate(cases):
-        tests.append(f"\ndef test_{index}():\n    assert {_call_text(function, case)} == {case.expected!r}\n")
+def _test_file(module: str, bug: GeneratedBug, *, all_cases: bool) -> str:
+    tests = [f"from {module} import {', '.join([bug.function, *(n.function for n in bug.neighbours)])}\n"]
+    for label, function, cases in [
+        ("", bug.function, bug.cases),
+        *((f"{n.function}_", n.function, n.cases) for n in bug.neighbours),
+    ]:
+        for index, case in enumerate(cases if all_cases else cases[: _shown(cases)]):
+            text = f"{_call_text(function, case)} == {case.expected!r}"
+            tests.append(f"\ndef test_{label}{index}():\n    assert {text}\n")
     return "\n".join(tests)
