@@ -163,6 +163,13 @@ READ = {
     "too little indentation": block(OLD.strip(), NEW.strip()),
     "too much indentation": block("    " + OLD, "    " + NEW),
     "elided": block("def area(r):\n    ...\n" + OLD, "def area(r):\n    ...\n" + NEW),
+    "line numbers as of cat -n": block(f"     6\t{OLD}", f"     6\t{NEW}"),
+    "line numbers in SEARCH alone": block(f"6|{OLD}", NEW),
+    "path of another system": block(OLD, NEW, PATH.replace("/", "\\")),
+    "a mark of the byte order": "\ufeff" + block(OLD, NEW),
+    "a draft in the reasoning": f"<think>\n{block(OLD, '    return 3 * r')}Squared.</think>\n{block(OLD, NEW)}",
+    "a draft that is cut": f"<think>{PATH}\n<<<<<<< SEARCH\n{OLD}\n</think>\n{block(OLD, NEW)}",
+    "reasoning that the template began": f"{block(OLD, '    return 3 * r')}Squared.\n</think>\n\n{block(OLD, NEW)}",
     "reasoning before": f"<think>\nThe file src/other.py is fine.\n</think>\n{block(OLD, NEW)}",
 }
 
@@ -179,7 +186,53 @@ def test_the_step_is_told_and_the_first_that_finds_one_place_counts() -> None:
     told = [done(READ[name]).steps for name in ("white space at line ends", "a blank line first", "elided")]
     assert told == [["white space at line ends"], ["blank lines around"], ["elision"]]
     assert done(READ["too little indentation"]).steps == ["indentation"]
-    assert set(STEPS) == {"exact", "white space at line ends", "blank lines around", "indentation", "elision"}
+    assert done(READ["line numbers in SEARCH alone"]).steps == ["line numbers"]
+    assert list(STEPS) == [
+        "exact",
+        "white space at line ends",
+        "blank lines around",
+        "indentation",
+        "tabs and spaces",
+        "line numbers",
+        "elision",
+    ]
+
+
+TABS = "func f(n int) int {\n\tif n > 0 {\n\t\treturn n\n\t}\n\treturn 0\n}\n"
+
+
+@pytest.mark.parametrize("width", [2, 4, 8])
+@pytest.mark.parametrize("tabs", [True, False])
+def test_tabs_for_spaces_and_spaces_for_tabs(width: int, tabs: bool) -> None:
+    """The new lines get what the file has, one more level included."""
+    spaces, changed = " " * width, TABS.replace("return n\n", "for {\n\t\t\treturn n\n\t\t}\n")
+    old, new = TABS.rstrip("\n"), changed.rstrip("\n")
+    if tabs:
+        applied = done(block(old.replace("\t", spaces), new.replace("\t", spaces)), TABS)
+        assert applied.files == {PATH: changed} and applied.steps == ["tabs and spaces"]
+    else:
+        applied = done(block(old, new), TABS.replace("\t", spaces))
+        assert applied.files == {PATH: changed.replace("\t", spaces)} and applied.steps == ["tabs and spaces"]
+
+
+def test_numbers_that_are_not_those_of_the_lines_are_no_line_numbers() -> None:
+    for search in (f"5\t{OLD}", f"6\t{OLD}\n8\t", f"6\t{OLD}\n7|"):
+        assert not done(block(search, NEW)).files
+    table = "1|a\n2|b\n"
+    assert done(block("2|b", "2|c"), table).files == {PATH: "1|a\n2|c\n"}, "here they are the file's own"
+
+
+def test_code_that_speaks_of_reasoning_is_not_taken_for_it() -> None:
+    text = "open = '<think>'\nmark = '</think>'\n</think>\n"
+    for old in ("mark = '</think>'", "</think>"):
+        assert done(block(old, "x"), text).files == {PATH: text.replace(f"\n{old}\n", "\nx\n")}
+
+
+def test_a_file_that_is_not_there_has_its_neighbour_named() -> None:
+    (fault,) = done(block(OLD, NEW, "src/Shapes.py"), files=(PATH, "src/other.py")).faults
+    assert fault.message.endswith(f"Did you mean {PATH}?")
+    (fault,) = done(block(OLD, NEW, "lib/thing.c"), files=(PATH, "src/other.py")).faults
+    assert "there is no such file" in fault.message and "Did you mean" not in fault.message
 
 
 def test_several_blocks_and_files_and_a_path_that_is_named_once() -> None:
@@ -260,10 +313,15 @@ def test_paths_never_leave_the_workspace() -> None:
         "=======\n" * 120_000,
         ">>>>>>> REPLACE\n" * 60_000,
         "<<<<<<< SEARCH " + "a/" * 500_000,
+        block("\t" * 1_000_000 + "x", "y"),
+        block("\n".join(f"{i}\tx = 1" for i in range(1, 60_000)), "y"),
+        block("9" * 1_000_000 + "\t", "y"),
+        "<think>" + "</think" * 140_000,
         "```\n" * 200_000 + "<<<<<<< SEARCH\n...\n=======\n...\n>>>>>>> REPLACE",
     ],
 )
 def test_an_answer_of_a_megabyte_takes_seconds_at_most(answer: str) -> None:
     started = time.process_time()
-    apply(parse(answer, [PATH]).blocks[:50], {PATH: FILE * 200})
+    for text in (FILE * 200, "x = 1\n" * 20_000):
+        apply(parse(answer, [PATH]).blocks[:50], {PATH: text})
     assert time.process_time() - started < 10

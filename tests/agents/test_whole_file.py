@@ -33,9 +33,10 @@ async def answered(
         return await run_episode(attempt(task=task), parts)
 
 
-async def test_the_answered_file_is_the_repair(state_dir: Path, test_data: Path) -> None:
+@pytest.mark.parametrize("before", ["Here:\n", "<think>\n```python\na draft\n```\n</think>\n"])
+async def test_the_answered_file_is_the_repair(state_dir: Path, test_data: Path, before: str) -> None:
     whole = (test_data / "quixbugs" / FILE).read_text().replace(OLD, NEW)
-    episode = await answered(state_dir, test_data, f"Here:\n```python\n{whole}```\nDone.")
+    episode = await answered(state_dir, test_data, f"{before}```python\n{whole}```\nDone.")
     assert episode.verdict and episode.verdict.solved and episode.well_formed
     (sample,) = episode.samples
     asked = load_tokenizer(model_folder("tiny")).decode(sample.prompt_ids)

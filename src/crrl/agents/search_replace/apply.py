@@ -7,10 +7,11 @@ file's own text, white space and line ends; new ones get the line ends that prev
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import SequenceMatcher
+from difflib import SequenceMatcher, get_close_matches
 from itertools import islice
 
 from crrl.agents.search_replace import NO_NEWLINE, Block, Fault, Reading
@@ -18,6 +19,11 @@ from crrl.agents.search_replace import NO_NEWLINE, Block, Fault, Reading
 LARGEST = 20_000  # lines of a file in which near lines are looked for
 ALIGNED = 1_000_000  # old lines times new lines of a block, up to which those in the middle are told apart
 STARTS = 100  # places at which an elided search may begin
+WIDTHS = (2, 3, 4, 8)  # spaces for a tab
+NUMBERS = [
+    re.compile(r"[ ]*(\d{1,7})" + mark + "(.*)$") for mark in (r"\t", ":", ": ", r"\|", r" ?\| ", "→")
+]  # as `cat -n`, `grep -n` and agents' tools print them
+COMPARED = 600  # characters of lines that may be meant: repetitive ones take time by the third power
 SHOWN = 12  # lines of a file that a fault shows
 
 
@@ -69,7 +75,8 @@ def apply(blocks: Sequence[Block], files: Mapping[str, str]) -> Applied:
         try:
             now[block.path], step = apply_one(block.readings, text, block.path)
         except Refused as refused:
-            faults.append(Fault(block.line, str(refused)))
+            near = get_close_matches(block.path, files, 1, 0.8) if text is None else []
+            faults.append(Fault(block.line, f"{refused} Did you mean {near[0]}?" if near else str(refused)))
         else:
             steps.append(step)
     return Applied({path: text for path, text in now.items() if files.get(path) != text}, steps, faults)
@@ -211,6 +218,45 @@ def _indented(reading: Reading, lines: Sequence[Line]) -> Iterator[Edit]:
         yield Edit(at, at + len(search), moved, _kept(search, replace, at))
 
 
+def _respaced(reading: Reading, lines: Sequence[Line]) -> Iterator[Edit]:
+    """The answer is indented by spaces where the file is by tabs, or the other way round."""
+    trimmed = _trimmed(reading)
+    keys = [line.text.rstrip() for line in lines]
+    for width in WIDTHS:
+        for old, new in ((" " * width, "\t"), ("\t", " " * width)):
+            search = [_reindented(x, old, new) for x in trimmed.search]
+            if search == list(trimmed.search):
+                continue
+            replace = [_reindented(x, old, new) for x in trimmed.replace]
+            for at in _places([x.rstrip() for x in search], keys):
+                yield Edit(at, at + len(search), replace, _kept(search, replace, at))
+
+
+def _reindented(line: str, old: str, new: str) -> str:
+    first = old[0]
+    depth = (len(line) - len(line.lstrip(first))) // len(old)
+    return new * depth + line[depth * len(old) :]
+
+
+def _numbered(reading: Reading, lines: Sequence[Line]) -> Iterator[Edit]:
+    """Lines of SEARCH with their numbers in the file before them, as `cat -n` and others print them."""
+    search, replace = _plain(_trimmed(reading))
+    for numbered in NUMBERS:
+        marks = [mark for x in search if (mark := numbered.match(x)) is not None]
+        if not marks or len(marks) < len(search):
+            continue
+        at = int(marks[0][1]) - 1
+        bare = [mark[2] for mark in marks]
+        if (
+            at >= 0
+            and [int(mark[1]) for mark in marks] == list(range(at + 1, at + 1 + len(bare)))
+            and [x.rstrip() for x in bare] == [line.text.rstrip() for line in lines[at : at + len(bare)]]
+        ):
+            new = [mark[2] if (mark := numbered.match(x)) is not None else x for x in replace]
+            yield Edit(at, at + len(bare), new, _kept(bare, new, at))
+            return
+
+
 def _is_elision(line: str) -> bool:
     return line.strip().lstrip("#/-* ").strip() in ("...", "…")
 
@@ -258,6 +304,8 @@ STEPS: dict[str, Callable[[Reading, Sequence[Line]], Iterator[Edit]]] = {
     "white space at line ends": _same(str.rstrip),
     "blank lines around": _blank_ends,
     "indentation": _indented,
+    "tabs and spaces": _respaced,
+    "line numbers": _numbered,
     "elision": _elided,
 }
 
@@ -293,7 +341,7 @@ def _nearest(wanted: Sequence[str], keys: Sequence[str]) -> int | None:
             window[came] += 1
         shared[at] = shared[at - 1] if gone not in left and came not in left else sum((window & left).values())
     best = max(shared.values())
-    text = "\n".join(wanted)[:2000]
+    text = "\n".join(wanted)[:COMPARED]
     if best:
         candidates = [at for at, count in shared.items() if count == best][:8]
     else:  # no whole line: by the words of its longest line
@@ -301,7 +349,7 @@ def _nearest(wanted: Sequence[str], keys: Sequence[str]) -> int | None:
         scored = sorted((-len(words & set(key.split())), at) for at, key in enumerate(keys) if words & set(key.split()))
         candidates = [min(at, len(keys) - size) for _, at in scored[:8]]
     ratios = [
-        (SequenceMatcher(None, "\n".join(keys[at : at + size])[:2000], text, autojunk=False).ratio(), -at)
+        (SequenceMatcher(None, "\n".join(keys[at : at + size])[:COMPARED], text, autojunk=False).ratio(), -at)
         for at in candidates
     ]
     return -max(ratios)[1] if ratios else None

@@ -2,7 +2,8 @@
 
 Survives: fences around blocks or around the code in them, indented markers, a missing closing marker, a missing
 opening marker in a fence, markers of other lengths, CRLF, paths in headings, backticks, fences and comments, or only
-before the first of several blocks. What it cannot read is a `Fault`; the other blocks count.
+before the first of several blocks. Drafts in the reasoning before the answer do not count. What it cannot read is a
+`Fault`; the other blocks count.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ CLOSE = re.compile(r"^[ \t]*(>{5,})[ \t]*REPLACE\b.*$", re.IGNORECASE)
 FENCE = re.compile(r"^[ \t]*(?:`{3,}|~{3,})(.*)$")
 _PATH = re.compile(r"^[^\s:<>|\"'`*?]*[^\s:<>|\"'`*?/.]\.\w{1,10}$|^[^\s:<>|\"'`*?]+/[^\s:<>|\"'`*?/]+$")
 _LABEL = re.compile(r"^(?:file(?:name)?|path)\s*[:=]?\s+|^(?:file(?:name)?|path)[:=]\s*", re.IGNORECASE)
+REASONING, ANSWERING = "<think>", "</think>"
 LINES_ABOVE = 3  # above a block, not counting blank ones and fences, in which its path is looked for
 
 
@@ -30,10 +32,22 @@ class Parsed:
 
 def parse(answer: str, files: Collection[str] = ()) -> Parsed:
     """`files`: the paths that the answer may be about; where there is one only, blocks need not name it."""
-    lines = answer.split("\n")
+    lines = answer.removeprefix("\ufeff").split("\n")
     if all(line.endswith("\r") for line in lines[:-1]):
         lines = [line.removesuffix("\r") for line in lines]
-    return _Reader(lines, files).read()
+    return _Reader(_answering(lines), files).read()
+
+
+def _answering(lines: list[str]) -> list[str]:
+    """The lines with those of the reasoning blank: what stands before the first `</think>`, where the answer begins
+    with `<think>`, or the template began it so (then the mark stands in a line that no block is around)."""
+    opened = next((line for line in lines if line.strip()), "").lstrip().startswith(REASONING)
+    inside = False
+    for at, line in enumerate(lines):
+        if ANSWERING in line and (opened or (not inside and line.strip().startswith(ANSWERING))):
+            return [*[""] * at, line.partition(ANSWERING)[2], *lines[at + 1 :]]
+        inside = (inside or bool(OPEN.match(line))) and not CLOSE.match(line)
+    return lines
 
 
 class _Reader:
@@ -173,7 +187,7 @@ class _Reader:
         return None
 
     def _resolved(self, text: str) -> str | None:
-        for name in (text, text.removeprefix("./"), text.lstrip("/")):
+        for name in (text, text.removeprefix("./"), text.lstrip("/"), text.replace("\\", "/")):
             if name in self.known:
                 return self.known[name]
         plain = text.removeprefix("./")
