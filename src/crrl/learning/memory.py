@@ -30,7 +30,8 @@ TILE = (4096, 32768)
 """Tokens and vocabulary of one tile of TRL's log-prob head."""
 PROGRAM = int(0.6 * GIB)
 """The interpreter with torch, transformers and TRL; with a GPU, CUDA's context and kernels are about as much."""
-
+CUDA_BUILD = int(0.3 * GIB)
+"""What the libraries of a torch with CUDA take of a process that trains on a CPU."""
 VLLM = 3 * GIB
 """A vLLM server on a CPU, without weights, keys and values: its three processes."""
 VLLM_ASLEEP = 2 * GIB
@@ -212,7 +213,9 @@ def estimate(shape: Shape, config: Config, *, device: str, ranks: int = 1, card:
         push = min(engine_size * shape.parameters, 1 << 30)
     shares = config.engine.name == "vllm" and config.engine.share and device != "cpu"
     return Memory(
-        program=PROGRAM + (VLLM_ASLEEP if shares else 0),
+        program=PROGRAM
+        + (VLLM_ASLEEP if shares else 0)
+        + (CUDA_BUILD if device == "cpu" and torch.version.cuda is not None else 0),
         weights=weights,
         gradients=gradients,
         optimizer=moments,
