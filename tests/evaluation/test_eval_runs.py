@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from command_kit import crrl, done
 from crrl.cli.main import main
 from crrl.conf.load import load_recipe, to_yaml
 from crrl.evaluation.results import read
+from crrl.models import model_folder
 from crrl.rollout.journal import Journal
 from crrl.run.folder import create
 from crrl.task import Source
@@ -166,3 +168,22 @@ def test_the_plan_of_a_benchmark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert plans[0].benchmark and plans[1].benchmark and len(plans[0].benchmark.tasks) == 3
     assert [t.id for t in plans[0].benchmark.tasks] == [t.id for t in plans[1].benchmark.tasks]
     assert plans[0].config.evaluation.samples == 2 and plans[0].config.run == "eval-swe-bench-verified-tiny"
+
+
+def test_a_run_is_evaluated_though_the_model_that_it_began_with_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or was named from another folder."""
+    from crrl.cli.eval import resolve
+
+    (tmp_path / "began").mkdir()
+    shutil.copytree(model_folder("tiny"), tmp_path / "began/model")
+    monkeypatch.chdir(tmp_path / "began")
+    config = load_recipe("quickstart", ["model.path=model"])
+    run = tmp_path / "run"
+    (run / "checkpoints/step-3").mkdir(parents=True)
+    (run / "config.yaml").write_text(to_yaml(config))
+    assert resolve(str(run), [])[0].model.path == "model"
+    monkeypatch.chdir(tmp_path)
+    found, checkpoint, _ = resolve(str(run), ["agent.turns=3"])
+    assert checkpoint == found.model.path == str(run / "checkpoints/step-3") and found.agent.turns == 3

@@ -221,7 +221,7 @@ def _trained_on(wanted: Wanted) -> tuple[Any, str]:
     from crrl.conf.load import load_saved
     from crrl.learning.curriculum import Curriculum
 
-    config = load_saved(owner / "config.yaml")
+    config = load_saved(owner / "config.yaml", model=str(owner))
     if config.corpus.name == "generated":
         return [], f"run {owner.name} was trained on generated tasks"
     return Curriculum(config).training(), f"{config.corpus.name}, of run {owner.name}"
@@ -309,7 +309,7 @@ def resolve(target: str, settings: list[str], preset: Preset | None = None) -> t
     path = Path(target)
     for folder in (path, Path("runs") / target):
         if (folder / "config.yaml").is_file() and not (folder / "config.json").is_file():
-            config = load_saved(folder / "config.yaml", settings)
+            config = load_saved(folder / "config.yaml", settings, model=str(last_checkpoint(folder)))
             if not any(s.startswith("run=") for s in settings):
                 config.run = ""
             return (
@@ -323,7 +323,7 @@ def resolve(target: str, settings: list[str], preset: Preset | None = None) -> t
             "Write tiny, a run's name, runs/NAME/checkpoints/step-N, or a Hugging Face model folder.",
         )
     if (owner := _run_of(target)) is not None:
-        return load_saved(owner / "config.yaml", settings), str(path), "named in the command"
+        return load_saved(owner / "config.yaml", settings, model=str(path)), str(path), "named in the command"
     return load_recipe(*_of_no_recipe([*settings, f"model.path={path}"], preset)), str(path), ""
 
 

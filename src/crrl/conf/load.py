@@ -25,6 +25,7 @@ from crrl.conf.ignored import check_ignored
 from crrl.conf.recipes import FOLDER, GROUPS, ready, recipe_names
 from crrl.conf.schema import SCHEMAS, Config, RowsConfig, WarmstartConfig, keys
 from crrl.errors import CrrlError, UsageError, nearest
+from crrl.models import SHIPPED
 
 AnyConfig = TypeVar("AnyConfig", Config, WarmstartConfig, RowsConfig)
 
@@ -55,8 +56,13 @@ def load_rows(overrides: Sequence[str]) -> RowsConfig:
     return config
 
 
-def load_saved(path: Path, overrides: Sequence[str] = ()) -> Config:
-    """The settings of a run, from its `config.yaml`, with overrides on top."""
+def _there(model: str) -> bool:
+    return model in SHIPPED or Path(model).is_dir()
+
+
+def load_saved(path: Path, overrides: Sequence[str] = (), *, model: str = "") -> Config:
+    """The settings of a run, from its `config.yaml`, with overrides on top. `model` takes the place of the one that the
+    run began with where that is gone, or was named from another folder."""
     overrides = in_full(overrides)
     try:
         raw = yaml.safe_load(path.read_text())
@@ -70,6 +76,9 @@ def load_saved(path: Path, overrides: Sequence[str] = ()) -> Config:
         raise CrrlError(f"{path} is not valid YAML: {_first_line(error)}", "Restore it, or start a new run.") from None
     if not isinstance(raw, dict):
         raise CrrlError(f"{path} has no settings.", "Restore it, or start a new run.")
+    began = raw.get("model")
+    if model and isinstance(began, dict) and not _there(str(began.get("path", ""))):
+        began["path"] = model
     ConfigStore.instance().store(name=SAVED, node={"defaults": ["train_schema", "_self_"], **raw})
     try:
         config = _compose(FOLDER, SAVED, overrides, Config, set())
