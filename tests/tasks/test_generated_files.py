@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+from pathlib import Path
 
 import pytest
 
@@ -60,6 +61,15 @@ def programs(task: Task) -> list[str]:
     return [ast.unparse(node) for node in ast.parse(code_of(task)[1]).body]
 
 
+def test_fixes_of_such_files_are_demonstrated_under_their_own_ids(tmp_path: Path) -> None:
+    out = tmp_path / "chats.jsonl"
+    assert main(["tasks", "demonstrate", "generated", "count=4", "functions=3", f"out={out}"]) == 0
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    for index, row in enumerate(rows):
+        task = generate("train", 0, index, rl_share=0.0, functions=3)
+        assert row["task"] == task.id and code_of(task)[1] in row["messages"][-2]["content"]
+
+
 def test_one_function_is_what_it_was() -> None:
     assert all(generate(split, 3, i, functions=1) == generate(split, 3, i) for split, i in PLACES)
 
@@ -90,5 +100,6 @@ def test_the_judge_admits_them(capsys: pytest.CaptureFixture[str]) -> None:
     told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [one["status"] for one in told] == ["admitted"] * len(SPLITS) and "of3" in told[0]["id"]
     assert main(["tasks", "list", "generated", "functions=5"]) == 2
+    assert main(["tasks", "list", "generated", "ask=classify", "functions=2"]) == 2
     assert main(["tasks", "record", "generated", "functions=2"]) == 2
     assert "has no use for functions=" in capsys.readouterr().err

@@ -145,6 +145,8 @@ def _functions(values: dict[str, str]) -> int:
     from crrl.conf.checks import MOST_FUNCTIONS
 
     number = whole_number(values, "functions", 1, least=1)
+    if "functions" in values and values.get("ask") == "classify":
+        raise UsageError("functions= would be ignored: a function to classify stands alone.", "Leave it out.")
     if number > MOST_FUNCTIONS:
         raise UsageError(f"functions={number} is too many.", f"Write functions={MOST_FUNCTIONS} or fewer.")
     return number

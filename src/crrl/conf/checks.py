@@ -24,7 +24,7 @@ from crrl.conf.recipes import warmstarts
 from crrl.conf.schema import Config, RowsConfig
 from crrl.conf.templates import check_templates
 from crrl.errors import UsageError, nearest
-from crrl.models import SHIPPED
+from crrl.models import SHIPPED, model_folder
 
 # Settings that name a part -> the group it is registered in.
 PARTS = {
@@ -357,7 +357,7 @@ def _check_paths(config: Config) -> None:
     if base and not Path(base).is_dir():
         raise UsageError(f"model.base={base}: there is no such folder.", "Write where the adapter's base model is now.")
     path = config.model.path
-    if path not in SHIPPED and not base and not Path(path).is_dir():
+    if not base and not model_folder(path).is_dir():
         raise UsageError(
             f"model.path={path}: there is no such folder.",
             _made_by(path) or f"Write model.path={' or '.join(SHIPPED)}, or the path of a Hugging Face model folder.",

@@ -25,7 +25,7 @@ from crrl.conf.ignored import check_ignored
 from crrl.conf.recipes import FOLDER, GROUPS, ready, recipe_names
 from crrl.conf.schema import SCHEMAS, Config, RowsConfig, WarmstartConfig, keys
 from crrl.errors import CrrlError, UsageError, nearest
-from crrl.models import SHIPPED
+from crrl.models import model_folder
 
 AnyConfig = TypeVar("AnyConfig", Config, WarmstartConfig, RowsConfig)
 
@@ -56,10 +56,6 @@ def load_rows(overrides: Sequence[str]) -> RowsConfig:
     return config
 
 
-def _there(model: str) -> bool:
-    return model in SHIPPED or Path(model).is_dir()
-
-
 def load_saved(path: Path, overrides: Sequence[str] = (), *, model: str = "") -> Config:
     """The settings of a run, from its `config.yaml`, with overrides on top. `model` takes the place of the one that the
     run began with where that is gone, or was named from another folder."""
@@ -77,7 +73,7 @@ def load_saved(path: Path, overrides: Sequence[str] = (), *, model: str = "") ->
     if not isinstance(raw, dict):
         raise CrrlError(f"{path} has no settings.", "Restore it, or start a new run.")
     began = raw.get("model")
-    if model and isinstance(began, dict) and not _there(str(began.get("path", ""))):
+    if model and isinstance(began, dict) and not model_folder(str(began.get("path", ""))).is_dir():
         began["path"] = model
     ConfigStore.instance().store(name=SAVED, node={"defaults": ["train_schema", "_self_"], **raw})
     try:

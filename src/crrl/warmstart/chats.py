@@ -26,7 +26,7 @@ from crrl.errors import CrrlError, LostError
 from crrl.sandbox.api import Box, Sandbox, Spec
 from crrl.task import Task
 from crrl.tasks.command import Wanted, line_of, read
-from crrl.tasks.generator.generate import among_others, bug_of
+from crrl.tasks.generator.generate import among_others, bug_of, id_of
 
 FIX = ".crrl-fix.patch"
 
@@ -93,7 +93,7 @@ def _generated(wanted: Wanted, questions: Questions) -> list[dict[str, Any]]:
         bug = bug_of("train", wanted.seed, index, rl_share=0.0)
         bug = among_others(bug, "train", wanted.seed, index, wanted.functions, rl_share=0.0)
         changes = [Change(bug.path, bug.buggy, bug.fixed)]
-        rows.append(chat(f"generated-train-{wanted.seed}-{index}", bug.issue, changes, questions))
+        rows.append(chat(id_of("train", wanted.seed, index, functions=wanted.functions), bug.issue, changes, questions))
     return rows
 
 

@@ -54,12 +54,15 @@ def generate(
     if ask == "classify":
         return weaknesses.task(split, seed, index, rl_share)
     bug = bug_of(split, seed, index, rl_share)
-    kind = ""
     if ask == "implement":
-        bug, kind = masked(bug), "implement-"
-    if functions > 1:
-        bug, kind = among_others(bug, split, seed, index, functions, rl_share), f"{kind}of{functions}-"
-    return to_task(bug, f"generated-{kind}{split}-{seed}-{index}", split)
+        bug = masked(bug)
+    bug = among_others(bug, split, seed, index, functions, rl_share)
+    return to_task(bug, id_of(split, seed, index, ask, functions), split)
+
+
+def id_of(split: str, seed: int, index: int, ask: str = "repair", functions: int = 1) -> str:
+    kind = ("implement-" if ask == "implement" else "") + (f"of{functions}-" if functions > 1 else "")
+    return f"generated-{kind}{split}-{seed}-{index}"
 
 
 def among_others(
