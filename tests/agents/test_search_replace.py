@@ -155,6 +155,20 @@ READ = {
     "marks alone indented": f"{PATH}\n  <<<<<<< SEARCH\n{OLD}\n  =======\n{NEW}\n  >>>>>>> REPLACE\n",
     "short marks": f"{PATH}\n<<<<< SEARCH\n{OLD}\n=====\n{NEW}\n>>>>> REPLACE\n",
     "uneven marks": f"{PATH}\n<<<<<<< SEARCH\n{OLD}\n========\n{NEW}\n>>>>>> REPLACE\n",
+    "four of each": f"{PATH}\n<<<< SEARCH\n{OLD}\n====\n{NEW}\n>>>> REPLACE\n",
+    "no word to close": f"{PATH}\n<<<<<<< SEARCH\n{OLD}\n=======\n{NEW}\n>>>>>>>\nDone.",
+    "another word to close": f"{PATH}\n<<<<<<< SEARCH\n{OLD}\n=======\n{NEW}\n>>>>>>> END\nDone.",
+    "closed as it was opened": f"{PATH}\n<<<<<<< SEARCH\n{OLD}\n=======\n{NEW}\n<<<<<<< REPLACE\nDone.",
+    "opened as it is closed": f"{PATH}\n<<<<<<< REPLACE\n{OLD}\n=======\n{NEW}\n>>>>>>> REPLACE\n",
+    "marks of a conflict": f"{PATH}\n<<<<<<< HEAD\n{OLD}\n=======\n{NEW}\n>>>>>>> fix/area\nDone.",
+    "marks of Aider's beginnings": f"{PATH}\n<<<<<<< ORIGINAL\n{OLD}\n=======\n{NEW}\n>>>>>>> UPDATED\nDone.",
+    "marks of Cline": f"{PATH}\n------- SEARCH\n{OLD}\n=======\n{NEW}\n+++++++ REPLACE\nDone.",
+    "marks behind what is not seen": f"{PATH}\n\u200b<<<<<<< SEARCH\n{OLD}\n\ufeff=======\n{NEW}\n>>>>>>> REPLACE\n",
+    "path and mark in one line": f"{PATH}<<<<<<< SEARCH\n{OLD}\n=======\n{NEW}\n>>>>>>> REPLACE\n",
+    "path in backticks and mark": f"`{PATH}` <<<<<<<SEARCH\n{OLD}\n=======\n{NEW}\n>>>>>>> REPLACE\n",
+    "code and divider in one line": f"{PATH}\n<<<<<<< SEARCH\n{OLD}=======\n{NEW}\n>>>>>>> REPLACE\n",
+    "code and closing mark in one line": f"{PATH}\n<<<<<<< SEARCH\n{OLD}\n=======\n{NEW}>>>>>>> REPLACE\n",
+    "all in one line": f"{PATH}<<<<<<< SEARCH\n{OLD}=======\n{NEW}>>>>>>> REPLACE\n",
     "small letters": f"{PATH}\n<<<<<<< search\n{OLD}\n=======\n{NEW}\n>>>>>>> replace\n",
     "CRLF": block(OLD, NEW).replace("\n", "\r\n"),
     "code in fences of its own": block(f"```python\n{OLD}\n```", f"```python\n{NEW}\n```"),
@@ -229,7 +243,9 @@ def test_code_that_speaks_of_reasoning_is_not_taken_for_it() -> None:
 
 
 def test_a_file_that_is_not_there_has_its_neighbour_named() -> None:
-    (fault,) = done(block(OLD, NEW, "src/Shapes.py"), files=(PATH, "src/other.py")).faults
+    (fault,) = done(block(OLD, NEW, "src/Shapse.py"), files=(PATH, "src/other.py")).faults
+    assert fault.message.endswith(f"Did you mean {PATH}?")
+    (fault,) = done(block(OLD, NEW, "SRC/SHAPES.PY"), files=(PATH, "src/other.py")).faults
     assert fault.message.endswith(f"Did you mean {PATH}?")
     (fault,) = done(block(OLD, NEW, "lib/thing.c"), files=(PATH, "src/other.py")).faults
     assert "there is no such file" in fault.message and "Did you mean" not in fault.message
@@ -288,9 +304,50 @@ def test_what_cannot_be_applied_is_told_and_changes_nothing(name: str) -> None:
 
 
 def test_without_a_path_and_with_several_files_the_fault_says_so() -> None:
-    parsed = parse(READ["no path, one file"], ["a.py", "b.py"])
-    assert not parsed.blocks
-    assert "names no file" in parsed.faults[0].message
+    for above in ("", "Both a.py and b.py are wrong:\n", "See a.py.\nOf both the first:\nIt is this:\nHere:\n"):
+        parsed = parse(above + READ["no path, one file"], ["a.py", "b.py"])
+        assert not parsed.blocks
+        assert "names no file" in parsed.faults[0].message
+
+
+@pytest.mark.parametrize(
+    "above",
+    [
+        "In {}, change this:",
+        "{}:5",
+        "{} (line 5)",
+        "[{0}]({0})",
+        "<file>{}</file>",
+        '<file path="{}">',
+        "“{}”",
+        "```python:{}",
+        '```python title="{}"',
+        "2. Now of `{}` the second function, which is wrong.",
+        "The fault is in /testbed/{}.",
+    ],
+)
+def test_the_only_file_of_which_a_line_above_speaks_is_meant(above: str) -> None:
+    files = {PATH: FILE, "src/other.py": FILE}
+    applied = apply(parse(f"{above.format(PATH)}\n{READ['no path, one file']}", files).blocks, files)
+    assert applied.files == {PATH: RIGHT}, applied.faults
+
+
+@pytest.mark.parametrize("between", ["", "\n", "```\n\n", "\n```python\n"])
+def test_what_stands_between_a_block_that_is_not_closed_and_the_next_is_of_neither(between: str) -> None:
+    files = {PATH: FILE, "src/other.py": FILE}
+    answer = f"{PATH}\n<<<<<<< SEARCH\n{OLD}\n=======\n{NEW}\n{between}{block(OLD, NEW, 'src/other.py')}"
+    applied = apply(parse(answer, files).blocks, files)
+    assert applied.files == {PATH: RIGHT, "src/other.py": RIGHT}, applied.faults
+
+
+def test_code_that_has_marks_is_only_code() -> None:
+    """Conflicts, headings and tests of tools like this one; the answer's own marks are exact."""
+    text = "def f():\n    <<<<<<< HEAD\n    a\n    =======\n    b\n    >>>>>>> fix\n"
+    text += 'TEXT = "a.py\\n<<<<<<< SEARCH"\nX = "y"  # =======\nquery()  # >>>>>>> REPLACE\n----- search\n'
+    for line in text.splitlines():
+        if line.strip() != "=======":
+            applied = done(block(line, f"{line}\nnew"), text)
+            assert applied.files == {PATH: text.replace(f"{line}\n", f"{line}\nnew\n", 1)}, (line, applied.faults)
 
 
 def test_a_faulty_block_costs_the_others_nothing() -> None:
@@ -317,6 +374,10 @@ def test_paths_never_leave_the_workspace() -> None:
         block("\n".join(f"{i}\tx = 1" for i in range(1, 60_000)), "y"),
         block("9" * 1_000_000 + "\t", "y"),
         "<think>" + "</think" * 140_000,
+        "a=" * 500_000 + "<" * 200_000,
+        "<" * 1_000_000,
+        "<<<<<<< SEARCH\n" + "x======= " * 100_000,
+        "x" * 1_000_000 + " <<<<<<< SEARCH",
         "```\n" * 200_000 + "<<<<<<< SEARCH\n...\n=======\n...\n>>>>>>> REPLACE",
     ],
 )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher, get_close_matches
 from itertools import islice
@@ -75,8 +75,8 @@ def apply(blocks: Sequence[Block], files: Mapping[str, str]) -> Applied:
         try:
             now[block.path], step = apply_one(block.readings, text, block.path)
         except Refused as refused:
-            near = get_close_matches(block.path, files, 1, 0.8) if text is None else []
-            faults.append(Fault(block.line, f"{refused} Did you mean {near[0]}?" if near else str(refused)))
+            near = _near(block.path, files) if text is None else None
+            faults.append(Fault(block.line, f"{refused} Did you mean {near}?" if near else str(refused)))
         else:
             steps.append(step)
     return Applied({path: text for path, text in now.items() if files.get(path) != text}, steps, faults)
@@ -311,6 +311,12 @@ STEPS: dict[str, Callable[[Reading, Sequence[Line]], Iterator[Edit]]] = {
 
 
 # Faults -------------------------------------------------------------------------------------------------------
+
+
+def _near(path: str, files: Collection[str]) -> str | None:
+    names = {name.lower(): name for name in files}
+    close = get_close_matches(path.lower(), names, 1, 0.8)
+    return names[close[0]] if close else None
 
 
 def _not_found(reading: Reading, lines: Sequence[Line], path: str) -> str:

@@ -11,7 +11,8 @@ from difflib import SequenceMatcher
 
 from crrl.agents.search_replace import NO_NEWLINE, Inexpressible
 from crrl.agents.search_replace.apply import Line, apply, split
-from crrl.agents.search_replace.parse import CLOSE, DIVIDE, OPEN, parse
+from crrl.agents.search_replace.marks import CLOSE, DIVIDE, OPEN
+from crrl.agents.search_replace.parse import parse
 
 Hunk = tuple[int, int, int, int]
 """Lines [i1, i2) of the one version become lines [j1, j2) of the other."""
@@ -94,5 +95,5 @@ def _written(path: str, old: Sequence[Line], new: Sequence[Line], hunk: Hunk, ex
     elif not exists and new and not new[-1].end:
         replace.append(NO_NEWLINE)
     marks = [match for line in (*search, *replace) for mark in (OPEN, DIVIDE, CLOSE) if (match := mark.match(line))]
-    size = max([7, *(len(match[1]) + 1 for match in marks)])
+    size = max([7, *(len(match["mark"]) + 1 for match in marks)])
     return "\n".join([path, "<" * size + " SEARCH", *search, "=" * size, *replace, ">" * size + " REPLACE", ""])
