@@ -66,3 +66,21 @@ async def test_where_no_file_is_named_the_one_that_defines_the_function_is_shown
     episode = await answered(state_dir, test_data, "?", "tests/test_gcd.py", "def gcd():\n    pass\n", issue)
     asked = load_tokenizer(model_folder("tiny")).decode(episode.samples[0].prompt_ids)
     assert f"This is {FILE}:\n```python\n" in asked
+
+
+async def test_fences_within_the_file_and_its_line_ends_stay(state_dir: Path, test_data: Path) -> None:
+    text = '"""Example:\r\n\r\n```\r\none()\r\n```\r\n"""\r\n\r\none = 1\r\n'
+    answer = "````python\n" + text.replace("\r\n", "\n").replace("1", "2") + "````"
+    episode = await answered(state_dir, test_data, answer, "src/one.py", text)
+    asked = load_tokenizer(model_folder("tiny")).decode(episode.samples[0].prompt_ids)
+    assert "This is src/one.py:\n````python\n" in asked and "one ````python block" in asked
+    changed = [line for line in episode.patch.splitlines() if line[:1] in "+-" and line[:3] not in ("+++", "---")]
+    assert [line.strip() for line in changed] == ["-one = 1", "+one = 2"]
+
+
+async def test_the_file_is_one_of_the_repository_and_no_test(state_dir: Path, test_data: Path) -> None:
+    """Whatever words the issue has: a traceback's paths, ways out of the repository, names longer than a file's."""
+    issue = f"/usr/lib/python3/abc.py, ../up.py, {'x' * 5000}.py, lib/one.test.ts, OneTest.java and {FILE}"
+    episode = await answered(state_dir, test_data, "?", "lib/one.test.ts", "test()\n", issue)
+    asked = load_tokenizer(model_folder("tiny")).decode(episode.samples[0].prompt_ids)
+    assert f"This is {FILE}:\n" in asked

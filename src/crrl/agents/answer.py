@@ -190,7 +190,7 @@ async def _named(box: Box, issue: str) -> list[str]:
     if listed.reason == "lost":
         raise LostError("sandbox_died", listed.output[-500:])
     paths = listed.output.split("\0")
-    named = dict.fromkeys(name.strip("./") for name in _PATH.findall(issue))
+    named = dict.fromkeys(name.removeprefix("./").lstrip("/") for name in _PATH.findall(issue))
     return [path for name in named for path in paths if path == name or path.endswith(f"/{name}")]
 
 
