@@ -33,11 +33,19 @@ _WORDS: dict[str, Said] = {
     "can't tell": "cannot tell",
 }
 _KEYS = ("label", "cwe", "probability", "lines")
-_FIELD = re.compile(rf"^[ \t>#*_`-]*({'|'.join(_KEYS)})[*_`]*[ \t]*[:=][*_`]*(.*)$", re.IGNORECASE | re.MULTILINE)
+_FIELD = re.compile(
+    rf"^[ \t>#*_`•-]*(?:\d+[.)][ \t]*[*_`]*)?({'|'.join(_KEYS)})[*_`]*[ \t]*[:=：][*_`]*(.*)$",
+    re.IGNORECASE | re.MULTILINE,
+)
 _OBJECT = re.compile(r"\{[^{}]*\}")
 _CWE = re.compile(r"(?:CWE[-_ ]?)?0*([1-9]\d{0,4})", re.IGNORECASE)
 _AROUND = " \t\r*_`\"',;"
-_NOTHING = ("", "none", "n/a", "null", "[]")
+_NOTHING = re.compile(
+    r"(?:(?:none|nil|null|n/?a|not applicable|unknown|\[\]|[-–—]{1,3})(?: needed| known)?"
+    r"(?:[ \t]*[(,;:–—].*)?)?",
+    re.IGNORECASE,
+)
+_ASIDE = re.compile(r"\([^()]*\)$")  # behind a value
 
 
 class Unreadable(ValueError):
@@ -156,14 +164,14 @@ def _in_objects(text: str) -> Iterator[tuple[str, str]]:
 
 
 def _word(value: str) -> Said:
-    word = " ".join(re.split(r"[\s_-]+", value.lower()))
+    word = " ".join(re.split(r"[\s_-]+", _ASIDE.sub("", value).rstrip(_AROUND).lower()))
     if word not in _WORDS:
         raise Unreadable(f"label: {value[:60]!r} is none of vulnerable, not vulnerable, cannot tell")
     return _WORDS[word]
 
 
 def _probability(label: Said, values: list[str]) -> float | None:
-    said = {_number(value) for value in values if value.lower() not in _NOTHING}
+    said = {_number(value) for value in values if not _NOTHING.fullmatch(value)}
     if len(said) > 1:
         raise Unreadable("two different probabilities")
     if not said or label == "cannot tell":
@@ -174,14 +182,15 @@ def _probability(label: Said, values: list[str]) -> float | None:
 
 
 def _number(value: str) -> float:
-    match = re.fullmatch(r"(\d{1,3}(?:\.\d{1,20})?|\.\d{1,20})\s*(%?)", value)
+    plain = re.sub(r"^(?:~|≈|about |around |approximately )\s*", "", _ASIDE.sub("", value), flags=re.IGNORECASE)
+    match = re.fullmatch(r"(\d{1,3}(?:[.,]\d{1,20})?|\.\d{1,20})\s*(%?)", plain.rstrip(_AROUND))
     if match is None:
         raise Unreadable(f"probability: {value[:60]!r} is no number")
-    return float(match[1]) / (100 if match[2] else 1)
+    return float(match[1].replace(",", ".")) / (100 if match[2] else 1)
 
 
 def _cwes(value: str) -> list[str]:
-    if value.lower() in _NOTHING:
+    if _NOTHING.fullmatch(value):
         return []
     if named := re.findall(r"CWE[-_ ]?0*([1-9]\d{0,4})", value, re.IGNORECASE):
         return [f"CWE-{number}" for number in named]
@@ -192,10 +201,11 @@ def _cwes(value: str) -> list[str]:
 
 
 def _numbers(value: str) -> Iterator[int]:
-    if value.lower() in _NOTHING:
+    if _NOTHING.fullmatch(value):
         return
     count = 0
-    joined = re.sub(r"\s*[-–]\s*", "-", value.strip(" []"))
+    plain = re.sub(r"\blines?\b[ \t]*", "", _ASIDE.sub("", value), flags=re.IGNORECASE)
+    joined = re.sub(r" ?(?:[-–—]|\bto\b) ?", "-", " ".join(plain.strip(" []").split()))
     for part in re.split(r"(?:[,;\s]|\band\b)+", joined):
         match = re.fullmatch(r"[lL]?(\d{1,7})(?:-[lL]?(\d{1,7}))?", part)
         if match is None:

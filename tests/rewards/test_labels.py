@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import time
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -48,12 +50,29 @@ READ = {
     "label: not_vulnerable\nlabel: not vulnerable": Answer("not vulnerable"),
     "> label: vulnerable\ncwe: CWE-79, CWE-89 (injection)": Answer("vulnerable", ("CWE-79", "CWE-89")),
     '{"label": "not vulnerable", "probability": null, "lines": []}': Answer("not vulnerable"),
+    "1. Label: not vulnerable (it is bound)\n2. CWE: Not applicable\n3. Probability: ~0.9 (sure)\n4. Lines: -": Answer(
+        "not vulnerable", (), 0.9
+    ),
+    "• **label**: vulnerable.\n• cwe: CWE-089: injection\n• probability: about 95 %\n• lines: line 3 to line 5": Answer(
+        "vulnerable", ("CWE-89",), 0.95, (3, 4, 5)
+    ),
+    "label：vulnerable\ncwe: none known (not CWE-79)\nprobability: 0,8\nlines: lines 2–3 (the query)": Answer(
+        "vulnerable", (), 0.8, (2, 3)
+    ),
+    "label: not vulnerable\ncwe: none, it is bound\nlines: none needed\nprobability: unknown": Answer("not vulnerable"),
 }
 NO_ANSWER = {
     "": "no line",
     "N/A": "no line",
     "It is vulnerable.": "no line",
     "label: N/A": "none of",
+    "label: (vulnerable)": "none of",
+    "label: vulnerable or not": "none of",
+    "label: not vulnerable, or vulnerable": "none of",
+    "label: vulnerable\nprobability: high": "is no number",
+    "label: vulnerable\nprobability: 0.7 to 0.9": "is no number",
+    "label: vulnerable\ncwe: nonesuch": "is not CWE-N",
+    "label: vulnerable\nlines: 3 (or not)-5": "no number",
     "label:": "none of",
     "label: vulnerable, or not vulnerable, or cannot tell": "none of",  # the question, copied
     "label: vulnerable\nlabel: not vulnerable": "two different labels",
@@ -141,6 +160,20 @@ def test_nothing_else_of_the_patch_counts() -> None:
     assert not judge(VULNERABLE, "label: vulnerable").applied, "a patch, not a text"
 
 
+@pytest.mark.parametrize("key", ["label", "cwe", "probability", "lines"])
+@pytest.mark.parametrize("filler", [" ", "\t", "-", "—", "(", "()", "1 ", "1-", "to ", "line ", "CWE-", "~ ", "none "])
+def test_a_long_value_takes_no_time(key: str, filler: str) -> None:
+    value = f"1{filler * (60_000 // len(filler))}2"
+    for text in (
+        f"label: vulnerable\n{key}: {value}",
+        json.dumps({"label": "vulnerable", key: f"{value}\n{value[:9]}"}),
+    ):
+        began = time.process_time()
+        with suppress(Unreadable):
+            read(text)
+        assert time.process_time() - began < 2
+
+
 def test_an_answer_of_a_megabyte_is_refused_in_time() -> None:
     for line in (
         "label: vulnerable\n",
@@ -150,6 +183,10 @@ def test_an_answer_of_a_megabyte_is_refused_in_time() -> None:
         "*" * 100,
         "\0\n",
         "CWE-1 ",
+        "1.",
+        "none (",
+        "-",
+        "lines ",
     ):
         text = "label: vulnerable\n" + line * ((1 << 20) // len(line))
         began = time.process_time()
