@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -152,3 +153,13 @@ async def test_a_fenced_call_reaches_the_agent_and_its_tokens_stay(stream: bool)
     finally:
         await bench.stop()
         await bench.close()
+
+
+@pytest.mark.parametrize(
+    "text", ['{"name": ', '{"a":1}', "{", "[", "```json\n{", "```", '"', '{"name":"x","arguments":', "<tool_call>"]
+)
+def test_a_long_answer_is_read_in_linear_time(text: str) -> None:
+    """On the loop that all agents share: the first took minutes."""
+    began = time.process_time()
+    lenient(Parsed(content=text * (250_000 // len(text))), None)
+    assert time.process_time() - began < 5

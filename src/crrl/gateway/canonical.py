@@ -71,8 +71,14 @@ def split_reasoning(message: Message) -> Message:
 
 def reasoning_of(message: Message) -> list[str]:
     """The pieces of an assistant's reasoning: its own field, and `<think>...</think>` in the content."""
-    inside = _THINK.findall(message.content) if message.role == "assistant" else []
+    inside = _THINK.findall(_closed(message.content)) if message.role == "assistant" else []
     return [text for piece in (message.reasoning, *inside) if (text := piece.strip())]
+
+
+def _closed(content: str) -> str:
+    """Up to the last `</think>`: there, each `<think>` finds its end, and a search takes linear time."""
+    before, mark, _ = content.rpartition("</think>")
+    return before + mark
 
 
 def same_reasoning(sent: Message, sampled: Message) -> bool:
@@ -119,7 +125,8 @@ def canonical(message: Message) -> bytes:
     """Without reasoning: an agent that drops it continues the same conversation."""
     content = message.content
     if message.role == "assistant" and "<think>" in content:
-        content = _THINK.sub("", content)
+        closed = _closed(content)
+        content = _THINK.sub("", closed) + content[len(closed) :]
     elif message.role == "system":
         content = NONCE.sub("", content)
     parts = [message.role.encode(), content.strip().encode("utf-8", "surrogatepass")]

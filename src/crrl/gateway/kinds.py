@@ -45,7 +45,7 @@ SUMMARY, PART = 8, 32
 _TAG, _EMPTY_LINE = re.compile(r"</?[\w-]+>"), re.compile(r"\n\s*\n")  # which set parts off
 # Words that change from request to request and name no agent: numbers, hashes, ids, days, months.
 _NONCE = re.compile(
-    r"[\w.:+-]*\d[\w.:+-]*|\b[0-9a-f]{6,}\b|\b(?:mon|tues?|wed(?:nes)?|thur?s?|fri|sat(?:ur)?|sun)(?:day)?\b"
+    r"(?<![\w.:+-])[\w.:+-]*\d[\w.:+-]*|\b[0-9a-f]{6,}\b|\b(?:mon|tues?|wed(?:nes)?|thur?s?|fri|sat(?:ur)?|sun)(?:day)?\b"
     r"|\b(?:jan|feb|mar|apr|may|june?|july?|aug|sept?|oct|nov|dec)[a-z]*\b",
     re.IGNORECASE,
 )

@@ -10,24 +10,46 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from crrl.gateway.renderer.api import Tools
 
 _ALL = frozenset({"string", "number", "integer", "boolean", "null", "object", "array"})
 _DEPTH = 16  # of references and alternatives: schemas may refer to themselves
-# How families write one argument: name, then value. A value ends at the tag that something of the call follows, so that
-# it may itself hold that tag.
+
+
+@dataclass(frozen=True)
+class _Form:
+    """How a family writes something that has a name (group 1 of `opens`). It ends at the tag that something of the call
+    follows, so that it may itself hold that tag."""
+
+    opens: re.Pattern[str]
+    closes: re.Pattern[str]
+
+    def found(self, text: str) -> Iterator[tuple[re.Match[str], re.Match[str]]]:
+        """Each one's opening and closing, in time linear in the text: where one is never closed, no later one is."""
+        at = 0
+        while (opened := self.opens.search(text, at)) and (closed := self.closes.search(text, opened.end())):
+            yield opened, closed
+            at = closed.end()
+
+
 _FORMS = (
-    re.compile(r"<parameter=([^>\n]+)>\n?(.*?)\n?</parameter>(?=\s*(?:<parameter=|</function>|\Z))", re.DOTALL),
-    re.compile(r'<parameter name="([^"\n]+)">(.*?)</parameter>(?=\s*(?:<parameter name=|</invoke>|\Z))', re.DOTALL),
-    re.compile(
-        r"<arg_key(?::\w+)?>(.*?)</arg_key(?::\w+)?>\s*<arg_value(?::\w+)?>(.*?)</arg_value(?::\w+)?>"
-        r"(?=\s*(?:<arg_key|</tool_call|\Z))",
-        re.DOTALL,
+    _Form(
+        re.compile(r"<parameter=([^<>\n]+)>\n?"),
+        re.compile(r"\n?</parameter>(?=\s*(?:<parameter=|</function>|\Z))"),
+    ),
+    _Form(
+        re.compile(r'<parameter name="([^"<\n]+)">'),
+        re.compile(r"</parameter>(?=\s*(?:<parameter name=|</invoke>|\Z))"),
+    ),
+    _Form(
+        re.compile(r"<arg_key(?::\w+)?>([^<]*)</arg_key(?::\w+)?>\s*<arg_value(?::\w+)?>"),
+        re.compile(r"</arg_value(?::\w+)?>(?=\s*(?:<arg_key|</tool_call|\Z))"),
     ),
 )
-_INVOKE = re.compile(r'<invoke name="[^"\n]+">.*?</invoke>(?=\s*(?:<invoke|</|\Z))', re.DOTALL)
+_INVOKE = _Form(re.compile(r'<invoke name="([^"<\n]+)">'), re.compile(r"</invoke>(?=\s*(?:<invoke|</|\Z))"))
 
 
 class Schemas:
@@ -142,14 +164,14 @@ def _declared(schema: Any, whole: Any, depth: int) -> Any:
 def written(text: str) -> dict[str, str]:
     """The arguments of one call, each as it stands between its tags; empty: the call is of another form."""
     for form in _FORMS:
-        if found := form.findall(text):
-            return dict(found)
+        if values := {opened[1]: text[opened.end() : closed.start()] for opened, closed in form.found(text)}:
+            return values
     return {}
 
 
 def invocations(text: str) -> list[str]:
     """The calls of a block that holds several; the block itself where it holds one."""
-    return _INVOKE.findall(text) or [text]
+    return [text[opened.start() : closed.end()] for opened, closed in _INVOKE.found(text)] or [text]
 
 
 _NO_VALUE = object()

@@ -18,7 +18,7 @@ from crrl.gateway.renderer.arguments import Schemas, written
 from crrl.gateway.renderer.pythonic import calls_of
 
 Decode = Callable[[list[int]], str]
-_FUNCTION = re.compile(r"\s*<function=([^>\s]+)>(.*?)(?:</function>)?\s*", re.DOTALL)
+_FUNCTION = re.compile(r"<function=([^<>\s]+)>")
 
 
 @dataclass(frozen=True)
@@ -60,13 +60,15 @@ class Marked:
     def read(self, ids: list[int], decode: Decode, schemas: Schemas) -> Said:
         texts: list[str] = []
         calls: list[Call] = []
-        malformed, at = 0, 0
+        malformed, at, closing = 0, 0, -1  # `closing`: where the next closer is
         while at < len(ids):
             start = _find(ids, self.opener, at)
             texts.append(decode(ids[at:start]).strip())
             if start == len(ids):
                 break
-            end = min(_find(ids, self.opener, start + 1), _find(ids, self.closer, start + 1))
+            if closing <= start:
+                closing = _find(ids, self.closer, start + 1)
+            end = min(_find(ids, self.opener, start + 1), closing)
             closed = self.closer is None or (end < len(ids) and ids[end] == self.closer)
             found = _block(decode(ids[start + 1 : end]), schemas, self.raw) if closed else None
             at = end + 1 if end < len(ids) and ids[end] == self.closer else end
@@ -153,11 +155,12 @@ def _json_calls(text: str) -> list[Call] | None:
 
 
 def _xml_call(text: str, schemas: Schemas) -> list[Call] | None:
-    function = _FUNCTION.fullmatch(text)
+    text = text.strip()
+    function = _FUNCTION.match(text)
     if function is None or not is_name(function[1]):
         return None
     arguments = {}
-    for key, value in written(function[2]).items():
+    for key, value in written(text[function.end() :].removesuffix("</function>")).items():
         arguments[key] = schemas.read(function[1], key, value)
     return [Call(function[1], arguments_text(arguments))]
 

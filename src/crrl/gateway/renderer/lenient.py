@@ -28,7 +28,8 @@ BEGINNINGS = "{[`<"
 
 _FENCE = re.compile(r"```[\w-]*[ \t]*\n(.*?)(?:\n[ \t]*```|\Z)", re.DOTALL)
 _MARK = re.compile(r"</?(?:tool_call|function_call|tools?|\|tool_call\|)>|\[TOOL_CALLS\]")
-_LOOKS = re.compile(r"""["']?(?:name|function|tool)["']?\s*:.*["']?(?:arguments|parameters)["']?\s*:""", re.DOTALL)
+_NAME = re.compile(r"""(?:name|function|tool)["']?\s{0,99}:""")
+_ARGUMENTS = re.compile(r"""(?:arguments|parameters)["']?\s{0,99}:""")
 _DECODER = json.JSONDecoder(strict=False)  # models write line ends into strings as they are
 _CLOSERS = {"{": "}", "[": "]"}
 _LONGEST = 1 << 18  # characters that are searched for calls
@@ -54,7 +55,8 @@ def lenient(parsed: Parsed, tools: Tools) -> Parsed:
     names = _names(tools)
     found = _in_fences(parsed.content, names) or _bare(parsed.content, names)
     if found is None:
-        looks = bool(_LOOKS.search(parsed.content))
+        name = _NAME.search(parsed.content)
+        looks = name is not None and _ARGUMENTS.search(parsed.content, name.end()) is not None
         return replace(parsed, malformed=max(parsed.malformed, int(looks)))
     before = _MARK.sub("", parsed.content[: found.start]).strip()
     how = "marked" if found.how == "bare" and _MARK.search(parsed.content) else found.how
@@ -86,10 +88,10 @@ def _in_fences(text: str, names: frozenset[str] | None) -> _Found | None:
 def _bare(text: str, names: frozenset[str] | None) -> _Found | None:
     """From the first object on that is a call."""
     for start in _beginnings(text):
-        values, repaired = _values(text[start:], loose=True)
-        first = _call(values[0], names) if values else None
+        first = next((_call(value, names) for value in _values(text, start, loose=True, most=1)[0]), None)
         if first is None:
             continue
+        values, repaired = _values(text, start, loose=True)
         others = [_call(value, names) for value in values[1:]]
         calls = [first, *(call for call in others if call is not None)]
         head = text[:start].rstrip()
@@ -112,18 +114,18 @@ def _beginnings(text: str) -> Iterator[int]:
         at = text.find("{", end)
 
 
-def _values(text: str, *, loose: bool = False) -> tuple[list[Any], bool]:
+def _values(text: str, at: int = 0, *, loose: bool = False, most: int = _MOST) -> tuple[list[Any], bool]:
     """JSON values that follow each other, and whether brackets were missing at the end of the last. `loose`: other text
     may stand between and behind them; else nothing but white space and commas."""
+    text = _MARK.sub(lambda m: " " * len(m[0]), text)
+    begins = re.compile(r"[{\[]" if loose else r"[\s,]*(?=[{\[])")
     values: list[Any] = []
-    at = 0
-    while len(values) < _MOST:
-        rest = _MARK.sub(lambda m: " " * len(m[0]), text[at:])
-        gap = re.search(r"[{\[]", rest) if loose else re.match(r"[\s,]*(?=[{\[])", rest)
+    while len(values) < most:
+        gap = begins.search(text, at) if loose else begins.match(text, at)
         if gap is None:
-            clean = loose or not rest.strip(" \t\r\n,`")
+            clean = loose or not text[at:].strip(" \t\r\n,`")
             return (values if clean else []), False
-        start = at + (gap.start() if loose else gap.end())
+        start = gap.start() if loose else gap.end()
         try:
             value, at = _DECODER.raw_decode(text, start)
         except RecursionError:
