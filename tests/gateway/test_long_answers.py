@@ -90,11 +90,8 @@ def test_families(key: str) -> None:
     """The tokens of each family's calls alone, and white space within one."""
     renderer = every_key()[key]
     tools = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}]
-    for text in (
-        "</tool_call>" * 4000,
-        "<tool_call>" * 4000,
-        f"<tool_call>\n<function=f>\n<parameter=a>\n{' ' * 40_000}",
-    ):
+    head = "<tool_call>\n<function=f>\n<parameter=a>\n"
+    for text in (head + "</tool_call>" * 8000, "<tool_call>" * 8000, head + " " * 40_000):
         ids = renderer.tokenizer.encode(text)[:8000]
         with soon(6):
             renderer.parse(ids, tools)
