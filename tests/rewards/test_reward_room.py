@@ -1,5 +1,6 @@
 """Each reward by hand, and a cheap attack on each: paid nothing, or nearly that."""
 
+import time
 from dataclasses import replace
 
 import pytest
@@ -146,3 +147,13 @@ def test_style_is_a_share_of_similarity() -> None:
         FIX.replace("+b = 2\n", "").replace("1,2 @@", "1 @@"),
     ):
         assert value("style", cheap) == 0.0
+
+
+@pytest.mark.parametrize("definition", ["changed_lines", "changed_tokens", "swe_rl", "predecessor"])
+def test_a_patch_of_megabytes_is_like_no_fix_and_takes_no_time(definition: str) -> None:
+    """By `swe_rl` it took minutes."""
+    huge = FIX.replace("@@ -1,2 +1,2 @@", "@@ -1,2 +1,200001 @@").replace("+b = 2\n", "+b = 2\n" * 200_000)
+    began = time.process_time()
+    assert value("diff_similarity", huge, definition=definition) == 0.0 == value("style", huge)
+    assert value("diff_similarity", FIX, definition=definition) == 1.0
+    assert time.process_time() - began < 5

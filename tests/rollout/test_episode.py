@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
+import time
 from typing import Any
 
 import httpx
@@ -165,6 +166,21 @@ async def test_waiting_for_the_engine_is_not_charged(parts: Parts, engine: Scrip
     episode = await running
     assert episode.outcome == "scored" and episode.exit_reason == "finished"
     assert episode.timings["engine_wait"] > 2.0
+
+
+async def test_a_reward_that_takes_its_time_holds_up_no_other_agent(parts: Parts) -> None:
+    weigh, longest = parts.weigh, 0.0
+
+    def slowly(*args: Any, **named: Any) -> Any:
+        time.sleep(2)
+        return weigh(*args, **named)
+
+    running = asyncio.create_task(run_episode(attempt(), dataclasses.replace(parts, weigh=slowly)))  # type: ignore[arg-type]
+    while not running.done():
+        began = time.monotonic()
+        await asyncio.sleep(0.01)
+        longest = max(longest, time.monotonic() - began)
+    assert (await running).verdict is not None and longest < 1.5
 
 
 async def test_an_engine_that_fails_loses_the_try(parts: Parts, engine: ScriptedEngine) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from crrl.errors import UsageError, nearest
 from crrl.gateway.api import Sample
 from crrl.rewards.api import TestResults
-from crrl.rewards.similarity import DEFINITIONS
+from crrl.rewards.similarity import DEFINITIONS, LONGEST
 from crrl.task import Task
 
 
@@ -31,4 +31,6 @@ class DiffSimilarity:
             )
 
     def __call__(self, task: Task, patch: str, results: TestResults | None, samples: Sequence[Sample]) -> float | None:
-        return None if task.solution is None else DEFINITIONS[self.definition](patch, task.solution)
+        if task.solution is None:
+            return None
+        return DEFINITIONS[self.definition](patch, task.solution) if len(patch) <= LONGEST else 0.0

@@ -37,6 +37,7 @@ from crrl.rewards.patching import PatchError, parse
 
 TOKEN = re.compile(r"\w+|[^\w\s]")
 COMMENT = re.compile(r"(^|\s)(#|//).*")
+LONGEST = 1 << 20  # characters of a patch that rewards compare: a longer one is like no fix, and would take minutes
 LINES = 5_000  # of a file, and tokens of a side; SequenceMatcher is quadratic, and what lies beyond is cut from both
 
 

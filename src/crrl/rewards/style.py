@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from crrl.gateway.api import Sample
 from crrl.rewards.api import TestResults
 from crrl.rewards.patching import PatchError, parse
-from crrl.rewards.similarity import changed_tokens
+from crrl.rewards.similarity import LONGEST, changed_tokens
 from crrl.task import Task
 
 
@@ -28,7 +28,7 @@ class Style:
     def __call__(self, task: Task, patch: str, results: TestResults | None, samples: Sequence[Sample]) -> float | None:
         if task.solution is None:
             return None
-        near = changed_tokens(patch, task.solution)
+        near = changed_tokens(patch, task.solution) if len(patch) <= LONGEST else 0.0
         added = _lines(patch, "+") if near else []
         if not added:
             return near

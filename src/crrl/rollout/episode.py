@@ -81,7 +81,8 @@ async def run_episode(attempt: Attempt, parts: Parts) -> Episode:
     counts = {**exit.counts, **signals.counts(turns)}
     commands = [text for call in calls for text in conduct.commands(call)]
     results = dataclasses.replace(results, trace=Trace(exit.output, counts, commands, turns))
-    verdict = parts.weigh(task, patch, results, record.samples, cached=cached)
+    # In a thread: a patch of megabytes, or a reward that takes its time, must not hold up the other agents.
+    verdict = await asyncio.to_thread(parts.weigh, task, patch, results, record.samples, cached=cached)
     clock.mark("judge", tries.judging_s)
     return Episode(
         id=attempt.id,

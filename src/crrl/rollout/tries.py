@@ -11,6 +11,7 @@ the judge does.
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 
@@ -87,7 +88,7 @@ class Tries:
             results, cached = self._results = await self._judge.run_cached(self._task, patch)
             if solved(self._task, results):
                 return None
-            self.earlier.append(self._weigh(self._task, patch, results, cached=cached))
+            self.earlier.append(await asyncio.to_thread(self._weigh, self._task, patch, results, cached=cached))
             return Again(await self._restored(patch), told(results))
         finally:
             self._judged_s, self._since = self.judging_s, 0.0
