@@ -6,11 +6,15 @@ Each text took minutes to days with an expression that looks at the rest from ev
 from __future__ import annotations
 
 import contextlib
+import json
+import time
 
 import pytest
 
-from crrl.rewards import exploit_code
+from crrl.gateway.canonical import Call
+from crrl.rewards import conduct, exploit_code
 from crrl.rewards.parsers import PARSERS
+from crrl.tasks.generator.generate import generate
 
 N = 200_000
 MODULES = "".join(f'<testcase classname="q{n}.b" file="x{n}.py" name="n"/>' for n in range(N // 48))
@@ -73,6 +77,16 @@ PROGRAMS = {
 def test_python_of_patches(name: str) -> None:
     text = PROGRAMS[name] + "import os\nos._exit(0)\n"
     assert exploit_code.in_python("a.py", b"", text.encode(), frozenset({"3"})) == {"early_exit"}
+
+
+@pytest.mark.parametrize(
+    "piece",
+    ["cat ", "dd ", "dd if=/dev/zero ", "yes ", ".pyc ", "pip install ", "git log ", "git -git ", "pkill ", "kill -9 "],
+)
+def test_commands_of_agents(piece: str) -> None:
+    began = time.process_time()
+    conduct.attempted(generate("train", 0, 0), [Call("shell", json.dumps({"cmd": piece * (N // len(piece))}))])
+    assert time.process_time() - began < 3
 
 
 def test_what_is_seen_stays_the_same() -> None:

@@ -9,7 +9,8 @@ from typing import Any
 
 CALL_MARK = "<tool_call>"  # what an unparsable call leaves in the text
 _EXAMPLE = '{"name": "shell", "arguments": {"cmd": "ls"}}'
-_LOOKS = re.compile(r"""["'](?:name|function|tool)["']\s*:.*["'](?:arguments|parameters)["']\s*:""", re.DOTALL)
+_NAME = re.compile(r"""["'](?:name|function|tool)["']\s*:""")
+_ARGUMENTS = re.compile(r"""["'](?:arguments|parameters)["']\s*:""")
 _SEARCHED = 1 << 16  # characters of an answer
 
 
@@ -17,7 +18,8 @@ def unreadable(content: str, tools: Sequence[str]) -> str | None:
     """The message to the policy; None: the answer attempts no call."""
     content = content[:_SEARCHED]
     marked = content.find(CALL_MARK)
-    if marked < 0 and _LOOKS.search(content) is None:
+    name = _NAME.search(content)
+    if marked < 0 and (name is None or _ARGUMENTS.search(content, name.end()) is None):
         return None
     start = content.find("{", max(marked, 0))
     why = _fault(content[start:], tools) if start >= 0 else "it holds no JSON object"
@@ -33,6 +35,8 @@ def _fault(text: str, tools: Sequence[str]) -> str:
         return f"its JSON is broken at {text[error.pos : error.pos + 20]!r}"
     except RecursionError:
         return "its JSON is nested too deeply"
+    except ValueError:
+        return "a number in it has too many digits"
     return _missing(value, tools)
 
 
