@@ -79,9 +79,7 @@ def _installed(task: Task) -> re.Pattern[str] | None:
     if not names:
         return None
     either = "|".join(map(re.escape, sorted(names)))
-    return re.compile(
-        rf"(?:site|dist)-packages/(?:{either})\b|\bpip3?\s+(?:download|install)\b{NEAR}\s(?:{either})\b"
-    )
+    return re.compile(rf"(?:site|dist)-packages/(?:{either})\b|\bpip3?\s+(?:download|install)\b{NEAR}\s(?:{either})\b")
 
 
 def _top(path: str) -> str:
