@@ -155,6 +155,18 @@ async def test_a_fenced_call_reaches_the_agent_and_its_tokens_stay(stream: bool)
         await bench.close()
 
 
+def test_marks_within_an_argument_are_the_arguments_own() -> None:
+    cmd = "grep -c '<tools>' a.txt </tool_call> [TOOL_CALLS]"
+    call = json.dumps({"name": "shell", "arguments": {"cmd": cmd}})
+    for text in (
+        call,
+        f"So:\n{call}\nDone.",
+        f"```json\n{call}\n```",
+        f"<tool_call>{call}</tool_call><tool_call>{PWD}",
+    ):
+        assert read(text)[1][0] == ("shell", {"cmd": cmd})
+
+
 @pytest.mark.parametrize(
     "text", ['{"name": ', '{"a":1}', "{", "[", "```json\n{", "```", '"', '{"name":"x","arguments":', "<tool_call>"]
 )

@@ -10,12 +10,11 @@ from __future__ import annotations
 from crrl.rewards import patching
 from crrl.rewards.api import TestResults
 from crrl.rewards.patching import PatchError
-from crrl.rewards.similarity import changed_tokens
+from crrl.rewards.similarity import LONGEST, changed_tokens
 from crrl.task import Command, Task, TestPlan
 from crrl.tasks.files import LIKENESS
 
 TEST = "like the original"
-LARGEST = 1 << 20  # characters of a patch
 
 
 def plan() -> TestPlan:
@@ -25,8 +24,8 @@ def plan() -> TestPlan:
 def judge(task: Task, patch: str) -> TestResults:
     """The verdict on a patch. It never fails: what cannot be read is a verdict, too."""
     assert task.solution is not None, "a task with this plan has its solution (tasks/files.py)"
-    if len(patch) > LARGEST:
-        said = f"the patch is longer than {LARGEST} characters"
+    if len(patch) > LONGEST:
+        said = f"the patch is longer than {LONGEST} characters"
         return TestResults({TEST: "missing"}, applied=False, reason="patch_refused", output=said)
     try:
         patching.parse(patch)

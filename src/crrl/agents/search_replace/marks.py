@@ -1,6 +1,6 @@
 """The markers of search/replace blocks, as models write them. Group `mark` is the marker without its word.
 
-In time linear in the line: no pattern has two parts that can match the same characters in several ways.
+Each is matched in time linear in the line.
 """
 
 from __future__ import annotations

@@ -228,8 +228,8 @@ class FamilyRenderer:
         for (_, end), (following, _) in pairwise([*spans, (stop, stop)]):
             between = ids[end:following]
             marks = [i for i, token in enumerate(between) if token in self.marks]
-            parts = ((end, self.tokenizer.decode(between[last + 1 : end + 1])) for last, end in pairwise([-1, *marks]))
-            upto = next((end for end, part in parts if not _CLOSED.fullmatch(part)), None)
+            parts = ((i, self.tokenizer.decode(between[last + 1 : i + 1])) for last, i in pairwise([-1, *marks]))
+            upto = next((i for i, part in parts if not _CLOSED.fullmatch(part)), None)
             text = self.tokenizer.decode(between[:upto])
             text = text if upto is None else text.removesuffix(self.lead)
             yield _CLOSED.sub("", text, count=1).strip()

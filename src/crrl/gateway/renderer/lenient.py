@@ -117,13 +117,13 @@ def _beginnings(text: str) -> Iterator[int]:
 def _values(text: str, at: int = 0, *, loose: bool = False, most: int = _MOST) -> tuple[list[Any], bool]:
     """JSON values that follow each other, and whether brackets were missing at the end of the last. `loose`: other text
     may stand between and behind them; else nothing but white space and commas."""
-    text = _MARK.sub(lambda m: " " * len(m[0]), text)
+    unmarked = _MARK.sub(lambda m: " " * len(m[0]), text)
     begins = re.compile(r"[{\[]" if loose else r"[\s,]*(?=[{\[])")
     values: list[Any] = []
     while len(values) < most:
-        gap = begins.search(text, at) if loose else begins.match(text, at)
+        gap = begins.search(unmarked, at) if loose else begins.match(unmarked, at)
         if gap is None:
-            clean = loose or not text[at:].strip(" \t\r\n,`")
+            clean = loose or not unmarked[at:].strip(" \t\r\n,`")
             return (values if clean else []), False
         start = gap.start() if loose else gap.end()
         try:
